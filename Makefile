@@ -1,0 +1,28 @@
+# One line each: the first `make` anything builds .venv; `make PYTHON=python3.12 ...` chooses the interpreter.
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: demo lab test lint
+.DEFAULT_GOAL := demo
+
+demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
+	@$(RUN) nbconvert --execute --to html --embed-images --output-dir output --output quickstart notebooks/00_quickstart.ipynb
+	@echo "The notebook, with its pictures: $(CURDIR)/output/quickstart.html"
+	@echo "The run, with its LoRA files:    $(CURDIR)/output/quickstart/"
+
+lab: .venv/ready  ## JupyterLab on the notebooks
+	@$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir notebooks
+
+test: .venv/ready  ## all tests and all notebooks, on two cores
+	@$(RUN) pytest -n 2 --dist loadfile -m "not soak" --nbmake --nbmake-timeout=300 tests $(NOTEBOOKS)
+
+lint: .venv/ready  ## style, stored notebook outputs, spelling
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sdxl_nb needs Python 3.10 or newer and this is " + sys.version.split()[0] + ": run make with PYTHON=python3.11, say.")'
+	@echo "Setting up .venv, once: a few minutes and some gigabytes of PyTorch and Jupyter"
+	@$(PYTHON) -m venv .venv
+	@$(RUN) pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@

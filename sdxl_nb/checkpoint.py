@@ -1,0 +1,148 @@
+"""Checkpoints: complete or absent, never half; safetensors and JSON, nothing pickled.
+
+`checkpoint-N/` holds the LoRA after N optimizer steps under both names (usable as it is), `state.safetensors` with
+the exact fp32 weights and the optimizer's tensors, and `state.json` with the step, the configuration's identity and
+what the data were. Random numbers need no state: they are functions of (seed, position), see sampling.py.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .errors import ConfigError, ModelError
+
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `state.json` says: how far the run was and what it was a run of."""
+
+    step: int
+    identity: dict[str, Any]
+    pictures: int
+    data_fingerprint: str
+    processes: int
+    parameters: dict[str, list[int]]
+    scaler: dict[str, Any] | None = None
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The complete checkpoints of a run folder, oldest first."""
+    found = [p for p in Path(folder).glob("checkpoint-*") if NAME.fullmatch(p.name) and (p / "state.json").is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step in a checkpoint's name."""
+    return int(NAME.fullmatch(checkpoint.name)[1])
+
+
+def find(output_dir: str | Path, asked: str | None) -> Path | None:
+    """The checkpoint that `resume_from_checkpoint` means: a path, a name in the run folder, or the latest, if any."""
+    if asked is None:
+        return None
+    if asked == "latest":
+        return next(reversed(checkpoints(output_dir)), None)
+    for path in (Path(asked), Path(output_dir, Path(asked).name)):
+        if (path / "state.json").is_file():
+            return path
+    raise ConfigError(f"resume_from_checkpoint {asked} is not a complete checkpoint: give another, or latest")
+
+
+def save(
+    output_dir: Path, progress: Progress, tensors: dict[str, torch.Tensor], write_lora: Callable[[Path], Any]
+) -> Path:
+    """Write `checkpoint-<step>` into the run folder, all of it or nothing; `write_lora(folder)` adds the LoRA files."""
+    final = output_dir / f"checkpoint-{progress.step}"
+    draft = output_dir / f".{final.name}.{os.getpid()}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        write_lora(draft)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft / "state.safetensors")
+        (draft / "state.json").write_text(json.dumps(asdict(progress), indent=1))
+        for file in draft.iterdir():
+            _sync(file)
+        _sync(draft)
+        if final.exists():
+            shutil.rmtree(final)
+        draft.rename(final)
+        _sync(output_dir)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return final
+
+
+def prune(output_dir: Path, keep: int | None) -> list[Path]:
+    """Delete all but the newest `keep` checkpoints (only ever called after a newer one is complete)."""
+    gone = checkpoints(output_dir)[:-keep] if keep else []
+    for path in gone:
+        shutil.rmtree(path)
+    return gone
+
+
+def sweep(output_dir: Path) -> None:
+    """Remove drafts that a killed run left."""
+    for draft in output_dir.glob(".checkpoint-*.draft"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def load(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
+    """What `save` wrote. Raises ModelError when a file is damaged."""
+    try:
+        progress = Progress(**json.loads((path / "state.json").read_text()))
+        return progress, load_file(path / "state.safetensors")
+    except Exception as error:  # whatever a damaged file raises, the advice is the same
+        raise ModelError(f"The checkpoint {path.name} is damaged: resume from another one, or train anew.") from error
+
+
+def check_resumable(progress: Progress, current: Progress, name: str) -> None:
+    """Refuse to go on with another configuration or other data; raises ConfigError that names what differs."""
+    theirs, ours = progress.identity, current.identity
+    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    if differing:
+        changes = ", ".join(f"{key} ({theirs.get(key)!r}, now {ours[key]!r})" for key in differing)
+        raise ConfigError(
+            f"{name} belongs to another configuration, which differs in {changes}: "
+            "resume with the run's own settings, or choose another --output_dir"
+        )
+    if progress.data_fingerprint != current.data_fingerprint:
+        raise ConfigError(
+            f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
+            "restore them, or choose another --output_dir"
+        )
+    if progress.parameters != current.parameters:
+        raise ConfigError(f"{name} holds other LoRA layers than this base model gets: choose another --output_dir")
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The state of an optimizer of one parameter, every value a tensor, names led by `optimizer.`."""
+    (state,) = optimizer.state_dict()["state"].values() or ({},)
+    return {f"optimizer.{name}": torch.as_tensor(value) for name, value in state.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    own = optimizer.state_dict()
+    prefix = "optimizer."
+    own["state"] = {0: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}}
+    optimizer.load_state_dict(own)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,199 @@
+"""Checks of settings that need no machine: single values first, then combinations.
+
+In: raw values, or a TrainConfig. Out: the value as it is stored, or an error of one sentence with the remedy.
+Every check looks at values alone and none can fail for defaults, so that whatever was valid once reloads for ever.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .complaints import nearest, shown, wrong
+from .layers import DEFAULT_BASE
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+
+MODULE_PRESETS = ("attention", "attention+ff", "all")
+EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
+EMBEDDED = {
+    "pretrained_model_name_or_path": ("embedded:tiny-sdxl",),
+    "dataset_name": ("embedded:blueprint", "embedded:emblem"),
+}
+
+
+def text(value: str) -> str:
+    """Text that survives every form: not empty, no NUL (argv ends there), not -- (argparse drops it)."""
+    if not value:
+        raise wrong("", "{field} must not be empty")
+    if "\0" in value or value == "--":
+        raise wrong("", f"{{field}} must not be or hold {shown(value)}, which a command line cannot carry")
+    return value
+
+
+def not_bool(value: Any) -> Any:
+    """Refuse true and false where a number is wanted; Python would read them as 1 and 0."""
+    if isinstance(value, bool):
+        raise wrong("", f"{{field}} must be a number, not {str(value).lower()}")
+    return value
+
+
+def yaml_no(value: Any) -> Any:
+    """YAML reads an unquoted no as false."""
+    return "no" if value is False else value
+
+
+def folder(value: str) -> str:
+    """A run folder is on this machine: the trainer locks it and renames in it."""
+    if "://" in value:
+        raise wrong("output_dir", f"output_dir must be a local folder, not {shown(value)}: upload it after the run")
+    return value
+
+
+def file_name(value: str) -> str:
+    """A file's name without folders."""
+    if value in (".", "..") or "/" in value or "\\" in value:
+        raise wrong(
+            "output_name", f"output_name must be a plain file name, not {shown(value)}: folders go in output_dir"
+        )
+    return value
+
+
+def prompts(value: Any) -> Any:
+    """One prompt is a list of one; an empty list is null."""
+    if isinstance(value, str):
+        return [value]
+    return None if value in ([], ()) else value
+
+
+def modules(value: Any) -> str | list[str]:
+    """target_modules: a preset's word, a pattern (has regular-expression signs), or a list of module names."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str) and item for item in items):
+        raise wrong("target_modules", f"target_modules must be one or several names, not {shown(value)}")
+    if len(items) == 1 and items[0] in MODULE_PRESETS:
+        return items[0]
+    if len(items) == 1 and re.search(r"[*+?|^$()\[\]\\]", items[0]):
+        return _pattern(text(items[0]))
+    for item in items:
+        _check_module(item)
+    return list(items)
+
+
+def _pattern(value: str) -> str:
+    if close := nearest(value, MODULE_PRESETS, cutoff=0.8):
+        raise wrong("target_modules", f"target_modules has no preset {value}: did you mean {close}?")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise wrong("target_modules", f"target_modules is not a valid pattern, {shown(value)}: {error}") from None
+    return value
+
+
+def _check_module(name: str) -> None:
+    if name in MODULE_PRESETS:
+        raise wrong("target_modules", f"target_modules takes the preset {name} alone: drop it or the other names")
+    if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
+        raise wrong("target_modules", f"target_modules has {shown(name)}, which is no module name: separate by spaces")
+    if close := nearest(name, MODULE_PRESETS, cutoff=0.8):
+        raise wrong("target_modules", f"target_modules has no preset {name}: did you mean {close}?")
+
+
+def image_columns(value: Any) -> Any:
+    """dataset_name_mapping as {data set: {"image": ..., "caption": ...}}, from an object, JSON text or a JSON file."""
+    if isinstance(value, str):
+        value = _read_json(value)
+    if not isinstance(value, dict):
+        return value
+    return {name: _pair(name, pair) for name, pair in value.items()} or None
+
+
+def _read_json(value: str) -> Any:
+    name = "dataset_name_mapping"
+    inline = value.lstrip().startswith(("{", "["))
+    try:
+        return json.loads(value if inline else Path(value).read_text("utf-8"))
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise wrong(name, f"{name} is neither JSON text nor a file, {shown(value)}: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise wrong(name, f"{name} is not valid JSON, {shown(value)}: {error}") from None
+
+
+def _pair(name: str, pair: Any) -> dict[str, str]:
+    if isinstance(pair, list | tuple) and len(pair) == 2:
+        pair = {"image": pair[0], "caption": pair[1]}
+    if isinstance(pair, dict) and set(pair) == {"image", "caption"} and all(isinstance(c, str) for c in pair.values()):
+        return pair
+    expected = '["IMAGE COLUMN", "CAPTION COLUMN"]'
+    raise wrong(
+        "dataset_name_mapping", f"dataset_name_mapping must give {name} its columns as {expected}, not {shown(pair)}"
+    )
+
+
+def check_combinations(config: "TrainConfig") -> None:
+    """Raise the sentence of the first combination that cannot work."""
+    for check in (
+        _check_sources,
+        _check_embedded,
+        _check_resolution,
+        _check_objective,
+        _check_attention,
+        _check_output,
+    ):
+        check(config)
+
+
+def _check_sources(config: "TrainConfig") -> None:
+    if config.dataset_name is not None and config.train_data_dir is not None:
+        raise wrong("train_data_dir", "dataset_name and train_data_dir are both given: keep one of them")
+    if config.dataset_name is None and config.train_data_dir is None:
+        raise wrong("dataset_name", "there are no training pictures: give dataset_name or train_data_dir")
+    if config.dataset_config_name is not None and config.dataset_name is None:
+        raise wrong(
+            "dataset_config_name", "dataset_config_name needs dataset_name: drop it, a folder has no such thing"
+        )
+
+
+def _check_embedded(config: "TrainConfig") -> None:
+    for field, names in EMBEDDED.items():
+        value = getattr(config, field)
+        if value is not None and value.startswith("embedded:") and value not in names:
+            raise wrong(field, f"{field} {shown(value)} does not exist: use {' or '.join(names)}")
+
+
+def _check_resolution(config: "TrainConfig") -> None:
+    below = config.resolution // 8 * 8
+    if config.resolution != below:
+        near = f"{below} or {below + 8}"
+        raise wrong("resolution", f"resolution must be a multiple of 8, not {config.resolution}: use {near}")
+
+
+def _check_objective(config: "TrainConfig") -> None:
+    epsilon = config.prediction_type == "epsilon" or (
+        config.prediction_type is None and config.pretrained_model_name_or_path in EPSILON_BASES
+    )
+    if epsilon and config.snr_gamma is not None and config.rescale_betas_zero_snr:
+        raise wrong(
+            "snr_gamma",
+            "snr_gamma divides by zero with rescale_betas_zero_snr and epsilon prediction: "
+            "drop one of them, or use prediction_type v_prediction",
+        )
+
+
+def _check_attention(config: "TrainConfig") -> None:
+    if config.enable_xformers_memory_efficient_attention and config.enable_npu_flash_attention:
+        raise wrong(
+            "enable_npu_flash_attention",
+            "enable_xformers_memory_efficient_attention and enable_npu_flash_attention exclude each other: drop one",
+        )
+
+
+def _check_output(config: "TrainConfig") -> None:
+    if config.num_validation_images != 4 and config.validation_prompt is None:
+        raise wrong("num_validation_images", "num_validation_images needs validation_prompt: say what to draw")
+    if config.hub_model_id is not None and not config.push_to_hub:
+        raise wrong("hub_model_id", "hub_model_id needs push_to_hub: add it, or drop hub_model_id")
+    if config.lora_name() == "pytorch_lora_weights":
+        raise wrong("output_name", "output_name pytorch_lora_weights is the diffusers file's own name: choose another")

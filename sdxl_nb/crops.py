@@ -1,0 +1,87 @@
+"""Resize, flip and crop, and what SDXL is told about it (micro-conditioning, SDXL paper section 2.2).
+
+Pure geometry in whole pixels, all sizes (height, width): plan_crop decides, Crop.apply does it, Crop.time_ids is
+what the U-Net gets. Order: upright picture (EXIF) -> flip -> resize until it just covers the target -> crop. The
+flip comes first so that the crop coordinates are those of the picture that the model sees.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+INTERPOLATION = {
+    "nearest": Image.Resampling.NEAREST,
+    "nearest_exact": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One way to turn a picture of `original_size` into a training picture of `target_size`."""
+
+    original_size: tuple[int, int]
+    resized: tuple[int, int]
+    top: int
+    left: int
+    target_size: tuple[int, int]
+    flip: bool = False
+    interpolation: str = "lanczos"
+
+    @property
+    def time_ids(self):
+        """(original height, original width, crop top, crop left, target height, target width), whole pixels."""
+        return (*self.original_size, self.top, self.left, *self.target_size)
+
+    @property
+    def box(self):
+        """The crop in pixels of the flipped, not yet resized picture: (left, top, right, bottom) as Pillow counts."""
+        down, across = (old / new for old, new in zip(self.original_size, self.resized, strict=True))
+        height, width = self.target_size
+        return (self.left * across, self.top * down, (self.left + width) * across, (self.top + height) * down)
+
+    def picture(self, picture):
+        """The cropped RGB picture. Resizing only the box gives the pixels of resize-then-crop, without its memory."""
+        if (picture.height, picture.width) != self.original_size:
+            raise ValueError(f"planned for {self.original_size}, got a picture of {(picture.height, picture.width)}")
+        if self.flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        left, top, right, bottom = self.box
+        inside = (left, top, min(right, picture.width), min(bottom, picture.height))  # rounding may exceed by 1e-13
+        return picture.resize(self.target_size[::-1], INTERPOLATION[self.interpolation], box=inside)
+
+    def apply(self, picture):
+        """The cropped picture as a float32 array (3, height, width) in [-1, 1], as the VAE wants it."""
+        values = np.asarray(self.picture(picture), dtype=np.float32) / 127.5 - 1.0
+        return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def plan_crop(size, resolution, center_crop=False, flip=False, u=0.0, v=0.0, interpolation="lanczos"):
+    """The Crop of a picture of `size` (height, width, after EXIF rotation) to `resolution`: an int, or (height, width).
+
+    Without center_crop, u and v in [0, 1) choose top and left, each possible place equally likely.
+    """
+    target = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    resized = cover(size, target)
+    spare_height, spare_width = resized[0] - target[0], resized[1] - target[1]
+    if center_crop:
+        top, left = spare_height // 2, spare_width // 2
+    else:
+        top, left = int(u * (spare_height + 1)), int(v * (spare_width + 1))
+    return Crop(tuple(size), resized, top, left, target, flip, interpolation)
+
+
+def cover(size, target):
+    """The smallest size of (nearly) the same shape that covers `target`: one side equal, the other rounded to nearest.
+
+    Whole-number arithmetic, so that no float rounding differs between machines.
+    """
+    (height, width), (target_height, target_width) = size, target
+    if target_height * width >= target_width * height:
+        return target_height, max(target_width, (2 * width * target_height + height) // (2 * height))
+    return max(target_height, (2 * height * target_width + width) // (2 * width)), target_width

@@ -1,0 +1,118 @@
+"""What a run reports while it trains: plain events, one JSON object a line, and the lines it prints.
+
+Training calls `EventLog.emit`; everything that watches reads `events.jsonl`. Events: start, cache, step, heldout,
+validation, checkpoint, warning, end; each has "event", "time" (seconds since 1970) and "step".
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Callback = Callable[[dict[str, Any]], None]
+
+
+class EventLog:
+    """Appends to `events.jsonl` and `log.txt`, keeps `run.json`, and calls every listener with every event.
+
+    With `writes=False` (any process but the first) nothing is written, printed or called.
+    """
+
+    def __init__(self, folder: Path, listeners: Sequence[Callback] = (), *, writes: bool = True, quiet: bool = False):
+        self.folder, self.listeners, self.writes, self.quiet = folder, listeners, writes, quiet
+        self.step = 0
+        if writes:
+            _end_torn_line(folder / "events.jsonl")
+            self._events = open(folder / "events.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives with the run
+            self._log = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Report one event; non-finite numbers are written as null, so that every line is JSON."""
+        if not self.writes:
+            return
+        record = {"event": event, "time": round(time.time(), 3), "step": self.step} | fields
+        self._events.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
+        self._events.flush()
+        for listener in self.listeners:
+            listener(record)
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress bar and keep it in `log.txt`."""
+        if not self.writes:
+            return
+        self._log.write(line + "\n")
+        self._log.flush()
+        if not self.quiet:
+            from tqdm.auto import tqdm
+
+            tqdm.write(line, file=sys.stdout)
+
+    def warn(self, line: str) -> None:
+        """Say a line and report it as an event too."""
+        self.say(f"Note: {line}")
+        self.emit("warning", message=line)
+
+    def record(self, **fields: Any) -> None:
+        """Update `run.json`."""
+        if self.writes:
+            path = self.folder / "run.json"
+            known = json.loads(path.read_text()) if path.exists() else {}
+            _write_whole(path, json.dumps(known | fields, indent=1))
+
+    def close(self) -> None:
+        if self.writes:
+            self._events.close()
+            self._log.close()
+
+
+def identity() -> dict[str, Any]:
+    """Who is running, for `run.json`."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": round(time.time(), 3)}
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a file, a half-written last line left out; what a resumed run did again replaces the first try."""
+    events: list[dict[str, Any]] = []
+    if path.exists():
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    break
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue  # a line that a killed run left torn
+                if event.get("event") == "start" and event.get("resumed_from") is not None:
+                    kept = event["resumed_from"]
+                    events = [e for e in events if e["event"] != "end" and (e["step"] <= kept or e["event"] == "start")]
+                events.append(event)
+    yield from events
+
+
+def _end_torn_line(path: Path) -> None:
+    """A run that was killed while writing leaves no newline: add it, so that the next event has its own line."""
+    if path.exists() and path.stat().st_size:
+        with open(path, "rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def _write_whole(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

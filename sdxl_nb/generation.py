@@ -1,0 +1,241 @@
+"""Pictures from a base model and LoRAs: prompts x scales x seeds, shown as one grid.
+
+In: the name of a base (or a ready pipeline), LoRA files, prompts. Out: a `PictureGrid`, which Jupyter displays, whose
+`.figure()` is a matplotlib figure and whose pictures are ordinary PIL images. Every picture has its own generator on
+the CPU, so it depends on its prompt, scale and seed alone: not on batching, nor on what was drawn before.
+"""
+
+import io
+import json
+import os
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import ConfigError
+
+EMBEDDED_BASE = "embedded:tiny-sdxl"
+INCHES = 1.7  # one picture's side in a figure; at 100 dots an inch, 64-pixel pictures are enlarged 2.7 times
+
+
+class Cell(NamedTuple):
+    """The place of one picture: prompt, label of the column (such as a scale), seed."""
+
+    prompt: str
+    label: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class PictureGrid:
+    """Pictures by prompt (rows), label (columns) and seed; `pictures` maps Cell -> PIL image, in order."""
+
+    pictures: dict[Cell, object]
+
+    @property
+    def prompts(self) -> list[str]:
+        return list(dict.fromkeys(cell.prompt for cell in self.pictures))
+
+    @property
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(cell.label for cell in self.pictures))
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(dict.fromkeys(cell.seed for cell in self.pictures))
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.prompts)} prompts x {len(self.labels)} columns x {len(self.seeds)} seeds"
+        return f"PictureGrid({len(self.pictures)} pictures: {sizes})"
+
+    def at(self, prompt: str | int = 0, label: str | int = 0, seed: int | None = None):
+        """One picture, by value or (prompt, label) by number; the first seed unless given."""
+        prompt = self.prompts[prompt] if isinstance(prompt, int) else prompt
+        label = self.labels[label] if isinstance(label, int) else label
+        return self.pictures[Cell(prompt, label, self.seeds[0] if seed is None else seed)]
+
+    def figure(self, title: str | None = None):
+        """A matplotlib Figure (no pyplot, so nothing is left open): a row per prompt, its seeds side by side."""
+        from matplotlib.figure import Figure
+
+        columns = [(label, seed) for label in self.labels for seed in self.seeds]
+        shape = (len(self.prompts), len(columns))
+        figure = Figure(figsize=(INCHES * shape[1] + 1.6, INCHES * shape[0] + (0.7 if title else 0.4)), dpi=100)
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
+        axes = figure.subplots(*shape, squeeze=False)
+        for row, prompt in enumerate(self.prompts):
+            for column, (label, seed) in enumerate(columns):
+                self._draw(axes[row][column], Cell(prompt, label, seed), column == 0, row == 0)
+        if title:
+            figure.suptitle(_plain(title), fontsize=11)
+        return figure
+
+    def _draw(self, axis, cell: Cell, first_column: bool, first_row: bool) -> None:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+        picture = self.pictures.get(cell)
+        if picture is not None:  # small pictures keep their pixels, large ones are scaled down smoothly
+            crisp = max(picture.size) <= 256
+            axis.imshow(picture, interpolation="nearest" if crisp else "antialiased")
+        if first_row:
+            label = cell.label if len(self.seeds) == 1 else f"{cell.label}\nseed {cell.seed}"
+            axis.set_title(_plain(label), fontsize=9)
+        if first_column:
+            text = textwrap.fill(cell.prompt, 20, max_lines=6, placeholder=" ...")
+            axis.set_ylabel(_plain(text), fontsize=8, rotation=0, ha="right", va="center")
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    def save(self, folder: str | os.PathLike) -> list[Path]:
+        """Write every picture as PP-LL-SEED.png (numbers of prompt and label), and pictures.json that names them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {}
+        for cell, picture in self.pictures.items():
+            name = f"{self.prompts.index(cell.prompt):02d}-{self.labels.index(cell.label):02d}-{cell.seed}.png"
+            picture.save(folder / name)
+            names[name] = cell._asdict()
+        (folder / "pictures.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
+        return [folder / name for name in names]
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # matplotlib would read a pair of dollars as mathematics
+
+
+def compare(before: PictureGrid, after: PictureGrid, labels: Sequence[str] = ("before", "after")) -> PictureGrid:
+    """Two grids side by side, matched by prompt and seed."""
+    if len(labels) != 2 or labels[0] == labels[1]:
+        raise ConfigError("compare needs two different labels, such as ('before', 'after').")
+    pictures = {}
+    for grid, label in zip((before, after), labels, strict=True):
+        for cell, picture in grid.pictures.items():
+            inner = label if len(grid.labels) == 1 else f"{label} {cell.label}"
+            pictures[Cell(cell.prompt, inner, cell.seed)] = picture
+    return PictureGrid(pictures)
+
+
+def generate(
+    base=EMBEDDED_BASE,
+    lora=None,
+    prompts: str | Iterable[str] = (),
+    scales: Iterable[float] = (1.0,),
+    seeds: Iterable[int] = (0,),
+    *,
+    num_inference_steps: int = 25,
+    guidance_scale: float = 5.0,
+    height: int | None = None,
+    width: int | None = None,
+    negative_prompt: str | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> PictureGrid:
+    """Draw every prompt at every LoRA scale with every seed.
+
+    `base`: embedded:tiny-sdxl, a hub id, a folder, a checkpoint, or a ready StableDiffusionXLPipeline (left as it
+    came). `lora`: a file, run folder or LoraFile; a list or {lora: weight} of several, each multiplied by the scale.
+    Scale 0 gives the base's pictures exactly. ConfigError for empty or repeated lists, ModelError for the files.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    scales = [float(scale) for scale in scales] if lora is not None else [0.0]
+    seeds = [int(seed) for seed in seeds]
+    for name, values in (("prompts", prompts), ("scales", scales), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise ConfigError(f"generate: {name} must be a list of different values, and not empty.")
+    if batch_size < 1 or num_inference_steps < 1:
+        raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
+    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    settings |= {"height": height, "width": width}
+    pipeline = _load(base)
+    with _attached(pipeline, lora) as adapters:
+        return _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
+
+
+def _load(base):
+    if not isinstance(base, str | os.PathLike):
+        return base
+    import torch
+
+    from .models import load_pipeline
+
+    if torch.cuda.is_available():
+        return load_pipeline(str(base), torch.float16).to("cuda")
+    return load_pipeline(str(base))
+
+
+class _attached:
+    """Within the block the pipeline carries the LoRAs; after it, the pipeline is as it came."""
+
+    def __init__(self, pipeline, lora):
+        self.pipeline, self.loras = pipeline, _weighted(lora)
+
+    def __enter__(self) -> dict[str, float]:
+        from .lora import LoraFile, LoraWeights, attach, read_lora
+        from .lora_base import Base
+
+        self.adapters: dict[str, float] = {}
+        base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
+        try:
+            for number, (lora, weight) in enumerate(self.loras):
+                path = lora.path if isinstance(lora, LoraFile) else lora
+                weights = lora if isinstance(lora, LoraWeights) else read_lora(path, base)
+                attach(weights, self.pipeline, f"generate_{number}")
+                self.adapters[f"generate_{number}"] = weight
+        except BaseException:
+            self.__exit__()
+            raise
+        return self.adapters
+
+    def __exit__(self, *exception) -> None:
+        from .lora import detach
+
+        for name in self.adapters:
+            detach(self.pipeline, name)
+
+
+def _weighted(lora) -> list[tuple[object, float]]:
+    if lora is None:
+        return []
+    if isinstance(lora, Mapping):
+        return [(one, float(weight)) for one, weight in lora.items()]
+    if isinstance(lora, list | tuple):
+        return [(one[0], float(one[1])) if isinstance(one, tuple) else (one, 1.0) for one in lora]
+    return [(lora, 1.0)]
+
+
+def _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress):
+    from tqdm.auto import tqdm
+
+    from .lora import set_scale
+
+    jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
+    found = {}
+    with tqdm(total=len(jobs) * len(scales), unit="picture", disable=not progress, leave=False) as bar:
+        for scale in scales:
+            if adapters:
+                set_scale(pipeline, {name: scale * weight for name, weight in adapters.items()})
+            label = f"scale {scale:g}" if adapters else "base"
+            for start in range(0, len(jobs), batch_size):
+                batch = jobs[start : start + batch_size]
+                pictures = _draw_batch(pipeline, batch, settings, negative_prompt)
+                found |= {Cell(p, label, seed): picture for (p, seed), picture in zip(batch, pictures, strict=True)}
+                bar.update(len(batch))
+    labels = list(dict.fromkeys(cell.label for cell in found))
+    return PictureGrid(
+        {Cell(p, label, s): found[Cell(p, label, s)] for p in prompts for label in labels for s in seeds}
+    )
+
+
+def _draw_batch(pipeline, batch: list[tuple[str, int]], settings: dict, negative_prompt: str | None) -> list:
+    import torch
+
+    generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
+    negative = None if negative_prompt is None else [negative_prompt] * len(batch)
+    prompts = [prompt for prompt, _ in batch]
+    return pipeline(prompt=prompts, negative_prompt=negative, generator=generators, **settings).images

@@ -1,0 +1,71 @@
+"""Sums of LoRAs and smaller ones: `LoraWeights` in, `LoraWeights` out, with the share of energy that was kept.
+
+A LoRA's change is a product of thin matrices, so the singular values of a sum come from two thin QR factorisations
+and one small SVD; the full-size change is never built.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .errors import ModelError
+from .lora_layers import Layer, LoraWeights
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """The result, and the kept share of the change's energy (squared Frobenius norm): overall, and per module."""
+
+    weights: LoraWeights
+    kept: float
+    kept_by_module: dict[str, float]
+
+
+def merge(loras: Sequence[tuple[LoraWeights, float]], rank: int) -> Reduced:
+    """The weighted sum of the LoRAs' changes, each module cut to the best approximation of the given rank.
+
+    A rank of at least the sum of theirs loses nothing. ModelError for DoRA, whose change depends on the base.
+    """
+    if rank < 1 or not loras:
+        raise ModelError("A merge needs at least one LoRA, and a rank of 1 or more.")
+    if len({weights.base.layout for weights, _ in loras}) > 1:
+        raise ModelError("These LoRAs belong to different base models and cannot be merged.")
+    layers, energies, lost = {}, {}, {}
+    for path in dict.fromkeys(path for weights, _ in loras for path in weights.layers):
+        parts = [(weights.layers[path], weight) for weights, weight in loras if path in weights.layers]
+        layers[path], energies[path], lost[path] = _reduce(path, parts, rank)
+    total = sum(energies.values())
+    kept = {path: 1 - lost[path] / energy if energy else 1.0 for path, energy in energies.items()}
+    return Reduced(LoraWeights(layers, loras[0][0].base), 1 - sum(lost.values()) / total if total else 1.0, kept)
+
+
+def resize(weights: LoraWeights, rank: int) -> Reduced:
+    """The same LoRA at a lower rank; a module that already has so low a rank keeps its own."""
+    reduced = merge([(weights, 1.0)], rank)
+    for path, layer in weights.layers.items():
+        if layer.rank <= rank:
+            reduced.weights.layers[path] = layer
+    reduced.weights.metadata.update(weights.metadata)
+    return reduced
+
+
+def _reduce(path: str, parts: list[tuple[Layer, float]], rank: int) -> tuple[Layer, float, float]:
+    """The layer of rank at most `rank`, the energy of the sum, and the energy that the cut lost."""
+    shapes = {(layer.up.shape[0], *layer.down.shape[1:]) for layer, _ in parts}
+    if len(shapes) > 1:
+        raise ModelError(f"The LoRAs' layers for {path} have different widths and cannot be merged.")
+    if any(layer.dora_scale is not None for layer, _ in parts):
+        raise ModelError(f"{path} is a DoRA layer, whose change depends on the base model: it cannot be cut or summed.")
+    up = torch.cat([layer.up.flatten(1).double() * layer.scale * weight for layer, weight in parts], dim=1)
+    down = torch.cat([layer.down.flatten(1).double() for layer, _ in parts])
+    q_up, r_up = torch.linalg.qr(up)
+    q_down, r_down = torch.linalg.qr(down.T)
+    u, s, v = torch.linalg.svd(r_up @ r_down.T)
+    rank = min(rank, len(s))
+    root = s[:rank].sqrt()  # shared evenly, so that neither half is large in fp16
+    new_up, new_down = q_up @ u[:, :rank] * root, root[:, None] * (v[:rank] @ q_down.T)
+    first = parts[0][0]
+    new_up = new_up.reshape(-1, rank, *first.up.shape[2:]).float().contiguous()
+    new_down = new_down.reshape(rank, *first.down.shape[1:]).float().contiguous()
+    return Layer(new_down, new_up, float(rank)), float((s**2).sum()), float((s[rank:] ** 2).sum())

@@ -1,0 +1,115 @@
+"""The command line of LoRA files: check, info, convert, merge, resize. In: argv; out: text and files, 0 or 2.
+
+Exit status 2, one sentence and no traceback for whatever is wrong with what was asked; `check` also ends with 2 when
+some key is unknown.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .errors import SdxlNbError
+
+# Headers that describe the file they were in, not the one that is written.
+STALE = ("lora_adapter_metadata", "format", "sshs_", "modelspec.hash", "ss_new_", "ss_network_")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (SdxlNbError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sdxl_nb.lora", description="Look at, convert and combine LoRAs.")
+    commands = parser.add_subparsers(required=True, metavar="{check,info,convert,merge,resize}")
+    for name, run, text in (("check", _check, "which keys each reader knows"), ("info", _info, "what the file holds")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("file")
+        command.set_defaults(run=run)
+    convert = commands.add_parser("convert", help="write under other names")
+    convert.add_argument("file")
+    convert.add_argument("goal")
+    convert.add_argument("--to", choices=("kohya", "diffusers"), default="kohya")
+    convert.set_defaults(run=_convert)
+    merge = commands.add_parser("merge", help="weighted sum of LoRAs")
+    merge.add_argument("files", nargs="+", metavar="FILE[=WEIGHT]")
+    merge.add_argument("--output", required=True, metavar="GOAL")
+    merge.set_defaults(run=_merge)
+    resize = commands.add_parser("resize", help="lower the rank")
+    resize.add_argument("file")
+    resize.add_argument("goal")
+    resize.set_defaults(run=_resize)
+    for command in (merge, resize):
+        command.add_argument("--rank", type=int, required=True)
+    for command in (convert, merge, resize):
+        command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    return parser
+
+
+def _check(arguments) -> int:
+    from .lora import LoraFile
+
+    table = LoraFile(arguments.file).check()
+    print(table)
+    return 2 if table.unknown else 0
+
+
+def _info(arguments) -> int:
+    from .lora import LoraFile
+
+    print(LoraFile(arguments.file).info())
+    return 0
+
+
+def _convert(arguments) -> int:
+    from .lora_reader import read_lora
+
+    return _save(read_lora(arguments.file), arguments.goal, arguments, arguments.to)
+
+
+def _resize(arguments) -> int:
+    from .lora_arithmetic import resize
+    from .lora_reader import read_lora
+
+    reduced = resize(read_lora(arguments.file), arguments.rank)
+    print(f"kept {reduced.kept:.2%} of the energy; least in {_worst(reduced)}")
+    return _save(reduced.weights, arguments.goal, arguments)
+
+
+def _merge(arguments) -> int:
+    from .lora_arithmetic import merge
+    from .lora_reader import read_lora
+
+    pairs = [_weighted(text) for text in arguments.files]
+    reduced = merge([(read_lora(path), weight) for path, weight in pairs], arguments.rank)
+    print(f"kept {reduced.kept:.2%} of the energy; least in {_worst(reduced)}")
+    return _save(reduced.weights, arguments.output, arguments)
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    path, _, weight = text.rpartition("=")
+    try:
+        return (path, float(weight)) if path else (text, 1.0)
+    except ValueError:
+        return text, 1.0  # an equals sign of the file's own name
+
+
+def _worst(reduced) -> str:
+    path, kept = min(reduced.kept_by_module.items(), key=lambda item: item[1])
+    return f"{path} ({kept:.2%})"
+
+
+def _save(weights, goal: str, arguments, naming: str = "kohya") -> int:
+    import torch
+
+    from .lora_writer import save_one
+
+    header = {key: value for key, value in weights.metadata.items() if not key.startswith(STALE)}
+    path = save_one(weights, goal, naming, header, getattr(torch, arguments.dtype))
+    print(f"wrote {path.name}: {len(weights.layers)} modules under {naming} names")
+    return 0

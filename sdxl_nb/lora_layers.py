@@ -1,0 +1,370 @@
+"""LoRA layers on live models: choose their modules, collect them, put them on, set their strength.
+
+In: diffusers' U-Net and transformers' CLIP text encoders with (or for) peft layers. Out: `LoraWeights`, the canonical
+in-memory form that files are written from and read into. The effective change of one module is
+
+    delta W = alpha / rank * up @ down                                        (LoRA, arXiv:2106.09685)
+    delta W = m * (W + s B A) / ||W + s B A||_row - W,  s = alpha / rank      (DoRA, arXiv:2402.09353)
+"""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from .errors import ConfigError, ModelError
+from .lora_base import SDXL, Base, module_of
+from .lora_names import COMPONENTS, TE1, TE2, UNET, canonical_path
+
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+FEED_FORWARD = ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
+# The convolutions that sd-scripts and LyCORIS train: resnets and samplers, with the time projection between them.
+CONVOLUTION = [
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "time_emb_proj",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+]
+UNET_TARGETS = {
+    "attention": ATTENTION,
+    "attention+ff": ATTENTION + FEED_FORWARD,
+    "all": ATTENTION + FEED_FORWARD + CONVOLUTION,
+}
+TEXT_ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]
+TEXT_TARGETS = {
+    "attention": TEXT_ATTENTION,
+    "attention+ff": [*TEXT_ATTENTION, "fc1", "fc2"],
+    "all": [*TEXT_ATTENTION, "fc1", "fc2"],
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module's LoRA in fp32: down (r, in[, kh, kw]), up (out, r[, 1, 1]), alpha; dora_scale (out,) or None."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float
+    dora_scale: torch.Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    @property
+    def kind(self) -> str:
+        return "conv" if self.down.ndim == 4 else "linear"
+
+
+@dataclass
+class LoraWeights:
+    """Canonical module path -> Layer, with the base model that they belong to."""
+
+    layers: dict[str, Layer]
+    base: Base = SDXL
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def component(self, name: str) -> dict[str, Layer]:
+        """The layers of unet, text_encoder or text_encoder_2, with paths inside that model."""
+        return {path.partition(".")[2]: layer for path, layer in self.layers.items() if path.startswith(f"{name}.")}
+
+
+def target_modules(value: str | Iterable[str], unet) -> list[str] | str:
+    """The U-Net's `target_modules` for peft's LoraConfig, from a word, a list of peft names or a regular expression.
+
+    attention: to_q, to_k, to_v, to_out.0 (diffusers' script); attention+ff: also the feed-forward layers and the
+    transformers' proj_in and proj_out; all: also the convolutions and time projections of the residual blocks and
+    samplers, as in sd-scripts. conv_in, conv_out and the embeddings are hit only when named. ConfigError if a name
+    or the expression matches nothing, or matches a layer that LoRA cannot be put on.
+    """
+    names = {name: module_of(module) for name, module in unet.named_modules() if name}
+    if isinstance(value, str) and value not in UNET_TARGETS:
+        try:
+            hits = [name for name in names if re.fullmatch(value, name)]
+        except re.error as error:
+            raise ConfigError(f"target_modules {value!r} is neither {_words()} nor a regular expression.") from error
+        _check_hits(value, hits, names)
+        return value
+    wanted = UNET_TARGETS[value] if isinstance(value, str) else list(value)
+    for target in wanted:
+        if isinstance(value, str):
+            continue  # a preset: a base without, say, conv_shortcut is fine
+        if target not in _text_names():
+            _check_hits(target, [name for name in names if _matches(name, target)], names)
+    return list(wanted)
+
+
+def text_target_modules(value: str | Iterable[str]) -> list[str]:
+    """The text encoders' `target_modules`: by the same words; a list's own CLIP names, else the attention."""
+    if isinstance(value, str):
+        return list(TEXT_TARGETS.get(value, TEXT_ATTENTION))
+    return [name for name in value if name in _text_names()] or list(TEXT_ATTENTION)
+
+
+def _words() -> str:
+    return ", ".join(repr(word) for word in UNET_TARGETS)
+
+
+def _text_names() -> list[str]:
+    return [*TEXT_TARGETS["all"], "text_projection"]
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _check_hits(target: str, hits: list[str], modules: Mapping) -> None:
+    if not hits:
+        raise ConfigError(f"target_modules: {target!r} matches no module of the U-Net; use {_words()} or peft names.")
+    if wrong := [name for name in hits if modules[name] is None]:
+        raise ConfigError(f"target_modules: {target!r} matches {wrong[0]}, which is no linear or convolution layer.")
+
+
+def models_of(models) -> dict[str, torch.nn.Module]:
+    """A pipeline, a U-Net, or a mapping of component names -> {unet: ..., text_encoder: ..., text_encoder_2: ...}."""
+    if isinstance(models, Mapping):
+        found = {name: models[name] for name in COMPONENTS if models.get(name) is not None}
+    elif isinstance(models, torch.nn.Module):
+        found = {UNET: models}
+    else:
+        found = {name: getattr(models, name) for name in COMPONENTS if getattr(models, name, None) is not None}
+    if UNET not in found:
+        raise ModelError(f"{type(models).__name__} holds no U-Net; pass an SDXL pipeline or its models.")
+    return found
+
+
+def _lora_modules(model):
+    from peft.tuners.lora import LoraLayer
+
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def collect(unet, text_encoder=None, text_encoder_2=None, adapter_name: str = "default") -> LoraWeights:
+    """Copy a peft adapter's weights from live models, on the CPU in fp32; alpha includes rsLoRA's factor.
+
+    ModelError if no module carries the adapter.
+    """
+    layers = {}
+    for component, model in zip(COMPONENTS, (unet, text_encoder, text_encoder_2), strict=True):
+        for name, module in _lora_modules(model) if model is not None else ():
+            if adapter_name in module.lora_A:
+                layers[canonical_path(f"{component}.{_inside(name)}")] = _collect_layer(module, adapter_name)
+    if not layers:
+        raise ModelError(f"No module of the models carries a LoRA adapter named {adapter_name!r}.")
+    return LoraWeights(layers, Base.of(unet, text_encoder, text_encoder_2))
+
+
+def _inside(name: str) -> str:
+    return name.removeprefix("_orig_mod.").removeprefix("base_model.model.")
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _collect_layer(module, adapter: str) -> Layer:
+    rank = module.r[adapter]
+    # `scaling` moves with set_scale, so the trained strength comes from alpha and rank; rsLoRA is alpha / sqrt(r)
+    alpha = module.lora_alpha[adapter] * (rank**0.5 if module.use_rslora.get(adapter) else 1)
+    magnitudes = module.lora_magnitude_vector
+    dora = _copy(magnitudes[adapter].weight).flatten() if adapter in magnitudes else None
+    return Layer(_copy(module.lora_A[adapter].weight), _copy(module.lora_B[adapter].weight), float(alpha), dora)
+
+
+def delta(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """The effective change of a module's weight at strength 1, in the weight's shape; DoRA needs that `weight`."""
+    change = (layer.up.flatten(1) @ layer.down.flatten(1)) * layer.scale
+    change = change.reshape(layer.up.shape[0], *layer.down.shape[1:])
+    if layer.dora_scale is None:
+        return change
+    if weight is None:
+        raise ModelError("A DoRA layer's delta depends on the base weight; pass the module's weight.")
+    moved = weight.float().cpu() + change
+    rows = (-1, *(1,) * (moved.ndim - 1))
+    return layer.dora_scale.view(rows) * moved / moved.flatten(1).norm(dim=1).view(rows) - weight.float().cpu()
+
+
+def attach(weights: LoraWeights, models, adapter_name: str = "default", dtype=torch.float32) -> None:
+    """Put LoRA layers on live models through peft, each with its own rank and alpha; alone active, at strength 1.
+
+    `models`: a pipeline, a U-Net, or a dict with unet, text_encoder, text_encoder_2. Every layer must find its
+    module with matching widths (ModelError names the first that does not); nothing is changed before that is known.
+    """
+    found = models_of(models)
+    plans = {name: _plan(weights.component(name), found.get(name), name) for name in COMPONENTS}
+    for name, model in found.items():
+        if adapter_name in getattr(model, "peft_config", {}):
+            raise ModelError(f"The {name} already carries an adapter named {adapter_name!r}; choose another name.")
+    for name, plan in plans.items():
+        if plan:
+            _inject(found[name], plan, adapter_name, dtype)
+    set_scale(found, {adapter_name: 1.0})
+
+
+def _plan(layers: dict[str, Layer], model, component: str) -> dict[str, Layer]:
+    """Live module name -> Layer in that module's shape."""
+    if not layers:
+        return {}
+    if model is None:
+        raise ModelError(f"The LoRA has layers for {component}, but the models given do not include it.")
+    live = {canonical_path(f"{component}.{_inside(name)}"): name for name, _ in model.named_modules() if name}
+    modules = dict(model.named_modules())
+    plan = {}
+    for path, layer in layers.items():
+        full = f"{component}.{path}"
+        module = module_of(modules[live[full]]) if full in live else None
+        if module is None:
+            raise ModelError(f"The LoRA has a layer for {full}, which this base model does not have.")
+        plan[live[full]] = fit(layer, module, full)
+    return plan
+
+
+def fit(layer: Layer, module, path: str) -> Layer:
+    """Reshape between a linear layer and a 1x1 convolution where needed; ModelError if the widths differ."""
+    down, up = layer.down, layer.up
+    if module.kind == "linear" and down.ndim == 4 and down.shape[2:] == (1, 1):
+        down, up = down.flatten(1), up.flatten(1)
+    elif module.kind == "conv" and down.ndim == 2 and module.kernel == (1, 1):
+        down, up = down[..., None, None], up[..., None, None]
+    dora = layer.dora_scale
+    shapes = tuple(down.shape[1:]) == module.down_shape and up.shape[0] == module.outputs
+    if not shapes or (dora is not None and dora.numel() != module.outputs):
+        theirs = "x".join(map(str, (layer.up.shape[0], *layer.down.shape[1:])))
+        ours = "x".join(map(str, (module.outputs, *module.down_shape)))
+        raise ModelError(f"The LoRA's layer for {path} is {theirs}, the base model's is {ours}: another architecture.")
+    return Layer(down, up, layer.alpha, dora)
+
+
+def peft_fields(layers: Mapping[str, Layer], anchor: str = "^") -> dict:
+    """The LoraConfig arguments that give each of these modules its own rank and alpha; JSON-ready.
+
+    Without the anchor, names may be the ends of longer ones (a CLIP model inside its older wrapper).
+    """
+    rank = Counter(layer.rank for layer in layers.values()).most_common(1)[0][0]
+    alpha = Counter(layer.alpha for layer in layers.values()).most_common(1)[0][0]
+    pattern = {name: anchor + name.replace(".", r"\.") for name in layers}
+    return {
+        "r": rank,
+        "lora_alpha": _plain(alpha),
+        "rank_pattern": {pattern[n]: layer.rank for n, layer in layers.items() if layer.rank != rank},
+        "alpha_pattern": {pattern[n]: _plain(layer.alpha) for n, layer in layers.items() if layer.alpha != alpha},
+        "target_modules": sorted(layers),
+        "use_dora": any(layer.dora_scale is not None for layer in layers.values()),
+    }
+
+
+def _plain(number: float) -> int | float:
+    return int(number) if float(number).is_integer() else number
+
+
+def _inject(model, plan: dict[str, Layer], adapter: str, dtype) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if len({layer.dora_scale is None for layer in plan.values()}) > 1:
+        raise ModelError("The LoRA mixes DoRA and plain LoRA layers in one model, which peft cannot hold.")
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    with (
+        _peft_quiet(),
+        torch.random.fork_rng(devices=[]),
+    ):  # peft draws initial weights; looking must not move training's generator
+        inject_adapter_in_model(LoraConfig(**peft_fields(plan)), model, adapter_name=adapter)
+    model._hf_peft_config_loaded = True  # what diffusers' and transformers' own adapter methods ask for
+    for name, module in _lora_modules(model):
+        if name in plan:
+            _copy_into(module, adapter, plan[name], dtype)
+    _restore(flags)
+
+
+@torch.no_grad()
+def _copy_into(module, adapter: str, layer: Layer, dtype) -> None:
+    a, b = module.lora_A[adapter], module.lora_B[adapter]
+    a.to(dtype).weight.copy_(layer.down)
+    b.to(dtype).weight.copy_(layer.up)
+    a.requires_grad_(False)
+    b.requires_grad_(False)
+    if layer.dora_scale is not None:
+        magnitude = module.lora_magnitude_vector[adapter].to(dtype).weight.requires_grad_(False)
+        magnitude.copy_(layer.dora_scale.view_as(magnitude))
+
+
+def set_scale(models, scales: Mapping[str, float]) -> None:
+    """Make exactly these adapters active at these strengths, without reloading; 1.0 is the trained strength.
+
+    An adapter at 0, and any not named, is switched off, so {name: 0} gives the base's output bit for bit (also for
+    DoRA, whose magnitudes would act at peft's scale 0). ModelError if no model carries a named adapter.
+    """
+    found = models_of(models)
+    carried = {name for model in found.values() for _, module in _lora_modules(model) for name in module.lora_A}
+    for name in scales:
+        if name not in carried:
+            raise ModelError(
+                f"No adapter named {name!r} is attached; attached: {', '.join(sorted(carried)) or 'none'}."
+            )
+    for model in found.values():
+        flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        for _, module in _lora_modules(model):
+            _scale_module(module, {name: scale for name, scale in scales.items() if name in module.lora_A})
+        _restore(flags)
+
+
+@contextmanager
+def _peft_quiet():
+    """peft warns of every second adapter and of every one that goes; both are asked for here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Already found a `peft_config`|Adapter .* was active", module="peft")
+        yield
+
+
+def _restore(flags: dict[torch.nn.Parameter, bool]) -> None:
+    """peft makes what it activates trainable and freezes the rest; who trains what is not ours to change."""
+    for parameter, flag in flags.items():
+        parameter.requires_grad_(flag)
+
+
+def _scale_module(module, scales: dict[str, float]) -> None:
+    active = [name for name, scale in scales.items() if scale != 0]
+    if active:
+        module.set_adapter(active)
+        for name in active:
+            module.set_scale(name, float(scales[name]))
+    module.enable_adapters(bool(active))
+
+
+def detach(models, adapter_name: str) -> None:
+    """Take an adapter off again; a module whose last adapter goes is the base's own once more."""
+    for model in models_of(models).values():
+        with _peft_quiet():
+            for name, module in list(_lora_modules(model)):
+                module.delete_adapter(adapter_name)
+                if not module.lora_A:
+                    parent, _, child = name.rpartition(".")
+                    setattr(model.get_submodule(parent), child, module.get_base_layer())
+        getattr(model, "peft_config", {}).pop(adapter_name, None)
+        if not getattr(model, "peft_config", True):
+            del model.peft_config
+            model._hf_peft_config_loaded = False
+
+
+__all__ = [
+    "TE1",
+    "TE2",
+    "Layer",
+    "LoraWeights",
+    "attach",
+    "collect",
+    "delta",
+    "detach",
+    "set_scale",
+    "target_modules",
+    "text_target_modules",
+]

@@ -1,0 +1,70 @@
+"""A run as matplotlib Figures, drawn without pyplot so that they work in threads and leave no global state."""
+
+from typing import Any
+
+import numpy as np
+
+
+def loss_figure(run: Any):
+    """Training loss of each step, faint, and its exponential average over about 20 steps."""
+    from matplotlib.figure import Figure
+
+    steps, losses = run.losses()
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    if steps:
+        values = np.array([np.nan if loss is None else loss for loss in losses], dtype=float)
+        axes.plot(steps, values, color="#9ab", linewidth=0.8, alpha=0.7, label="each step")
+        axes.plot(steps, smooth(values), color="#c2410c", linewidth=2, label="smoothed")
+        axes.legend(frameon=False)
+    else:
+        axes.text(0.5, 0.5, "no step yet", ha="center", va="center", transform=axes.transAxes)
+    axes.set(xlabel="optimizer step", ylabel="training loss")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def smooth(values: np.ndarray, span: int = 20) -> np.ndarray:
+    """Exponential moving average with the start corrected (as Adam corrects its moments); NaN is passed over."""
+    share, total, weight, out = 2 / (span + 1), 0.0, 0.0, np.empty_like(values)
+    for i, value in enumerate(values):
+        if value == value:
+            total, weight = total * (1 - share) + value * share, weight * (1 - share) + share
+        out[i] = total / weight if weight else np.nan
+    return out
+
+
+def validation_figure(run: Any):
+    """Validation pictures, one row a prompt and seed, one column a step; at most eight steps, evenly chosen."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    by_step = run.pictures()
+    steps = list(by_step)
+    if len(steps) > 8:
+        steps = [steps[round(i)] for i in np.linspace(0, len(steps) - 1, 8)]
+    names = [path.stem for path in by_step[steps[0]]] if steps else []
+    figure = Figure(figsize=(1.6 * max(len(steps), 1) + 1.6, 1.75 * max(len(names), 1)), layout="constrained")
+    if not names:
+        figure.text(0.5, 0.5, "no validation picture yet", ha="center", va="center")
+        return figure
+    prompts = run.config.validation_prompt
+    for row, axes_row in enumerate(figure.subplots(len(names), len(steps), squeeze=False)):
+        for step, axes in zip(steps, axes_row, strict=True):
+            path = run.folder / "validation" / f"step-{step}" / f"{names[row]}.png"
+            if path.is_file():
+                axes.imshow(Image.open(path), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if row == 0:
+                axes.set_title(f"step {step}", fontsize=9)
+        number, seed = names[row].split("-")
+        label = _wrapped(prompts[int(number)], 18) + f"\nseed {seed}"
+        axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def _wrapped(text: str, width: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width, max_lines=5))

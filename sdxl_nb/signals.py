@@ -1,0 +1,32 @@
+"""Being asked to stop: Ctrl-C, SIGTERM, or a file named `stop` in the run folder. Training polls it once a step."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+
+class StopRequest:
+    """While active, the first SIGINT or SIGTERM asks for a stop after the current step; a second SIGINT interrupts."""
+
+    def __init__(self, file: Path):
+        self.file, self._asked, self._previous = file, False, {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():  # Python allows signal handlers nowhere else
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def asked(self) -> bool:
+        """Whether anyone has asked; cheap."""
+        return self._asked or self.file.exists()

@@ -1,0 +1,1 @@
+"""The embedded base: a tiny SDXL, its pictures, and the scripts that made them. See README.md beside this file."""

@@ -1,0 +1,31 @@
+"""python -m sdxl_nb.train: fine-tune a LoRA from the command line.
+
+    python -m sdxl_nb.train --preset tiny
+    python -m sdxl_nb.train --config run.yaml --train_data_dir pictures --max_train_steps 500
+
+In: the flags of diffusers' train_text_to_image_lora_sdxl.py, ours, --preset and --config (--help lists them).
+Out: the run folder, and the exit code: 0, 2 for a setting that cannot work, 1 for another error with a known reason.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from .errors import ConfigError, SdxlNbError
+from .flags import read_flags, train_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as argv says; errors a user can mend are one sentence on stderr and never a traceback."""
+    try:
+        config, _ = read_flags(train_parser("python -m sdxl_nb.train", "Fine-tune a LoRA on SDXL."), argv)
+        from .trainer import fine_tune
+
+        fine_tune(config)
+    except SdxlNbError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

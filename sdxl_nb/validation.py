@@ -1,0 +1,103 @@
+"""Validation pictures: the same prompts from the same seeds, so that only the LoRA differs from step to step.
+
+Every picture has a generator of its own and the training's random streams are keyed by position, so looking never
+changes training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import ModelError
+from .models import hushed
+from .prompts import Prompt
+
+
+class Validator:
+    """Draws the validation prompts with the U-Net as it is now, and writes `validation/step-N/PP-SEED.png`."""
+
+    def __init__(self, config: Any, unet: Any, vae: Any, scheduler: Any, prompts: Prompt, folder: Path):
+        with hushed():
+            from diffusers import StableDiffusionXLPipeline
+
+        self.config, self.folder, self.prompts, self.vae = config, folder, prompts, vae
+        if config.rescale_betas_zero_snr:
+            options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+            scheduler = type(scheduler).from_config(scheduler.config, **options)
+        elif config.prediction_type:
+            scheduler = type(scheduler).from_config(scheduler.config, prediction_type=config.prediction_type)
+        self.pipeline = StableDiffusionXLPipeline(
+            vae=vae,
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            unet=unet,
+            scheduler=scheduler,
+            add_watermarker=False,
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @torch.no_grad()
+    def draw(self, step: int, device: torch.device, dtype: torch.dtype) -> list[Path]:
+        """The pictures of this step, prompt by prompt; raises ModelError when the VAE cannot decode them."""
+        unet = self.pipeline.unet
+        training = unet.training
+        unet.eval()
+        target = self.folder / "validation" / f"step-{step}"
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            paths = []
+            for number in range(len(self.prompts.pooled)):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    latents = self._latents(number, device, dtype)
+                paths += self._write(self._decode(latents), target, number)
+            return paths
+        finally:
+            unet.train(training)
+
+    def _latents(self, number: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """The latents of one prompt's pictures, one generator a picture."""
+        config, seeds = self.config, self.config.validation_seeds()
+        many = len(seeds)
+        hidden, pooled = (
+            t[number : number + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1)) for t in self.prompts
+        )
+        return self.pipeline(
+            prompt_embeds=hidden,
+            pooled_prompt_embeds=pooled,
+            negative_prompt_embeds=torch.zeros_like(hidden),
+            negative_pooled_prompt_embeds=torch.zeros_like(pooled),
+            height=config.resolution,
+            width=config.resolution,
+            num_inference_steps=config.validation_inference_steps,
+            guidance_scale=config.validation_guidance_scale,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            output_type="latent",
+        ).images
+
+    def _decode(self, latents: torch.Tensor) -> Sequence[Any]:
+        """Latents to PIL pictures one by one, in the VAE's own dtype (fp32 for one that is not fp16-safe)."""
+        home, vae = self.vae.device, self.vae.to(latents.device)
+        if not torch.isfinite(latents).all():
+            raise ModelError("The model drew latents that are not numbers: lower --learning_rate or resume earlier.")
+        made = []
+        for latent in latents.split(1):
+            pixels = vae.decode(latent.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+            if not torch.isfinite(pixels).all():
+                raise ModelError(
+                    "The VAE decodes to numbers that are not finite: use --pretrained_vae_model_name_or_path "
+                    "madebyollin/sdxl-vae-fp16-fix."
+                )
+            made += self.pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+        self.vae.to(home)
+        return made
+
+    def _write(self, pictures: Sequence[Any], target: Path, number: int) -> list[Path]:
+        paths = []
+        for seed, picture in zip(self.config.validation_seeds(), pictures, strict=True):
+            paths.append(target / f"{number:02d}-{seed}.png")
+            picture.save(paths[-1])
+        return paths

@@ -1,0 +1,83 @@
+"""Hypothesis strategy for valid configurations: any subset of fields, each anywhere within its bounds."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from sdxl_nb.config import TrainConfig
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30),
+    st.sampled_from(
+        ['say "hi"', "it's", "-x", "--rank=3", "a\nb", "ein süßer Drache 龍 🐉", "null", "no", "1e-4", " ", "{}"]
+    ),
+    st.sampled_from(
+        ["true", "0", "# not a comment", "- item", "a: b", "\ufeffbom", "\u2028", "\x85", "$(rm x)", "\t", "%s"]
+    ),
+).filter(lambda text: text != "--")
+NAMES = TEXTS.filter(lambda text: text not in (".", "..") and "/" not in text and "\\" not in text)
+SPECIAL = {
+    "resolution": st.integers(4, 512).map(lambda eighths: eighths * 8),
+    "output_dir": TEXTS.filter(lambda text: "://" not in text),
+    "output_name": NAMES | st.none(),
+    "validation_prompt": st.lists(TEXTS, max_size=3) | TEXTS | st.none(),
+    "target_modules": st.sampled_from(
+        ["attention", "attention+ff", "all", r".*attn2\.to_[qk]", ["to_q"], ["to_k", "ff.net.2"]]
+    ),
+    "dataset_name_mapping": st.dictionaries(TEXTS, st.tuples(TEXTS, TEXTS), max_size=2) | st.none(),
+    "dataset_name": TEXTS,
+    "pretrained_model_name_or_path": TEXTS | st.sampled_from(["embedded:tiny-sdxl", "a/b"]),
+}
+
+
+def field_values(name: str) -> st.SearchStrategy[Any]:
+    """Valid values of one field."""
+    if name in SPECIAL:
+        return SPECIAL[name]
+    schema = TrainConfig.model_json_schema()["properties"][name]
+    choices = [part["enum"] for part in schema.get("anyOf", [schema]) if "enum" in part]
+    types = TrainConfig.json_types()[name]
+    bounds = {
+        key: getattr(bound, key)
+        for bound in TrainConfig.model_fields[name].metadata
+        for key in ("ge", "gt", "le", "lt")
+        if hasattr(bound, key)
+    }
+    if choices:
+        values: st.SearchStrategy[Any] = st.sampled_from(choices[0])
+    elif "boolean" in types:
+        values = st.booleans()
+    elif "integer" in types:
+        values = st.integers(bounds.get("ge"), bounds.get("le", 10**9))
+    elif "number" in types:
+        values = st.floats(
+            bounds.get("ge", bounds.get("gt")),
+            bounds.get("le", bounds.get("lt", 1e9)),
+            exclude_min="gt" in bounds,
+            exclude_max="lt" in bounds,
+        )
+    else:
+        values = TEXTS
+    return values | st.none() if "null" in types else values
+
+
+def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
+    """Values without the combinations that are refused."""
+    if values.get("train_data_dir") is not None:
+        values.pop("dataset_name", None)
+        values.pop("dataset_config_name", None)
+    if values.get("hub_model_id") is not None:
+        values["push_to_hub"] = True
+    if not values.get("validation_prompt"):
+        values.pop("num_validation_images", None)
+    if values.get("snr_gamma") is not None:
+        values.pop("rescale_betas_zero_snr", None)
+    if values.get("enable_xformers_memory_efficient_attention"):
+        values.pop("enable_npu_flash_attention", None)
+    return values
+
+
+VALUES = st.fixed_dictionaries({}, optional={name: field_values(name) for name in TrainConfig.model_fields}).map(
+    _reconciled
+)
+CONFIGS = VALUES.map(lambda values: TrainConfig(**values))

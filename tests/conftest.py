@@ -1,0 +1,65 @@
+"""What every test runs under: few threads, no secrets, no network, and under CI no skipped test."""
+
+import os
+import sys
+import tempfile
+from typing import Any
+
+import pytest
+
+SECRETS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "WANDB_API_KEY",
+    "AWS_PROFILE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",  # two workers on two cores; and the thread count is part of "bit for bit"
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "WANDB_MODE": "offline",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what the first process sets, before torch is imported
+    _home = tempfile.TemporaryDirectory(prefix="sdxl_nb-hub-")  # kept until the last test is done
+    os.environ.update(SETTINGS, HF_HOME=_home.name)
+    for name in SECRETS:
+        os.environ.pop(name, None)
+
+
+def _stay_here(event: str, args: tuple[Any, ...]) -> None:
+    """Refuse connections that leave this machine, whoever tries."""
+    if event != "socket.connect" or not isinstance(args[1], tuple):  # a Unix socket's address is no tuple
+        return
+    host = str(args[1][0])
+    if not host.startswith("127.") and host not in ("::1", "localhost", "0.0.0.0"):
+        raise OSError(f"tests connect to this machine only, not to {host}")
+
+
+sys.addaudithook(_stay_here)
+
+
+def _skips_under_ci(config: pytest.Config) -> list[Any]:
+    """The skipped tests of a CI run; elsewhere none."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.stats.get("skipped", []) if reporter and os.environ.get("CI") == "true" else []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under CI a skipped test fails the run."""
+    if _skips_under_ci(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say so, above pytest's closing line."""
+    if skipped := _skips_under_ci(config):
+        terminalreporter.write_line(f"CI fails: {len(skipped)} skipped; a test must run or be removed.", red=True)
