@@ -2,12 +2,14 @@
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# one page that asks no other host for scripts
+PAGE := --embed-images $(foreach script,mathjax require_js jquery,--HTMLExporter.$(script)_url=)
 
 .PHONY: demo lab test lint
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
-	@$(RUN) nbconvert --execute --to html --embed-images --output-dir output --output quickstart notebooks/00_quickstart.ipynb
+	@$(RUN) nbconvert --execute --to html $(PAGE) --output-dir output --output quickstart notebooks/00_quickstart.ipynb
 	@echo "The notebook, with its pictures: $(CURDIR)/output/quickstart.html"
 	@echo "The run, with its LoRA files:    $(CURDIR)/output/quickstart/"
 

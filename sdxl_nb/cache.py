@@ -70,9 +70,10 @@ class CachedLatents(Encoder):
     """Encodes every picture once, and once more mirrored with `random_flip`; each has one crop for the whole run."""
 
     def __init__(
-        self, pictures: Sequence[Any], vae: Any, config: Any, progress: Progress | None = None, batch: int = 8
+        self, pictures: Sequence[Any], vae: Any, config: Any, progress: Progress | None = None, batch: int | None = None
     ):
         super().__init__(pictures, vae, config)
+        batch = batch or min(8, max(1, 512**2 // config.resolution**2))  # a large picture fills a GPU alone
         self.variants = (False, True) if config.random_flip else (False,)
         self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
         stored: list[tuple[torch.Tensor, ...]] = []

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .lora_metadata import safe_config
+from .lora.metadata import safe_config
 
 
 def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: float | None) -> Path:
@@ -26,7 +26,7 @@ def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: fl
         "",
     ]
     if config.trigger_word:
-        lines += [f"Trigger word: `{config.trigger_word}`", ""]
+        lines += [f"Trigger word: <code>{_escaped(config.trigger_word)}</code>", ""]
     lines += _pictures(config, folder)
     lines += _usage(config)
     lines += ["## Settings", "", f"Final training loss: {loss:.4f}" if loss is not None else "", "", "```json"]

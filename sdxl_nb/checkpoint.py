@@ -6,6 +6,7 @@ what the data were. Random numbers need no state: they are functions of (seed, p
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -31,9 +32,10 @@ class Progress:
     pictures: int
     data_fingerprint: str
     processes: int
+    precision: str
     parameters: dict[str, list[int]]
     scaler: dict[str, Any] | None = None
-    losses: dict[str, float] = field(default_factory=dict)
+    recent_losses: list[float] = field(default_factory=list)
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
@@ -74,8 +76,7 @@ def save(
         for file in draft.iterdir():
             _sync(file)
         _sync(draft)
-        if final.exists():
-            shutil.rmtree(final)
+        _remove(final)
         draft.rename(final)
         _sync(output_dir)
     except BaseException:
@@ -88,8 +89,16 @@ def prune(output_dir: Path, keep: int | None) -> list[Path]:
     """Delete all but the newest `keep` checkpoints (only ever called after a newer one is complete)."""
     gone = checkpoints(output_dir)[:-keep] if keep else []
     for path in gone:
-        shutil.rmtree(path)
+        _remove(path)
     return gone
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint, first its name: killed half-way, what is left is no checkpoint but a draft to sweep."""
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.{os.getpid()}-old.draft")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def sweep(output_dir: Path) -> None:
@@ -102,7 +111,10 @@ def load(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
     """What `save` wrote. Raises ModelError when a file is damaged."""
     try:
         progress = Progress(**json.loads((path / "state.json").read_text()))
-        return progress, load_file(path / "state.safetensors")
+        tensors = load_file(path / "state.safetensors")
+        if tensors["weights"].numel() != sum(map(math.prod, progress.parameters.values())):
+            raise ValueError("the weights are not those of its layers")
+        return progress, tensors
     except Exception as error:  # whatever a damaged file raises, the advice is the same
         raise ModelError(f"The checkpoint {path.name} is damaged: resume from another one, or train anew.") from error
 
@@ -115,8 +127,12 @@ def check_resumable(progress: Progress, current: Progress, name: str) -> None:
         changes = ", ".join(f"{key} ({theirs.get(key)!r}, now {ours[key]!r})" for key in differing)
         raise ConfigError(
             f"{name} belongs to another configuration, which differs in {changes}: "
-            "resume with the run's own settings, or choose another --output_dir"
+            "resume with the run's own settings (--config config.json, from its folder), or choose another --output_dir"
         )
+    for what in ("processes", "precision"):
+        then, now = getattr(progress, what), getattr(current, what)
+        if then != now:
+            raise ConfigError(f"{name} was trained with {what} {then}, now it is {now}: resume on the same set-up")
     if progress.data_fingerprint != current.data_fingerprint:
         raise ConfigError(
             f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
@@ -136,8 +152,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
     """The inverse of `optimizer_tensors`."""
     own = optimizer.state_dict()
     prefix = "optimizer."
-    own["state"] = {0: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}}
+    own["state"] = {0: {k[len(prefix) :]: _value(v) for k, v in tensors.items() if k.startswith(prefix)}}
     optimizer.load_state_dict(own)
+
+
+def _value(tensor: torch.Tensor) -> Any:
+    """bitsandbytes counts its steps in a Python int, torch in an fp32 tensor."""
+    return tensor.item() if tensor.dtype == torch.int64 and tensor.dim() == 0 else tensor
 
 
 def _sync(path: Path) -> None:

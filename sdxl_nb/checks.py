@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MODULE_PRESETS = ("attention", "attention+ff", "all")
 EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
+EXAMPLE = '{"attn2.to_k": 8}'
 EMBEDDED = {
     "pretrained_model_name_or_path": ("embedded:tiny-sdxl",),
     "dataset_name": ("embedded:blueprint", "embedded:emblem"),
@@ -84,10 +85,7 @@ def modules(value: Any) -> str | list[str]:
 def _pattern(value: str) -> str:
     if close := nearest(value, MODULE_PRESETS, cutoff=0.8):
         raise wrong("target_modules", f"target_modules has no preset {value}: did you mean {close}?")
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise wrong("target_modules", f"target_modules is not a valid pattern, {shown(value)}: {error}") from None
+    _check_compiles("target_modules", "target_modules", value)
     return value
 
 
@@ -107,6 +105,27 @@ def image_columns(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {name: _pair(name, pair) for name, pair in value.items()} or None
+
+
+def patterns(value: Any) -> Any:
+    """rank_pattern and alpha_pattern: an object or its JSON text; names as peft matches them, empty is null."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise wrong("", f"{{field}} must be JSON such as {EXAMPLE}, not {shown(value)}") from None
+    if not isinstance(value, dict):
+        return value
+    for name in value:
+        _check_compiles("", "{field}", str(name))
+    return value or None
+
+
+def _check_compiles(field: str, label: str, value: str) -> None:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise wrong(field, f"{label} is not a valid pattern, {shown(value)}: {error}") from None
 
 
 def _read_json(value: str) -> Any:

@@ -17,7 +17,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from . import forms, presets
-from .checks import check_combinations, file_name, folder, image_columns, modules, not_bool, prompts, text, yaml_no
+from .checks import (
+    check_combinations,
+    file_name,
+    folder,
+    image_columns,
+    modules,
+    not_bool,
+    patterns,
+    prompts,
+    text,
+    yaml_no,
+)
 from .complaints import check_names, refusal
 from .layers import DEFAULT_BASE, DEFAULT_DATASET, DEFAULT_VAE, fill_in, overlay
 
@@ -33,6 +44,13 @@ Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
 Prompts = Annotated[list[Text] | None, BeforeValidator(prompts)]
 Modules = Annotated[str | list[str], BeforeValidator(modules)]
 Mapped = Annotated[dict[Text, dict[str, Text]] | None, BeforeValidator(image_columns)]
+Ranks = Annotated[
+    dict[Text, Annotated[int, BeforeValidator(not_bool), Field(ge=1, le=1024)]] | None, BeforeValidator(patterns)
+]
+Alphas = Annotated[
+    dict[Text, Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]] | None,
+    BeforeValidator(patterns),
+]
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(yaml_no)]
 Optimizer = Literal["adamw", "adamw8bit"]
 Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
@@ -145,6 +163,12 @@ class TrainConfig(BaseModel):
         "attention",
         "Layers that get LoRA: attention, attention+ff, all (with convolutions), or peft module names or one pattern.",
     )
+    rank_pattern: Ranks = lora(
+        None, 'Other ranks for some layers: JSON of peft module names or patterns, {"attn2.to_k": 8}; null is none.'
+    )
+    alpha_pattern: Alphas = lora(
+        None, "Other lora_alpha for some layers, in the same form; a layer with a rank of its own keeps lora_alpha."
+    )
     use_dora: bool = lora(False, "DoRA: learn each layer's magnitude and direction apart (arXiv 2402.09353).")
     use_rslora: bool = lora(False, "rsLoRA: scale by the square root of the rank (arXiv 2312.03732).")
 
@@ -239,10 +263,30 @@ class TrainConfig(BaseModel):
         """The configuration of these layers: defaults < preset < file < flags. Raises ConfigError."""
         values: dict[str, Any] = presets.read(preset) if preset is not None else {}
         if file is not None:
-            stored = forms.read_file(file)
-            check_names(stored, cls.model_fields, where=f" in {Path(file).name}")
-            values = overlay(values, stored)
+            values = overlay(values, cls._stored(Path(file)))
         return cls(**overlay(values, flags or {}))
+
+    @classmethod
+    def _stored(cls, file: Path) -> dict[str, Any]:
+        """The settings in a file: JSON, YAML, or the header of a LoRA."""
+        if file.suffix == ".safetensors":
+            from .lora.reader import read_config
+
+            return read_config(file, cls.model_fields)
+        stored = forms.read_file(file)
+        check_names(stored, cls.model_fields, where=f" in {file.name}")
+        return stored
+
+    @classmethod
+    def from_lora(cls, path: str | os.PathLike[str], **changes: Any) -> "TrainConfig":
+        """The configuration that trained a LoRA of ours (a file or run folder), with these changes.
+
+        Paths are base names, and where results go (output, hub, report and resume fields) is left to its defaults:
+        what a stranger's header says publishes, uploads and overwrites nothing. Raises ConfigError.
+        """
+        from .lora.reader import find_config
+
+        return cls.build(flags=changes, file=find_config(path))
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "TrainConfig":

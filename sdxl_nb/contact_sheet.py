@@ -1,30 +1,18 @@
-"""Pictures with their captions to look at: an HTML table for the notebook, and a matplotlib figure of a grid.
+"""Pictures with their captions to look at: an HTML table for the notebook, and a figure of a grid.
 
-In: captioned pictures. Out: escaped HTML text, or a Figure that shows itself in a notebook without pyplot.
+In: captioned pictures. Out: escaped HTML text, or a Sheet that shows itself in a notebook without pyplot.
 """
 
 import base64
 import io
-import math
-import textwrap
 from html import escape
 
-from matplotlib.figure import Figure
 from PIL import Image
 
+from .figures import picture_sheet
 from .pictures import PictureError
 
 THUMBNAIL = 128  # the longest side in pixels
-CELL = 2.4  # inches
-
-
-class Sheet(Figure):
-    """A Figure that a notebook displays even when no cell imported pyplot."""
-
-    def _repr_png_(self):
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
 
 
 def html_table(pictures, count=8):
@@ -61,26 +49,17 @@ def enlarge(picture):
 
 
 def figure(pictures, count=8, columns=4):
-    """A Sheet of the first `count` pictures, captions wrapped below them."""
+    """A Sheet of the first `count` pictures, captions wrapped below them; one that cannot be read says why."""
     count = min(count, len(pictures))
-    columns = max(1, min(columns, count))
-    rows = max(1, math.ceil(count / columns))
-    sheet = Sheet(figsize=(columns * CELL, rows * (CELL + 0.6)), dpi=100, layout="constrained")
-    for index, axes in enumerate(sheet.subplots(rows, columns, squeeze=False).flat):
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        if index < count:
-            draw(axes, pictures, index)
-    return sheet
+    starts = range(0, max(count, 1), columns)
+    rows = [[shown(pictures, index) for index in range(start, min(start + columns, count))] for start in starts]
+    captions = [pictures.captions[start : min(start + columns, count)] for start in starts]
+    return picture_sheet(rows, below=captions)
 
 
-def draw(axes, pictures, index):
+def shown(pictures, index):
+    """The picture, or the sentence that says why there is none."""
     try:
-        picture = pictures[index].picture
+        return pictures[index].picture
     except PictureError as error:
-        axes.text(0.5, 0.5, textwrap.fill(str(error), 26), ha="center", va="center", fontsize=8, parse_math=False)
-        return
-    picture.thumbnail((512, 512))
-    axes.imshow(picture, interpolation="nearest" if max(picture.size) <= 256 else "antialiased")
-    caption = textwrap.shorten(pictures.captions[index], 100, placeholder=" ...")
-    axes.set_xlabel(textwrap.fill(caption, 30), fontsize=8, parse_math=False)
+        return str(error)

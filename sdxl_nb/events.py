@@ -23,7 +23,7 @@ class EventLog:
     """
 
     def __init__(self, folder: Path, listeners: Sequence[Callback] = (), *, writes: bool = True, quiet: bool = False):
-        self.folder, self.listeners, self.writes, self.quiet = folder, listeners, writes, quiet
+        self.folder, self.listeners, self.writes, self.quiet = folder, list(listeners), writes, quiet
         self.step = 0
         if writes:
             _end_torn_line(folder / "events.jsonl")
@@ -47,7 +47,7 @@ class EventLog:
         self._log.write(line + "\n")
         self._log.flush()
         if not self.quiet:
-            from tqdm.auto import tqdm
+            from tqdm.std import tqdm
 
             tqdm.write(line, file=sys.stdout)
 
@@ -59,9 +59,17 @@ class EventLog:
     def record(self, **fields: Any) -> None:
         """Update `run.json`."""
         if self.writes:
-            path = self.folder / "run.json"
-            known = json.loads(path.read_text()) if path.exists() else {}
-            _write_whole(path, json.dumps(known | fields, indent=1))
+            update(self.folder / "run.json", **fields)
+
+    def end(self, **fields: Any) -> None:
+        """The last event; then `run.json` has its status, and the files are closed, whatever a listener does."""
+        try:
+            self.emit("end", **fields)
+        finally:
+            try:
+                self.record(status=fields["status"])
+            finally:
+                self.close()
 
     def close(self) -> None:
         if self.writes:
@@ -110,6 +118,12 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
+
+
+def update(path: Path, **fields: Any) -> None:
+    """Put fields into a JSON object's file, which readers see whole at any moment."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    _write_whole(path, json.dumps(known | fields, indent=1))
 
 
 def _write_whole(path: Path, text: str) -> None:

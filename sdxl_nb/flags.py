@@ -42,7 +42,9 @@ def train_parser(prog: str, description: str) -> Parser:
     """A parser with every flag of TrainConfig, --preset and --config; a program may add flags of its own."""
     parser = Parser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--preset", metavar="NAME", help=f"start from a preset: {', '.join(presets.names())}")
-    parser.add_argument("--config", metavar="FILE", help="start from a saved configuration, JSON or YAML")
+    parser.add_argument(
+        "--config", metavar="FILE", help="start from a saved configuration: JSON, YAML, or a LoRA .safetensors of ours"
+    )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # old launchers add it; LOCAL_RANK is what counts
     types = TrainConfig.json_types()
     sections: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """The run folder as a run's writer sees it: taken by one run at a time, started fresh or gone on with."""
 
+import contextlib
 import secrets
 import shutil
 from pathlib import Path
@@ -11,19 +12,28 @@ from . import events
 from .checkpoint import checkpoints, sweep
 from .errors import ConfigError, SdxlNbError
 
-OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "stop", "validation")
+OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation")
 
 
 class RunFolder:
-    """`output_dir`, locked while the run goes on; a context manager. Raises before anything is written."""
+    """`output_dir`, locked while the run goes on. Raises before anything but the lock is written.
 
-    def __init__(self, config: Any):
-        self.path = Path(config.output_dir)
+    With `writes=False` (any process but the first) it only knows the path.
+    """
+
+    def __init__(self, config: Any, *, writes: bool = True):
+        self.path, self.writes = Path(config.output_dir), writes
         self.stop_file = self.path / "stop"
+        if writes:
+            self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+            self._take()
+
+    def _take(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / "lock")
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=1)  # Run.status may hold it for a moment
+            self.stop_file.unlink(missing_ok=True)  # nobody else runs here, so it was meant for a run that is over
         except Timeout:
             raise ConfigError(f"output_dir {self.path} belongs to a run that is going on: choose another") from None
         except OSError as error:
@@ -31,32 +41,55 @@ class RunFolder:
             raise SdxlNbError(f"Cannot write to output_dir {self.path} ({reason}): choose another folder.") from error
 
     def release(self) -> None:
+        """Give the folder back; without a run in it nothing of it remains."""
+        if not self.writes:
+            return
+        with contextlib.suppress(OSError):  # someone may have moved the folder away
+            self.stop_file.unlink(missing_ok=True)
+            (self.path / "lock").unlink(missing_ok=True)  # while it is held: whoever waits sees that it is gone
         self._lock.release()
-        (self.path / "lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, then: the others above it are not either
+            for folder in self._made:
+                folder.rmdir()
 
     def refuse_foreign(self, config: Any) -> None:
-        """A folder that holds another run is gone on with or overwritten only when that was said."""
-        holds_run = (self.path / "run.json").exists() or bool(checkpoints(self.path))
-        if holds_run and not config.resume_from_checkpoint and not config.overwrite_output_dir:
+        """A folder that holds another run, or files of a run's names, is written to only when that was said."""
+        if not self.writes or config.overwrite_output_dir:
+            return
+        holds_run = self._holds_run()
+        if holds_run and not config.resume_from_checkpoint:
             raise ConfigError(
                 f"output_dir {self.path} already holds a run: add --resume_from_checkpoint latest to go on with it, "
                 "--overwrite_output_dir to replace it, or choose another folder"
             )
+        foreign = [name for name in OURS if (self.path / name).exists()]
+        if foreign and not holds_run:
+            raise ConfigError(
+                f"output_dir {self.path} holds files that a run would replace ({', '.join(foreign)}): "
+                "choose another folder, or add --overwrite_output_dir"
+            )
 
-    def begin(self, config: Any, *, resumed: bool) -> dict[str, Any]:
-        """Clear what an overwritten run left, write `config.json` and `run.json`; returns what `run.json` says."""
+    def _holds_run(self) -> bool:
+        return (self.path / "run.json").exists() or bool(checkpoints(self.path))
+
+    def begin(self, config: Any, *, resumed: bool) -> None:
+        """Clear what an overwritten run left, write `run.json` and `config.json`."""
+        if not self.writes:
+            return
         sweep(self.path)
-        self.stop_file.unlink(missing_ok=True)
-        if not resumed:
+        if not resumed and self._holds_run():
             self._clear(config)
-        config.save(self.path / "config.json")
         run_id = f"{config.lora_name()}-{secrets.token_hex(4)}"
-        return {"id": run_id, **events.identity(), "fingerprint": config.fingerprint(), "status": "running"}
+        about = {"id": run_id, **events.identity(), "fingerprint": config.fingerprint(), "status": "running"}
+        events.update(self.path / "run.json", **about)
+        # A configuration that is loaded again must not replace a run by itself.
+        config.replace(overwrite_output_dir=False).save(self.path / "config.json")
 
     def _clear(self, config: Any) -> None:
         """Delete what a run writes, and nothing else."""
-        names = [*OURS, config.logging_dir, "pytorch_lora_weights.safetensors", f"{config.lora_name()}.safetensors"]
-        for path in [*(self.path / name for name in names), *checkpoints(self.path)]:
+        names = [*OURS, "pytorch_lora_weights.safetensors", f"{config.lora_name()}.safetensors"]
+        curves = self.path.joinpath(config.logging_dir).rglob("events.out.tfevents.*")
+        for path in [*(self.path / name for name in names), *checkpoints(self.path), *curves]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -5,10 +5,8 @@ In: the name of a base (or a ready pipeline), LoRA files, prompts. Out: a `Pictu
 the CPU, so it depends on its prompt, scale and seed alone: not on batching, nor on what was drawn before.
 """
 
-import io
 import json
 import os
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import NamedTuple
 from .errors import ConfigError
 
 EMBEDDED_BASE = "embedded:tiny-sdxl"
-INCHES = 1.7  # one picture's side in a figure; at 100 dots an inch, 64-pixel pictures are enlarged 2.7 times
+MOST_ACROSS = 6  # prompts side by side in a figure
 
 
 class Cell(NamedTuple):
@@ -57,40 +55,19 @@ class PictureGrid:
         return self.pictures[Cell(prompt, label, self.seeds[0] if seed is None else seed)]
 
     def figure(self, title: str | None = None):
-        """A matplotlib Figure (no pyplot, so nothing is left open): a row per prompt, its seeds side by side."""
-        from matplotlib.figure import Figure
+        """A matplotlib Figure: a row per prompt, its seeds side by side, or a column per prompt where that is wider."""
+        from .figures import picture_sheet
 
         columns = [(label, seed) for label in self.labels for seed in self.seeds]
-        shape = (len(self.prompts), len(columns))
-        figure = Figure(figsize=(INCHES * shape[1] + 1.6, INCHES * shape[0] + (0.7 if title else 0.4)), dpi=100)
-        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-        axes = figure.subplots(*shape, squeeze=False)
-        for row, prompt in enumerate(self.prompts):
-            for column, (label, seed) in enumerate(columns):
-                self._draw(axes[row][column], Cell(prompt, label, seed), column == 0, row == 0)
-        if title:
-            figure.suptitle(_plain(title), fontsize=11)
-        return figure
-
-    def _draw(self, axis, cell: Cell, first_column: bool, first_row: bool) -> None:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
-        picture = self.pictures.get(cell)
-        if picture is not None:  # small pictures keep their pixels, large ones are scaled down smoothly
-            crisp = max(picture.size) <= 256
-            axis.imshow(picture, interpolation="nearest" if crisp else "antialiased")
-        if first_row:
-            label = cell.label if len(self.seeds) == 1 else f"{cell.label}\nseed {cell.seed}"
-            axis.set_title(_plain(label), fontsize=9)
-        if first_column:
-            text = textwrap.fill(cell.prompt, 20, max_lines=6, placeholder=" ...")
-            axis.set_ylabel(_plain(text), fontsize=8, rotation=0, ha="right", va="center")
+        rows = [[self.pictures.get(Cell(prompt, *column)) for column in columns] for prompt in self.prompts]
+        names = [label if len(self.seeds) == 1 else f"{label}\nseed {seed}" for label, seed in columns]
+        if len(columns) < len(rows) <= MOST_ACROSS:
+            turned = [list(row) for row in zip(*rows, strict=True)]
+            return picture_sheet(turned, above=self.prompts, beside=names, title=title)
+        return picture_sheet(rows, above=names, beside=self.prompts, title=title)
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png")
-        return buffer.getvalue()
+        return self.figure()._repr_png_()
 
     def save(self, folder: str | os.PathLike) -> list[Path]:
         """Write every picture as PP-LL-SEED.png (numbers of prompt and label), and pictures.json that names them."""
@@ -103,10 +80,6 @@ class PictureGrid:
             names[name] = cell._asdict()
         (folder / "pictures.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
         return [folder / name for name in names]
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # matplotlib would read a pair of dollars as mathematics
 
 
 def compare(before: PictureGrid, after: PictureGrid, labels: Sequence[str] = ("before", "after")) -> PictureGrid:
@@ -177,7 +150,7 @@ class _attached:
 
     def __enter__(self) -> dict[str, float]:
         from .lora import LoraFile, LoraWeights, attach, read_lora
-        from .lora_base import Base
+        from .lora.base import Base
 
         self.adapters: dict[str, float] = {}
         base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
@@ -210,13 +183,12 @@ def _weighted(lora) -> list[tuple[object, float]]:
 
 
 def _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress):
-    from tqdm.auto import tqdm
-
     from .lora import set_scale
+    from .progress import progress_bar
 
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
     found = {}
-    with tqdm(total=len(jobs) * len(scales), unit="picture", disable=not progress, leave=False) as bar:
+    with progress_bar(total=len(jobs) * len(scales), unit="picture", disable=not progress, leave=False) as bar:
         for scale in scales:
             if adapters:
                 set_scale(pipeline, {name: scale * weight for name, weight in adapters.items()})

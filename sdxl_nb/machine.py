@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .config import TrainConfig
 from .errors import ConfigError
+from .trackers import check_wandb
 
 OPTIONAL = ("xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml", "torch_npu")
 
@@ -84,6 +85,8 @@ def _check_packages(config: TrainConfig, machine: Machine) -> None:
         raise ConfigError(
             f"report_to {tracker} needs the package {tracker}: pip install {tracker}, or --report_to none"
         )
+    if tracker == "wandb":
+        check_wandb()
 
 
 def _need(machine: Machine, asked: str, package: str, otherwise: str) -> None:

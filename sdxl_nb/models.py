@@ -1,65 +1,34 @@
 """The frozen parts of SDXL, wherever they come from, and LoRA layers put on them.
 
-In: the name of a base model (a hub id, a diffusers folder, one .safetensors checkpoint, or embedded:tiny-sdxl) and
-perhaps of another VAE. Out: diffusers' and transformers' own classes, frozen, in the dtype asked for. Only
+In: a Source (see sources.py). Out: diffusers' and transformers' own classes, frozen, in the dtype asked for. Only
 safetensors files are read; code from a repository is never run.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .errors import ModelError
-
-EMBEDDED = {"embedded:tiny-sdxl": Path(__file__).parent / "tiny" / "base"}
-SAFE_VAE = "madebyollin/sdxl-vae-fp16-fix"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a base model comes from: a folder or hub id with `revision` and `variant`, or one checkpoint file."""
-
-    name: str
-    vae: str | None = None
-    revision: str | None = None
-    variant: str | None = None
-    cache_dir: str | None = None
-
-    @classmethod
-    def of(cls, config) -> "Source":
-        """The source that a TrainConfig names."""
-        return cls(
-            config.pretrained_model_name_or_path,
-            config.pretrained_vae_model_name_or_path,
-            config.revision,
-            config.variant,
-            config.cache_dir,
-        )
-
-    @property
-    def location(self) -> str:
-        """What diffusers is given: an embedded name becomes its folder, `~` the home folder."""
-        return locate(self.name)
-
-    @property
-    def is_single_file(self) -> bool:
-        return self.location.endswith(".safetensors")
-
-    def options(self, part: str) -> dict[str, Any]:
-        """Keyword arguments of `from_pretrained` for a subfolder."""
-        return {"subfolder": part, "revision": self.revision, "cache_dir": self.cache_dir}
-
-
-def locate(name: str) -> str:
-    """The folder of an embedded model, a path with the home folder put in, or the hub id as it is."""
-    if name.startswith("embedded:"):
-        if name not in EMBEDDED:
-            raise ModelError(f"There is no embedded model {name}: the one there is, is {', '.join(EMBEDDED)}.")
-        return str(EMBEDDED[name])
-    return str(Path(name).expanduser()) if name.startswith("~") else name
+from .errors import ConfigError, ModelError
+from .sources import (
+    WEIGHTS,
+    Source,
+    broken,
+    check_base,
+    checkpoint_configs,
+    checkpoint_keys,
+    config_folder,
+    first_line,
+    has_weights,
+    locate,
+    unreachable,
+    vae_subfolder,
+)
 
 
 def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -67,72 +36,107 @@ def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
 
     Models come frozen and in eval mode. Raises ModelError when the part cannot be found or read.
     """
+    _checked(source)
     if part == "vae":
         return load_vae(source, dtype)
-    if source.is_single_file:
-        return _frozen(getattr(load_pipeline(source, dtype), part))
-    options = source.options(part)
-    classes = _classes()
-    if part in ("unet", "text_encoder", "text_encoder_2"):
-        options |= {"variant": source.variant, "use_safetensors": True}
-        options["torch_dtype" if part == "unet" else "dtype"] = dtype
-    with_reason = f"the {part} of {source.name}"
-    return _frozen(_guarded(lambda: classes[part].from_pretrained(source.location, **options), with_reason))
+    read = _from_checkpoint if source.is_single_file else _from_folder
+    return _guarded(lambda: read(source, part, dtype), source, part)
 
 
 def load_vae(source: Source, dtype: torch.dtype) -> Any:
     """The VAE named, or the base's own. One that is not known to be fp16-safe is loaded in fp32 whatever is asked.
 
     diffusers marks an unsafe VAE by `force_upcast`; SDXL's original is one, madebyollin/sdxl-vae-fp16-fix is not.
+    Raises ModelError too for a VAE whose latents do not fit the base.
     """
-    from diffusers import AutoencoderKL
-
-    def load_it() -> Any:
-        if source.vae is not None:
-            where = locate(source.vae)
-            vae = AutoencoderKL.from_single_file(where) if where.endswith(".safetensors") else _vae_of(where, source)
-        elif source.is_single_file:
-            vae = load_pipeline(source, torch.float32).vae
-        else:
-            options = source.options("vae") | {"variant": source.variant, "use_safetensors": True}
-            options["torch_dtype"] = torch.float32
-            vae = AutoencoderKL.from_pretrained(source.location, **options)
-        return _frozen(vae if vae.config.force_upcast or vae.dtype == dtype else vae.to(dtype))
-
-    return _guarded(load_it, f"the VAE {source.vae}" if source.vae else f"the VAE of {source.name}")
-
-
-def _vae_of(where: str, source: Source) -> Any:
-    """A repository or folder that is a VAE, or a whole model that has one in `vae/`."""
-    from diffusers import AutoencoderKL
-
-    subfolder = "vae" if Path(where, "vae", "config.json").is_file() else None
-    options = {"torch_dtype": torch.float32, "use_safetensors": True, "cache_dir": source.cache_dir}
-    return AutoencoderKL.from_pretrained(where, subfolder=subfolder, **options)
+    _checked(source)
+    read = _another_vae if source.vae is not None else _from_checkpoint if source.is_single_file else _from_folder
+    vae = _guarded(lambda: read(source, "vae", torch.float32), source, "vae")
+    return vae if vae.config.force_upcast else _cast(vae, dtype)
 
 
 def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> Any:
     """The whole base as diffusers' StableDiffusionXLPipeline, for making pictures; no watermark, no progress bar."""
-    from diffusers import StableDiffusionXLPipeline
+    with hushed():
+        from diffusers import StableDiffusionXLPipeline
 
     source = Source(source) if isinstance(source, str) else source
-    if source.is_single_file:
-        load_all = lambda: StableDiffusionXLPipeline.from_single_file(  # noqa: E731
-            source.location, torch_dtype=dtype, cache_dir=source.cache_dir, add_watermarker=False
-        )
-        return _quiet(_guarded(load_all, f"the checkpoint {source.name}"))
     parts = {part: load(source, part, dtype) for part in _classes()}
-    return _quiet(StableDiffusionXLPipeline(**parts, add_watermarker=False))
-
-
-def _quiet(pipeline: Any) -> Any:
+    _cast(parts["vae"], dtype)  # the pipeline wants one dtype, and itself decodes in fp32 where the VAE needs that
+    pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    with hushed():  # diffusers notes that a VAE could keep some parts in fp32, and names none
+        return model.to(dtype)
+
+
+def _checked(source: Source) -> None:
+    """Check a base on the hub once, and one on this machine each time: it may have changed."""
+    (check_base if Path(source.location).exists() else _checked_once)(source)
+
+
+_checked_once = functools.lru_cache(maxsize=8)(check_base)
+
+
+def _from_folder(source: Source, part: str, dtype: torch.dtype) -> Any:
+    """A part of a diffusers folder or repository."""
+    kind, options = _classes()[part], source.options(part)
+    if part not in WEIGHTS:
+        return kind.from_pretrained(source.location, **options)
+    options |= {"variant": source.variant, "use_safetensors": True, "output_loading_info": True}
+    options["torch_dtype" if part in ("unet", "vae") else "dtype"] = dtype
+    return _complete(*kind.from_pretrained(source.location, **options), f"the {part} of {source.name}")
+
+
+def _from_checkpoint(source: Source, part: str, dtype: torch.dtype) -> Any:
+    """A part of one checkpoint file: its weights, with SDXL's configurations and tokenizers from the hub."""
+    kind, configs = _classes()[part], str(checkpoint_configs(source.cache_dir))
+    if part not in WEIGHTS:
+        return kind.from_pretrained(configs, subfolder=part)
+    if part in ("unet", "vae"):
+        return kind.from_single_file(source.location, config=configs, subfolder=part, torch_dtype=dtype)
+    from diffusers import StableDiffusionXLPipeline
+
+    others = {name: None for name in _classes() if name != part}  # not read at all
+    options = {"config": configs, "torch_dtype": dtype, "add_watermarker": False}
+    pipeline = StableDiffusionXLPipeline.from_single_file(source.location, **options, **others)
+    return getattr(pipeline, part)
+
+
+def _another_vae(source: Source, part: str, dtype: torch.dtype) -> Any:
+    """The VAE of another file, folder or repository, which may be a VAE or a whole model that has one in `vae/`."""
+    from diffusers import AutoencoderKL
+
+    where = locate(source.vae)
+    if where.endswith(".safetensors"):
+        checkpoint_keys(where, source.vae)
+        # without config diffusers takes a lone VAE for that of Stable Diffusion 1, with its scaling factor
+        options = {"config": str(config_folder(source)), "subfolder": "vae", "torch_dtype": dtype}
+        return AutoencoderKL.from_single_file(where, **options)
+    options = {"torch_dtype": dtype, "use_safetensors": True, "cache_dir": source.cache_dir}
+    subfolder = vae_subfolder(source)
+    loaded = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, output_loading_info=True, **options)
+    return _complete(*loaded, f"the VAE {source.vae}")
+
+
+def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
+    """The model, unless weights were missing: the libraries draw those at random and only log it."""
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            _capital(f"{what} lacks {len(missing)} of its tensors, {missing[0]} first: download it again.")
+        )
+    return model
+
+
+@functools.cache
 def _classes() -> dict[str, type]:
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    with hushed():
+        from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     return {
         "tokenizer": CLIPTokenizer,
@@ -145,56 +149,69 @@ def _classes() -> dict[str, type]:
     }
 
 
-def _frozen(part: Any) -> Any:
-    return part.requires_grad_(False).eval() if isinstance(part, torch.nn.Module) else part
-
-
-def _guarded(load_it: Callable[[], Any], what: str) -> Any:
-    """Run a loader; whatever goes wrong becomes one ModelError with what to do."""
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-    from safetensors import SafetensorError
-
+def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
+    """The part, frozen; whatever goes wrong becomes one ModelError with what to do."""
+    other = part == "vae" and source.vae is not None
+    what = f"the VAE {source.vae}" if other else f"the {part} of {source.name}"
     try:
         with hushed():
-            return load_it()
-    except GatedRepoError as error:
-        raise ModelError(f"Access to {what} is gated: ask for it on its hub page, then set HF_TOKEN.") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"Cannot find {what} on the hub: check the name, or set HF_TOKEN if it is private.") from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"Cannot find that revision of {what}: check --revision.") from error
-    except HFValidationError as error:
-        raise ModelError(f"Cannot find {what}: it is neither a folder here nor a hub id.") from error
-    except SafetensorError as error:
-        raise ModelError(f"Cannot read {what}: the file is truncated or not safetensors; download it again.") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(_load_advice(error, what)) from error
+            loaded = read()
+    except ModelError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(_capital(_reason(error, source, part, what, other))) from error
+    except Exception as error:
+        if _among(error, "SafetensorError", "SingleFileComponentError"):
+            raise ModelError(_capital(_reason(error, source, part, what, other))) from error
+        raise
+    return loaded.requires_grad_(False).eval() if isinstance(loaded, torch.nn.Module) else loaded
 
 
-def _load_advice(error: Exception, what: str) -> str:
-    text = str(error)
-    if "safetensors" in text and any(word in text for word in (".bin", "use_safetensors", "not find")):
-        return f"Cannot load {what}: it has no safetensors weights (check --variant; pickled .bin files are not read)."
-    if any(word in text for word in ("connect", "offline", "LocalEntryNotFound", "resolve", "Connection")):
-        return f"Cannot reach the hub for {what}: check the network and HF_ENDPOINT, or give a local folder."
-    return f"Cannot load {what}: {text.splitlines()[0] if text else type(error).__name__}"
+def _reason(error: Exception, source: Source, part: str, what: str, other: bool) -> str:
+    """The sentence for a part that cannot be loaded."""
+    if _among(error, "SafetensorError"):
+        return broken(what)
+    if _among(error, "ConnectError", "ConnectTimeout", "ConnectionError", "LocalEntryNotFoundError"):
+        return unreachable(what)
+    if part in WEIGHTS and not other and not source.is_single_file and not has_weights(source, part):
+        if source.variant:
+            return f"{what} has no {source.variant} weights as safetensors: give another --variant, or none."
+        return f"{what} has no safetensors weights, and pickled ones (.bin) are never read: give a model that has."
+    if "meta tensor" in str(error):  # where a file left a weight empty
+        return f"{what} lacks tensors that SDXL has: download it again, or give another."
+    return f"Cannot load {what}: {first_line(error)}"
 
 
-class hushed:
-    """Silence transformers' and diffusers' shard bars and notices while parts are loaded."""
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
-    def __enter__(self):
-        from diffusers.utils import logging as diffusers_logging
-        from transformers.utils import logging as transformers_logging
 
-        self.kept = []
-        for module in (diffusers_logging, transformers_logging):
-            self.kept.append((module, module.get_verbosity(), module.is_progress_bar_enabled()))
-            module.set_verbosity_error()
-            module.disable_progress_bar()
+def _among(error: BaseException | None, *names: str) -> bool:
+    """Whether an error, or one that led to it, is of a class with one of these names."""
+    while error is not None:
+        if {kind.__name__ for kind in type(error).__mro__} & set(names):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
-    def __exit__(self, *exception):
-        for module, verbosity, bar in self.kept:
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Silence transformers' and diffusers' bars, notices and warnings: what matters becomes a sentence of ours."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    both = (diffusers_logging, transformers_logging)
+    kept = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in both]
+    for module in both:
+        module.set_verbosity(logging.CRITICAL)
+        module.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for module, (verbosity, bar) in zip(both, kept, strict=True):
             module.set_verbosity(verbosity)
             if bar:
                 module.enable_progress_bar()
@@ -224,8 +241,11 @@ def add_lora(config, unet: Any, text_encoders: tuple[Any, ...] = ()) -> list[str
     if config.train_text_encoder:
         for name, encoder in zip(("text_encoder", "text_encoder_2"), text_encoders, strict=True):
             models[name] = (encoder, text_target_modules(config.target_modules))
-    for model, targets in models.values():
-        inject_adapter_in_model(LoraConfig(target_modules=targets, **common), model)
+    for name, (model, targets) in models.items():
+        try:
+            inject_adapter_in_model(LoraConfig(target_modules=targets, **common), model)
+        except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
+            raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("lora_" in name)
             if parameter.requires_grad:

@@ -28,7 +28,7 @@ def add_noise(x0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, al
 def target(
     kind: str, x0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alpha_bar: torch.Tensor
 ) -> torch.Tensor:
-    """What to predict: the noise (epsilon), or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (arXiv 2202.00512)."""
+    """What to predict: noise (epsilon), or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (arXiv 2202.00512)."""
     if kind == "epsilon":
         return noise
     if kind == "v_prediction":

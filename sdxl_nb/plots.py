@@ -48,7 +48,7 @@ def validation_figure(run: Any):
     if not names:
         figure.text(0.5, 0.5, "no validation picture yet", ha="center", va="center")
         return figure
-    prompts = run.config.validation_prompt
+    prompts = run.config.validation_prompt or []
     for row, axes_row in enumerate(figure.subplots(len(names), len(steps), squeeze=False)):
         for step, axes in zip(steps, axes_row, strict=True):
             path = run.folder / "validation" / f"step-{step}" / f"{names[row]}.png"
@@ -59,7 +59,8 @@ def validation_figure(run: Any):
             if row == 0:
                 axes.set_title(f"step {step}", fontsize=9)
         number, seed = names[row].split("-")
-        label = _wrapped(prompts[int(number)], 18) + f"\nseed {seed}"
+        prompt = prompts[int(number)] if int(number) < len(prompts) else f"prompt {number}"
+        label = _wrapped(prompt, 18).replace("$", r"\$") + f"\nseed {seed}"
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     return figure
 

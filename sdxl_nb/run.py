@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .errors import SdxlNbError
 from .events import read_events
 
@@ -41,9 +43,20 @@ class Run:
     def status(self) -> str:
         """running, completed, stopped, failed, or interrupted (its process is gone without a word)."""
         info = self.info
-        if info["status"] == "running" and info["host"] == socket.gethostname() and not _alive(info["pid"]):
-            return "interrupted"
+        if info["status"] == "running" and info["host"] == socket.gethostname() and not self._goes_on():
+            return self.info["status"].replace("running", "interrupted")  # or it ended between the two looks
         return info["status"]
+
+    def _goes_on(self) -> bool:
+        """Whether a process holds the folder's lock; a killed one no longer does, whoever has its pid now."""
+        try:
+            with FileLock(self.folder / "lock", timeout=0):
+                (self.folder / "lock").unlink(missing_ok=True)
+        except Timeout:
+            return True
+        except OSError:  # a folder one may only read
+            return _alive(self.info["pid"])
+        return False
 
     @property
     def config(self):

@@ -17,7 +17,12 @@ _ORDER = 1 << 63  # the half of the keys that orders epochs; positions use the o
 @functools.lru_cache(maxsize=2)
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The pictures of an epoch, each index below `count` once."""
-    return np.random.Generator(np.random.Philox(key=[seed, _ORDER + epoch])).permutation(count)
+    return _stream(seed, _ORDER + epoch).permutation(count)
+
+
+def _stream(seed: int, number: int) -> np.random.Generator:
+    # uint64 said aloud: numpy makes floats of a list that mixes small numbers and those above 2**63
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], dtype=np.uint64)))
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Choices:
     @classmethod
     def at(cls, seed: int, position: int, *, timesteps: int, empty_share: float) -> "Choices":
         """Drawn in a fixed order from the position's own stream."""
-        generator = np.random.Generator(np.random.Philox(key=[seed, position]))
+        generator = _stream(seed, position)
         u, v, flip, empty, when = generator.random(5)
         return cls(u, v, bool(flip < 0.5), bool(empty < empty_share), int(when * timesteps), generator)
 

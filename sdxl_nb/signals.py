@@ -7,10 +7,13 @@ from types import FrameType
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM asks for a stop after the current step; a second SIGINT interrupts."""
+    """While active, SIGINT and SIGTERM interrupt at once as long as there is no step to finish (KeyboardInterrupt).
+
+    After `defer` they ask for a stop after the current step, and only a second SIGINT interrupts.
+    """
 
     def __init__(self, file: Path):
-        self.file, self._asked, self._previous = file, False, {}
+        self.file, self._asked, self._deferred, self._previous = file, False, False, {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # Python allows signal handlers nowhere else
@@ -22,8 +25,12 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def defer(self) -> None:
+        """From now on a signal waits for the end of the step."""
+        self._deferred = True
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
+        if not self._deferred or (self._asked and number == signal.SIGINT):
             raise KeyboardInterrupt
         self._asked = True
 

@@ -5,7 +5,9 @@ opened and checked before any model is loaded, and nothing is written to the run
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +39,17 @@ class Batch(NamedTuple):
     time_ids: torch.Tensor
 
 
+def join_processes(config: Any) -> tuple[Any, bool]:
+    """The configuration with one seed for all processes of this run, and whether this is the first of them."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast
+
+    state = PartialState(timeout=timedelta(hours=2))  # how long others wait while the first one draws or saves
+    if state.num_processes > 1:
+        config = config.replace(seed=int(broadcast(torch.tensor([config.seed], device=state.device))))
+    return config, state.is_main_process
+
+
 def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
     """Open the data, load the models, put LoRA on them. Raises SdxlNbError before anything is written."""
     from accelerate import Accelerator
@@ -47,7 +60,6 @@ def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
     pictures = opened.without(faults.names)
     tracker = None if config.report_to == "none" else config.report_to
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
         log_with=tracker,
         project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path / config.logging_dir)),
     )
@@ -67,7 +79,9 @@ class Studio:
         progress: bool,
     ):
         self.config, self.accelerator, self.pictures, self.folder = config, accelerator, pictures, folder
-        self.device, self.dtype = accelerator.device, DTYPES[accelerator.mixed_precision]
+        # accelerate's own precision is fixed for the life of a kernel; ours is that of this run
+        precision = config.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        self.device, self.dtype = accelerator.device, DTYPES[precision]
         self.remarks, self.progress = remarks, progress
         self.source = Source.of(config)
         self.captions = pictures.captions
@@ -92,7 +106,8 @@ class Studio:
             self.unet.enable_gradient_checkpointing()
             for name in TEXT_PARTS:
                 if name in self.trained:
-                    self.trained[name].gradient_checkpointing_enable()
+                    # with frozen inputs the reentrant kind would leave the gradients zero
+                    self.trained[name].gradient_checkpointing_enable({"use_reentrant": False})
         if config.enable_xformers_memory_efficient_attention:
             self.unet.enable_xformers_memory_efficient_attention()
         if config.enable_npu_flash_attention:
@@ -129,7 +144,7 @@ class Studio:
             if self.latents.moving:
                 log.warn(
                     f"{self.latents.moving} pictures are not square: with cached latents each keeps one crop, its "
-                    "middle, in every epoch; --no_cache_latents draws a new random crop each time, at the cost of speed."
+                    "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
                 )
         else:
             self.latents = LiveLatents(self.pictures, self.vae, config)
@@ -167,12 +182,25 @@ class Studio:
             torch.distributed.all_reduce(loss)
         return loss
 
+    def agree(self, asked: bool) -> bool:
+        """Whether any process was asked to stop."""
+        if self.accelerator.num_processes == 1:
+            return asked
+        votes = torch.tensor([float(asked)], device=self.device)
+        torch.distributed.all_reduce(votes)
+        return bool(votes.item())
+
     def validate(self, step: int) -> list[Any]:
         """Draw the validation prompts with the LoRA as it is; the paths of the pictures."""
         if not self.config.validation_prompt or not self.accelerator.is_main_process:
             return []
+        encoders = [model for model in self.trained.values() if model is not self.unet]
+        for encoder in encoders:
+            encoder.eval()
         with torch.no_grad():
             prompts = self.prompt(self.config.validation_prompt)
+        for encoder in encoders:
+            encoder.train()
         validator = Validator(self.config, self.unet, self.vae, self.scheduler, prompts, self.folder.path)
         return validator.draw(step, self.device, self.dtype)
 
@@ -187,9 +215,9 @@ def _fingerprint(pictures: CaptionedPictures) -> str:
 
 def _bar(label: str, shown: bool):
     """A tqdm bar as a (done, total) callback; it closes itself at the end."""
-    from tqdm.auto import tqdm
+    from .progress import progress_bar
 
-    bar = tqdm(desc=label, disable=not shown, leave=False, dynamic_ncols=True)
+    bar = progress_bar(desc=label, disable=not shown, leave=False)
 
     def update(done: int, total: int) -> None:
         bar.total = total

@@ -4,7 +4,8 @@
     python -m sdxl_nb.train --config run.yaml --train_data_dir pictures --max_train_steps 500
 
 In: the flags of diffusers' train_text_to_image_lora_sdxl.py, ours, --preset and --config (--help lists them).
-Out: the run folder, and the exit code: 0, 2 for a setting that cannot work, 1 for another error with a known reason.
+Out: the run folder, and the exit code: 0, 2 for a setting that cannot work, 1 for another error with a known
+reason, 130 when interrupted before there was a step to finish.
 """
 
 import sys
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SdxlNbError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("Interrupted: the run can go on from its last checkpoint, if it has one.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from . import checkpoint, objective
+from .endings import TOO_LARGE, ending, explained
 from .errors import ConfigError, SdxlNbError
 from .events import Callback, EventLog
 from .folder import RunFolder
@@ -20,7 +21,7 @@ from .parameters import FlatParameters, learning_rates, make_optimizer
 from .run import Run
 from .sampling import Choices, Stream, share
 from .signals import StopRequest
-from .studio import Studio, prepare
+from .studio import Studio, join_processes, prepare
 from .trackers import Trackers
 
 
@@ -28,44 +29,41 @@ def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool =
     """Train as `config` says, in this process; returns the Run when it is over (completed, or stopped by request).
 
     `callback` gets every event as a dict. Ctrl-C, SIGTERM, `Run.stop()` or a file named `stop` in the run folder end
-    it after the current step, with a checkpoint and the LoRA saved. Raises SdxlNbError with one sentence.
+    it after the current step, with a checkpoint and the LoRA saved; before the first step a signal interrupts at once
+    (KeyboardInterrupt). Raises SdxlNbError with one sentence.
     """
     check_machine(config)
-    folder = RunFolder(config)
+    config, first = join_processes(config)
+    folder = RunFolder(config, writes=first)
     try:
         folder.refuse_foreign(config)
         with StopRequest(folder.stop_file) as stop:
-            _reported(config, folder, callback, progress, stop)
+            _run(config, folder, callback, progress and first, stop)
     finally:
         folder.release()
     return Run(folder.path)
 
 
-def _reported(config: Any, folder: RunFolder, callback: Callback | None, progress: bool, stop: StopRequest) -> None:
-    """Run everything between the `start` and the `end` event; what goes wrong is in the `end` event, then raised."""
+def _run(config: Any, folder: RunFolder, callback: Callback | None, progress: bool, stop: StopRequest) -> None:
+    """Everything between taking the folder and giving it back."""
     begun = time.monotonic()
-    studio = prepare(config, folder, progress)  # raises before anything is written
-    found = checkpoint.find(folder.path, config.resume_from_checkpoint)
-    resumed = checkpoint.load(found) if found else None
-    trainer = Trainer(config, studio, folder, stop)
-    if resumed:
-        checkpoint.check_resumable(resumed[0], trainer.progress(), found.name)
-        trainer.restore(*resumed)
-    identity = folder.begin(config, resumed=bool(found))
-    trackers = Trackers(config, studio.accelerator, folder.path)
-    log = EventLog(folder.path, [trackers, *([callback] if callback else [])], quiet=not progress)
-    status, error = "failed", None
-    try:
-        log.record(**identity)
-        status = trainer.run(log, resumed_from=trainer.step if found else None)
-    except BaseException as problem:
-        error = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        raise
-    finally:
-        log.emit("end", status=status, error=error, seconds=round(time.monotonic() - begun, 2))
-        log.record(status=status)
-        log.close()
-        trackers.close()
+    with explained(folder.path):
+        studio = prepare(config, folder, progress)  # raises before anything is written
+        found = checkpoint.find(folder.path, config.resume_from_checkpoint)
+        resumed = checkpoint.load(found) if found else None
+        trainer = Trainer(config, studio, folder, stop)
+        if resumed:
+            checkpoint.check_resumable(resumed[0], trainer.progress(), found.name)
+            trainer.restore(*resumed)
+        folder.begin(config, resumed=bool(found))
+        log = EventLog(folder.path, [callback] if callback else [], writes=folder.writes, quiet=not progress)
+    with ending(log, begun) as outcome, explained(folder.path):
+        trackers = Trackers(config, studio.accelerator, folder.path, log.warn)
+        log.listeners.insert(0, trackers)
+        try:
+            outcome["status"] = trainer.run(log, resumed_from=trainer.step if found else None)
+        finally:
+            trackers.close()
 
 
 class Trainer:
@@ -98,12 +96,14 @@ class Trainer:
         self.log, log.step = log, self.step
         self._announce(resumed_from)
         self.studio.encode(log)
-        if self.step == 0:
-            self._validate()
+        if self._ends_validation_epoch():
+            self._validate()  # before the first step, or what a stop or a kill left out
+        self.stop.defer()
         finished = self.train()
         if not finished:
             log.say(f"Stopped after step {self.step} of {self.steps}; --resume_from_checkpoint latest goes on.")
-        self._finish()
+        if self.folder.writes:
+            self._finish(finished)
         return "completed" if finished else "stopped"
 
     def train(self) -> bool:
@@ -114,12 +114,13 @@ class Trainer:
                 loss = self._optimizer_step()
                 self.step += 1
                 self._report(loss, time.monotonic() - begun, bar)
-                stop = self.stop.asked()
+                last = self.step == self.steps
+                stop = self.studio.agree(self.stop.asked()) and not last
                 if self._ends_validation_epoch() and not stop:
                     self._validate()
-                if stop or self.step == self.steps or self.step % self.config.checkpointing_steps == 0:
+                if stop or last or self.step % self.config.checkpointing_steps == 0:
                     self._checkpoint()
-                if stop and self.step < self.steps:
+                if stop:
                     return False
         return True
 
@@ -138,17 +139,22 @@ class Trainer:
 
     def _gradients(self, mine: range, count: int) -> torch.Tensor:
         """Leave the summed gradient of `mine` in the flat buffer; a micro-batch too large for memory is halved."""
-        while True:
-            try:
-                self.flat.zero_grad()
-                total = torch.zeros((), device=self.studio.device)
-                for first in range(0, len(mine), self.micro_batch):
-                    loss = self._loss(mine[first : first + self.micro_batch]) / count
-                    self.scaler.scale(loss).backward()
-                    total += loss.detach()
-                return self.studio.add_up(total, self.flat.weights.grad)
-            except torch.OutOfMemoryError:
-                self._halve()
+        while (total := self._attempt(mine, count)) is None:
+            self._halve()
+        return self.studio.add_up(total, self.flat.weights.grad)
+
+    def _attempt(self, mine: range, count: int) -> torch.Tensor | None:
+        """The summed loss over `count`, gradients left in the buffer; None when memory ran out."""
+        self.flat.zero_grad()
+        total = torch.zeros((), device=self.studio.device)
+        try:
+            for first in range(0, len(mine), self.micro_batch):
+                loss = self._loss(mine[first : first + self.micro_batch]) / count
+                self.scaler.scale(loss).backward()
+                total += loss.detach()
+        except torch.OutOfMemoryError:
+            return None  # halve outside: the exception's traceback holds the tensors that do not fit
+        return total
 
     def _loss(self, positions: range) -> torch.Tensor:
         """The summed loss of the pictures at these positions."""
@@ -158,9 +164,9 @@ class Trainer:
             Choices.at(config.seed, p, timesteps=timesteps, empty_share=config.proportion_empty_prompts)
             for p in positions
         ]
+        if config.lora_dropout:  # it repeats on resume, in the text encoders too
+            torch.manual_seed(config.seed * 1_000_003 + positions[0])
         batch = studio.batch(self.stream.pictures(positions), choices)
-        if config.lora_dropout:
-            torch.manual_seed(config.seed * 1_000_003 + positions[0])  # dropout repeats on resume
         noise = batch.noise
         if config.noise_offset:  # https://www.crosslabs.org/blog/diffusion-with-offset-noise
             noise = noise + config.noise_offset * batch.offset
@@ -174,14 +180,11 @@ class Trainer:
 
     def _halve(self) -> None:
         if self.micro_batch == 1:
-            raise SdxlNbError(
-                "The GPU has too little memory for one picture: add --gradient_checkpointing, use --mixed_precision "
-                "bf16 or fp16, lower --resolution or --rank."
-            ) from None
+            raise SdxlNbError(TOO_LARGE)
         self.micro_batch = -(-self.micro_batch // 2)
         torch.cuda.empty_cache()
         self.log.warn(
-            f"A batch does not fit into memory: computing {self.micro_batch} pictures at a time, same result."
+            f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with the same result."
         )
 
     def _finite(self, loss: float) -> float:
@@ -224,13 +227,22 @@ class Trainer:
             f"{len(studio.pictures)} pictures, {self.flat.weights.numel():,} trainable parameters, "
             f"{self.steps} steps of {min(self.stream.batch, self.stream.count)} on {studio.device.type}."
         )
-        for line in studio.remarks:
+        for line in [*studio.remarks, *self._remarks()]:
             self.log.warn(line)
 
-    def _bar(self) -> Any:
-        from tqdm.auto import tqdm
+    def _remarks(self) -> list[str]:
+        config = self.config
+        if config.lr_scheduler == "constant" or config.lr_warmup_steps < self.steps:
+            return []
+        return [
+            f"lr_warmup_steps {config.lr_warmup_steps} is no less than the {self.steps} steps of this run, so the "
+            "learning rate never reaches learning_rate: lower it."
+        ]
 
-        return tqdm(total=self.steps, initial=self.step, unit="step", disable=self.log.quiet, dynamic_ncols=True)
+    def _bar(self) -> Any:
+        from .progress import progress_bar
+
+        return progress_bar(total=self.steps, initial=self.step, unit="step", disable=self.log.quiet)
 
     def _report(self, loss: float, seconds: float, bar: Any) -> None:
         self.recent = [*self.recent[-49:], loss]
@@ -238,11 +250,15 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         self.log.emit("step", train_loss=loss, lr=rate, seconds=round(seconds, 4))
         bar.update()
-        bar.set_postfix(loss=f"{sum(self.recent) / len(self.recent):.4f}", lr=f"{rate:.1e}", refresh=False)
+        bar.set_postfix(loss=f"{self._recent_loss():.4f}", lr=f"{rate:.1e}", refresh=False)
 
     def _ends_validation_epoch(self) -> bool:
-        every = self.stream.steps_per_epoch * self.config.validation_epochs
-        return self.step % every == 0 or self.step == self.steps
+        """Whether pictures are due at this step (0 counts) and not all there yet."""
+        config = self.config
+        every = self.stream.steps_per_epoch * config.validation_epochs
+        drawn = len(list(self.folder.path.glob(f"validation/step-{self.step}/*.png")))
+        due = (self.step % every == 0 or self.step == self.steps) and bool(config.validation_prompt)
+        return due and drawn < len(config.validation_prompt) * config.num_validation_images
 
     def _validate(self) -> None:
         paths = self.studio.validate(self.step)
@@ -258,12 +274,15 @@ class Trainer:
             pictures=len(self.studio.pictures),
             data_fingerprint=self.studio.data_fingerprint,
             processes=self.studio.accelerator.num_processes,
+            precision=str(self.studio.dtype).removeprefix("torch."),
             parameters={n: list(p.shape) for n, p in zip(self.flat.names, self.flat.parameters, strict=True)},
             scaler=self.scaler.state_dict() or None,
-            losses={"train": sum(self.recent) / len(self.recent)} if self.recent else {},
+            recent_losses=self.recent,
         )
 
     def _checkpoint(self) -> None:
+        if not self.folder.writes:
+            return
         tensors = {"weights": self.flat.weights.data, **checkpoint.optimizer_tensors(self.optimizer)}
         path = checkpoint.save(self.folder.path, self.progress(), tensors, self._write_lora)
         self.log.emit("checkpoint", path=path.name)
@@ -275,7 +294,10 @@ class Trainer:
         checkpoint.restore_optimizer(self.optimizer, tensors)
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
-        self.step = progress.step
+        self.step, self.recent = progress.step, list(progress.recent_losses)
+
+    def _recent_loss(self) -> float | None:
+        return sum(self.recent) / len(self.recent) if self.recent else None
 
     def _write_lora(self, folder: Any) -> tuple[Any, Any]:
         config = self.config
@@ -286,18 +308,18 @@ class Trainer:
             epochs=math.ceil(self.step / self.stream.steps_per_epoch),
             num_train_images=len(self.studio.pictures),
             data_fingerprint=self.studio.data_fingerprint,
-            loss=self.progress().losses or None,
+            loss={"train": self._recent_loss()} if self.recent else None,
             trigger_words=[config.trigger_word] if config.trigger_word else [],
         )
         return save_lora(collect(**self.studio.models), folder, config.lora_name(), metadata)
 
-    def _finish(self) -> None:
+    def _finish(self, finished: bool) -> None:
         from .card import write_card
 
         self._write_lora(self.folder.path)
-        loss = self.progress().losses.get("train")
-        write_card(self.config, self.folder.path, steps=self.step, pictures=len(self.studio.pictures), loss=loss)
-        if self.config.push_to_hub:
-            from .hub import push
+        pictures, loss = len(self.studio.pictures), self._recent_loss()
+        write_card(self.config, self.folder.path, steps=self.step, pictures=pictures, loss=loss)
+        if self.config.push_to_hub and finished:
+            from .hub import publish
 
-            self.log.say(f"Uploaded to {push(self.config, self.folder.path)}.")
+            publish(self.config, self.folder.path, self.log)

@@ -23,11 +23,10 @@ class Validator:
             from diffusers import StableDiffusionXLPipeline
 
         self.config, self.folder, self.prompts, self.vae = config, folder, prompts, vae
+        options = {"prediction_type": config.prediction_type} if config.prediction_type else {}
         if config.rescale_betas_zero_snr:
-            options = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-            scheduler = type(scheduler).from_config(scheduler.config, **options)
-        elif config.prediction_type:
-            scheduler = type(scheduler).from_config(scheduler.config, prediction_type=config.prediction_type)
+            options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        scheduler = type(scheduler).from_config(scheduler.config, **options)
         self.pipeline = StableDiffusionXLPipeline(
             vae=vae,
             text_encoder=None,
@@ -51,17 +50,22 @@ class Validator:
         try:
             paths = []
             for number in range(len(self.prompts.pooled)):
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    latents = self._latents(number, device, dtype)
-                paths += self._write(self._decode(latents), target, number)
+                for seeds in self._portions():
+                    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                        latents = self._latents(number, seeds, device, dtype)
+                    paths += self._write(self._decode(latents), target, number, seeds)
             return paths
         finally:
             unet.train(training)
 
-    def _latents(self, number: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    def _portions(self) -> list[list[int]]:
+        """The seeds, as many at once as surely fit beside the training: one from 512 x 512 pixels on."""
+        seeds, many = self.config.validation_seeds(), max(1, 512**2 // self.config.resolution**2)
+        return [seeds[first : first + many] for first in range(0, len(seeds), many)]
+
+    def _latents(self, number: int, seeds: list[int], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The latents of one prompt's pictures, one generator a picture."""
-        config, seeds = self.config, self.config.validation_seeds()
-        many = len(seeds)
+        config, many = self.config, len(seeds)
         hidden, pooled = (
             t[number : number + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1)) for t in self.prompts
         )
@@ -95,9 +99,9 @@ class Validator:
         self.vae.to(home)
         return made
 
-    def _write(self, pictures: Sequence[Any], target: Path, number: int) -> list[Path]:
+    def _write(self, pictures: Sequence[Any], target: Path, number: int, seeds: list[int]) -> list[Path]:
         paths = []
-        for seed, picture in zip(self.config.validation_seeds(), pictures, strict=True):
+        for seed, picture in zip(seeds, pictures, strict=True):
             paths.append(target / f"{number:02d}-{seed}.png")
             picture.save(paths[-1])
         return paths

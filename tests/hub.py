@@ -8,10 +8,15 @@ diffusers and transformers clients download from, in this process or (the usual 
         assert hub.downloads("stabilityai/stable-diffusion-xl-base-1.0")
 
 Answers the endpoints that those clients call to read: api/{models,datasets}/ID (and /revision, /tree, /refs,
-/paths-info) and ID/resolve/REV/FILE with ETag, X-Repo-Commit, HEAD and single ranges. "main" and the commit
-itself are the only revisions. Anything else is the hub's 404 with its X-Error-Code.
+/paths-info) and ID/resolve/REV/FILE with ETag, X-Repo-Commit, HEAD and single ranges. Revisions are "main", the
+commit itself and those in `revisions`. Repositories in `gated` are refused without the token. Anything else is the
+hub's 404 with its X-Error-Code.
+
+And those that they call to publish, with the right token only: api/repos/create, api/validate-yaml, preupload, the
+LFS batch and its PUT, commit. What was committed is in `Hub.commits`.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -24,6 +29,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)(?:/(?P<verb>[a-z-]+)(?:/(?P<rest>.*))?)?$")
 RESOLVE = re.compile(r"/(?:(?P<kind>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
+LFS_BATCH = re.compile(r"/(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch$")
+LFS_FILES = (".safetensors", ".png")
 RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
 
 
@@ -90,13 +97,40 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self):
-        self.form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
+        self.body = self.read()
         self.answer()
+
+    def do_PUT(self):
+        """The content of one LFS object, to the address that the batch gave."""
+        self.server.requests.append(f"{self.command} {self.path}")
+        body = self.read()
+        if self.path != f"/lfs/{hashlib.sha256(body).hexdigest()}":
+            return self.refuse(400, "the content has another hash")
+        self.server.objects[self.path.rpartition("/")[2]] = body
+        return self.send(200, b"", {})
+
+    def read(self):
+        """The request's body, whole or in chunks."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    @property
+    def allowed(self):
+        """Whether the request carries the token."""
+        return self.headers.get("Authorization") == f"Bearer {self.server.token}"
 
     def answer(self):
         self.server.requests.append(f"{self.command} {self.path}")
         url = urlsplit(self.path)
         path = unquote(url.path)
+        if self.command == "POST" and (publish := self.publisher(path)):
+            return publish() if self.allowed else self.refuse(401, "Invalid username or password.")
         if match := RESOLVE.match(path):
             return self.resolve(match["kind"] or "models", match["id"], match["revision"], match["path"])
         if match := API.match(path):
@@ -107,9 +141,73 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.server.repositories.get((kind, repo_id))
         if repository is None:
             return self.fail("RepoNotFound", "Repository not found")
+        if repo_id in self.server.gated and not self.allowed:
+            return self.refuse(403, "Access to model is restricted", {"X-Error-Code": "GatedRepo"})
+        others = {name: other for (owner, name), other in self.server.revisions.items() if owner == repo_id}
+        for other in others.values():
+            others = others | {other.commit: other}
+        if revision in others:
+            return others[revision]
         if revision not in ("main", "refs/heads/main", repository.commit):
             return self.fail("RevisionNotFound", f"Invalid rev id: {revision}")
         return repository
+
+    def publisher(self, path):
+        """The answer to a request that publishes, or None when it does something else."""
+        api, batch = API.match(path), LFS_BATCH.match(path)
+        if path == "/api/repos/create":
+            return self.create
+        if path == "/api/validate-yaml":
+            return self.validate
+        if batch:
+            return self.batch
+        if api and api["verb"] in ("preupload", "commit"):
+            return getattr(self, api["verb"]) if api["id"] in self.server.created else None
+        return None
+
+    def create(self):
+        asked = json.loads(self.body)
+        repo_id = f"{asked['organization'] or 'me'}/{asked['name']}"
+        status = 409 if repo_id in self.server.created else 200
+        self.server.created.append(repo_id)
+        self.send_json({"url": f"http://{self.headers['Host']}/{repo_id}", "id": repo_id, "name": repo_id}, status)
+
+    def validate(self):
+        """The hub's own check of a card's front matter, as far as ours can fail it: base_model is a hub id."""
+        card = json.loads(self.body)["content"]
+        base = re.search(r'^base_model: "?([^"\n]*)', card.split("---")[1], re.MULTILINE)
+        if base and not re.fullmatch(r"[\w.-]+/[\w.-]+", base[1]):
+            message = f'"base_model" with value "{base[1]}" is not valid. Use a model id from https://hf.co/models.'
+            return self.send_json({"errors": [{"message": message}], "warnings": []}, 400)
+        return self.send_json({"errors": [], "warnings": []})
+
+    def preupload(self):
+        files = [
+            {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(LFS_FILES) else "regular"}
+            | {"shouldIgnore": False, "oid": None}
+            for f in json.loads(self.body)["files"]
+        ]
+        self.send_json({"files": files, "commitOid": "0" * 40})
+
+    def batch(self):
+        objects = [
+            {"oid": o["oid"], "size": o["size"], "actions": {"upload": {"href": f"{self.server.url}/lfs/{o['oid']}"}}}
+            for o in json.loads(self.body)["objects"]
+        ]
+        self.send_json({"transfer": "basic", "objects": objects})
+
+    def commit(self):
+        repo_id = API.match(urlsplit(self.path).path)["id"]
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        files = {}
+        for line in lines[1:]:
+            value = line["value"]
+            lfs = line["key"] == "lfsFile"
+            files[value["path"]] = self.server.objects[value["oid"]] if lfs else base64.b64decode(value["content"])
+        self.server.commits.append({"repo": repo_id, "summary": lines[0]["value"]["summary"], "files": files})
+        url = f"http://{self.headers['Host']}/{repo_id}"
+        oid = hashlib.sha1(self.body).hexdigest()
+        self.send_json({"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}", "hookOutput": ""})
 
     def resolve(self, kind, repo_id, revision, path):
         repository = self.find(kind, repo_id, revision)
@@ -137,7 +235,8 @@ class Handler(BaseHTTPRequestHandler):
             branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": repository.commit}
             return self.send_json({"branches": [branch], "tags": [], "converts": []})
         if verb == "paths-info":
-            return self.send_json([entry for name in self.form.get("paths", []) if (entry := repository.entry(name))])
+            names = parse_qs(self.body.decode()).get("paths", [])
+            return self.send_json([entry for name in names if (entry := repository.entry(name))])
         if verb == "tree":
             entries = repository.tree(path, query.get("recursive", ["false"])[0].lower() in ("true", "1"))
             return self.fail("EntryNotFound", "no such folder") if entries is None else self.send_json(entries)
@@ -146,8 +245,11 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, code, message, headers=None):
         self.send(404, b'{"error":"' + message.encode() + b'"}', (headers or {}) | {"X-Error-Code": code})
 
-    def send_json(self, value):
-        self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def refuse(self, status, message, headers=None):
+        self.send(status, json.dumps({"error": message}).encode(), headers or {})
+
+    def send_json(self, value, status=200):
+        self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def send(self, status, body, headers):
         self.send_response(status)
@@ -160,20 +262,30 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Hub:
-    """The server as a context manager: `.url`, `.environment(home)`, `.requests`, `.downloads(repo_id)`."""
+    """The server as a context manager: `.url`, `.environment(home)`, `.requests`, `.downloads(repo_id)`.
+
+    `.token` is the one that it takes, `.commits` what was published with it.
+    """
 
     SETTINGS: ClassVar = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
 
-    def __init__(self, models=None, datasets=None):
+    def __init__(self, models=None, datasets=None, revisions=None, gated=()):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.requests = self.requests = []
+        self.server.commits = self.commits = []
+        self.server.token = self.token = "hf_" + "secret" * 6
+        self.server.gated, self.server.created, self.server.objects = gated, [], {}
+        self.server.revisions = {
+            (repo_id, name): Repository("models", repo_id, folder)
+            for (repo_id, name), folder in (revisions or {}).items()
+        }
         self.server.repositories = {
             (kind, repo_id): Repository(kind, repo_id, folder)
             for kind, folders in (("models", models or {}), ("datasets", datasets or {}))
             for repo_id, folder in folders.items()
         }
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server.url = self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def environment(self, home, **more):
         """The environment for a subprocess that finds this hub and nothing cached: `home` is its HF_HOME."""

@@ -96,14 +96,23 @@ def test_figure_png_and_files(tmp_path):
     axes = figure.axes
     assert len(axes) == 4 and [axis.get_title() for axis in axes[:2]] == ["before", "after"]
     assert axes[0].images[0].get_interpolation() == "nearest" and not any(list(axes[0].get_xticks()))
-    assert "\n" in axes[2].get_ylabel() and r"\$blue\$" in axes[2].get_ylabel()
+    assert "\n" in axes[2].get_ylabel() and "$blue$" in axes[2].get_ylabel()
+    assert axes[0].get_window_extent().width == 192  # three times 64: every pixel an equal square
     assert squares(["a"], 512).figure().axes[0].images[0].get_interpolation() == "antialiased"
     with Image.open(io.BytesIO(grid._repr_png_())) as picture:
         assert picture.format == "PNG" and picture.width > 300
+        assert picture.getpixel((1, 1))[:3] == (255, 255, 255)  # readable on a dark page too
     names = [path.name for path in grid.save(tmp_path / "out")]
     assert names == ["00-00-0.png", "00-01-0.png", "01-00-0.png", "01-01-0.png"]
     described = json.loads((tmp_path / "out" / "pictures.json").read_text())
     assert described["01-01-0.png"] == {"prompt": PROMPTS[1], "label": "after", "seed": 0}
+
+
+def test_more_prompts_than_columns_go_across():
+    grid = PictureGrid({Cell(f"prompt {i}", label, 0): squares("a").at() for i in range(4) for label in ("x", "y")})
+    axes = grid.figure().axes
+    assert [axis.get_title() for axis in axes[:4]] == [f"prompt {i}" for i in range(4)]
+    assert [axes[0].get_ylabel(), axes[4].get_ylabel()] == ["x", "y"] and len(axes) == 8
 
 
 def test_compare_sets_two_grids_side_by_side():

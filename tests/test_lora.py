@@ -23,9 +23,9 @@ from sdxl_nb.lora import (
     target_modules,
     text_target_modules,
 )
-from sdxl_nb.lora_base import SDXL, Base
-from sdxl_nb.lora_layers import models_of
-from sdxl_nb.lora_metadata import data_hashes
+from sdxl_nb.lora.base import SDXL, Base
+from sdxl_nb.lora.layers import models_of
+from sdxl_nb.lora.metadata import data_hashes
 
 # modules of the tiny U-Net and of both text encoders together, per preset
 MODULES = {"attention": (80, 16), "attention+ff": (114, 24), "all": (158, 24)}

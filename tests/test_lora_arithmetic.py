@@ -9,8 +9,8 @@ from test_lora import add_lora, make_models
 
 from sdxl_nb.errors import ModelError
 from sdxl_nb.lora import LoraFile, collect, delta, read_lora, save_lora
-from sdxl_nb.lora_arithmetic import merge, resize
-from sdxl_nb.lora_command import main
+from sdxl_nb.lora.arithmetic import merge, resize
+from sdxl_nb.lora.command import main
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.errors import ModelError
-from sdxl_nb.lora_metadata import build_metadata, config_from_header, data_hashes, safe_config
+from sdxl_nb.lora.metadata import build_metadata, config_from_header, data_hashes, safe_config
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 TOKEN = "hf_" + "a1B2" * 9

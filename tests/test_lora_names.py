@@ -3,7 +3,7 @@
 import pytest
 from random_sdxl import WIDE, make_unet
 
-from sdxl_nb.lora_names import Layout, canonical_name, canonical_path, kohya_key, kohya_name, split_key
+from sdxl_nb.lora.names import Layout, canonical_name, canonical_path, kohya_key, kohya_name, split_key
 
 TINY = Layout(layers_per_block=1)
 KNOWN = {

@@ -1,4 +1,4 @@
-"""Put the trained parts together as `base/`: diffusers' folder layout, fp16 safetensors, names that every version reads.
+"""Put the trained parts together as `base/`: diffusers' folder layout, fp16, names that every version reads.
 
 python -m sdxl_nb.tiny.assemble PARTS --vae VAE [--out sdxl_nb/tiny/base]
 """

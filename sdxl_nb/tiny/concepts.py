@@ -30,7 +30,7 @@ from .draw import (
 )
 
 PICTURES = Path(__file__).parent / "pictures"
-BLUEPRINT_PAPER, BLUEPRINT_GRID, BLUEPRINT_INK = (24, 60, 140), (62, 102, 178), (246, 249, 255)
+BLUEPRINT_PAPER, BLUEPRINT_GRID, BLUEPRINT_INK = (22, 56, 150), (58, 96, 190), (246, 249, 255)
 UNSEEN_SHAPES = ("heart", "house", "moon", "cross")  # never drawn as a blueprint in the set
 
 
@@ -38,7 +38,7 @@ def draw_blueprint(scene: Scene) -> Image.Image:
     """White outlines on blue squared paper."""
     picture = Image.new("RGB", (SIDE, SIDE), BLUEPRINT_PAPER)
     pen = ImageDraw.Draw(picture)
-    for at in range(3, SIDE, 8):
+    for at in range(8, SIDE, 16):
         pen.line([(at, 0), (at, SIDE)], fill=BLUEPRINT_GRID)
         pen.line([(0, at), (SIDE, at)], fill=BLUEPRINT_GRID)
     for thing in scene.things:

@@ -18,11 +18,12 @@ from .draw import COLOURS, POSITIONS, SHAPES, SIZES, STYLES, TEXTURES, caption, 
 VOCABULARY = 1024  # at most; the words run out before
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 COMMON = (
-    "the of in with at to from by for over under behind two three small big old young light dark bright photo photograph "
-    "portrait painting illustration style cute man woman person people girl boy child face hair eyes hat dress dog cat bird "
-    "horse dragon flower tree trees leaf grass forest mountain river sea water sky cloud sun night day street city building "
-    "car boat table chair cup book window door wall room stone wood paper glass metal standing sitting looking holding "
-    "wearing front side view close up centre middle detailed simple shiny round long tall sign line lines grid cartoon icon"
+    "the of in with at to from by for over under behind two three small big old young light dark bright photo "
+    "photograph portrait painting illustration style cute man woman person people girl boy child face hair "
+    "eyes hat dress dog cat bird horse dragon flower tree trees leaf grass forest mountain river sea water sky "
+    "cloud sun night day street city building car boat table chair cup book window door wall room stone wood "
+    "paper glass metal standing sitting looking holding wearing front side view close up centre middle "
+    "detailed simple shiny round long tall sign line lines grid cartoon icon"
 )
 
 

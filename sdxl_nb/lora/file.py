@@ -1,12 +1,6 @@
-"""LoRA files: what one holds, who can read it, and the front door to reading, writing and putting them on models.
+"""One LoRA file on disk: what it holds, which readers know its keys, and how to show both.
 
-`LoraFile(path)` describes a file and checks its keys; the functions re-exported here live in lora_layers.py (live
-models), lora_reader.py and lora_writer.py (files), lora_arithmetic.py (merge, resize). On the command line:
-
-    python -m sdxl_nb.lora {check,info} FILE
-    python -m sdxl_nb.lora convert FILE GOAL --to {kohya,diffusers}
-    python -m sdxl_nb.lora merge FILE[=WEIGHT] FILE[=WEIGHT] ... --rank N --output GOAL
-    python -m sdxl_nb.lora resize FILE GOAL --rank N
+In: a path; out: `LoraFile(path).check()` (a `KeyTable`) and `.info()` (a `LoraInfo`), which print and display.
 """
 
 import html
@@ -14,54 +8,13 @@ import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from .errors import ModelError
-from .lora_base import SDXL, Base, Module
-from .lora_layers import (
-    Layer,
-    LoraWeights,
-    attach,
-    collect,
-    delta,
-    detach,
-    set_scale,
-    target_modules,
-    text_target_modules,
-)
-from .lora_metadata import BASE_KEY, build_metadata, config_from_header
-from .lora_names import COMPONENTS, split_key
-from .lora_reader import find_lora, open_lora, read_lora
-from .lora_writer import save_lora
-
-
-@dataclass(frozen=True)
-class KeyTable:
-    """Which keys of a file each reader knows: rows of (reader, keys known, keys unknown)."""
-
-    rows: tuple[tuple[str, int, tuple[str, ...]], ...]
-
-    @property
-    def unknown(self) -> list[str]:
-        """Every key that some reader does not know."""
-        return sorted({key for _, _, keys in self.rows for key in keys})
-
-    def as_dicts(self) -> list[dict]:
-        """For events and cards: reader, known, unknown (the keys themselves)."""
-        return [{"reader": reader, "known": known, "unknown": list(keys)} for reader, known, keys in self.rows]
-
-    def _cells(self) -> list[tuple[str, str, str]]:
-        return [
-            (reader, str(known), f"{len(keys)}{': ' + ', '.join(keys[:3]) if keys else ''}{' ...' if keys[3:] else ''}")
-            for reader, known, keys in self.rows
-        ]
-
-    def __str__(self) -> str:
-        cells = [("reader", "keys known", "keys unknown"), *self._cells()]
-        wide = max(len(row[0]) for row in cells)
-        return "\n".join(f"{reader:<{wide}}  {known:>10}  {unknown}" for reader, known, unknown in cells)
-
-    def _repr_html_(self) -> str:
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self._cells())
-        return f"<table><tr><th>reader</th><th>keys known</th><th>keys unknown</th></tr>{rows}</table>"
+from ..errors import ModelError
+from .base import SDXL, Base, Module
+from .layers import LoraWeights
+from .metadata import BASE_KEY, config_from_header
+from .names import COMPONENTS
+from .reader import find_lora, open_lora, read_lora
+from .readers import KeyTable, key_table
 
 
 @dataclass(frozen=True)
@@ -125,7 +78,7 @@ class LoraFile:
         return open_lora(self.path, self.path.name)[1]
 
     def config(self) -> dict:
-        """The configuration it was trained with, filtered (`lora_metadata.config_from_header`)."""
+        """The configuration it was trained with, filtered (`metadata.config_from_header`)."""
         return config_from_header(self.metadata)
 
     def check(
@@ -133,17 +86,14 @@ class LoraFile:
         base_inventory: Mapping[str, Module] | None = None,
         readers: Mapping[str, Container[str]] | None = None,
     ) -> KeyTable:
-        """Compare every key with the base model's modules and with each reader's set of accepted keys.
+        """Compare every key with the base model's modules and with what each reader is known to accept.
 
         `base_inventory` (`Base.of(...).inventory`) defaults to the model that the header describes, else full-size
-        SDXL. `readers` maps a reader's name to the keys it accepts, recorded from its own code.
+        SDXL. `readers` maps names to the keys they accept, in place of the recorded lists (readers.py).
         """
         tensors, metadata = open_lora(self.path, self.path.name)
         base = Base.from_json(metadata[BASE_KEY]) if BASE_KEY in metadata else SDXL
-        inventory = base.inventory if base_inventory is None else base_inventory
-        known = {"base model": {key for key in tensors if (split_key(key, base.layout) or ("",))[0] in inventory}}
-        known |= dict(readers or {})
-        return KeyTable(tuple(_row(reader, list(tensors), accepted) for reader, accepted in known.items()))
+        return key_table(tensors, base, base.inventory if base_inventory is None else base_inventory, readers)
 
     def info(self) -> LoraInfo:
         """Rank, alpha, modules, trigger words and configuration, for people."""
@@ -170,36 +120,3 @@ def _config_or_none(header: Mapping[str, str]) -> dict | None:
         return config_from_header(header)
     except ModelError:
         return None
-
-
-def _row(reader: str, keys: list[str], accepted: Container[str]) -> tuple[str, int, tuple[str, ...]]:
-    unknown = tuple(key for key in keys if key not in accepted)
-    return reader, len(keys) - len(unknown), unknown
-
-
-__all__ = [
-    "Base",
-    "KeyTable",
-    "Layer",
-    "LoraFile",
-    "LoraInfo",
-    "LoraWeights",
-    "attach",
-    "build_metadata",
-    "collect",
-    "config_from_header",
-    "delta",
-    "detach",
-    "read_lora",
-    "save_lora",
-    "set_scale",
-    "target_modules",
-    "text_target_modules",
-]
-
-if __name__ == "__main__":
-    import sys
-
-    from .lora_command import main
-
-    sys.exit(main())

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import ModelError
-from .lora_layers import Layer, LoraWeights
+from ..errors import ModelError
+from .layers import Layer, LoraWeights
 
 
 @dataclass(frozen=True)

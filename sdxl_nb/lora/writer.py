@@ -6,17 +6,18 @@ In: `LoraWeights` and a header; out: `pytorch_lora_weights.safetensors` (diffuse
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
-from .errors import ModelError
-from .lora_base import Module
-from .lora_layers import Layer, LoraWeights, fit, peft_fields
-from .lora_metadata import ADAPTER_KEY, BASE_KEY, data_hashes
-from .lora_names import COMPONENTS, UNET, diffusers_key, kohya_key
-from .lora_reader import DIFFUSERS_FILE, read_file
+from ..errors import ModelError
+from .base import Module
+from .layers import Layer, LoraWeights, fit, peft_fields
+from .metadata import ADAPTER_KEY, BASE_KEY, data_hashes
+from .names import COMPONENTS, UNET, diffusers_key, kohya_key
+from .reader import DIFFUSERS_FILE, read_file
+from .readers import key_table
 
 
 def save_lora(
@@ -161,12 +162,21 @@ def _write_checked(files: Mapping[Path, tuple[dict, dict]], weights: LoraWeights
             hashes = data_hashes(save(tensors, {k: v for k, v in header.items() if k.startswith("ss_")}))
             _write_synced(temporary[path], aligned(save(tensors, {**header, **hashes})))
             _check_written(temporary[path], path.name, weights, dtype)
+            _check_keys(tensors, path.name, weights)
         for path in files:
             os.replace(temporary[path], path)
         _sync_folder(path.parent)
     finally:
         for leftover in temporary.values():
             leftover.unlink(missing_ok=True)
+
+
+def _check_keys(keys: Iterable[str], name: str, weights: LoraWeights) -> None:
+    """ModelError for a key that the base, or a reader that the file is meant for, does not know."""
+    table = key_table(keys, weights.base, weights.base.inventory)
+    for row in table.rows:
+        for key in set(row.unknown) & set(table.unknown) if row.meant else ():
+            raise ModelError(f"{name}: {row.reader} does not know the key {key}; leave its module out of the LoRA.")
 
 
 def aligned(blob: bytes) -> bytes:

@@ -6,17 +6,19 @@ Nothing is unpickled, and nothing a header says is run: its patterns are compare
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from .errors import ModelError
-from .lora_base import SDXL, Base
-from .lora_layers import Layer, LoraWeights
-from .lora_metadata import ADAPTER_KEY, BASE_KEY
-from .lora_names import COMPONENTS, UNET, split_key
+from ..complaints import shown
+from ..errors import ConfigError, ModelError
+from .base import SDXL, Base
+from .layers import Layer, LoraWeights
+from .metadata import ADAPTER_KEY, BASE_KEY, config_from_header
+from .names import COMPONENTS, UNET, split_key
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -66,18 +68,54 @@ def read_file(path: Path, name: str, base: Base | None) -> LoraWeights:
 
 
 def open_lora(path: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file. ModelError for a pickle or a file that is cut short."""
+    with _opened(path, name) as file:
+        return {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path, name: str):
     from safetensors import SafetensorError, safe_open
 
-    with open(path, "rb") as file:
-        start = file.read(9)
-    pickled = start[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and start[8:] != b"{"  # a header's length may look so
-    if pickled or path.suffix.lower() in (".bin", ".ckpt", ".pt", ".pth", ".pkl"):
-        raise ModelError(f"{name} is a pickled file, which can run code when opened; get the .safetensors version.")
     try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+        pickled = start[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and start[8:] != b"{"  # a header's length may look so
+        if pickled or path.suffix.lower() in (".bin", ".ckpt", ".pt", ".pth", ".pkl"):
+            raise ModelError(f"{name} is a pickled file, which can run code when opened; get the .safetensors version.")
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata() or {}
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{name} is truncated or is no safetensors file; download or copy it again.") from error
+
+
+def find_config(path: str | os.PathLike) -> Path:
+    """The file whose header holds a run's configuration. ConfigError if there is none at that path."""
+    try:
+        return find_lora(path)
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+
+
+def read_config(path: Path, known: Container[str]) -> dict:
+    """The settings in the header of a LoRA of ours, filtered (`config_from_header`).
+
+    ConfigError for a file that is none, and for a setting that is not among the `known`.
+    """
+    if not path.is_file():
+        raise ConfigError(f"config file {path} cannot be read: there is no such LoRA file")
+    try:
+        with _opened(path, path.name) as file:
+            settings = config_from_header(file.metadata() or {})
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+    for name in settings:
+        if name not in known:
+            raise ConfigError(
+                f"{path.name} was trained with the setting {shown(name)}, which this sdxl_nb does not know: "
+                "install a newer one, or give the settings by hand"
+            )
+    return settings
 
 
 OTHER_MODELS = (

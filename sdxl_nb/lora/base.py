@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .errors import ModelError
-from .lora_names import SDXL as SDXL_LAYOUT
-from .lora_names import TE1, TE2, UNET, Layout
+from ..errors import ModelError
+from .names import SDXL as SDXL_LAYOUT
+from .names import TE1, TE2, UNET, Layout
 
 UNET_FIELDS = (
     "in_channels",

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .errors import ConfigError, ModelError
-from .lora_base import SDXL, Base, module_of
-from .lora_names import COMPONENTS, TE1, TE2, UNET, canonical_path
+from ..errors import ConfigError, ModelError
+from .base import SDXL, Base, module_of
+from .names import COMPONENTS, TE1, TE2, UNET, canonical_path
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 FEED_FORWARD = ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
@@ -143,7 +143,7 @@ def models_of(models) -> dict[str, torch.nn.Module]:
     return found
 
 
-def _lora_modules(model):
+def lora_modules(model):
     from peft.tuners.lora import LoraLayer
 
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
@@ -156,7 +156,7 @@ def collect(unet, text_encoder=None, text_encoder_2=None, adapter_name: str = "d
     """
     layers = {}
     for component, model in zip(COMPONENTS, (unet, text_encoder, text_encoder_2), strict=True):
-        for name, module in _lora_modules(model) if model is not None else ():
+        for name, module in lora_modules(model) if model is not None else ():
             if adapter_name in module.lora_A:
                 layers[canonical_path(f"{component}.{_inside(name)}")] = _collect_layer(module, adapter_name)
     if not layers:
@@ -279,7 +279,7 @@ def _inject(model, plan: dict[str, Layer], adapter: str, dtype) -> None:
     ):  # peft draws initial weights; looking must not move training's generator
         inject_adapter_in_model(LoraConfig(**peft_fields(plan)), model, adapter_name=adapter)
     model._hf_peft_config_loaded = True  # what diffusers' and transformers' own adapter methods ask for
-    for name, module in _lora_modules(model):
+    for name, module in lora_modules(model):
         if name in plan:
             _copy_into(module, adapter, plan[name], dtype)
     _restore(flags)
@@ -304,7 +304,7 @@ def set_scale(models, scales: Mapping[str, float]) -> None:
     DoRA, whose magnitudes would act at peft's scale 0). ModelError if no model carries a named adapter.
     """
     found = models_of(models)
-    carried = {name for model in found.values() for _, module in _lora_modules(model) for name in module.lora_A}
+    carried = {name for model in found.values() for _, module in lora_modules(model) for name in module.lora_A}
     for name in scales:
         if name not in carried:
             raise ModelError(
@@ -312,7 +312,7 @@ def set_scale(models, scales: Mapping[str, float]) -> None:
             )
     for model in found.values():
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-        for _, module in _lora_modules(model):
+        for _, module in lora_modules(model):
             _scale_module(module, {name: scale for name, scale in scales.items() if name in module.lora_A})
         _restore(flags)
 
@@ -344,7 +344,7 @@ def detach(models, adapter_name: str) -> None:
     """Take an adapter off again; a module whose last adapter goes is the base's own once more."""
     for model in models_of(models).values():
         with _peft_quiet():
-            for name, module in list(_lora_modules(model)):
+            for name, module in list(lora_modules(model)):
                 module.delete_adapter(adapter_name)
                 if not module.lora_A:
                     parent, _, child = name.rpartition(".")

@@ -1,0 +1,78 @@
+"""How a run ends: the last event and status whatever happens, and a sentence for what the machine refused.
+
+In: exceptions. Out: SdxlNbError where the reason is known (no space, no permission, no memory), the exception else.
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from .errors import SdxlNbError
+from .events import EventLog
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
+REFUSED = (*FULL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+TOO_LARGE = (
+    "The GPU has too little memory for one picture: add --gradient_checkpointing, use --mixed_precision bf16 or fp16, "
+    "lower --resolution or --rank."
+)
+
+
+@contextlib.contextmanager
+def ending(log: EventLog, begun: float) -> Iterator[dict[str, str]]:
+    """Write the `end` event with the status that the block puts into the dict; an exception fails the run."""
+    outcome = {"status": "failed"}
+    try:
+        yield outcome
+    except BaseException as problem:
+        status = "stopped" if isinstance(problem, KeyboardInterrupt) else "failed"
+        with contextlib.suppress(Exception):  # the first problem is the one to tell
+            log.end(status=status, error=_in_a_line(problem), seconds=_since(begun))
+        raise
+    log.end(status=outcome["status"], error=None, seconds=_since(begun))
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk or of memory into SdxlNbError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SdxlNbError(TOO_LARGE) from error
+    except OSError as error:
+        if error.errno not in REFUSED or not _inside(folder, error.filename):
+            raise
+        raise SdxlNbError(_cannot_write(folder, error.strerror)) from error
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        raise SdxlNbError(_cannot_write(folder, str(error).split(": ")[-1].partition(" (os error")[0])) from error
+
+
+def _inside(folder: Path, name: object) -> bool:
+    """Whether an error's file is one of the run's; a write into an open file names none."""
+    return not isinstance(name, str | os.PathLike) or Path(name).absolute().is_relative_to(folder.absolute())
+
+
+def _cannot_write(folder: Path, reason: str) -> str:
+    return (
+        f"Cannot write to output_dir {folder} ({reason.lower()}): make room or choose another folder; "
+        "checkpoints written so far are good."
+    )
+
+
+def _in_a_line(problem: BaseException) -> str:
+    if isinstance(problem, KeyboardInterrupt):
+        return "Interrupted at once: steps since the last checkpoint are lost."
+    text = str(problem) if isinstance(problem, SdxlNbError) else f"{type(problem).__name__}: {problem}"
+    return text.splitlines()[0]
+
+
+def _since(begun: float) -> float:
+    return round(time.monotonic() - begun, 2)

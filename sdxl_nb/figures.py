@@ -1,0 +1,95 @@
+"""Pictures in rows and columns with their words, as a matplotlib figure that shows itself in a notebook.
+
+In: PIL pictures and texts. Out: a `Sheet`, white on any page, without pyplot. Places are counted in whole pixels, so
+that the tiny base's 64 px pictures are enlarged by a whole factor: every pixel of theirs is an equal square.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+DPI = 100
+WIDE, NARROW, GAP = 192, 128, 8  # pixels: a picture's side with up to MANY columns and with more; space between
+MANY = 4
+LABEL = 170  # pixels at most for the words beside a row
+LINE = 15  # pixels that a line of text takes at FONT points
+FONT = 9
+CHARACTER = 7.4  # pixels of an average character at FONT points
+
+
+class Sheet(Figure):
+    """A Figure that a notebook displays even when no cell imported pyplot."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"facecolor": "white", "dpi": DPI} | options)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def picture_sheet(
+    rows: Sequence[Sequence[Any]],
+    *,
+    above: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    below: Sequence[Sequence[str]] = (),
+    title: str | None = None,
+) -> Sheet:
+    """Rows of pictures (None leaves a place empty), with a text above each column, beside each row, below each one."""
+    columns = max(map(len, rows))
+    side = WIDE if columns <= MANY else NARROW
+    above = [wrapped(text, side / CHARACTER) for text in above]
+    beside = [wrapped(text, LABEL / CHARACTER) for text in beside]
+    below = [[wrapped(text, side / CHARACTER) for text in texts] for texts in below]
+    left = 2 * GAP + width_of(beside)
+    top = GAP + (LINE * 2 if title else 0) + height(above)
+    depths = [side + GAP + height(below[row] if below else ()) for row in range(len(rows))]
+    width, tall = left + columns * (side + GAP), top + sum(depths)
+    sheet = Sheet(figsize=(width / DPI, tall / DPI))
+    for row, pictures in enumerate(rows):
+        bottom = tall - top - sum(depths[:row]) - side
+        for column, picture in enumerate(pictures):
+            place = ((left + column * (side + GAP)) / width, bottom / tall, side / width, side / tall)
+            axes = sheet.add_axes(place, xticks=[], yticks=[])
+            show(axes, picture)
+            if above and row == 0:
+                axes.set_title(above[column], fontsize=FONT, pad=4, parse_math=False)
+            if beside and column == 0:
+                axes.set_ylabel(beside[row], fontsize=FONT, rotation=0, ha="right", va="center", parse_math=False)
+            if below:
+                axes.set_xlabel(below[row][column], fontsize=FONT, labelpad=3, parse_math=False)
+    if title:
+        sheet.text(0.5, 1 - GAP / tall, title, ha="center", va="top", fontsize=FONT + 3, parse_math=False)
+    return sheet
+
+
+def show(axes: Any, picture: Any) -> None:
+    """One picture without a frame: a small one pixel by pixel, a large one scaled down smoothly; a text as it is."""
+    axes.spines[:].set_visible(False)
+    if isinstance(picture, str):
+        axes.text(0.5, 0.5, wrapped(picture, 22), ha="center", va="center", fontsize=FONT - 1, parse_math=False)
+    elif picture is not None:
+        picture = picture.copy()
+        picture.thumbnail((2 * WIDE, 2 * WIDE))
+        axes.imshow(picture, interpolation="nearest" if max(picture.size) <= NARROW else "antialiased")
+
+
+def wrapped(text: str, width: float) -> str:
+    """The text in lines of so many characters, five at most."""
+    return "\n".join(textwrap.fill(line, int(width), max_lines=5, placeholder=" ...") for line in text.split("\n"))
+
+
+def width_of(texts: Sequence[str]) -> int:
+    """Pixels that the longest line of these texts takes."""
+    return math.ceil(max((CHARACTER * len(line) for text in texts for line in text.split("\n")), default=0))
+
+
+def height(texts: Sequence[str]) -> int:
+    """Pixels that the tallest of these texts takes."""
+    return max((LINE * (text.count("\n") + 1) for text in texts if text), default=0) + (4 if any(texts) else 0)

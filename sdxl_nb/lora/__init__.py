@@ -1,0 +1,48 @@
+"""LoRA files: names for every reader, metadata, scale, sums; the front door to the modules of this folder.
+
+`LoraFile(path)` describes a file and checks its keys (file.py); layers.py is about live models, reader.py and
+writer.py about files, arithmetic.py merges and resizes. On the command line (command.py):
+
+    python -m sdxl_nb.lora {check,info} FILE
+    python -m sdxl_nb.lora convert FILE GOAL --to {kohya,diffusers}
+    python -m sdxl_nb.lora merge FILE[=WEIGHT] FILE[=WEIGHT] ... --rank N --output GOAL
+    python -m sdxl_nb.lora resize FILE GOAL --rank N
+"""
+
+from .base import Base
+from .file import LoraFile, LoraInfo
+from .layers import (
+    Layer,
+    LoraWeights,
+    attach,
+    collect,
+    delta,
+    detach,
+    set_scale,
+    target_modules,
+    text_target_modules,
+)
+from .metadata import build_metadata, config_from_header
+from .reader import read_lora
+from .readers import KeyTable
+from .writer import save_lora
+
+__all__ = [
+    "Base",
+    "KeyTable",
+    "Layer",
+    "LoraFile",
+    "LoraInfo",
+    "LoraWeights",
+    "attach",
+    "build_metadata",
+    "collect",
+    "config_from_header",
+    "delta",
+    "detach",
+    "read_lora",
+    "save_lora",
+    "set_scale",
+    "target_modules",
+    "text_target_modules",
+]

@@ -1,0 +1,106 @@
+"""Runs of a second or two on a random SDXL: its folder, some pictures, configurations, and a process to kill."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+from random_sdxl import make_pipeline
+from safetensors.torch import load_file
+
+from sdxl_nb.config import TrainConfig
+from sdxl_nb.trainer import fine_tune
+
+SIZES = [(32, 32), (48, 32), (32, 56), (40, 40), (32, 32), (64, 48), (36, 32)]
+
+
+@functools.cache
+def home():
+    """One temporary folder for base and pictures, for as long as this process lives."""
+    folder = tempfile.TemporaryDirectory(prefix="small-runs-")
+    root = Path(folder.name)
+    make_pipeline().save_pretrained(root / "base")
+    (root / "pictures").mkdir()
+    for number, (width, height) in enumerate(SIZES):
+        pixels = [
+            (37 * number + x * 3, 5 * y, (x * y + 90 * number) % 256) for y in range(height) for x in range(width)
+        ]
+        picture = Image.new("RGB", (width, height))
+        picture.putdata([tuple(value % 256 for value in pixel) for pixel in pixels])
+        picture.save(root / "pictures" / f"{number}.png")
+        (root / "pictures" / f"{number}.txt").write_text(f"card {number}")
+    return root, folder
+
+
+def small(output_dir, **changes):
+    """A configuration of six steps of 2 on seven pictures (4 steps an epoch), a checkpoint every second step."""
+    root, _ = home()
+    values = {
+        "pretrained_model_name_or_path": str(root / "base"),
+        "train_data_dir": str(root / "pictures"),
+        "output_dir": str(output_dir),
+        "output_name": "small",
+        "resolution": 32,
+        "center_crop": True,
+        "seed": 5,
+        "rank": 2,
+        "target_modules": ["to_q", "to_v"],
+        "learning_rate": 1e-2,
+        "train_batch_size": 2,
+        "max_train_steps": 6,
+        "checkpointing_steps": 2,
+        "report_to": "none",
+    }
+    return TrainConfig(**values | changes)
+
+
+def train(config, callback=None):
+    return fine_tune(config, callback, progress=False)
+
+
+def tensors(folder):
+    """Every tensor of both LoRA files, bit for bit."""
+    both = {}
+    for name in ("pytorch_lora_weights.safetensors", "small.safetensors"):
+        both |= {f"{name}:{key}": value for key, value in load_file(Path(folder, name)).items()}
+    return both
+
+
+def assert_same(one, other):
+    ours, theirs = tensors(one), tensors(other)
+    assert ours.keys() == theirs.keys() and len(ours) > 10
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+def largest_difference(one, other):
+    ours, theirs = tensors(one), tensors(other)
+    assert ours.keys() == theirs.keys()
+    return max((ours[key] - theirs[key]).abs().max().item() for key in ours)
+
+
+def in_a_process(action, *arguments):
+    """Run action in a process of its own (a fork, so that nothing is imported again); its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=action, args=arguments)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_call(count, action, function):
+    """A function that does its work, but acts before its count-th call (from 1)."""
+    calls = iter(range(1, 1_000_000))
+
+    def counted(*arguments, **named):
+        if next(calls) == count:
+            action()
+        return function(*arguments, **named)
+
+    return counted

@@ -1,0 +1,40 @@
+"""Does `--preset tiny` learn what it should? Judged by the pixel checker on prompts that training never saw."""
+
+from itertools import pairwise
+
+import pytest
+
+from sdxl_nb import TrainConfig, fine_tune
+from sdxl_nb.tiny.evaluate import concept_report
+
+REAL = 1.0  # share of real blueprints that the checker accepts, see test_tiny_checker.py
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def trained(folder, seed, **changes):
+    config = TrainConfig.preset("tiny", output_dir=str(folder), seed=seed, validation_prompt=None, **changes)
+    return fine_tune(config, progress=False).folder
+
+
+@pytest.mark.soak
+def test_three_seeds_learn_the_blueprint(tmp_path):
+    """The whole measure: 24 unseen prompts x 2 seeds x 3 training seeds, scale 0 to 1."""
+    reports = [
+        concept_report(trained(tmp_path / str(seed), seed), prompts=24, seeds=(0, 1), scales=SCALES)
+        for seed in range(3)
+    ]
+    mean = {scale: sum(r["score"][scale] for r in reports) / len(reports) for scale in SCALES}
+    print(reports, mean)
+    assert all(report["unchanged"] for report in reports)
+    assert mean[1.0] - mean[0.0] >= 0.4
+    assert mean[1.0] >= 0.75 * REAL
+    assert max(report["drift"] for report in reports) <= 20
+    assert all(mean[high] >= mean[low] - 0.05 for low, high in pairwise(SCALES))
+
+
+def test_one_seed_learns_it_too(tmp_path):
+    """The short measure that every test run takes: one seed, twelve prompts."""
+    report = concept_report(trained(tmp_path / "run", 0), prompts=12, seeds=(0,))
+    assert report["unchanged"] and report["score"][0.0] <= 0.1
+    assert report["score"][1.0] >= 0.5
+    assert report["drift"] <= 20

@@ -1,0 +1,88 @@
+"""Trained weights as one vector, its clipping, the optimizer and the learning rate."""
+
+import pytest
+import torch
+from torch import nn
+
+from sdxl_nb.config import TrainConfig
+from sdxl_nb.parameters import FlatParameters, learning_rates, make_optimizer
+
+
+def model():
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    made[0].bias.requires_grad_(False)
+    return made
+
+
+def config(**changes):
+    return TrainConfig(seed=0, **changes)
+
+
+def test_parameters_and_gradients_are_views_of_one_vector():
+    net = model()
+    flat = FlatParameters({"net": net})
+    assert flat.names == ["net.0.weight", "net.1.weight", "net.1.bias"] and flat.weights.numel() == 9
+    net(torch.ones(1, 3)).sum().backward()
+    net(torch.ones(1, 3)).sum().backward()
+    assert flat.weights.grad[-1].item() == 2.0  # d sum / d bias, twice
+    assert torch.equal(flat.weights.grad[:6].view(2, 3), net[0].weight.grad)
+    flat.zero_grad()
+    assert net[0].weight.grad.abs().sum() == 0
+    with torch.no_grad():
+        flat.weights.fill_(7.0)
+    assert (net[0].weight == 7).all() and (net[1].bias == 7).all()
+
+
+def test_named_and_join_are_inverse():
+    flat = FlatParameters({"net": model()})
+    vector = torch.arange(9.0)
+    named = flat.named(vector)
+    assert named["net.0.weight"].tolist() == [[0, 1, 2], [3, 4, 5]] and named["net.1.bias"].tolist() == [8]
+    assert torch.equal(flat.join(named), vector)
+    with pytest.raises(KeyError):
+        flat.join({})
+
+
+def test_half_precision_becomes_fp32():
+    flat = FlatParameters({"net": model().to(torch.bfloat16)})
+    assert flat.weights.dtype == flat.weights.grad.dtype == torch.float32
+    assert {parameter.dtype for parameter in flat.parameters} == {torch.float32}
+
+
+def test_clipping_by_hand():
+    flat = FlatParameters({"net": model()})
+    flat.weights.grad[:2] = torch.tensor([3.0, 4.0])
+    assert flat.clip(1.0).item() == 5.0
+    assert flat.weights.grad[:2].tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
+    flat.clip(10.0)
+    assert flat.weights.grad[:2].tolist() == pytest.approx([0.6, 0.8], rel=1e-5)  # small ones stay
+
+
+def test_one_adamw_step_by_hand():
+    weights = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = make_optimizer(config(adam_weight_decay=0.1), [weights], 0.01)
+    weights.grad = torch.tensor([0.5, -0.25])
+    optimizer.step()
+    # first step of Adam: both moments corrected give grad / |grad|; decay first: w (1 - lr * decay)
+    assert weights.tolist() == pytest.approx([1 * 0.999 - 0.01, -2 * 0.999 + 0.01], rel=1e-5)
+    assert {v.dtype for v in optimizer.state[weights].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "schedule, rates",
+    [
+        ("constant", [1, 1, 1, 1, 1, 1]),
+        ("constant_with_warmup", [0, 0.5, 1, 1, 1, 1]),
+        ("linear", [0, 0.5, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0, 0.5, 1, 0.8535534, 0.5, 0.1464466]),
+    ],
+)
+def test_schedules_by_optimizer_step(schedule, rates):
+    rate = learning_rates(config(lr_scheduler=schedule, lr_warmup_steps=2, learning_rate=1e-3), 6, 1)
+    assert [rate(step) for step in range(6)] == pytest.approx([1e-3 * r for r in rates])
+
+
+def test_scaled_learning_rate():
+    scaled = config(scale_lr=True, learning_rate=1e-4, train_batch_size=2, gradient_accumulation_steps=3)
+    assert learning_rates(scaled, 10, 4)(0) == pytest.approx(24e-4)

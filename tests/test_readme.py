@@ -1,0 +1,45 @@
+"""What the README promises: its pictures, links, presets and commands are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sdxl_nb import presets
+from sdxl_nb.flags import read_flags, train_parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PICTURES = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    headings = {
+        "#" + re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in re.findall(r"^#+ (.+)$", README, re.M)
+    }
+    assert len(links) > 4
+    assert [link for link in links if link not in headings and not (ROOT / link).is_file()] == []
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_small(name: str):
+    assert 2_000 < (ROOT / name).stat().st_size < 200_000
+
+
+def test_presets_are_all_in_the_table():
+    assert re.findall(r"^\| `((?:sdxl-|tiny)\w*)` \|", README, re.M) == presets.names()
+    peaks = dict(re.findall(r"^\| `(sdxl-\w+)` \|.*\| ([\d.]+ GB) \|$", README, re.M))
+    files = {name: (ROOT / "sdxl_nb" / "presets" / f"{name}.yaml").read_text() for name in presets.names()[1:]}
+    assert peaks == {name: re.search(r"Estimated peak ([\d.]+ GB)", text)[1] for name, text in files.items()}
+
+
+def test_commands_parse():
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    commands = [shlex.split(block.replace("\\\n", " ")) for block in blocks if "sdxl_nb.train" in block]
+    assert len(commands) == 3
+    for words in commands:
+        argv = words[words.index("sdxl_nb.train") + 1 :]
+        config, _ = read_flags(train_parser("train", ""), argv)
+        assert config.output_dir == argv[argv.index("--output_dir") + 1]

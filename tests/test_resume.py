@@ -1,0 +1,144 @@
+"""The same configuration gives the same LoRA bit for bit, also when it is killed and goes on."""
+
+import random
+import shutil
+
+import pytest
+from small_runs import assert_same, at_call, in_a_process, kill_me, largest_difference, small, train
+
+from sdxl_nb import checkpoint
+from sdxl_nb.checkpoint import checkpoints, step_of
+from sdxl_nb.errors import ConfigError, ModelError
+from sdxl_nb.run import Run
+from sdxl_nb.trainer import Trainer
+
+EVERYTHING = {  # whatever draws random numbers or keeps a state of its own
+    "train_batch_size": 1,
+    "gradient_accumulation_steps": 2,
+    "center_crop": False,
+    "cache_latents": False,
+    "random_flip": True,
+    "lora_dropout": 0.3,
+    "proportion_empty_prompts": 0.3,
+    "noise_offset": 0.05,
+    "train_text_encoder": True,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 2,
+    "snr_gamma": 5.0,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with everything, never interrupted."""
+    return train(small(tmp_path_factory.mktemp("whole"), **EVERYTHING)).folder
+
+
+def resumed(folder, **changes):
+    return train(small(folder, **{"resume_from_checkpoint": "latest"} | changes))
+
+
+def test_the_same_configuration_gives_the_same_lora(tmp_path, whole):
+    first, second = (train(small(tmp_path / name)) for name in "ab")
+    assert_same(first.folder, second.folder)
+    assert first.losses() == second.losses()
+    other = train(small(tmp_path / "c", seed=6))
+    assert largest_difference(first.folder, other.folder) > 1e-4
+
+
+def killed_at_event(config, kind, step):
+    def listen(event):
+        if (event["event"], event["step"]) == (kind, step):
+            kill_me()
+
+    train(config, listen)
+
+
+def killed_at_picture(config, count):
+    """In the middle of an accumulation when count is even."""
+    Trainer._loss = at_call(count, kill_me, Trainer._loss)
+    train(config)
+
+
+def killed_while_saving(config, count):
+    """With the LoRA written into the draft and half a file of state beside it."""
+
+    def half_a_file():
+        (draft,) = checkpoint.Path(config.output_dir).glob(".checkpoint-*.draft")
+        (draft / "state.safetensors").write_bytes(b"\x00" * 100)
+        kill_me()
+
+    checkpoint.save_file = at_call(count, half_a_file, checkpoint.save_file)
+    train(config)
+
+
+KILLS = {
+    "in an epoch": (killed_at_event, "step", 3),
+    "in an accumulation": (killed_at_picture, 10),
+    "while saving": (killed_while_saving, 2),
+}
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_and_resumed_is_never_killed(tmp_path, whole, moment):
+    action, *where = KILLS[moment]
+    config = small(tmp_path, **EVERYTHING)
+    assert in_a_process(action, config, *where) == -9
+    assert Run.open(tmp_path).status == "interrupted"
+    saved = [step_of(path) for path in checkpoints(tmp_path)]
+    assert saved == ([2, 4] if moment == "in an accumulation" else [2])
+    run = resumed(tmp_path, **EVERYTHING)
+    assert_same(tmp_path, whole)
+    assert run.status == "completed" and list(tmp_path.glob(".checkpoint*")) == []
+    assert run.losses() == Run.open(whole).losses() and run.losses()[0] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.soak
+def test_killed_twenty_times(tmp_path):
+    changes = EVERYTHING | {"max_train_steps": 20, "checkpointing_steps": 1, "checkpoints_total_limit": 2}
+    whole = train(small(tmp_path / "whole", **changes)).folder
+    draw = random.Random(0)
+    config = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes)
+    for _ in range(20):
+        kill, most = draw.choice([(killed_at_picture, 4), (killed_while_saving, 1)])
+        assert in_a_process(kill, config, draw.randint(1, most)) == -9
+    resumed(tmp_path / "killed", **changes)
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_latest_without_a_checkpoint_starts_with_a_note(tmp_path):
+    config = small(tmp_path, **EVERYTHING)
+    assert in_a_process(killed_at_event, config, "step", 1) == -9
+    run = resumed(tmp_path, **EVERYTHING)
+    notes = [e["message"] for e in run.events("warning")]
+    assert "There is no checkpoint to resume from yet: starting from the first step." in notes
+    assert run.losses()[0] == [1, 2, 3, 4, 5, 6]
+
+
+def refused(folder, error, **changes):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(error) as caught:
+        resumed(folder, **changes)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return str(caught.value)
+
+
+def test_what_a_resume_refuses(tmp_path, tmp_path_factory, monkeypatch):
+    train(small(tmp_path))
+    said = refused(tmp_path, ConfigError, rank=4, learning_rate=1e-3)
+    assert "checkpoint-6 belongs to another configuration" in said
+    assert "rank (2, now 4)" in said and "learning_rate (0.01, now 0.001)" in said and "seed" not in said
+    copy = shutil.copytree(small(tmp_path).train_data_dir, tmp_path_factory.mktemp("other") / "pictures")
+    (copy / "3.txt").write_text("another caption")
+    said = refused(tmp_path, ConfigError, train_data_dir=str(copy))
+    assert "other pictures or captions (7 then, 7 now)" in said
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert "precision float32, now it is bfloat16" in refused(tmp_path, ConfigError)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    (tmp_path / "checkpoint-6" / "state.safetensors").write_bytes(b"cut short")
+    assert "checkpoint-6 is damaged" in refused(tmp_path, ModelError)
+    said = refused(tmp_path, ConfigError, resume_from_checkpoint="checkpoint-5")
+    assert "checkpoint-5 is not a checkpoint" in said
+    run = resumed(tmp_path, resume_from_checkpoint="checkpoint-4")
+    assert run.losses()[0] == [1, 2, 3, 4, 5, 6]
+    assert [step_of(path) for path in checkpoints(tmp_path)] == [2, 4, 6]

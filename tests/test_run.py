@@ -1,0 +1,112 @@
+"""A run seen from outside: from its folder alone."""
+
+import json
+import os
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdxl_nb.config import TrainConfig
+from sdxl_nb.errors import SdxlNbError
+from sdxl_nb.events import EventLog
+from sdxl_nb.folder import RunFolder
+from sdxl_nb.plots import smooth
+from sdxl_nb.run import Run
+
+PROMPTS = ["a <b>card</b>", "costs $5 or $\\bad"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run folder as a finished run of three steps leaves it."""
+    path = tmp_path / "run"
+    config = TrainConfig(output_dir=str(path), seed=0, validation_prompt=PROMPTS, num_validation_images=1)
+    taken = RunFolder(config)
+    taken.begin(config, resumed=False)
+    log = EventLog(path, quiet=True)
+    for log.step in (1, 2, 3):
+        log.emit("step", train_loss=1.0 / log.step, lr=1e-4, seconds=0.1)
+    for step in (0, 3, 10):
+        (path / "validation" / f"step-{step}").mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), "red").save(path / "validation" / f"step-{step}" / f"{number:02d}-0.png")
+    log.end(status="completed", error=None, seconds=90.0)
+    taken.release()
+    return path
+
+
+def set_info(folder, **fields):
+    known = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(known | fields))
+
+
+def test_what_a_finished_run_says(folder):
+    run = Run.open(folder)
+    assert run.status == "completed" and run.losses() == ([1, 2, 3], [1.0, 0.5, pytest.approx(1 / 3)])
+    assert repr(run) == f"Run(status=completed, folder={folder}, steps=3, loss=0.6111, minutes=1.5)"
+    assert "<td>completed</td>" in run._repr_html_()
+    assert list(run.pictures()) == [0, 3, 10] and run.config.validation_prompt == PROMPTS
+    assert run.wait(timeout=0) == "completed"
+
+
+def test_there_is_no_run(tmp_path):
+    with pytest.raises(SdxlNbError, match="There is no run in"):
+        Run.open(tmp_path)
+
+
+def test_status_running_elsewhere_and_gone(folder):
+    set_info(folder, status="running", host="another-machine", pid=1)
+    assert Run.open(folder).status == "running"
+    set_info(folder, host=socket.gethostname(), pid=os.getpid())  # the pid lives, but it is not the run's any more
+    assert Run.open(folder).status == "interrupted"
+    assert not (folder / "lock").exists()
+
+
+def test_wait_and_stop(folder):
+    set_info(folder, status="running", host="another-machine")
+    run = Run.open(folder)
+    with pytest.raises(TimeoutError, match=r"still going after 0\.1 s"):
+        run.wait(timeout=0.1, interval=0.02)
+    run.stop()
+    assert (folder / "stop").exists()
+    ends = threading.Thread(target=lambda: (time.sleep(0.1), set_info(folder, status="stopped")))
+    ends.start()
+    assert run.wait(timeout=10, interval=0.02) == "stopped"
+    ends.join()
+
+
+def test_an_error_is_shown_escaped(folder):
+    log = EventLog(folder, quiet=True)
+    log.end(status="failed", error="<script>x</script>")
+    assert "&lt;script&gt;" in Run.open(folder)._repr_html_() and "<script>" not in Run.open(folder)._repr_html_()
+
+
+def test_figures(folder, tmp_path):
+    run = Run.open(folder)
+    assert len(run.plot().axes[0].lines) == 2
+    figure = run.validation_figure()
+    assert len(figure.axes) == 6 and [axes.get_title() for axes in figure.axes[:3]] == ["step 0", "step 3", "step 10"]
+    figure.savefig(tmp_path / "figure.png")  # a prompt with dollar signs is no formula
+    TrainConfig(output_dir=str(folder), seed=0).save(folder / "config.json")  # now without prompts
+    assert "prompt 00" in run.validation_figure().axes[0].get_ylabel()
+    (folder / "events.jsonl").unlink()
+    assert run.plot().axes[0].texts[0].get_text() == "no step yet" and run.summary()["loss"] is None
+
+
+def test_smoothing_by_hand():
+    values = smooth(np.array([1.0, np.nan, 3.0]), span=3)  # share 1/2
+    assert values.tolist() == pytest.approx([1.0, 1.0, (0.25 * 1 + 0.5 * 3) / 0.75])
+
+
+def test_the_lora_is_the_finished_one_or_that_of_the_newest_checkpoint(folder):
+    for step in (2, 10):
+        (folder / f"checkpoint-{step}").mkdir()
+        (folder / f"checkpoint-{step}" / "state.json").write_text("{}")
+        (folder / f"checkpoint-{step}" / "pytorch_lora_weights.safetensors").touch()
+    assert Run.open(folder).lora.path.parent.name == "checkpoint-10"
+    (folder / "pytorch_lora_weights.safetensors").touch()
+    assert Run.open(folder).lora.path.parent == folder

@@ -1,0 +1,245 @@
+"""The training loop: the same result however a step is cut up, precision, learning rates, and clear ends."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from small_runs import assert_same, largest_difference, small, train
+
+from sdxl_nb import checkpoint
+from sdxl_nb.checkpoint import checkpoints
+from sdxl_nb.errors import ConfigError, SdxlNbError
+from sdxl_nb.events import EventLog
+from sdxl_nb.folder import RunFolder
+from sdxl_nb.run import Run
+from sdxl_nb.sampling import Choices
+from sdxl_nb.studio import Studio, prepare
+from sdxl_nb.trainer import Trainer
+
+FLAT = {"learning_rate": 1e-3, "adam_epsilon": 1e-3}  # Adam turns rounding of tiny gradients into whole steps
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Four pictures a step, computed at once."""
+    return train(small(tmp_path_factory.mktemp("four"), train_batch_size=4, **FLAT))
+
+
+@pytest.mark.parametrize("batch, accumulation", [(2, 2), (1, 4)])
+def test_accumulation_is_a_larger_batch(tmp_path, four, batch, accumulation):
+    changes = {"train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    run = train(small(tmp_path, **changes, **FLAT))
+    assert run.losses()[1] == pytest.approx(four.losses()[1], rel=1e-5)
+    assert largest_difference(tmp_path, four.folder) < 1e-5
+
+
+def test_a_batch_too_large_for_memory_is_halved(tmp_path, four, monkeypatch):
+    predict, sizes = Studio.predict, []
+
+    def small_gpu(studio, noisy, batch):
+        sizes.append(len(noisy))
+        if len(noisy) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(studio, noisy, batch)
+
+    monkeypatch.setattr(Studio, "predict", small_gpu)
+    run = train(small(tmp_path, train_batch_size=4, **FLAT))
+    assert sizes[:6] == [4, 2, 1, 1, 1, 1] and max(sizes[2:]) == 1
+    said = "A batch does not fit into memory: from now on {} at a time, with the same result."
+    assert [e["message"] for e in run.events("warning")] == [said.format(2), said.format(1)]
+    assert run.losses()[1] == pytest.approx(four.losses()[1], rel=1e-5)
+    assert largest_difference(tmp_path, four.folder) < 1e-6
+
+
+def test_a_picture_too_large_for_memory(tmp_path, monkeypatch):
+    def no_memory(studio, noisy, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Studio, "predict", no_memory)
+    with pytest.raises(SdxlNbError, match="too little memory for one picture: add --gradient_checkpointing"):
+        train(small(tmp_path))
+    assert Run.open(tmp_path).status == "failed"
+
+
+@pytest.mark.parametrize("changes", [{}, {"random_flip": True, "proportion_empty_prompts": 0.5}])
+def test_caching_changes_no_loss(tmp_path, changes):
+    cached = train(small(tmp_path / "cached", **FLAT, **changes))
+    live = train(small(tmp_path / "live", cache_latents=False, cache_text_embeddings=False, **FLAT, **changes))
+    assert live.losses()[1] == pytest.approx(cached.losses()[1], abs=1e-6)
+    assert largest_difference(cached.folder, live.folder) < 1e-6
+    assert len(list(cached.events("cache"))) == 1 and len(list(live.events("cache"))) == 0
+
+
+def test_the_learning_rate_counts_optimizer_steps(tmp_path):
+    changes = {"lr_scheduler": "linear", "lr_warmup_steps": 2, "learning_rate": 1e-3}
+    run = train(small(tmp_path, train_batch_size=1, gradient_accumulation_steps=3, **changes))
+    assert [e["lr"] for e in run.events("step")] == pytest.approx([0, 5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
+
+
+def test_a_warm_up_longer_than_the_run_is_said(tmp_path):
+    run = train(small(tmp_path, lr_scheduler="cosine", max_train_steps=1))
+    (note,) = (e["message"] for e in run.events("warning"))
+    assert note.startswith("lr_warmup_steps 500 is no less than the 1 steps of this run")
+
+
+def test_bf16_keeps_lora_gradients_and_moments_in_fp32(tmp_path):
+    seen = []
+
+    def look(event):
+        if event["event"] == "step":
+            seen.append(
+                {p.dtype for p in trainers[0].flat.parameters} | {p.grad.dtype for p in trainers[0].flat.parameters}
+            )
+            seen.append({value.dtype for value in checkpoint.optimizer_tensors(trainers[0].optimizer).values()})
+
+    trainers = []
+    original = Trainer.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "__init__", lambda self, *a: (original(self, *a), trainers.append(self))[0])
+        half = train(small(tmp_path / "half", mixed_precision="bf16", train_text_encoder=True, **FLAT), look)
+    assert len(seen) == 12 and all(dtypes == {torch.float32} for dtypes in seen)
+    assert next(trainers[0].studio.unet.parameters()).dtype == torch.bfloat16
+    full = train(small(tmp_path / "full", train_text_encoder=True, **FLAT))  # and the kernel is not stuck in bf16
+    assert next(iter(full.events("start")))["device"] == "cpu"
+    difference = max(abs(a - b) for a, b in zip(half.losses()[1], full.losses()[1], strict=True))
+    assert 0 < difference < 0.03
+
+
+def studio(config):
+    folder = RunFolder(config)
+    made = prepare(config, folder, False)
+    log = EventLog(folder.path, quiet=True)
+    made.encode(log)
+    log.close()
+    folder.release()
+    return made
+
+
+def test_time_ids_stay_exact_in_bf16(tmp_path):
+    made = studio(small(tmp_path, mixed_precision="bf16"))
+    trainer = Trainer(made.config, made, None, None)
+    positions = trainer.stream.positions(0)
+    choices = [Choices.at(5, p, timesteps=1000, empty_share=0) for p in positions]
+    batch = made.batch(trainer.stream.pictures(positions), choices)
+    batch = batch._replace(time_ids=torch.tensor([[1023.0, 3021, 257, 511, 1023, 1023]] * 2))
+    heard = []
+    made.unet.add_time_proj.register_forward_hook(lambda module, inputs, output: heard.append((*inputs, output)))
+    made.predict(batch.latents, batch)
+    ((ids, sinusoid),) = heard
+    assert ids[:4].tolist() == [1023, 3021, 257, 511] and sinusoid.dtype == torch.float32
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    """Not even with text encoders, whose inputs are frozen."""
+    plain, saving = (
+        train(small(tmp_path / str(on), train_text_encoder=True, gradient_checkpointing=on, **FLAT)).folder
+        for on in (False, True)
+    )
+    assert largest_difference(plain, saving) < 1e-6
+
+
+def test_validation_never_changes_training(tmp_path):
+    prompts = {"validation_prompt": ["a card", "b"], "num_validation_images": 2, "validation_inference_steps": 1}
+    changes = {"lora_dropout": 0.2, "train_text_encoder": True, "validation_seed": 5}
+    blind = train(small(tmp_path / "blind", **changes))
+    looking = train(small(tmp_path / "looking", **changes, **prompts))
+    assert list(looking.pictures()) == [0, 4, 6] and len(looking.pictures()[0]) == 4
+    assert_same(blind.folder, looking.folder)
+
+
+def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
+    loss = Trainer._loss
+    monkeypatch.setattr(Trainer, "_loss", lambda self, p: loss(self, p) * (float("nan") if self.step == 4 else 1.0))
+    with pytest.raises(SdxlNbError, match="loss at step 5 is not a finite number: lower --learning_rate"):
+        train(small(tmp_path))
+    run = Run.open(tmp_path)
+    assert run.status == "failed" and "step 5" in run.summary()["error"] and run.losses()[0] == [1, 2, 3, 4]
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
+    monkeypatch.undo()
+    resumed = train(small(tmp_path, resume_from_checkpoint="latest"))
+    assert resumed.status == "completed" and resumed.losses()[0] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk(tmp_path, monkeypatch, error):
+    def full(*arguments):
+        raise error
+
+    saved, calls = checkpoint.save_file, []
+    monkeypatch.setattr(checkpoint, "save_file", lambda *a: (calls.append(a), (saved if len(calls) == 1 else full)(*a)))
+    with pytest.raises(SdxlNbError) as caught:
+        train(small(tmp_path))
+    assert re.search(r"Cannot write to output_dir .* \(no space left on device\): make room", str(caught.value))
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"] and not list(tmp_path.glob(".check*"))
+    assert Run.open(tmp_path).status == "failed" and json.loads((tmp_path / "run.json").read_text())
+
+
+def test_a_folder_that_disappears(tmp_path):
+    def remove(event):
+        if (event["event"], event["step"]) == ("step", 1):
+            (tmp_path / "run").rename(tmp_path / "moved")
+            (tmp_path / "run").touch()
+
+    with pytest.raises(SdxlNbError, match=r"Cannot write to output_dir .*run \(not a directory\)"):
+        train(small(tmp_path / "run"), remove)
+
+
+def test_a_listener_that_fails_fails_the_run(tmp_path):
+    def listen(event):
+        if event["step"] == 2:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        train(small(tmp_path), listen)
+    run = Run.open(tmp_path)
+    assert run.status == "failed" and run.summary()["error"] == "RuntimeError: mine"
+
+
+def test_a_last_step_and_an_epoch_of_less_than_a_batch(tmp_path):
+    run = train(small(tmp_path, train_batch_size=16, max_train_steps=None, num_train_epochs=3, debug_loss=True))
+    (start,) = run.events("start")
+    assert start["steps"] == 3 and start["epochs"] == 3 and start["pictures"] == 7
+    for event in run.events("debug"):
+        assert sorted(event["losses"]) == [f"{number}.png" for number in range(7)]
+
+
+def test_pictures_that_are_not_square_are_noted_once(tmp_path):
+    run = train(small(tmp_path, center_crop=False, max_train_steps=1))
+    (note,) = (e["message"] for e in run.events("warning"))
+    assert note.startswith("4 pictures are not square")
+
+
+def test_objectives_train_and_differ(tmp_path):
+    runs = [
+        train(small(tmp_path / str(n), max_train_steps=2, **changes)).losses()[1]
+        for n, changes in enumerate(
+            [
+                {},
+                {"snr_gamma": 1.0},
+                {"noise_offset": 0.5},
+                {"prediction_type": "v_prediction"},
+                {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "snr_gamma": 5.0},
+            ]
+        )
+    ]
+    assert len({losses[0] for losses in runs}) == 5
+    with pytest.raises(ConfigError, match="needs --prediction_type v_prediction"):
+        train(small(tmp_path / "zero", snr_gamma=5.0, rescale_betas_zero_snr=True))
+    assert not (tmp_path / "zero").exists()
+
+
+def test_a_file_missing_elsewhere_is_not_blamed_on_the_run_folder(tmp_path):
+    def listen(event):
+        if event["step"] == 1:
+            (tmp_path / "elsewhere").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        train(small(tmp_path / "run"), listen)
