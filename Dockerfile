@@ -3,7 +3,6 @@
 # AWS Deep Learning Container, whose own PyTorch is then kept where it is new enough.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}
-SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 ENV PATH=/opt/sdxl-nb/bin:${PATH} \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \

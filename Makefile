@@ -5,7 +5,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one page that asks no other host for scripts
 PAGE := --embed-images $(foreach script,mathjax require_js jquery,--HTMLExporter.$(script)_url=)
 
-.PHONY: demo lab test lint
+.PHONY: demo lab test lint infra image
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
@@ -21,6 +21,12 @@ test: .venv/ready  ## all tests and all notebooks, on two cores
 
 lint: .venv/ready  ## style, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
+
+infra: .venv/ready  ## the CDK app: lint, types, tests, synthesis with cdk-nag, cfn-lint; needs Node
+	@cd infrastructure && npm ci && npm run check && ../.venv/bin/cfn-lint cdk.out/SdxlNb.template.json
+
+image:  ## the training image, built and tried with docker or podman; BASE_IMAGE=... chooses what it stands on
+	@BASE_IMAGE=$(BASE_IMAGE) infrastructure/image.sh
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sdxl_nb needs Python 3.10 or newer and this is " + sys.version.split()[0] + ": run make with PYTHON=python3.11, say.")'

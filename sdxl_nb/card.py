@@ -1,18 +1,22 @@
 """The model card of a run: README.md of its folder, in the hub's form."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from .lora import LoraFile
 from .lora.metadata import safe_config
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: float | None) -> Path:
     """Write README.md: what the LoRA is, how to use it, what came out, how it was trained."""
     settings = safe_config(config.model_dump(mode="json"))
     base = settings["pretrained_model_name_or_path"]
-    front = {
-        "base_model": base,
+    front = {"base_model": base} if HUB_ID.fullmatch(base) else {}  # the hub takes nothing else for a base model
+    front |= {
         "library_name": "diffusers",
         "tags": ["stable-diffusion-xl", "lora", "text-to-image", "sdxl_nb"],
     }
@@ -29,6 +33,7 @@ def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: fl
         lines += [f"Trigger word: <code>{_escaped(config.trigger_word)}</code>", ""]
     lines += _pictures(config, folder)
     lines += _usage(config)
+    lines += _readers(config, folder)
     lines += ["## Settings", "", f"Final training loss: {loss:.4f}" if loss is not None else "", "", "```json"]
     lines += [json.dumps({k: v for k, v in settings.items() if v is not None}, indent=1, ensure_ascii=False), "```", ""]
     path = folder / "README.md"
@@ -55,6 +60,16 @@ def _escaped(text: str) -> str:
     import html
 
     return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
+
+
+def _readers(config: Any, folder: Path) -> list[str]:
+    """How many keys of each file every reader knows, checked when the file was written."""
+    lines = ["## Who reads it", ""]
+    for name in ("pytorch_lora_weights", config.lora_name()):
+        path = folder / f"{name}.safetensors"
+        if path.is_file():
+            lines += [f"`{path.name}`", "", LoraFile(path).check().markdown(), ""]
+    return lines
 
 
 def _usage(config: Any) -> list[str]:

@@ -30,7 +30,7 @@ from .checks import (
     yaml_no,
 )
 from .complaints import check_names, refusal
-from .layers import DEFAULT_BASE, DEFAULT_DATASET, DEFAULT_VAE, fill_in, overlay
+from .layers import DEFAULT_BASE, DEFAULT_DATASET, DEFAULT_VAE, fill_in, overlay, resumed_seed
 
 COLUMNS = {  # data sets whose columns we know: image, caption
     "lambdalabs/naruto-blip-captions": ("image", "text"),
@@ -237,7 +237,8 @@ class TrainConfig(BaseModel):
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = fill_in(values)
         if values.get("seed") is None:
-            values["seed"] = secrets.randbelow(2**32)
+            drawn = resumed_seed(values)
+            values["seed"] = secrets.randbelow(2**32) if drawn is None else drawn
         return values
 
     @model_validator(mode="after")

@@ -5,7 +5,9 @@ A data source replaces the data source below it, and a base model brings its own
 so that changing one setting never leaves another that belonged to the old one.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 DEFAULT_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -45,3 +47,16 @@ def fill_in(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("pretrained_model_name_or_path", DEFAULT_BASE) != DEFAULT_BASE:
         values.setdefault("pretrained_vae_model_name_or_path", None)
     return values
+
+
+def resumed_seed(values: Mapping[str, Any]) -> int | None:
+    """The seed of the run that these values go on with, so that the same command line goes on.
+
+    A run whose seed was drawn has it in its `config.json`; None when nothing is resumed or nothing is there.
+    """
+    if not values.get("resume_from_checkpoint") or not isinstance(values.get("output_dir"), str):
+        return None
+    try:
+        return json.loads(Path(values["output_dir"], "config.json").read_text(encoding="utf-8"))["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -226,7 +226,7 @@ def add_lora(config, unet: Any, text_encoders: tuple[Any, ...] = ()) -> list[str
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    from .lora import target_modules, text_target_modules
+    from .lora import check_patterns, lora_names, target_modules, text_target_modules
 
     common = {
         "r": config.rank,
@@ -235,6 +235,8 @@ def add_lora(config, unet: Any, text_encoders: tuple[Any, ...] = ()) -> list[str
         "init_lora_weights": "gaussian",
         "use_dora": config.use_dora,
         "use_rslora": config.use_rslora,
+        "rank_pattern": config.rank_pattern or {},
+        "alpha_pattern": config.alpha_pattern or {},
     }
     torch.manual_seed(config.seed)
     models = {"unet": (unet, target_modules(config.target_modules, unet))}
@@ -250,4 +252,5 @@ def add_lora(config, unet: Any, text_encoders: tuple[Any, ...] = ()) -> list[str
             parameter.requires_grad_("lora_" in name)
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+    check_patterns(config, [name for model, _ in models.values() for name in lora_names(model)])
     return list(models)

@@ -1,4 +1,4 @@
-"""A run as matplotlib Figures, drawn without pyplot so that they work in threads and leave no global state."""
+"""A run as matplotlib Figures that show themselves, drawn without pyplot: safe in threads, no global state."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import numpy as np
 
 def loss_figure(run: Any):
     """Training loss of each step, faint, and its exponential average over about 20 steps."""
-    from matplotlib.figure import Figure
+    from .figures import Sheet
 
     steps, losses = run.losses()
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Sheet(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     if steps:
         values = np.array([np.nan if loss is None else loss for loss in losses], dtype=float)
@@ -36,15 +36,16 @@ def smooth(values: np.ndarray, span: int = 20) -> np.ndarray:
 
 def validation_figure(run: Any):
     """Validation pictures, one row a prompt and seed, one column a step; at most eight steps, evenly chosen."""
-    from matplotlib.figure import Figure
     from PIL import Image
+
+    from .figures import Sheet
 
     by_step = run.pictures()
     steps = list(by_step)
     if len(steps) > 8:
         steps = [steps[round(i)] for i in np.linspace(0, len(steps) - 1, 8)]
     names = [path.stem for path in by_step[steps[0]]] if steps else []
-    figure = Figure(figsize=(1.6 * max(len(steps), 1) + 1.6, 1.75 * max(len(names), 1)), layout="constrained")
+    figure = Sheet(figsize=(1.6 * max(len(steps), 1) + 1.6, 1.75 * max(len(names), 1)), layout="constrained")
     if not names:
         figure.text(0.5, 0.5, "no validation picture yet", ha="center", va="center")
         return figure

@@ -15,7 +15,8 @@ from .endings import TOO_LARGE, ending, explained
 from .errors import ConfigError, SdxlNbError
 from .events import Callback, EventLog
 from .folder import RunFolder
-from .lora import build_metadata, collect, save_lora
+from .lora import LoraFile, build_metadata, collect, save_lora
+from .lora.readers import DORA
 from .machine import check_machine
 from .parameters import FlatParameters, learning_rates, make_optimizer
 from .run import Run
@@ -231,13 +232,13 @@ class Trainer:
             self.log.warn(line)
 
     def _remarks(self) -> list[str]:
-        config = self.config
-        if config.lr_scheduler == "constant" or config.lr_warmup_steps < self.steps:
-            return []
-        return [
-            f"lr_warmup_steps {config.lr_warmup_steps} is no less than the {self.steps} steps of this run, so the "
-            "learning rate never reaches learning_rate: lower it."
-        ]
+        config, remarks = self.config, [DORA] if self.config.use_dora else []
+        if config.lr_scheduler != "constant" and config.lr_warmup_steps >= self.steps:
+            remarks.append(
+                f"lr_warmup_steps {config.lr_warmup_steps} is no less than the {self.steps} steps of this run, so the "
+                "learning rate never reaches learning_rate: lower it."
+            )
+        return remarks
 
     def _bar(self) -> Any:
         from .progress import progress_bar
@@ -316,7 +317,8 @@ class Trainer:
     def _finish(self, finished: bool) -> None:
         from .card import write_card
 
-        self._write_lora(self.folder.path)
+        files = self._write_lora(self.folder.path)
+        self.log.emit("lora", files=[{"file": f.name, "readers": LoraFile(f).check().as_dicts()} for f in files])
         pictures, loss = len(self.studio.pictures), self._recent_loss()
         write_card(self.config, self.folder.path, steps=self.step, pictures=pictures, loss=loss)
         if self.config.push_to_hub and finished:

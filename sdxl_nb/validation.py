@@ -43,8 +43,8 @@ class Validator:
     def draw(self, step: int, device: torch.device, dtype: torch.dtype) -> list[Path]:
         """The pictures of this step, prompt by prompt; raises ModelError when the VAE cannot decode them."""
         unet = self.pipeline.unet
-        training = unet.training
-        unet.eval()
+        training, trained = unet.training, [p for p in unet.parameters() if p.requires_grad]
+        unet.eval().requires_grad_(False)  # with gradients torch may choose other kernels than for the saved LoRA
         target = self.folder / "validation" / f"step-{step}"
         target.mkdir(parents=True, exist_ok=True)
         try:
@@ -57,6 +57,8 @@ class Validator:
             return paths
         finally:
             unet.train(training)
+            for parameter in trained:
+                parameter.requires_grad_()
 
     def _portions(self) -> list[list[int]]:
         """The seeds, as many at once as surely fit beside the training: one from 512 x 512 pixels on."""

@@ -16,6 +16,7 @@ TEXTS = st.one_of(
     ),
 ).filter(lambda text: text != "--")
 NAMES = TEXTS.filter(lambda text: text not in (".", "..") and "/" not in text and "\\" not in text)
+LAYERS = st.sampled_from(["to_q", "attn2.to_k", r"mid_block\..*", "down_blocks.1.*to_v"])
 SPECIAL = {
     "resolution": st.integers(4, 512).map(lambda eighths: eighths * 8),
     "output_dir": TEXTS.filter(lambda text: "://" not in text),
@@ -25,6 +26,8 @@ SPECIAL = {
         ["attention", "attention+ff", "all", r".*attn2\.to_[qk]", ["to_q"], ["to_k", "ff.net.2"]]
     ),
     "dataset_name_mapping": st.dictionaries(TEXTS, st.tuples(TEXTS, TEXTS), max_size=2) | st.none(),
+    "rank_pattern": st.dictionaries(LAYERS, st.integers(1, 1024), max_size=2) | st.none(),
+    "alpha_pattern": st.dictionaries(LAYERS, st.floats(0, 1e9, exclude_min=True), max_size=2) | st.none(),
     "dataset_name": TEXTS,
     "pretrained_model_name_or_path": TEXTS | st.sampled_from(["embedded:tiny-sdxl", "a/b"]),
 }

@@ -202,7 +202,7 @@ LOOKING_OR_PLACES = {
     "cache_dir", "output_dir", "output_name", "checkpointing_steps", "checkpoints_total_limit",
     "resume_from_checkpoint", "dataloader_num_workers", "validation_prompt", "num_validation_images",
     "validation_epochs", "validation_inference_steps", "validation_guidance_scale", "validation_seed", "report_to",
-    "logging_dir", "debug_loss", "push_to_hub", "hub_model_id",
+    "logging_dir", "debug_loss", "push_to_hub", "hub_model_id", "overwrite_output_dir",
 }  # fmt: skip
 
 
@@ -291,3 +291,15 @@ def test_a_config_error_names_every_wrong_field():
         "rank": "rank must be at least 1, not 0",
         "learning_rate": "learning_rate must be a number, not true",
     }
+
+
+def test_resuming_takes_the_seed_that_the_run_drew(tmp_path):
+    first = TrainConfig(output_dir=str(tmp_path))
+    first.save(tmp_path / "config.json")
+    again = TrainConfig(output_dir=str(tmp_path), resume_from_checkpoint="latest")
+    assert again.seed == first.seed
+    assert TrainConfig(output_dir=str(tmp_path), resume_from_checkpoint="latest", seed=5).seed == 5
+
+
+def test_resuming_where_no_run_is_draws_a_seed(tmp_path):
+    assert TrainConfig(output_dir=str(tmp_path), resume_from_checkpoint="latest").seed is not None

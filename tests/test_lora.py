@@ -394,8 +394,11 @@ def test_a_renamed_key_is_refused_by_name(tmp_path, saved):
         tmp_path / "d.safetensors",
         lambda k, t: (k.replace("mid_block.attentions.0", "mid_block.attentions.5"), t),
     )
+    with pytest.raises(ModelError, match=r"the key unet\.mid_block\.attentions\.5\.\S+ names no module of the base"):
+        read_lora(moved)
+    models = make_models()
     with pytest.raises(ModelError, match=r"mid_block\.attentions\.5\.\S+, which this base model does not have"):
-        attach(read_lora(moved), make_models())
+        attach(read_lora(moved, SDXL), models)
     table = LoraFile(moved).check()
     assert all("attentions.5" in key for key in table.unknown) and len(table.unknown) == 2 * 12
 
@@ -467,11 +470,12 @@ def test_another_width_is_refused_before_anything_is_changed(saved):
 
 def test_table_and_info_show_what_the_file_holds(saved):
     _, diffusers, kohya = saved
-    names = set(load_file(kohya)) - {"lora_unet_middle_block_1_proj_in.alpha"}
+    unknown = {"lora_unet_middle_block_1_proj_in.alpha"}
+    names = set(load_file(kohya)) - unknown
     table = LoraFile(kohya).check(readers={"<b>UI</b>": names})
     assert table.as_dicts() == [
-        {"reader": "base model", "known": 182 * 3, "unknown": []},
-        {"reader": "<b>UI</b>", "known": 182 * 3 - 1, "unknown": ["lora_unet_middle_block_1_proj_in.alpha"]},
+        {"reader": "base model", "known": 182 * 3, "unknown": [], "meant": True},
+        {"reader": "<b>UI</b>", "known": 182 * 3 - 1, "unknown": [*unknown], "meant": True},
     ]
     assert "1: lora_unet_middle_block_1_proj_in.alpha" in str(table)
     assert "&lt;b&gt;UI" in table._repr_html_() and "<b>" not in table._repr_html_()

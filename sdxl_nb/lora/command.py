@@ -1,4 +1,4 @@
-"""The command line of LoRA files: check, info, convert, merge, resize. In: argv; out: text and files, 0 or 2.
+"""The command line of LoRA files: check, info, convert, merge, resize, fuse. In: argv; out: text and files, 0 or 2.
 
 Exit status 2, one sentence and no traceback for whatever is wrong with what was asked; `check` also ends with 2 when
 some key is unknown.
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sdxl_nb.lora", description="Look at, convert and combine LoRAs.")
-    commands = parser.add_subparsers(required=True, metavar="{check,info,convert,merge,resize}")
+    commands = parser.add_subparsers(required=True, metavar="{check,info,convert,merge,resize,fuse}")
     for name, run, text in (("check", _check, "which keys each reader knows"), ("info", _info, "what the file holds")):
         command = commands.add_parser(name, help=text)
         command.add_argument("file")
@@ -44,9 +44,15 @@ def _parser() -> argparse.ArgumentParser:
     resize.add_argument("file")
     resize.add_argument("goal")
     resize.set_defaults(run=_resize)
+    fuse = commands.add_parser("fuse", help="write a base model with the LoRA inside, as a diffusers folder")
+    fuse.add_argument("base", help="embedded:tiny-sdxl, a hub id, a folder or a checkpoint")
+    fuse.add_argument("file")
+    fuse.add_argument("goal", help="a new folder")
+    fuse.add_argument("--scale", type=float, default=1.0)
+    fuse.set_defaults(run=_fuse)
     for command in (merge, resize):
         command.add_argument("--rank", type=int, required=True)
-    for command in (convert, merge, resize):
+    for command in (convert, merge, resize, fuse):
         command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     return parser
 
@@ -89,6 +95,16 @@ def _merge(arguments) -> int:
     reduced = merge([(read_lora(path), weight) for path, weight in pairs], arguments.rank)
     print(f"kept {reduced.kept:.2%} of the energy; least in {_worst(reduced)}")
     return _save(reduced.weights, arguments.output, arguments)
+
+
+def _fuse(arguments) -> int:
+    import torch
+
+    from .fusing import fuse
+
+    path = fuse(arguments.base, arguments.file, arguments.goal, arguments.scale, getattr(torch, arguments.dtype))
+    print(f"wrote {path.name}: {arguments.base} with the LoRA at strength {arguments.scale:g}")
+    return 0
 
 
 def _weighted(text: str) -> tuple[str, float]:

@@ -57,7 +57,7 @@ def add_to_weights(pipeline, lora: str | os.PathLike, scale: float) -> None:
     if scale:
         set_scale(pipeline, {ADAPTER: scale})
         for model in models_of(pipeline).values():
-            for path, module in lora_modules(model):
+            for _, module in lora_modules(model):
                 module.merge(safe_merge=True, adapter_names=[ADAPTER])  # raises ValueError if not finite
                 module.merged_adapters.clear()  # so that taking the layer away leaves what was added
     detach(pipeline, ADAPTER)

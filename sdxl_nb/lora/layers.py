@@ -115,6 +115,15 @@ def _words() -> str:
     return ", ".join(repr(word) for word in UNET_TARGETS)
 
 
+def check_patterns(config, names: Iterable[str]) -> None:
+    """ConfigError for a name in rank_pattern or alpha_pattern that no LoRA layer (of these module names) matches."""
+    names = [_inside(name) for name in names]
+    for field_name in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, field_name) or {}:
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):  # as peft matches
+                raise ConfigError(f"{field_name}: {pattern!r} matches no layer that gets LoRA; see target_modules.")
+
+
 def _text_names() -> list[str]:
     return [*TEXT_TARGETS["all"], "text_projection"]
 
@@ -147,6 +156,11 @@ def lora_modules(model):
     from peft.tuners.lora import LoraLayer
 
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def lora_names(model) -> list[str]:
+    """The names of a live model's modules that carry LoRA layers."""
+    return [_inside(name) for name, _ in lora_modules(model)]
 
 
 def collect(unet, text_encoder=None, text_encoder_2=None, adapter_name: str = "default") -> LoraWeights:

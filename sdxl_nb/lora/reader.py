@@ -52,11 +52,15 @@ def read_lora(path: str | os.PathLike, base: Base | None = None) -> LoraWeights:
 
 def read_file(path: Path, name: str, base: Base | None) -> LoraWeights:
     tensors, metadata = open_lora(path, name)
-    base = base or (Base.from_json(metadata[BASE_KEY]) if BASE_KEY in metadata else SDXL)
+    made_for = Base.from_json(metadata[BASE_KEY]) if BASE_KEY in metadata else None
+    base = base or made_for or SDXL
+    inventory = base.inventory if base == made_for else None  # a file of ours: each of its keys has a module
     _check_architecture(tensors, metadata, name)
     modules: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         place = split_key(key, base.layout)
+        if inventory is not None and (not place or place[0] not in inventory):
+            raise ModelError(f"{name}: the key {key} names no module of the base model; the file was changed by hand.")
         if place is None:
             raise ModelError(
                 f"{name}: the key {key} is no LoRA of an SDXL module; the file was made for something else."

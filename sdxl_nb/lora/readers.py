@@ -33,6 +33,8 @@ DORA = (
 )
 OTHER_SIZE = "The base is not SDXL-sized: each key was looked up under the name its module has in full-size SDXL."
 
+WHOLE = "diffusers fails on a kohya file with both text encoders (its issue 13984): give it the diffusers file."
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -131,6 +133,8 @@ def key_table(
         return KeyTable((*rows, *(_row(name, keys, accepted) for name, accepted in readers.items())), tuple(notes))
     if not _is_sdxl(base):
         notes.append(OTHER_SIZE)
+    if any(key.startswith("lora_te") for key in keys):
+        notes.append(WHOLE)
     naming = "kohya" if any(key.startswith("lora_") for key in keys) else "diffusers"
     for reader in recorded_readers():
         known = {key for key in keys if key in reader or (not _is_sdxl(base) and _counterpart(key, base) in reader)}

@@ -8,7 +8,6 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
@@ -70,7 +69,7 @@ def clean(config: Path) -> None:
         values.pop(name, None)
     for name in ("dtype", "torch_dtype"):
         if name in values:
-            values[name] = str(torch.float16).removeprefix("torch.")
+            values[name] = "float32"  # what plain from_pretrained then loads them as, like the other parts
     config.write_text(json.dumps(values, indent=2) + "\n")
 
 

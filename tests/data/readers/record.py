@@ -7,10 +7,12 @@
     python tests/data/readers/record.py diffusers
     ... --dora                       (comfyui, forge, a1111: also what it makes of a DoRA layer, into dora.json)
 
-In: a checkout of the reader (and of the repository it takes its U-Net from, at the commit it pins); a1111 and
-sdscripts want the transformers that they pin (4.x) on PYTHONPATH. Out: sdxl_nb/lora/known_keys/READER.json. No code of
-a reader is in this file or in that one. A reader's imports that have no part in reading LoRA files (web servers,
-image and audio libraries) are stood in for by empty modules where they are not installed.
+In: a checkout of the reader, and of the repository that it takes SDXL's U-Net from, at the commit that it pins
+(Forge: huggingface_guess 84826248; A1111: generative-models 45c443b3). a1111, forge and sdscripts want a transformers
+of their time on PYTHONPATH (4.54.1 was used), a1111 and comfyui also einops and open_clip_torch.
+Out: sdxl_nb/lora/known_keys/READER.json. No code of a reader is in this file or in that one. A reader's imports that
+have no part in reading LoRA files (web servers, image and audio libraries) are stood in for by empty modules where
+they are not installed.
 
 What is recorded is what the reader's loader did with a file that holds every key there could be: a key counts as
 accepted when the loader used it, not when it overlooked or reported it.
@@ -311,7 +313,7 @@ def diffusers(checkout, also) -> tuple[set[str], dict]:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     diffusers_logging.set_verbosity_error()
-    narrow = {"block_out_channels": [8, 16, 16], "attention_head_dim": [1, 2, 2], "cross_attention_dim": 64}
+    narrow = {"block_out_channels": [8, 16, 32], "attention_head_dim": [1, 2, 4], "cross_attention_dim": 64}
     narrow |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80, "norm_num_groups": 4}
     clip = {
         "hidden_size": 32,
