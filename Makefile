@@ -5,7 +5,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one page that asks no other host for scripts
 PAGE := --embed-images $(foreach script,mathjax require_js jquery,--HTMLExporter.$(script)_url=)
 
-.PHONY: demo lab test lint infra image
+.PHONY: demo lab test soak lint infra image
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
@@ -18,6 +18,9 @@ lab: .venv/ready  ## JupyterLab on the notebooks
 
 test: .venv/ready  ## all tests and all notebooks, on two cores
 	@$(RUN) pytest -n 2 --dist loadfile -m "not soak" --nbmake --nbmake-timeout=300 tests $(NOTEBOOKS)
+
+soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the real cdk command line
+	@$(RUN) pytest -m soak tests
 
 lint: .venv/ready  ## style, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib

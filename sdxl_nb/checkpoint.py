@@ -36,6 +36,7 @@ class Progress:
     parameters: dict[str, list[int]]
     scaler: dict[str, Any] | None = None
     recent_losses: list[float] = field(default_factory=list)
+    micro_batch: int | None = None  # what fitted into memory at once
 
 
 def checkpoints(folder: str | Path) -> list[Path]:

@@ -6,7 +6,8 @@ Every check looks at values alone and none can fail for defaults, so that whatev
 
 import json
 import re
-from pathlib import Path
+import unicodedata
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from .complaints import nearest, shown, wrong
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MODULE_PRESETS = ("attention", "attention+ff", "all")
 EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
+MAX_NAME, MAX_LORA_NAME = 255, 200  # bytes: a file system's limit, and what leaves room for suffixes
 EXAMPLE = '{"attn2.to_k": 8}'
 EMBEDDED = {
     "pretrained_model_name_or_path": ("embedded:tiny-sdxl",),
@@ -49,6 +51,21 @@ def folder(value: str) -> str:
     """A run folder is on this machine: the trainer locks it and renames in it."""
     if "://" in value:
         raise wrong("output_dir", f"output_dir must be a local folder, not {shown(value)}: upload it after the run")
+    return _short_parts(value)
+
+
+def folder_inside(value: str) -> str:
+    """A folder that stays inside the run folder: what a run overwrites lies there and nowhere else."""
+    path = PurePath(value)
+    if path.is_absolute() or ".." in path.parts:
+        raise wrong("", f"{{field}} must lie inside output_dir, not {shown(value)}: give a name such as logs")
+    return _short_parts(value)
+
+
+def _short_parts(value: str) -> str:
+    for part in PurePath(value).parts:
+        if len(part.encode()) > MAX_NAME:
+            raise wrong("", f"{{field}} has a part of more than {MAX_NAME} bytes, {shown(part)}: shorten it")
     return value
 
 
@@ -58,6 +75,10 @@ def file_name(value: str) -> str:
         raise wrong(
             "output_name", f"output_name must be a plain file name, not {shown(value)}: folders go in output_dir"
         )
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise wrong("output_name", f"output_name holds a control character, {shown(value)}: remove it")
+    if len(value.encode()) > MAX_LORA_NAME:
+        raise wrong("output_name", f"output_name must have at most {MAX_LORA_NAME} bytes: shorten it")
     return value
 
 
@@ -214,5 +235,10 @@ def _check_output(config: "TrainConfig") -> None:
         raise wrong("num_validation_images", "num_validation_images needs validation_prompt: say what to draw")
     if config.hub_model_id is not None and not config.push_to_hub:
         raise wrong("hub_model_id", "hub_model_id needs push_to_hub: add it, or drop hub_model_id")
+    if len(config.lora_name().encode()) > MAX_LORA_NAME:  # so it comes from output_dir
+        raise wrong(
+            "output_name",
+            f"output_name is null, and the run folder's name has more than {MAX_LORA_NAME} bytes: give a shorter one",
+        )
     if config.lora_name() == "pytorch_lora_weights":
         raise wrong("output_name", "output_name pytorch_lora_weights is the diffusers file's own name: choose another")

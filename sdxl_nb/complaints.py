@@ -59,6 +59,9 @@ def explain(detail: dict[str, Any]) -> tuple[str, str]:
     field = context.get("field") or str(detail["loc"][0])
     if detail["type"] == "sentence":
         return field, context["sentence"].replace("{field}", field)
+    if detail["input"] is None:
+        place = field if len(detail["loc"]) == 1 else f"a value of {field}"
+        return field, f"{place} must not be null: leave it out for the default, or give a value"
     template = SENTENCES.get(detail["type"])
     if template is None:
         return field, f"{field} cannot be {shown(detail['input'])}: {detail['msg']}"

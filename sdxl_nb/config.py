@@ -21,6 +21,7 @@ from .checks import (
     check_combinations,
     file_name,
     folder,
+    folder_inside,
     image_columns,
     modules,
     not_bool,
@@ -37,6 +38,8 @@ COLUMNS = {  # data sets whose columns we know: image, caption
     "embedded:blueprint": ("image", "text"),
     "embedded:emblem": ("image", "text"),
 }
+
+MANY = 10**9  # more than any run needs, few enough for every counter
 
 Text = Annotated[str, AfterValidator(text)]
 Whole = Annotated[int, BeforeValidator(not_bool)]
@@ -110,13 +113,19 @@ class TrainConfig(BaseModel):
     dataset_name_mapping: Mapped = data(
         None, "JSON text or a JSON file that maps a data set to its columns: {NAME: [IMAGE, CAPTION]}."
     )
-    max_train_samples: Whole | None = data(None, "Use only the first so many pictures.", ge=1)
+    max_train_samples: Whole | None = data(None, "Use only the first so many pictures.", ge=1, le=MANY)
     cache_dir: Text | None = data(
         None, "Where downloaded models and data sets are kept; null is the hub's own cache.", weights=False
     )
     resolution: Whole = data(1024, "Side in pixels of the training pictures, a multiple of 8.", ge=32, le=4096)
-    center_crop: bool = data(False, "Crop the centre of each picture instead of a random place.")
-    random_flip: bool = data(False, "Mirror pictures at random, left to right.")
+    center_crop: bool = data(
+        False,
+        "Crop the centre of each picture instead of a random place; with cache_latents each keeps its middle crop "
+        "in every epoch anyway.",
+    )
+    random_flip: bool = data(
+        False, "Mirror pictures at random, left to right; with cache_latents each keeps its middle crop in every epoch."
+    )
     image_interpolation_mode: Interpolation = data("lanczos", "How pictures are resized.")
     proportion_empty_prompts: Number = data(
         0.0, "Share of captions replaced by an empty one, so that guidance keeps working.", ge=0, le=1
@@ -137,12 +146,16 @@ class TrainConfig(BaseModel):
     train_batch_size: Whole = training(
         16, "Pictures that one process adds to an optimizer step before accumulation.", ge=1, le=4096
     )
-    num_train_epochs: Whole = training(100, "How often training goes through all pictures.", ge=1)
-    max_train_steps: Whole | None = training(None, "Number of optimizer steps; replaces num_train_epochs.", ge=1)
+    num_train_epochs: Whole = training(100, "How often training goes through all pictures.", ge=1, le=MANY)
+    max_train_steps: Whole | None = training(
+        None, "Number of optimizer steps; replaces num_train_epochs.", ge=1, le=MANY
+    )
     gradient_accumulation_steps: Whole = training(1, "Batches added up before each optimizer step.", ge=1, le=4096)
-    checkpointing_steps: Whole = training(500, "Save a checkpoint every so many optimizer steps.", ge=1, weights=False)
+    checkpointing_steps: Whole = training(
+        500, "Save a checkpoint every so many optimizer steps.", ge=1, le=MANY, weights=False
+    )
     checkpoints_total_limit: Whole | None = training(
-        None, "Keep only so many of the newest checkpoints.", ge=1, weights=False
+        None, "Keep only so many of the newest checkpoints.", ge=1, le=MANY, weights=False
     )
     resume_from_checkpoint: Text | None = training(None, "Go on from a checkpoint: its path, or latest.", weights=False)
     overwrite_output_dir: bool = training(False, "Replace the run that output_dir already holds.", weights=False)
@@ -177,7 +190,9 @@ class TrainConfig(BaseModel):
     learning_rate: Number = optimization(1e-4, "Learning rate after warm-up.", gt=0, le=10)
     scale_lr: bool = optimization(False, "Multiply the learning rate by processes, accumulation and batch size.")
     lr_scheduler: Schedule = optimization("constant", "Course of the learning rate, counted in optimizer steps.")
-    lr_warmup_steps: Whole = optimization(500, "Optimizer steps of warm-up, for every lr_scheduler but constant.", ge=0)
+    lr_warmup_steps: Whole = optimization(
+        500, "Optimizer steps of warm-up, for every lr_scheduler but constant.", ge=0, le=MANY
+    )
     adam_beta1: Number = optimization(0.9, "Decay of AdamW's first moment.", ge=0, lt=1)
     adam_beta2: Number = optimization(0.999, "Decay of AdamW's second moment.", ge=0, lt=1)
     adam_weight_decay: Number = optimization(1e-2, "AdamW's weight decay.", ge=0)
@@ -188,7 +203,11 @@ class TrainConfig(BaseModel):
         None, "Compute in fp16 or bf16 (LoRA weights stay fp32); null is what accelerate is configured for."
     )
     gradient_checkpointing: bool = memory(False, "Save memory by computing activations again in the backward pass.")
-    cache_latents: bool = memory(True, "Compute the VAE's latents once, before training.")
+    cache_latents: bool = memory(
+        True,
+        "Compute the VAE's latents once, before training: each picture keeps its middle crop in every epoch, also "
+        "without center_crop; --no_cache_latents draws a new crop each time.",
+    )
     cache_text_embeddings: bool = memory(
         True, "Compute the prompt embeddings once; with train_text_encoder they are live."
     )
@@ -198,14 +217,20 @@ class TrainConfig(BaseModel):
     )
     enable_npu_flash_attention: bool = memory(False, "Flash attention on Ascend NPUs.")
     dataloader_num_workers: Whole = memory(
-        0, "Processes that load pictures; 0 loads them in the training process.", ge=0, le=256, weights=False
+        0,
+        "Accepted for compatibility with the diffusers script, without effect: no processes load pictures.",
+        ge=0,
+        le=256,
+        weights=False,
     )
 
     validation_prompt: Prompts = validation(
         None, "One or several prompts to draw while training, from fixed seeds.", weights=False
     )
     num_validation_images: Whole = validation(4, "Pictures for each validation prompt.", ge=1, le=64, weights=False)
-    validation_epochs: Whole = validation(1, "Draw validation pictures every so many epochs.", ge=1, weights=False)
+    validation_epochs: Whole = validation(
+        1, "Draw validation pictures every so many epochs.", ge=1, le=MANY, weights=False
+    )
     validation_inference_steps: Whole = validation(
         25, "Denoising steps of a validation picture.", ge=1, le=1000, weights=False
     )
@@ -217,7 +242,9 @@ class TrainConfig(BaseModel):
     )
 
     report_to: Tracker = log("tensorboard", "Where the loss curves go.", weights=False)
-    logging_dir: Text = log("logs", "TensorBoard's folder inside output_dir.", weights=False)
+    logging_dir: Annotated[Text, AfterValidator(folder_inside)] = log(
+        "logs", "TensorBoard's folder inside output_dir.", weights=False
+    )
     debug_loss: bool = log(False, "Log the loss of every picture by its file name.", weights=False)
     push_to_hub: bool = log(
         False, "Upload the LoRA to the hub at the end; the token comes from HF_TOKEN.", weights=False

@@ -9,6 +9,7 @@ and validates without decoding a pixel; a picture is decoded when it is asked fo
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from PIL import Image
 from . import folders, tables
 from .captions import with_trigger
 from .errors import DataError
-from .pictures import Fault, Listing, PictureError, decode
+from .pictures import Fault, Listing, PictureError, decode, is_text
 
 __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "Sample", "open_dataset"]
 
@@ -144,7 +145,15 @@ def open_dataset(config):
     bucket that cannot be reached, paths that leave the folder. Single pictures without a caption go to `.faults`.
     """
     listing, source = list_source(config)
-    kept = [entry for entry in listing.entries if isinstance(entry.caption, str)]
+    captioned = [entry for entry in listing.entries if isinstance(entry.caption, str)]
+    kept = [entry for entry in captioned if is_text(entry.caption)]
+    listing.faults += [
+        Fault(entry.name, f"{entry.name} has a caption with half a character in it (a lone surrogate): correct it.")
+        for entry in captioned
+        if not is_text(entry.caption)
+    ]
+    if listing.faults and len(listing.entries) == len(captioned) and not kept:
+        raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
     if not any(entry.caption for entry in kept):
         why = f" ({listing.notes[0]})" if listing.notes else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
@@ -168,7 +177,7 @@ def list_source(config):
         raise DataError("There is no data: give --dataset_name or --train_data_dir.")
     elif name.startswith("embedded:"):
         return list_embedded(name.removeprefix("embedded:"), config), name
-    elif Path(name).is_dir():
+    elif os.path.isdir(name):  # takes a name of any length
         listing, source = list_directory(name, config), f"the local folder {name}"
     else:
         listing, source = tables.list_hub(name, config), name
@@ -181,8 +190,8 @@ def list_directory(place, config):
         from . import s3
 
         place = s3.download(place, config.cache_dir)
-    folder = Path(place).expanduser().resolve()
-    if not folder.exists():
+    folder = folders.real(os.path.expanduser(place))
+    if not os.path.exists(folder):
         raise DataError(f"There is no folder {place}: check --train_data_dir.")
     if not folder.is_dir():
         raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")

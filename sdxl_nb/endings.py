@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from .checkpoint import checkpoints
 from .errors import SdxlNbError
 from .events import EventLog
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
-REFUSED = (*FULL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+REFUSED = (*FULL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 TOO_LARGE = (
     "The GPU has too little memory for one picture: add --gradient_checkpointing, use --mixed_precision bf16 or fp16, "
     "lower --resolution or --rank."
@@ -61,10 +62,11 @@ def _inside(folder: Path, name: object) -> bool:
 
 
 def _cannot_write(folder: Path, reason: str) -> str:
-    return (
-        f"Cannot write to output_dir {folder} ({reason.lower()}): make room or choose another folder; "
-        "checkpoints written so far are good."
-    )
+    newest = None
+    with contextlib.suppress(OSError):  # it may be the folder itself that cannot be read
+        newest = next(reversed(checkpoints(folder)), None)
+    kept = f"; {newest.name} is complete" if newest else ""
+    return f"Cannot write to output_dir {folder} ({reason.lower()}): make room or choose another folder{kept}."
 
 
 def _in_a_line(problem: BaseException) -> str:

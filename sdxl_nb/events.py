@@ -27,8 +27,10 @@ class EventLog:
         self.step = 0
         if writes:
             _end_torn_line(folder / "events.jsonl")
-            self._events = open(folder / "events.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives with the run
-            self._log = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115
+            # a file name may hold bytes that are no text; in JSON a backslash and u read back as what was written
+            text = {"encoding": "utf-8", "errors": "backslashreplace"}
+            self._events = open(folder / "events.jsonl", "a", **text)  # noqa: SIM115 - lives with the run
+            self._log = open(folder / "log.txt", "a", **text)  # noqa: SIM115
 
     def emit(self, event: str, **fields: Any) -> None:
         """Report one event; non-finite numbers are written as null, so that every line is JSON."""
@@ -49,7 +51,8 @@ class EventLog:
         if not self.quiet:
             from tqdm.std import tqdm
 
-            tqdm.write(line, file=sys.stdout)
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+            tqdm.write(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
 
     def warn(self, line: str) -> None:
         """Say a line and report it as an event too."""
@@ -86,7 +89,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a file, a half-written last line left out; what a resumed run did again replaces the first try."""
     events: list[dict[str, Any]] = []
     if path.exists():
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8", errors="replace") as lines:  # a torn line may end within a letter
             for line in lines:
                 if not line.endswith("\n"):
                     break

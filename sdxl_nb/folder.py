@@ -1,6 +1,7 @@
 """The run folder as a run's writer sees it: taken by one run at a time, started fresh or gone on with."""
 
 import contextlib
+import json
 import secrets
 import shutil
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import events
-from .checkpoint import checkpoints, sweep
+from .checkpoint import checkpoints, find, sweep
 from .errors import ConfigError, SdxlNbError
 
 OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation")
+LORA = "pytorch_lora_weights.safetensors"
 
 
 class RunFolder:
@@ -25,11 +27,11 @@ class RunFolder:
         self.path, self.writes = Path(config.output_dir), writes
         self.stop_file = self.path / "stop"
         if writes:
-            self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self._take()
 
     def _take(self) -> None:
         try:
+            self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / "lock")
             self._lock.acquire(timeout=1)  # Run.status may hold it for a moment
@@ -62,6 +64,8 @@ class RunFolder:
                 f"output_dir {self.path} already holds a run: add --resume_from_checkpoint latest to go on with it, "
                 "--overwrite_output_dir to replace it, or choose another folder"
             )
+        if holds_run:
+            self._refuse_to_replace(config)
         foreign = [name for name in OURS if (self.path / name).exists()]
         if foreign and not holds_run:
             raise ConfigError(
@@ -69,15 +73,42 @@ class RunFolder:
                 "choose another folder, or add --overwrite_output_dir"
             )
 
+    def _refuse_to_replace(self, config: Any) -> None:
+        """Going on with a run never replaces one that is finished, nor mixes two runs in one folder."""
+        found = find(self.path, config.resume_from_checkpoint)
+        if found is None and self._is_finished():
+            raise ConfigError(
+                f"there is no checkpoint to resume from, and output_dir {self.path} holds a finished run: "
+                "add --overwrite_output_dir to replace it, or choose another folder"
+            )
+        if found is not None and not self._owns(found):
+            raise ConfigError(
+                f"resume_from_checkpoint {found} lies outside output_dir {self.path}, which holds another run: "
+                "choose another output_dir, or add --overwrite_output_dir to replace that run"
+            )
+
     def _holds_run(self) -> bool:
         return (self.path / "run.json").exists() or bool(checkpoints(self.path))
 
-    def begin(self, config: Any, *, resumed: bool) -> None:
+    def _is_finished(self) -> bool:
+        """Whether there is anything to lose: a run that was killed before its first checkpoint has no LoRA."""
+        try:
+            status = json.loads((self.path / "run.json").read_text(encoding="utf-8")).get("status")
+        except (OSError, ValueError, AttributeError):
+            status = None
+        return status == "completed" or (self.path / LORA).exists()
+
+    def _owns(self, path: Path) -> bool:
+        """Whether a file or folder really lies in this run folder, whatever its name or a link says."""
+        return path.parent.resolve().is_relative_to(self.path.resolve())
+
+    def begin(self, config: Any, *, resumed_from: Path | None) -> None:
         """Clear what an overwritten run left, write `run.json` and `config.json`."""
         if not self.writes:
             return
         sweep(self.path)
-        if not resumed and self._holds_run():
+        goes_on = resumed_from is not None and self._owns(resumed_from)
+        if not goes_on and self._holds_run():
             self._clear(config)
         run_id = f"{config.lora_name()}-{secrets.token_hex(4)}"
         about = {"id": run_id, **events.identity(), "fingerprint": config.fingerprint(), "status": "running"}
@@ -87,9 +118,12 @@ class RunFolder:
 
     def _clear(self, config: Any) -> None:
         """Delete what a run writes, and nothing else."""
-        names = [*OURS, "pytorch_lora_weights.safetensors", f"{config.lora_name()}.safetensors"]
-        curves = self.path.joinpath(config.logging_dir).rglob("events.out.tfevents.*")
+        names = [*OURS, LORA, f"{config.lora_name()}.safetensors"]
+        logs = self.path / config.logging_dir
+        curves = logs.rglob("events.out.tfevents.*") if self._owns(logs / "curve") else ()
         for path in [*(self.path / name for name in names), *checkpoints(self.path), *curves]:
+            if not self._owns(path):
+                continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from .captions import require_column
+from .complaints import shown
 from .errors import DataError
-from .pictures import SUFFIXES, UNREADABLE_SUFFIXES, Entry, Fault, Listing
+from .pictures import SUFFIXES, UNREADABLE_SUFFIXES, Entry, Fault, Listing, first_line, is_text, printable
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
@@ -25,18 +26,22 @@ CAPTION_SUFFIXES = (".txt", ".caption")
 def list_folder(folder, config):
     """The Listing of a folder of picture files. Raises DataError when it cannot be used as a data set."""
     root = training_folder(folder)
-    files = walk(root)
+    found = walk(root)
+    files = [name for name in found if is_text(name)]
     pictures = [name for name in files if name.lower().endswith(SUFFIXES)]
     metadata = [name for name in METADATA if name in files]
     if len(metadata) > 1:
         raise DataError(f"{root} has both {' and '.join(metadata)}: keep the one that is right.")
+    unnamable = [unreadable_name(name) for name in found if not is_text(name) and name.lower().endswith(SUFFIXES)]
+    if not pictures and not metadata and unnamable:
+        raise DataError(f"None of the pictures in {root} can be used; the first: {unnamable[0].sentence}")
     if not pictures and not metadata:
         raise DataError(f"{root} holds no pictures ({', '.join(SUFFIXES)}): check --train_data_dir.")
     if metadata:
         listing = with_metadata(root, metadata[0], pictures, config)
     else:
         listing = with_caption_files(root, files, pictures)
-    listing.faults += [
+    listing.faults += unnamable + [
         Fault(name, f"{name} is in a format that cannot be read: save it as JPEG, PNG or WebP.")
         for name in files
         if name.lower().endswith(UNREADABLE_SUFFIXES)
@@ -44,9 +49,14 @@ def list_folder(folder, config):
     return listing
 
 
+def unreadable_name(name):
+    """The Fault of a picture whose name no log, file or page could hold."""
+    return Fault(printable(name), f"{printable(name)} has a name that is not UTF-8: rename it.")
+
+
 def training_folder(folder):
     """The folder that holds the training pictures: itself, or "train" in it when the rest are other splits."""
-    root = Path(folder).resolve()
+    root = real(folder)
     visible = [path for path in root.iterdir() if not path.name.startswith(".")]
     own = any(path.name in METADATA or path.name.lower().endswith(SUFFIXES) for path in visible)
     folders = {path.name for path in visible if path.is_dir()}
@@ -72,11 +82,18 @@ def refuse_unreadable(error):
     raise DataError(f"{error.filename} cannot be listed ({error.strerror}): check its permissions.") from error
 
 
+def real(path):
+    """The path without links; one that leads to itself stays, and reading it fails (Path.resolve would raise here)."""
+    return Path(os.path.realpath(path))
+
+
 def inside(root, name, told_by):
     """The real path of `name` in `root`. Raises DataError when it leads elsewhere, by "..", a root or a link."""
-    path = (root / name).resolve()
+    path = real(root / name)
     if not path.is_relative_to(root):
-        raise DataError(f"{told_by} names '{name}', which leads out of {root}: copy the file into the folder.")
+        raise DataError(
+            f"{told_by} names '{printable(name)}', which leads out of {root}: copy the file into the folder."
+        )
     return path
 
 
@@ -105,9 +122,9 @@ def checked_name(root, metadata, number, name):
     """The file_name of row `number` if it is an existing file inside `root`, written the short way."""
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"row {number} of {metadata} has no file_name: add it or remove the row.")
-    path = inside(root, name, metadata)
-    if not path.is_file():
-        raise DataError(f"{metadata} names '{name}', but there is no such file in {root}: correct the name.")
+    nameable = is_text(name) and "\0" not in name
+    if not nameable or not os.path.isfile(inside(root, name, metadata)):  # os.path takes a name of any length
+        raise DataError(f"{metadata} names {shown(name)}, but there is no such file in {root}: correct the name.")
     return Path(os.path.normpath(name)).as_posix()
 
 
@@ -116,18 +133,31 @@ def read_metadata(path):
     if path.suffix == ".parquet":
         from pyarrow import parquet
 
-        return parquet.read_table(path).to_pylist()
+        try:
+            return parquet.read_table(path).to_pylist()
+        except Exception as error:  # pyarrow's own, OSError, UnicodeDecodeError
+            raise DataError(f"{path.name} cannot be read ({first_line(error)}): save it again.") from error
     text = read_text(path)
     if path.suffix == ".csv":
-        return [
-            {key: value for key, value in row.items() if key} for row in csv.DictReader(io.StringIO(text, newline=""))
-        ]
+        return csv_rows(path, text)
     return [json_row(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
+def csv_rows(path, text):
+    """The rows of CSV text. Strict, because an unclosed quote would otherwise swallow the rows that follow it."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        return [{key: value for key, value in row.items() if key} for row in reader]
+    except csv.Error as error:
+        row = f"the row that starts at line {reader.line_num + 1} of {path.name}"
+        raise DataError(f"{row} is not CSV ({error}): close each quote and double those inside.") from error
 
 
 def json_row(path, number, line):
     try:
         row = json.loads(line)
+    except RecursionError as error:
+        raise DataError(f"line {number} of {path.name} is not JSON (nested too deeply): correct it.") from error
     except ValueError as error:
         raise DataError(f"line {number} of {path.name} is not JSON ({error}): correct it.") from error
     if not isinstance(row, dict):
@@ -141,6 +171,8 @@ def read_text(path):
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text: save it as UTF-8.") from error
+    except OSError as error:  # a link that leads nowhere, a file of somebody else
+        raise DataError(f"{path.name} cannot be read ({error.strerror}): correct or remove it.") from error
 
 
 def with_caption_files(root, files, pictures):

@@ -98,21 +98,22 @@ def _need(machine: Machine, asked: str, package: str, otherwise: str) -> None:
 
 
 def _check_paths(config: TrainConfig) -> None:
+    # os.path, because pathlib raises OSError for a name that is too long before Python 3.14
     folder = config.train_data_dir
-    if folder is not None and "://" not in folder and not Path(folder).expanduser().is_dir():
+    if folder is not None and "://" not in folder and not os.path.isdir(os.path.expanduser(folder)):
         raise ConfigError(f"train_data_dir {folder} is not a folder: give the folder that holds the pictures")
     for name in ("pretrained_model_name_or_path", "pretrained_vae_model_name_or_path"):
         path = getattr(config, name)
         local = path is not None and (path.startswith(("/", "./", "../", "~")) or path.endswith(".safetensors"))
-        if local and "://" not in path and not Path(path).expanduser().exists():
+        if local and "://" not in path and not os.path.exists(os.path.expanduser(path)):
             raise ConfigError(f"{name} {path} does not exist: give a hub id, a diffusers folder or a .safetensors file")
     resume = config.resume_from_checkpoint
     if resume not in (None, "latest") and not _resumable(config.output_dir, resume):
         raise ConfigError(f"resume_from_checkpoint {resume} is not a checkpoint folder: give one, or latest")
-    if Path(config.output_dir).exists() and not Path(config.output_dir).is_dir():
+    if os.path.exists(config.output_dir) and not os.path.isdir(config.output_dir):
         raise ConfigError(f"output_dir {config.output_dir} is a file: choose another folder")
 
 
 def _resumable(output_dir: str, resume: str) -> bool:
     """A checkpoint is named by its path, or by its name inside the run folder as in the diffusers script."""
-    return Path(resume).is_dir() or Path(output_dir, Path(resume).name).is_dir()
+    return os.path.isdir(resume) or os.path.isdir(Path(output_dir, Path(resume).name))

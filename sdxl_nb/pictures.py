@@ -6,6 +6,7 @@ left out, and why) and Listing (what a source holds).
 
 import io
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -130,6 +131,20 @@ def to_srgb(picture, profile, name):
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         log.warning("%s: its colour profile cannot be used (%s); colours are as stored.", name, first_line(error))
         return picture
+
+
+def is_text(value):
+    """Whether a text can be written as UTF-8: lone surrogates come from JSON escapes and undecodable file names."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name):
+    r"""A file name of any bytes as text that can be printed: what is not UTF-8 as \xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def first_line(error):

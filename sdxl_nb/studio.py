@@ -4,6 +4,7 @@ In: a TrainConfig. Out: a Studio, which the trainer asks for batches, prediction
 opened and checked before any model is loaded, and nothing is written to the run folder here.
 """
 
+import gc
 import hashlib
 import os
 from collections.abc import Sequence
@@ -89,19 +90,26 @@ class Studio:
         self.tokenizers = [load(self.source, name) for name in ("tokenizer", "tokenizer_2")]
         self._note_long_captions()
         self.scheduler = load(self.source, "scheduler")
-        self.unet = load(self.source, "unet", self.dtype).to(self.device)
+        self.unet = load(self.source, "unet", self.dtype)  # on the device only when the encoders have left it
         encoder_dtype = torch.float32 if config.train_text_encoder and self.dtype == torch.float16 else self.dtype
         self.encoders = tuple(load(self.source, name, encoder_dtype).to(self.device) for name in TEXT_PARTS)
         self.vae = load_vae(self.source, self.dtype)
         names = add_lora(config, self.unet, self.encoders)
         self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
         self.trained = self.models
+        for parameter in self.unet.parameters():
+            if parameter.requires_grad:  # here already: the optimizer's flat vector takes their place
+                parameter.data = parameter.data.to(self.device)
         self._speed_up()
 
     def _speed_up(self) -> None:
         config = self.config
         for model in self.trained.values():
             model.train()
+        if self.dtype != torch.float32 and not config.use_dora:  # DoRA's norms want fp32
+            for module in self.unet.modules():
+                if hasattr(module, "cast_input_dtype_enabled"):
+                    module.cast_input_dtype_enabled = False  # autocast would undo peft's cast to fp32 at once
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             for name in TEXT_PARTS:
@@ -126,21 +134,35 @@ class Studio:
             )
 
     def encode(self, log: EventLog) -> None:
-        """Latents and prompt embeddings, once; then the encoders that are not needed any more are let go."""
-        config, captions = self.config, list(self.captions)
-        text = TextEncoders(self.tokenizers, self.encoders)
-        asked = config.validation_prompt or []
-        if config.caches_text_embeddings():
-            self.prompt = EmbeddedPrompts(text, ["", *captions, *asked], _bar("encoding captions", self.progress))
-            self.encoders = ()
-        else:
-            self.prompt = text
+        """Latents and prompt embeddings, once; each encoder leaves before the next part takes its memory."""
+        self._encode_captions()
+        self._encode_pictures(log)
+        self.unet.to(self.device)
+
+    def _encode_captions(self) -> None:
+        self.prompt = TextEncoders(self.tokenizers, self.encoders)
+        if not self.config.caches_text_embeddings():
+            return
+        captions = ["", *self.captions, *(self.config.validation_prompt or [])]
+        self.prompt = EmbeddedPrompts(self.prompt, captions, _bar("encoding captions", self.progress))
+        self.encoders = ()
+        self._free()
+
+    def _free(self) -> None:
+        """Give the memory of models that are let go back to the device."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _encode_pictures(self, log: EventLog) -> None:
+        config = self.config
         self.vae.to(self.device)
         if config.cache_latents:
             done = _bar("encoding pictures", self.progress)
             self.latents = CachedLatents(self.pictures, self.vae, config, done)
             self.vae.to("cpu")
-            log.emit("cache", pictures=len(self.pictures), captions=len(set(captions)))
+            self._free()
+            log.emit("cache", pictures=len(self.pictures), captions=len(set(self.captions)))
             if self.latents.moving:
                 log.warn(
                     f"{self.latents.moving} pictures are not square: with cached latents each keeps one crop, its "
@@ -209,7 +231,7 @@ def _fingerprint(pictures: CaptionedPictures) -> str:
     """SHA-256 over every picture's bytes and caption, in order."""
     digest = hashlib.sha256()
     for index, caption in enumerate(pictures.captions):
-        digest.update(f"{pictures.identity(index)} {caption}\n".encode())
+        digest.update(f"{pictures.identity(index)} {caption}\n".encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 

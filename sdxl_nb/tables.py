@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from .captions import require_column
+from .complaints import shown
 from .errors import DataError
 from .pictures import SUFFIXES, Entry, Listing, PictureError, first_line
 
@@ -109,7 +110,7 @@ def list_parquet(folder, config):
         raise DataError(f"{folder} has no split 'train' (it has: {', '.join(names)}): add its parquet files.")
     files = []
     for path in (folder / name for name in chosen or names):
-        if not path.resolve().is_relative_to(folder):
+        if not Path(os.path.realpath(path)).is_relative_to(folder):
             raise DataError(f"{path} leads out of {folder}: copy the file into the folder.")
         files.append(str(path))
     return list_table(load_parquet(folder, files, config), str(folder), [folder], config)
@@ -161,7 +162,12 @@ def describe(feature):
 
 def read_captions(table, column, source):
     """(captions, notes): the text column; of lists of captions the first is used, and a note says so."""
-    values = list(table[column])
+    try:
+        values = list(table[column])
+    except Exception as error:  # pyarrow's own, UnicodeDecodeError
+        raise DataError(
+            f"column '{column}' of {source} cannot be read ({first_line(error)}): save it again."
+        ) from error
     if any(isinstance(value, list) for value in values):
         values = [value[0] if isinstance(value, list) and value else value for value in values]
         notes = [f"column '{column}' holds lists of captions; the first of each is used"]
@@ -183,7 +189,9 @@ def encoded(table, column, roots, row):
         return value
     if not path:
         raise PictureError(f"row {row} has no picture in column '{column}': remove the row.")
-    found = next((root / path for root in roots if (root / path).resolve().is_relative_to(root)), None)
+    if "\0" in path:
+        raise PictureError(f"row {row} names {shown(path)}, which no file can be called: correct it.")
+    found = next((root / path for root in roots if Path(os.path.realpath(root / path)).is_relative_to(root)), None)
     if found is None:
         raise PictureError(
             f"row {row} names '{path}', which leads out of the data set's folder: copy the file into it."

@@ -56,7 +56,7 @@ def _run(config: Any, folder: RunFolder, callback: Callback | None, progress: bo
         if resumed:
             checkpoint.check_resumable(resumed[0], trainer.progress(), found.name)
             trainer.restore(*resumed)
-        folder.begin(config, resumed=bool(found))
+        folder.begin(config, resumed_from=found)
         log = EventLog(folder.path, [callback] if callback else [], writes=folder.writes, quiet=not progress)
     with ending(log, begun) as outcome, explained(folder.path):
         trackers = Trackers(config, studio.accelerator, folder.path, log.warn)
@@ -117,12 +117,13 @@ class Trainer:
                 self._report(loss, time.monotonic() - begun, bar)
                 last = self.step == self.steps
                 stop = self.studio.agree(self.stop.asked()) and not last
-                if self._ends_validation_epoch() and not stop:
-                    self._validate()
-                if stop or last or self.step % self.config.checkpointing_steps == 0:
+                saves = stop or last or self.step % self.config.checkpointing_steps == 0
+                if saves:
                     self._checkpoint()
                 if stop:
                     return False
+                if self._ends_validation_epoch():
+                    self._validate(saved=saves)
         return True
 
     def _optimizer_step(self) -> float:
@@ -133,10 +134,10 @@ class Trainer:
         mine = share(positions, self.studio.accelerator.process_index, self.studio.accelerator.num_processes)
         total = self._gradients(mine, len(positions))
         self.scaler.unscale_(self.optimizer)
-        self.flat.clip(self.config.max_grad_norm)
+        norm = self.flat.clip(self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return self._finite(total.item())
+        return self._finite(*torch.stack([total, norm]).tolist())
 
     def _gradients(self, mine: range, count: int) -> torch.Tensor:
         """Leave the summed gradient of `mine` in the flat buffer; a micro-batch too large for memory is halved."""
@@ -184,17 +185,20 @@ class Trainer:
             raise SdxlNbError(TOO_LARGE)
         self.micro_batch = -(-self.micro_batch // 2)
         torch.cuda.empty_cache()
-        self.log.warn(
-            f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with the same result."
-        )
+        same = "the same result" + (" but for other random choices of lora_dropout" if self.config.lora_dropout else "")
+        self.log.warn(f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with {same}.")
 
-    def _finite(self, loss: float) -> float:
-        if not math.isfinite(loss):
-            raise SdxlNbError(
-                f"The loss at step {self.step + 1} is not a finite number: lower --learning_rate, try "
-                "--mixed_precision bf16 (or no), or check the VAE; the last checkpoint is still good."
-            )
-        return loss
+    def _finite(self, loss: float, norm: float) -> float:
+        """The loss; SdxlNbError when it or the gradient's norm is no number, before a checkpoint can keep that."""
+        if math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled()):
+            return loss  # GradScaler looks for gradients that overflow in fp16, and skips their step
+        what = "gradient" if math.isfinite(loss) else "loss"
+        newest = next(reversed(checkpoint.checkpoints(self.folder.path)), None)
+        kept = f"; {newest.name} is still good" if newest else ""
+        raise SdxlNbError(
+            f"The {what} at step {self.step + 1} is not a finite number: lower --learning_rate, try "
+            f"--mixed_precision bf16 (or no), or check the VAE{kept}."
+        )
 
     def _check_objective(self) -> None:
         config = self.config
@@ -257,12 +261,19 @@ class Trainer:
         """Whether pictures are due at this step (0 counts) and not all there yet."""
         config = self.config
         every = self.stream.steps_per_epoch * config.validation_epochs
+        if not config.validation_prompt or (self.step % every and self.step != self.steps):
+            return False
         drawn = len(list(self.folder.path.glob(f"validation/step-{self.step}/*.png")))
-        due = (self.step % every == 0 or self.step == self.steps) and bool(config.validation_prompt)
-        return due and drawn < len(config.validation_prompt) * config.num_validation_images
+        return drawn < len(config.validation_prompt) * config.num_validation_images
 
-    def _validate(self) -> None:
-        paths = self.studio.validate(self.step)
+    def _validate(self, saved: bool = True) -> None:
+        """Draw and report the pictures; when that fails, steps that no checkpoint has are saved first."""
+        try:
+            paths = self.studio.validate(self.step)
+        except Exception:
+            if not saved:
+                self._checkpoint()
+            raise
         if paths:
             relative = [str(path.relative_to(self.folder.path)) for path in paths]
             self.log.emit("validation", pictures=relative, prompts=self.config.validation_prompt)
@@ -279,6 +290,7 @@ class Trainer:
             parameters={n: list(p.shape) for n, p in zip(self.flat.names, self.flat.parameters, strict=True)},
             scaler=self.scaler.state_dict() or None,
             recent_losses=self.recent,
+            micro_batch=self.micro_batch,
         )
 
     def _checkpoint(self) -> None:
@@ -296,6 +308,7 @@ class Trainer:
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
         self.step, self.recent = progress.step, list(progress.recent_losses)
+        self.micro_batch = min(self.micro_batch, progress.micro_batch or self.micro_batch)
 
     def _recent_loss(self) -> float | None:
         return sum(self.recent) / len(self.recent) if self.recent else None
@@ -311,6 +324,7 @@ class Trainer:
             data_fingerprint=self.studio.data_fingerprint,
             loss={"train": self._recent_loss()} if self.recent else None,
             trigger_words=[config.trigger_word] if config.trigger_word else [],
+            prediction_type=self.kind,
         )
         return save_lora(collect(**self.studio.models), folder, config.lora_name(), metadata)
 

@@ -1,6 +1,8 @@
 """Hypothesis strategy for valid configurations: any subset of fields, each anywhere within its bounds."""
 
+from pathlib import PurePath
 from typing import Any
+from unicodedata import category
 
 from hypothesis import strategies as st
 
@@ -15,11 +17,13 @@ TEXTS = st.one_of(
         ["true", "0", "# not a comment", "- item", "a: b", "\ufeffbom", "\u2028", "\x85", "$(rm x)", "\t", "%s"]
     ),
 ).filter(lambda text: text != "--")
-NAMES = TEXTS.filter(lambda text: text not in (".", "..") and "/" not in text and "\\" not in text)
+NAMES = TEXTS.filter(lambda text: text not in (".", "..") and not any(c in "/\\" or category(c) == "Cc" for c in text))
+INSIDE = TEXTS.filter(lambda text: not PurePath(text).is_absolute() and ".." not in PurePath(text).parts)
 LAYERS = st.sampled_from(["to_q", "attn2.to_k", r"mid_block\..*", "down_blocks.1.*to_v"])
 SPECIAL = {
     "resolution": st.integers(4, 512).map(lambda eighths: eighths * 8),
     "output_dir": TEXTS.filter(lambda text: "://" not in text),
+    "logging_dir": INSIDE,
     "output_name": NAMES | st.none(),
     "validation_prompt": st.lists(TEXTS, max_size=3) | TEXTS | st.none(),
     "target_modules": st.sampled_from(

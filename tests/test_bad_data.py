@@ -72,6 +72,38 @@ def broken_parquet(root):
     (root / "train.parquet").write_bytes(b"PAR1 and then nothing")
 
 
+def dangling(root, name):
+    picture(root / "p0.png")
+    os.symlink("nowhere", root / name)
+
+
+def broken_metadata_parquet(root):
+    picture(root / "a.png")
+    (root / "metadata.parquet").write_bytes(b"PAR1 and then nothing")
+
+
+def damaged_caption(root):
+    table(root)
+    (file,) = root.glob("*.arrow")
+    file.write_bytes(file.read_bytes().replace(b"a card", b"a \xffard"))
+
+
+def not_utf8(root):
+    picture(root / "a.png")
+    os.rename(root / "a.png", os.fsencode(root) + b"/p\xff.png")
+    text_file(root, "a.txt")
+
+
+def loop(root, name):
+    picture(root / "p0.png")
+    os.symlink(name, root / name)
+
+
+def csv_lines(root, *lines):
+    picture(root / "a.png")
+    metadata(root, "file_name,text", *lines, name="metadata.csv")
+
+
 def text_file(root, name, content=b"hello"):
     root.mkdir(parents=True, exist_ok=True)
     (root / name).write_bytes(content)
@@ -151,6 +183,68 @@ FOLDERS = {
         lambda root: [picture(root / "a.png"), text_file(root, "metadata.csv", "é,ü".encode("latin-1"))],
         "metadata.csv is not UTF-8 text: save it as UTF-8.",
     ),
+    "a name with NUL": (
+        lambda root: named(root, "a\0.png"),
+        r"metadata.jsonl names 'a\x00.png', but there is no such file in ROOT: correct the name.",
+    ),
+    "a name with half a character": (
+        lambda root: named(root, "\ud83d.png"),
+        r"metadata.jsonl names '\ud83d.png', but there is no such file in ROOT: correct the name.",
+    ),
+    "a name of 304 characters": (
+        lambda root: named(root, "a" * 300 + ".png"),
+        f"metadata.jsonl names '{'a' * 56}..., but there is no such file in ROOT: correct the name.",
+    ),
+    "half a character in the only caption": (
+        lambda root: named(root, "a.png", text="\ud83d"),
+        "None of the pictures of ROOT can be used; the first: a.png has a caption with half a character in it "
+        "(a lone surrogate): correct it.",
+    ),
+    "a cell that is too long": (
+        lambda root: csv_lines(root, f"a.png,{'a' * 131_073}"),
+        "the row that starts at line 2 of metadata.csv is not CSV (field larger than field limit (131072)): close each "
+        "quote and double those inside.",
+    ),
+    "an unclosed quote": (
+        lambda root: csv_lines(root, "b.png,a card", 'a.png,"a card', "c.png,a card"),
+        "the row that starts at line 3 of metadata.csv is not CSV (unexpected end of data): close each quote and "
+        "double those inside.",
+    ),
+    "an unclosed quote before a quoted row": (
+        lambda root: csv_lines(root, 'a.png,"a card', 'b.png,"a card"'),
+        "the row that starts at line 2 of metadata.csv is not CSV (',' expected after '\"'): close each quote and "
+        "double those inside.",
+    ),
+    "nested too deeply": (
+        lambda root: [picture(root / "a.png"), metadata(root, "[" * 100_000)],
+        "line 1 of metadata.jsonl is not JSON (nested too deeply): correct it.",
+    ),
+    "metadata.parquet, broken": (
+        broken_metadata_parquet,
+        "metadata.parquet cannot be read (Could not open Parquet input source 'ROOT/metadata.parquet': Parquet "
+        "magic bytes not found in footer. Either the file is corrupted or this is not a parquet file): save it again.",
+    ),
+    "metadata that is a link to nowhere": (
+        lambda root: dangling(root, "metadata.jsonl"),
+        "metadata.jsonl cannot be read (No such file or directory): correct or remove it.",
+    ),
+    "metadata that is a link to itself": (
+        lambda root: loop(root, "metadata.jsonl"),
+        "metadata.jsonl cannot be read (Too many levels of symbolic links): correct or remove it.",
+    ),
+    "a caption file that is a link to nowhere": (
+        lambda root: dangling(root, "p0.txt"),
+        "None of the pictures of ROOT can be used; the first: p0.png: its caption file p0.txt cannot be read (No such "
+        "file or directory): correct or remove it.",
+    ),
+    "a folder that is a link to itself": (
+        lambda root: os.symlink(root, root),
+        "There is no folder ROOT: check --train_data_dir.",
+    ),
+    "a picture whose name is not UTF-8": (
+        not_utf8,
+        r"None of the pictures in ROOT can be used; the first: p\xff.png has a name that is not UTF-8: rename it.",
+    ),
     "saved without train": (
         other_splits,
         "ROOT has no split 'train' (it has: test, dev): point to one of its folders.",
@@ -167,6 +261,11 @@ FOLDERS = {
     "saved, numbers for captions": (
         lambda root: table(root, text=3),
         "column 'text' of ROOT holds int64, not text: name another with --caption_column.",
+    ),
+    "saved, a damaged caption": (
+        damaged_caption,
+        "column 'text' of ROOT cannot be read ('utf-8' codec can't decode byte 0xff in position 2: invalid start "
+        "byte): save it again.",
     ),
     "parquet of another split": (
         only_test_parquet,
@@ -188,6 +287,41 @@ def test_folders(case, tmp_path):
     with pytest.raises(DataError) as caught:
         open_dataset(TrainConfig(train_data_dir=str(root), cache_dir=str(tmp_path / "cache")))
     assert str(caught.value) == sentence.replace("ROOT", str(root))
+
+
+# what is wrong with one of two pictures -> (how it is made, the Fault's sentence, at once or in check)
+ONE = {
+    "half a character": (
+        lambda root: named(root, "a.png", text="\ud83d"),
+        "a.png has a caption with half a character in it (a lone surrogate): correct it.",
+    ),
+    "a caption file to nowhere": (
+        lambda root: dangling(root, "p0.txt"),
+        "p0.png: its caption file p0.txt cannot be read (No such file or directory): correct or remove it.",
+    ),
+    "a name that is not UTF-8": (not_utf8, r"p\xff.png has a name that is not UTF-8: rename it."),
+    "a picture that is a link to itself": (
+        lambda root: [root.mkdir(), os.symlink("p0.png", root / "p0.png"), text_file(root, "p0.txt")],
+        "p0.png cannot be opened (Too many levels of symbolic links): check the file.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE)
+def test_one_picture_is_left_out(case, tmp_path):
+    make, sentence = ONE[case]
+    root = tmp_path / "pictures"
+    make(root)
+    picture(root / "good.png")
+    text_file(root, "good.txt")
+    if (root / "metadata.jsonl").exists():
+        with open(root / "metadata.jsonl", "a", encoding="utf-8") as file:
+            file.write('\n{"file_name": "good.png", "text": "a card"}')
+    pictures = open_dataset(TrainConfig(train_data_dir=str(root)))
+    faults = pictures.check()
+    assert [fault.sentence for fault in faults] == [sentence]
+    assert str(faults).encode().decode() == f"1 picture left out: {sentence}"
+    assert pictures.without(faults.names).names == ["good.png"]
 
 
 def test_no_usable_picture(tmp_path):

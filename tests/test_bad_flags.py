@@ -26,6 +26,7 @@ FILES = {
     "latin.json": b'{"trigger_word": "\xfc"}',
     "columns.json": '{"a/b": ["image"]}',
     "run.toml": "rank = 8",
+    "null.json": '{"rank": null}',
 }
 BAD = [
     # names
@@ -66,6 +67,16 @@ BAD = [
     ("--dataset_name_mapping columns.txt", "dataset_name_mapping is neither JSON text nor a file, 'columns.txt': No such file or directory"),
     ("--dataset_name_mapping {a", "dataset_name_mapping is not valid JSON, '{a': Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     ("--dataset_name_mapping columns.json", """dataset_name_mapping must give a/b its columns as ["IMAGE COLUMN", "CAPTION COLUMN"], not ['image']"""),
+    ("--output_name 'a\nb'", r"output_name holds a control character, 'a\nb': remove it"),
+    (f"--output_name {'é' * 101}", "output_name must have at most 200 bytes: shorten it"),
+    (f"--output_dir a/{'b' * 256}/c", f"output_dir has a part of more than 255 bytes, '{'b' * 56}...: shorten it"),
+    (f"--output_dir a/{'b' * 201}", "output_name is null, and the run folder's name has more than 200 bytes: give a shorter one"),
+    ("--logging_dir /tmp", "logging_dir must lie inside output_dir, not '/tmp': give a name such as logs"),
+    ("--logging_dir a/../..", "logging_dir must lie inside output_dir, not 'a/../..': give a name such as logs"),
+    (f"--logging_dir {'b' * 256}", f"logging_dir has a part of more than 255 bytes, '{'b' * 56}...: shorten it"),
+    ("--max_train_steps 1000000001", "max_train_steps must be at most 1000000000, not 1000000001"),
+    ("--num_train_epochs 1000000001", "num_train_epochs must be at most 1000000000, not 1000000001"),
+    ("--config null.json", "rank must not be null: leave it out for the default, or give a value"),
     # combinations
     ("--dataset_name a/b --train_data_dir c", "dataset_name and train_data_dir are both given: keep one of them"),
     ("--dataset_name=", "there are no training pictures: give dataset_name or train_data_dir"),

@@ -46,6 +46,11 @@ def test_every_field_says_what_it_is_for_in_one_sentence_and_has_a_group():
         assert ". " not in field.description.replace("arXiv. ", ""), name
 
 
+@pytest.mark.parametrize("name", ["center_crop", "random_flip", "cache_latents"])
+def test_cached_latents_are_said_to_keep_the_middle_crop(name):
+    assert "keeps its middle crop in every epoch" in TrainConfig.model_fields[name].description
+
+
 def test_import_is_light():
     heavy = "{'torch', 'diffusers', 'transformers', 'matplotlib', 'yaml', 'huggingface_hub'}"
     code = f"import sdxl_nb.config, sdxl_nb.flags, sys; print(sorted({heavy} & set(sys.modules)))"

@@ -1,6 +1,8 @@
 """events.jsonl, log.txt and run.json: what is written, and what is read back after kills and resumes."""
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -96,3 +98,22 @@ def test_run_json_is_replaced_whole(tmp_path):
     stored = json.loads((tmp_path / "run.json").read_text())
     assert stored["status"] == "completed" and set(stored) == {"pid", "host", "started", "status"}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_names_that_are_no_text_are_said_and_read_back(tmp_path, monkeypatch):
+    name, screen = b"caf\xe9.png".decode("utf-8", "surrogateescape"), io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    log = EventLog(tmp_path)
+    log.warn(f"{name} or \u00e9")
+    log.close()
+    screen.flush()
+    assert screen.buffer.getvalue() == b"Note: caf\\udce9.png or \\xe9\n"
+    assert (tmp_path / "log.txt").read_text("utf-8") == "Note: caf\\udce9.png or \u00e9\n"
+    assert [e["message"] for e in read_events(tmp_path / "events.jsonl")] == [f"{name} or \u00e9"]
+
+
+def test_a_line_torn_within_a_letter(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes('{"event": "step", "step": 1}\n{"event": "\u00e9'.encode()[:-1])
+    written(tmp_path, ("step", 2, {}))
+    assert steps(read_events(path)) == [1, 2]

@@ -117,7 +117,7 @@ def test_the_table_has_one_row_for_each_field():
     ("name", "words"),
     [
         ("lora_dropout", "number ≥ 0, < 1"),
-        ("max_train_steps", "whole number ≥ 1"),
+        ("max_train_steps", "whole number ≥ 1, ≤ 1000000000"),
         ("mixed_precision", "no, fp16, bf16"),
         ("random_flip", "switch"),
         ("validation_prompt", "one or several texts"),

@@ -32,6 +32,10 @@ REFUSED = [
     (CPU, {"pretrained_model_name_or_path": "./no"}, "pretrained_model_name_or_path ./no does not exist: give a hub id, a diffusers folder or a .safetensors file"),
     (CPU, {"pretrained_vae_model_name_or_path": "v.safetensors"}, "pretrained_vae_model_name_or_path v.safetensors does not exist: give a hub id, a diffusers folder or a .safetensors file"),
     (CPU, {"resume_from_checkpoint": "checkpoint-7"}, "resume_from_checkpoint checkpoint-7 is not a checkpoint folder: give one, or latest"),
+    (CPU, {"train_data_dir": "d" * 300}, f"train_data_dir {'d' * 300} is not a folder: give the folder that holds the pictures"),
+    (CPU, {"pretrained_model_name_or_path": "/" + "m" * 300}, f"pretrained_model_name_or_path /{'m' * 300} does not exist: give a hub id, a diffusers folder or a .safetensors file"),
+    (CPU, {"resume_from_checkpoint": "c" * 300}, f"resume_from_checkpoint {'c' * 300} is not a checkpoint folder: give one, or latest"),
+    (CPU, {"train_data_dir": "~no-such-user/a"}, "train_data_dir ~no-such-user/a is not a folder: give the folder that holds the pictures"),
     (CPU, {"output_dir": "a_file"}, "output_dir a_file is a file: choose another folder"),
 ]  # fmt: skip
 

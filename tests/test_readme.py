@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from test_presets import peak
 
 from sdxl_nb import presets
+from sdxl_nb.config import TrainConfig
 from sdxl_nb.flags import read_flags, train_parser
 
 ROOT = Path(__file__).parent.parent
@@ -30,16 +32,27 @@ def test_pictures_are_small(name: str):
 
 def test_presets_are_all_in_the_table():
     assert re.findall(r"^\| `((?:sdxl-|tiny)\w*)` \|", README, re.M) == presets.names()
-    peaks = dict(re.findall(r"^\| `(sdxl-\w+)` \|.*\| ([\d.]+ GB) \|$", README, re.M))
-    files = {name: (ROOT / "sdxl_nb" / "presets" / f"{name}.yaml").read_text() for name in presets.names()[1:]}
-    assert peaks == {name: re.search(r"Estimated peak ([\d.]+ GB)", text)[1] for name, text in files.items()}
 
 
-def test_commands_parse():
+def test_peaks_are_those_of_the_counted_parts():
+    computed = {name: f"{peak(TrainConfig.preset(name)):.1f}" for name in presets.names()[1:]}
+    assert dict(re.findall(r"^\| `(sdxl-\w+)` \|.*\| ([\d.]+) GB \|$", README, re.M)) == computed
+    assert "estimated, not measured" in README
+    files = {name: (ROOT / "sdxl_nb" / "presets" / f"{name}.yaml").read_text() for name in computed}
+    assert {name: re.search(r"Estimated peak ([\d.]+) GB", text)[1] for name, text in files.items()} == computed
+    notebook = (ROOT / "notebooks" / "00_quickstart.ipynb").read_text(encoding="utf-8")
+    assert dict(re.findall(r"\| `(sdxl-\w+)` \| ([\d.]+) of \d+ GB \|", notebook)) == computed
+
+
+def test_commands_parse(tmp_path):
+    TrainConfig().save(tmp_path / "saved.json")
     blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
-    commands = [shlex.split(block.replace("\\\n", " ")) for block in blocks if "sdxl_nb.train" in block]
-    assert len(commands) == 3
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line) for line in lines if "sdxl_nb.train" in line]
+    assert len(commands) == 4
     for words in commands:
         argv = words[words.index("sdxl_nb.train") + 1 :]
+        if "--config" in argv:  # a LoRA that is not there
+            argv[argv.index("--config") + 1] = str(tmp_path / "saved.json")
         config, _ = read_flags(train_parser("train", ""), argv)
         assert config.output_dir == argv[argv.index("--output_dir") + 1]

@@ -26,7 +26,7 @@ def folder(tmp_path):
     path = tmp_path / "run"
     config = TrainConfig(output_dir=str(path), seed=0, validation_prompt=PROMPTS, num_validation_images=1)
     taken = RunFolder(config)
-    taken.begin(config, resumed=False)
+    taken.begin(config, resumed_from=None)
     log = EventLog(path, quiet=True)
     for log.step in (1, 2, 3):
         log.emit("step", train_loss=1.0 / log.step, lr=1e-4, seconds=0.1)

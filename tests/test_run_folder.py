@@ -8,8 +8,10 @@ import pytest
 from small_runs import small, train
 from test_checkpoint import write
 
+from sdxl_nb.checkpoint import find
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.errors import ConfigError, DataError, SdxlNbError
+from sdxl_nb.events import update
 from sdxl_nb.folder import RunFolder
 from sdxl_nb.run import Run
 
@@ -64,8 +66,9 @@ def test_only_the_folders_it_made_go(tmp_path):
 def begun(folder, **changes):
     taken = RunFolder(config(folder, **changes))
     try:
-        taken.refuse_foreign(config(folder, **changes))
-        taken.begin(config(folder, **changes), resumed=False)
+        asked = config(folder, **changes)
+        taken.refuse_foreign(asked)
+        taken.begin(asked, resumed_from=find(folder, asked.resume_from_checkpoint))
     finally:
         taken.release()
 
@@ -90,19 +93,21 @@ def test_files_of_others_stay(tmp_path):
     assert names(tmp_path) == ["README.md", "validation"]
 
 
-@pytest.mark.parametrize("place", [".", "..", "pictures", "absolute"])
-def test_a_logging_dir_of_any_name_loses_curves_only(tmp_path, place):
+@pytest.mark.parametrize("place", [".", "pictures", "..", "../other", "link", "absolute"])
+def test_a_logging_dir_of_any_name_loses_curves_of_this_run_only(tmp_path, place):
     output = tmp_path / "output"
-    for folder in (output / "pictures", tmp_path / "absolute"):
+    for folder in (output / "pictures", tmp_path / "absolute", tmp_path / "other"):
         folder.mkdir(parents=True)
         (folder / "cat.png").touch()
+    (output / "link").symlink_to(tmp_path / "other")
+    begun(output)
     logging_dir = str(tmp_path / "absolute") if place == "absolute" else place
-    begun(output, logging_dir=logging_dir)
     old = output / logging_dir / "events.out.tfevents.1.vm"
     old.touch()
-    begun(output, logging_dir=logging_dir, overwrite_output_dir=True)
-    assert not old.exists() and (output / "pictures" / "cat.png").exists()
-    assert (tmp_path / "absolute" / "cat.png").exists()
+    unchecked = config(output).model_copy(update={"logging_dir": logging_dir})  # whatever a configuration lets through
+    RunFolder(config(output), writes=False)._clear(unchecked)
+    assert old.exists() == (place not in (".", "pictures")) and not (output / "run.json").exists()
+    assert all((folder / "cat.png").exists() for folder in (output / "pictures", tmp_path / "absolute"))
 
 
 def test_overwriting_deletes_a_run_and_nothing_else(tmp_path):
@@ -114,6 +119,35 @@ def test_overwriting_deletes_a_run_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["config.json", "notes.txt", "other.safetensors", "run.json"]
 
 
+@pytest.mark.parametrize("finished_by", ["status", "lora"])
+def test_latest_never_replaces_a_finished_run(tmp_path, finished_by):
+    begun(tmp_path)
+    begun(tmp_path, resume_from_checkpoint="latest")  # killed before its first checkpoint: begins anew
+    (tmp_path / "events.jsonl").write_text("kept")
+    if finished_by == "lora":
+        (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    else:
+        update(tmp_path / "run.json", status="completed")
+    with pytest.raises(ConfigError, match=r"no checkpoint to resume from, and output_dir .* holds a finished run"):
+        begun(tmp_path, resume_from_checkpoint="latest")
+    assert (tmp_path / "events.jsonl").read_text() == "kept"
+    begun(tmp_path, overwrite_output_dir=True)
+    assert not (tmp_path / "events.jsonl").exists()
+
+
+def test_a_checkpoint_from_elsewhere_does_not_go_on_in_the_folder_of_another_run(tmp_path):
+    begun(tmp_path / "mine")
+    (tmp_path / "other").mkdir()
+    elsewhere = str(write(tmp_path / "other", 4))
+    (tmp_path / "mine" / "events.jsonl").write_text("kept")
+    with pytest.raises(ConfigError, match=r"checkpoint-4 lies outside output_dir .* which holds another run"):
+        begun(tmp_path / "mine", resume_from_checkpoint=elsewhere)
+    assert (tmp_path / "mine" / "events.jsonl").read_text() == "kept"
+    begun(tmp_path / "new", resume_from_checkpoint=elsewhere)
+    begun(tmp_path / "mine", resume_from_checkpoint=str(write(tmp_path / "mine", 4)))
+    assert (tmp_path / "mine" / "events.jsonl").exists() and (tmp_path / "mine" / "checkpoint-4").exists()
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SdxlNbError, match=r"Cannot write to output_dir .*file/run \(not a directory\): choose another"):
@@ -123,7 +157,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_other_processes_touch_nothing(tmp_path):
     folder = RunFolder(config(tmp_path / "run"), writes=False)
     folder.refuse_foreign(config(tmp_path / "run"))
-    folder.begin(config(tmp_path / "run"), resumed=False)
+    folder.begin(config(tmp_path / "run"), resumed_from=None)
     folder.release()
     assert names(tmp_path) == []
 

@@ -1,15 +1,21 @@
 """The training loop: the same result however a step is cut up, precision, learning rates, and clear ends."""
 
+import errno
 import json
 import re
+import shutil
+import types
+import weakref
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from small_runs import assert_same, largest_difference, small, train
+from safetensors.torch import safe_open
+from small_runs import assert_same, home, largest_difference, small, train
 
-from sdxl_nb import checkpoint
-from sdxl_nb.checkpoint import checkpoints
+from sdxl_nb import checkpoint, endings
+from sdxl_nb import studio as studios
+from sdxl_nb.checkpoint import Progress, checkpoints
 from sdxl_nb.errors import ConfigError, SdxlNbError
 from sdxl_nb.events import EventLog
 from sdxl_nb.folder import RunFolder
@@ -51,6 +57,28 @@ def test_a_batch_too_large_for_memory_is_halved(tmp_path, four, monkeypatch):
     assert [e["message"] for e in run.events("warning")] == [said.format(2), said.format(1)]
     assert run.losses()[1] == pytest.approx(four.losses()[1], rel=1e-5)
     assert largest_difference(tmp_path, four.folder) < 1e-6
+
+
+def test_what_fits_into_memory_is_remembered(tmp_path, monkeypatch):
+    """Dropout draws by the micro-batch, so that a resumed run must cut its steps as before."""
+    predict, sizes = Studio.predict, []
+
+    def a_moment_of_little_memory(studio, noisy, batch):
+        sizes.append(len(noisy))
+        if len(sizes) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(studio, noisy, batch)
+
+    monkeypatch.setattr(Studio, "predict", a_moment_of_little_memory)
+    changes = {"train_batch_size": 4, "lora_dropout": 0.3}
+    whole = train(small(tmp_path / "whole", **changes))
+    assert set(sizes[1:]) <= {2, 1}  # an epoch of seven pictures ends with three
+    (said,) = (e["message"] for e in whole.events("warning"))
+    assert said.endswith("from now on 2 at a time, with the same result but for other random choices of lora_dropout.")
+    shutil.copytree(whole.folder / "checkpoint-2", tmp_path / "again" / "checkpoint-2")
+    assert json.loads((tmp_path / "again" / "checkpoint-2" / "state.json").read_text())["micro_batch"] == 2
+    train(small(tmp_path / "again", resume_from_checkpoint="latest", **changes))
+    assert_same(whole.folder, tmp_path / "again")
 
 
 def test_a_picture_too_large_for_memory(tmp_path, monkeypatch):
@@ -117,6 +145,50 @@ def studio(config):
     return made
 
 
+def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_path, monkeypatch):
+    config, order = small(tmp_path), []
+    folder = RunFolder(config)
+    made = prepare(config, folder, False)
+    encoders, cached = [weakref.ref(encoder) for encoder in made.encoders], studios.CachedLatents
+
+    def look(*arguments):
+        order.append(("encode", [encoder() is None for encoder in encoders]))
+        return cached(*arguments)
+
+    monkeypatch.setattr(studios, "CachedLatents", look)
+    to = type(made.unet).to
+    monkeypatch.setattr(type(made.unet), "to", lambda self, *a, **k: (order.append("unet"), to(self, *a, **k))[1])
+    flat = Trainer(config, made, None, None).flat
+    log = EventLog(folder.path, quiet=True)
+    made.encode(log)
+    log.close()
+    folder.release()
+    assert order == [("encode", [True, True]), "unet"]
+    flat.weights.data.fill_(0.25)  # the layers are views into it still
+    assert {v for p in made.unet.parameters() if p.requires_grad for v in p.unique().tolist()} == {0.25}
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_dora": True}, {"gradient_checkpointing": True}])
+def test_without_pefts_casts_bf16_gives_the_same_loss(tmp_path, changes):
+    made = studio(small(tmp_path, mixed_precision="bf16", **changes))
+    trainer = Trainer(made.config, made, None, None)
+    torch.manual_seed(1)
+    trainer.flat.weights.data.normal_(std=0.02)
+    layers = [m for m in made.unet.modules() if hasattr(m, "cast_input_dtype_enabled")]
+    assert layers and {m.cast_input_dtype_enabled for m in layers} == {"use_dora" in changes}
+
+    def loss_and_gradient():
+        total = trainer._gradients(trainer.stream.positions(0), 2)
+        return total.item(), trainer.flat.weights.grad.clone()
+
+    ours = loss_and_gradient()
+    for layer in layers:
+        layer.cast_input_dtype_enabled = True
+    theirs = loss_and_gradient()
+    assert ours[0] == theirs[0] and ours[1].dtype == torch.float32 and ours[1].abs().max() > 0
+    assert torch.allclose(ours[1], theirs[1], rtol=1e-2, atol=1e-2 * theirs[1].abs().max().item())
+
+
 def test_time_ids_stay_exact_in_bf16(tmp_path):
     made = studio(small(tmp_path, mixed_precision="bf16"))
     trainer = Trainer(made.config, made, None, None)
@@ -147,6 +219,60 @@ def test_validation_never_changes_training(tmp_path):
     looking = train(small(tmp_path / "looking", **changes, **prompts))
     assert list(looking.pictures()) == [0, 4, 6] and len(looking.pictures()[0]) == 4
     assert_same(blind.folder, looking.folder)
+
+
+def test_a_validation_that_fails_loses_no_work(tmp_path, monkeypatch):
+    def fails(studio, step):
+        assert step == 0 or f"checkpoint-{step}" in [p.name for p in checkpoints(tmp_path)] or step == 4
+        if step == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return []
+
+    prompts = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
+    changes = {"checkpointing_steps": 3, "lora_dropout": 0.2}
+    with monkeypatch.context() as patch:
+        patch.setattr(Studio, "validate", fails)
+        with pytest.raises(SdxlNbError, match="too little memory"):
+            train(small(tmp_path, **changes, **prompts))
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-4"]
+    run = train(small(tmp_path, resume_from_checkpoint="latest", **changes, **prompts))
+    assert list(run.pictures()) == [4, 6]  # the one that failed is drawn now
+    assert_same(train(small(tmp_path / "blind", **changes)).folder, tmp_path)
+
+
+def test_the_folder_is_searched_for_pictures_only_when_they_are_due(tmp_path, monkeypatch):
+    looked = []
+    prompts = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
+    path_type = type(tmp_path)
+    glob = path_type.glob
+    monkeypatch.setattr(path_type, "glob", lambda self, pattern: (looked.append(pattern), glob(self, pattern))[1])
+    train(small(tmp_path, **prompts))
+    assert [p for p in looked if p.endswith(".png")] == [f"validation/step-{n}/*.png" for n in (0, 4, 6)]
+
+
+def test_a_gradient_that_is_no_number(tmp_path, monkeypatch):
+    gradients = Trainer._gradients
+
+    def broken(self, mine, count):
+        total = gradients(self, mine, count)
+        if self.step == self.wrong:
+            self.flat.weights.grad[3] = float("nan")
+        return total
+
+    monkeypatch.setattr(Trainer, "_gradients", broken)
+    for wrong, said in [(0, r"or check the VAE\.$"), (3, r"check the VAE; checkpoint-2 is still good\.$")]:
+        monkeypatch.setattr(Trainer, "wrong", wrong, raising=False)
+        with pytest.raises(SdxlNbError, match=rf"The gradient at step {wrong + 1} is not a finite number: .*{said}"):
+            train(small(tmp_path / str(wrong)))
+        assert [path.name for path in checkpoints(tmp_path / str(wrong))] == ["checkpoint-2"][: wrong // 3]
+
+
+def test_under_fp16_a_gradient_may_overflow_and_a_loss_may_not(tmp_path):
+    scaling = types.SimpleNamespace(scaler=types.SimpleNamespace(is_enabled=lambda: True))
+    assert Trainer._finite(scaling, 0.5, float("inf")) == 0.5
+    scaling.step, scaling.folder = 0, types.SimpleNamespace(path=tmp_path)
+    with pytest.raises(SdxlNbError, match="The loss at step 1"):
+        Trainer._finite(scaling, float("nan"), 1.0)
 
 
 def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
@@ -243,3 +369,26 @@ def test_a_file_missing_elsewhere_is_not_blamed_on_the_run_folder(tmp_path):
 
     with pytest.raises(FileNotFoundError):
         train(small(tmp_path / "run"), listen)
+
+
+def test_the_header_says_what_the_base_predicts(tmp_path):
+    base = shutil.copytree(home()[0] / "base", tmp_path / "base")
+    scheduler = base / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}))
+    changes = {"pretrained_model_name_or_path": str(base), "max_train_steps": 1}
+    for name, kind, changed in [("v", "v", changes), ("epsilon", "epsilon", {"max_train_steps": 1})]:
+        train(small(tmp_path / name, **changed))
+        with safe_open(tmp_path / name / "small.safetensors", "pt") as file:
+            assert file.metadata()["modelspec.prediction_type"] == kind
+
+
+def test_a_checkpoint_is_praised_only_where_there_is_one(tmp_path):
+    def said():
+        with pytest.raises(SdxlNbError) as caught, endings.explained(tmp_path):
+            raise OSError(errno.ENAMETOOLONG, "File name too long", str(tmp_path / "x"))
+        return str(caught.value)
+
+    assert said().endswith("(file name too long): make room or choose another folder.")
+    progress = Progress(3, {}, 1, "", 1, "float32", {})
+    checkpoint.save(tmp_path, progress, {"weights": torch.zeros(1)}, lambda draft: None)
+    assert said().endswith("make room or choose another folder; checkpoint-3 is complete.")

@@ -73,15 +73,18 @@ def build_metadata(
     loss: Mapping[str, float] | None = None,
     trigger_words: tuple[str, ...] | list[str] = (),
     tag_frequency: Mapping[str, Mapping[str, int]] | None = None,
+    prediction_type: str | None = None,
     now: datetime | None = None,
 ) -> dict[str, str]:
     """The header of a run's files, from its TrainConfig (or a dict of its fields, or None); all values are strings.
 
     `loss` is a small summary such as {"train": 0.12, "heldout": 0.14}; `tag_frequency` is sd-scripts' folder -> tag ->
-    count; trigger words default to the config's `trigger_word`. `save_lora` adds the hashes, the base's shapes, and
+    count; trigger words default to the config's `trigger_word`; `prediction_type` is what the run trained, which a
+    config may leave to the base. `save_lora` adds the hashes, the base's shapes, and
     rank and alpha as they are in the weights.
     """
     fields = config.model_dump(mode="json") if hasattr(config, "model_dump") else dict(config or {})
+    prediction = prediction_type or fields.get("prediction_type") or "epsilon"
     trigger_words = tuple(trigger_words) or tuple(filter(None, [fields.get("trigger_word")]))
     now = now or datetime.now(timezone.utc)
     name = PurePosixPath(output_name).name
@@ -96,7 +99,7 @@ def build_metadata(
         "sdxl_nb_versions": _json(_versions()),
         CONFIG_KEY: _json(safe_config(fields)),
     }
-    header |= _modelspec_fields(fields, name, trigger_words, now)
+    header |= _modelspec_fields(fields, name, trigger_words, prediction, now)
     return {key: str(value) for key, value in header.items() if value is not None}
 
 
@@ -122,9 +125,8 @@ def _sd_scripts_fields(fields, name, trigger_words, tag_frequency) -> dict:
     }
 
 
-def _modelspec_fields(fields, name, trigger_words, now) -> dict:
+def _modelspec_fields(fields, name, trigger_words, prediction, now) -> dict:
     resolution = fields.get("resolution") or 1024
-    prediction = fields.get("prediction_type") or "epsilon"
     return {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",

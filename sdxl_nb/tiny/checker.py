@@ -116,7 +116,7 @@ def is_blueprint(picture: Image.Image, shape: str) -> bool:
     """Whether a picture is a blueprint of the shape: blue paper, white lines, and those lines draw the shape."""
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
     paper = _distance(pixels, np.array(BLUEPRINT_PAPER)) < 50
-    ink = _distance(pixels, np.array(BLUEPRINT_INK)) < 150
+    ink = _ink(pixels)
     if paper.mean() < 0.5 or ink.sum() < 25:
         return False
     return best_shape(ink, _blueprint_templates()) == shape
@@ -181,8 +181,15 @@ def _blueprint_templates() -> dict[str, np.ndarray]:
     for shape in SHAPES:
         scene = Scene((Thing(shape, "red"),), "white")
         pixels = np.asarray(draw_blueprint(scene), dtype=np.float32)
-        made[shape] = _normalised(_distance(pixels, np.array(BLUEPRINT_INK)) < 150)
+        made[shape] = _normalised(_ink(pixels))
     return made
+
+
+def _ink(pixels: np.ndarray) -> np.ndarray:
+    """Where lines are: pixels over two fifths of the way from paper to ink (the squares are at a sixth)."""
+    paper, ink = np.array(BLUEPRINT_PAPER, dtype=np.float32), np.array(BLUEPRINT_INK, dtype=np.float32)
+    way = ink - paper
+    return (pixels - paper) @ way / (way @ way) > 0.4
 
 
 def _mask_of(shape: str) -> np.ndarray:
