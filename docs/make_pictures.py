@@ -13,7 +13,7 @@ from sdxl_nb import Run, TrainConfig, fine_tune, generate, open_dataset
 from sdxl_nb.generation import compare
 
 PICTURES = Path(__file__).parent / "pictures"
-PROMPTS = ["a blueprint of a house", "a blueprint of a moon", "a blueprint of a small heart at the top"]
+PROMPTS = ["a blueprint of a house", "a blueprint of a moon", "a blueprint of a small heart"]
 PLAIN = "a purple cross on a white background"
 SCALES = (0, 0.25, 0.5, 0.75, 1)
 LIMIT = 200_000  # bytes
