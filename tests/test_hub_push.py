@@ -13,7 +13,9 @@ from sdxl_nb.config import TrainConfig
 from sdxl_nb.hub import published, repository_name
 from sdxl_nb.run import Run
 
-TRAIN = "--preset tiny --max_train_steps 2 --checkpointing_steps 1 --train_batch_size 2 --push_to_hub"
+TRAIN = (
+    "--preset tiny --max_train_steps 2 --lr_warmup_steps 0 --checkpointing_steps 1 --train_batch_size 2 --push_to_hub"
+)
 CARD = """---
 base_model: "{base}"
 ---

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sdxl_nb.models import EMBEDDED, load_pipeline
+from sdxl_nb.models import load_pipeline
+from sdxl_nb.sources import EMBEDDED
 from sdxl_nb.tiny.draw import HELD_OUT
 from sdxl_nb.tiny.evaluate import (
     all_right_share,
