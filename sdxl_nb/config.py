@@ -14,23 +14,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from . import forms, presets
-from .checks import (
-    check_combinations,
-    file_name,
-    folder,
-    folder_inside,
-    image_columns,
-    modules,
-    not_bool,
-    patterns,
-    prompts,
-    text,
-    yaml_no,
-)
+from .checks import check_combinations, file_name, folder, folder_inside
 from .complaints import check_names, refusal
+from .fields import (
+    MANY,
+    Alphas,
+    Interpolation,
+    Mapped,
+    Modules,
+    Number,
+    Optimizer,
+    Precision,
+    Prompts,
+    Ranks,
+    Schedule,
+    Text,
+    Tracker,
+    Whole,
+    data,
+    log,
+    lora,
+    memory,
+    optimization,
+    schema_types,
+    training,
+    validation,
+)
 from .layers import DEFAULT_BASE, DEFAULT_DATASET, DEFAULT_VAE, fill_in, overlay, resumed_seed
 
 COLUMNS = {  # data sets whose columns we know: image, caption
@@ -38,52 +50,6 @@ COLUMNS = {  # data sets whose columns we know: image, caption
     "embedded:blueprint": ("image", "text"),
     "embedded:emblem": ("image", "text"),
 }
-
-MANY = 10**9  # more than any run needs, few enough for every counter
-
-Text = Annotated[str, AfterValidator(text)]
-Whole = Annotated[int, BeforeValidator(not_bool)]
-Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
-Prompts = Annotated[list[Text] | None, BeforeValidator(prompts)]
-Modules = Annotated[str | list[str], BeforeValidator(modules)]
-Mapped = Annotated[dict[Text, dict[str, Text]] | None, BeforeValidator(image_columns)]
-Ranks = Annotated[
-    dict[Text, Annotated[int, BeforeValidator(not_bool), Field(ge=1, le=1024)]] | None, BeforeValidator(patterns)
-]
-Alphas = Annotated[
-    dict[Text, Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]] | None,
-    BeforeValidator(patterns),
-]
-Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(yaml_no)]
-Optimizer = Literal["adamw", "adamw8bit"]
-Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
-Interpolation = Literal["nearest", "nearest_exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]
-
-
-def _group(name: str):
-    """A field of this group; weights=False marks a field that cannot change the trained weights."""
-
-    def field(default: Any, sentence: str, *, weights: bool = True, **bounds: Any) -> Any:
-        extra = {"group": name, "weights": weights}
-        return Field(default, description=sentence, json_schema_extra=extra, **bounds)
-
-    return field
-
-
-data, training, lora = _group("model & data"), _group("training"), _group("LoRA")
-optimization, memory = _group("optimization"), _group("memory")
-validation, log = _group("validation"), _group("logging")
-
-
-def schema_types(schema: Mapping[str, Any]) -> set[str]:
-    """The JSON types in one property's schema; those of a list's items count too."""
-    parts = [*schema.get("anyOf", []), *([schema["items"]] if "items" in schema else [])]
-    return (
-        {schema["type"]}.union(*map(schema_types, parts))
-        if "type" in schema
-        else set().union(*map(schema_types, parts))
-    )
 
 
 class TrainConfig(BaseModel):
