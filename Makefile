@@ -5,7 +5,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one page that asks no other host for scripts
 PAGE := --embed-images $(foreach script,mathjax require_js jquery,--HTMLExporter.$(script)_url=)
 
-.PHONY: demo lab test soak lint infra image
+.PHONY: demo lab gallery test soak lint infra image
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
@@ -13,17 +13,23 @@ demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
 	@echo "The notebook, with its pictures: $(CURDIR)/output/quickstart.html"
 	@echo "The run, with its LoRA files:    $(CURDIR)/output/quickstart/"
 
+gallery: .venv/ready  ## every notebook, executed, as pages: output/gallery/index.html
+	@.venv/bin/python docs/make_gallery.py
+
 lab: .venv/ready  ## JupyterLab on the notebooks
 	@$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir notebooks
 
 test: .venv/ready  ## all tests and all notebooks, on two cores
-	@$(RUN) pytest -n 2 --dist loadfile -m "not soak" --nbmake --nbmake-timeout=300 tests $(NOTEBOOKS)
+	@$(RUN) pytest -n 2 --dist loadfile -m "not soak" --nbmake --nbmake-timeout=300 tests $(filter-out %06_sagemaker.ipynb,$(NOTEBOOKS))
 
 soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the real cdk command line
 	@$(RUN) pytest -m soak tests
 
 lint: .venv/ready  ## style, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
+
+bench: .venv/ready  ## beside diffusers' script: make bench SCRIPT=path/to/train_text_to_image_lora_sdxl.py
+	@$(RUN) benchmarks.compare $(if $(SCRIPT),--script $(SCRIPT)) $(BENCH)
 
 infra: .venv/ready  ## the CDK app: lint, types, tests, synthesis with cdk-nag, cfn-lint; needs Node
 	@cd infrastructure && npm ci && npm run check && ../.venv/bin/cfn-lint cdk.out/SdxlNb.template.json

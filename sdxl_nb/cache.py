@@ -1,102 +1,236 @@
-"""Pictures as VAE latents: encoded once before training, or anew for every step.
+"""Pictures as VAE latents: encoded once for all runs and kept on disk, or anew for every step.
 
-In: captioned pictures, a frozen VAE and a TrainConfig. Out: for the pictures and random choices of a batch, scaled
-latents (N, 4, h, w) fp32 and SDXL's time ids (N, 6) fp32. The VAE gives a mean and a standard deviation; the sample
-is drawn at every step from the position's own noise, so encoding once changes no loss.
+In: captioned pictures, a frozen VAE and a TrainConfig. Out: for the pictures and random choices of
+a batch, scaled latents (N, 4, h, w) fp32 and SDXL's time ids (N, 6) fp32. The VAE gives a mean and a standard
+deviation; the sample is drawn at every step from the position's own noise, so encoding once changes no loss.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .crops import Crop, plan_crop
-from .errors import ModelError
+from .errors import ModelError, SdxlNbError
 from .sampling import Choices
+from .shards import KEY, Store, key_of
+from .workers import ahead, share_out
 
 Progress = Callable[[int, int], None]
+Shape = tuple[int, int]
+
+
+def cache_folder(config: Any) -> Path:
+    """The folder that runs share: latents_cache_dir, else SDXL_NB_CACHE, else sdxl_nb in the user's cache folder."""
+    given = config.latents_cache_dir or os.environ.get("SDXL_NB_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sdxl_nb"
+
+
+class Scaling(NamedTuple):
+    """How a VAE's latents become the U-Net's: shifted, then scaled. The defaults are AutoencoderKL's."""
+
+    factor: float = 0.18215
+    shift: float = 0.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Scaling":
+        """As a VAE's config says."""
+        return cls(config.get("scaling_factor", cls().factor), config.get("shift_factor") or 0.0)
 
 
 class Encoder:
-    """Decodes, crops and encodes pictures: the part that both ways share."""
+    """Crops pictures and draws their latents: the part that both ways share.
 
-    def __init__(self, pictures: Sequence[Any], vae: Any, config: Any):
-        self.pictures, self.vae, self.config = pictures, vae, config
+    `target(index)` is the (height, width) in pixels that a picture is trained at; by default the square of
+    `resolution`. A batch holds pictures of one target.
+    """
 
-    def crop(self, size: tuple[int, int], choices: Choices | None, flip: bool) -> Crop:
+    def __init__(
+        self,
+        pictures: Any,
+        config: Any,
+        scaling: Scaling,
+        target: Callable[[int], Shape] | None = None,
+    ):
+        self.pictures, self.sizes, self.config, self.scaling = pictures, pictures.sizes(), config, scaling
+        self.target = target or (lambda index: (config.resolution, config.resolution))
+
+    def crop(self, index: int, choices: Choices | None, flip: bool) -> Crop:
         """The crop of a picture; without choices the one that does not change: its centre, or place (u, v) = (½, ½)."""
         config = self.config
         u, v = (choices.u, choices.v) if choices else (0.5, 0.5)
-        return plan_crop(size, config.resolution, config.center_crop, flip, u, v, config.image_interpolation_mode)
+        size = tuple(self.sizes[index].tolist())
+        return plan_crop(size, self.target(index), config.center_crop, flip, u, v, config.image_interpolation_mode)
 
     def flips(self, choices: Choices) -> bool:
         return self.config.random_flip and choices.flip
 
-    @torch.no_grad()
-    def encode(self, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of the latents of (3, H, W) pictures, fp32 on the CPU."""
-        batch = torch.from_numpy(np.stack(pixels)).to(self.vae.device, self.vae.dtype)
-        latents = self.vae.encode(batch).latent_dist
-        mean, std = latents.mean.float().cpu(), latents.std.float().cpu()
-        if not torch.isfinite(mean).all():
-            raise ModelError(
-                "The VAE made latents that are not numbers: use --pretrained_vae_model_name_or_path "
-                "madebyollin/sdxl-vae-fp16-fix, or --mixed_precision no."
-            )
-        return mean, std
-
     def sample(self, mean: torch.Tensor, std: torch.Tensor, choices: Sequence[Choices]) -> torch.Tensor:
-        """Latents drawn from the VAE's distribution, shifted and scaled as the VAE's config says."""
+        """Latents drawn from the VAE's distribution, shifted and scaled."""
         noise = torch.from_numpy(np.stack([c.noise(tuple(mean.shape[1:])) for c in choices]))
-        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
-        return (mean + std * noise - shift) * self.vae.config.scaling_factor
+        return (mean + std * noise - self.scaling.shift) * self.scaling.factor
+
+
+@torch.no_grad()
+def encode(vae: Any, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the latents of (3, H, W) pictures in [-1, 1], fp32 on the CPU."""
+    batch = torch.from_numpy(np.stack(pixels)).to(vae.device, vae.dtype)
+    latents = vae.encode(batch).latent_dist
+    mean, std = latents.mean.float().cpu(), latents.std.float().cpu()
+    if not torch.isfinite(mean).all():
+        raise ModelError(
+            "The VAE made latents that are not numbers: use --pretrained_vae_model_name_or_path "
+            "madebyollin/sdxl-vae-fp16-fix, or --mixed_precision no."
+        )
+    return mean, std
+
+
+def at_once(resolution: int) -> int:
+    """Pictures that the VAE encodes together: a large one fills a GPU alone."""
+    return min(8, max(1, 512**2 // resolution**2))
 
 
 class LiveLatents(Encoder):
     """Encodes the pictures of each batch when they are asked for, at the crop that their choices say."""
 
+    def __init__(self, pictures: Any, config: Any, vae: Any, target: Any = None):
+        super().__init__(pictures, config, Scaling.of(vae.config), target)
+        self.vae = vae
+
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, time_ids = [], []
         for index, chosen in zip(indices, choices, strict=True):
-            sample = self.pictures[index]
-            crop = self.crop(sample.original_size, chosen, self.flips(chosen))
-            pixels.append(crop.apply(sample.picture))
+            crop = self.crop(index, chosen, self.flips(chosen))
+            pixels.append(crop.apply(self.pictures[index].picture))
             time_ids.append(crop.time_ids)
-        return self.sample(*self.encode(pixels), choices), torch.tensor(time_ids, dtype=torch.float32)
+        return self.sample(*encode(self.vae, pixels), choices), torch.tensor(time_ids, dtype=torch.float32)
+
+
+class Piece(NamedTuple):
+    """One variant of a picture, ready for the VAE: its row, its crop, and (3, H, W) pixels."""
+
+    row: int
+    crop: Crop
+    pixels: np.ndarray
 
 
 class CachedLatents(Encoder):
-    """Encodes every picture once, and once more mirrored with `random_flip`; each has one crop for the whole run."""
+    """Each picture's latents at one crop, and mirrored too with `random_flip`, from a Store; `fill` adds what lacks.
 
-    def __init__(
-        self, pictures: Sequence[Any], vae: Any, config: Any, progress: Progress | None = None, batch: int | None = None
-    ):
-        super().__init__(pictures, vae, config)
-        batch = batch or min(8, max(1, 512**2 // config.resolution**2))  # a large picture fills a GPU alone
-        self.variants = (False, True) if config.random_flip else (False,)
+    A row is a variant of a picture: picture x variants + whether it is mirrored. Its key tells the picture's bytes
+    and its crop, so what changed is encoded anew and nothing else.
+    """
+
+    def __init__(self, pictures: Any, config: Any, scaling: Scaling, store: Store, target: Any = None):
+        super().__init__(pictures, config, scaling, target)
+        self.store, self.variants = store, (False, True) if config.random_flip else (False,)
         self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
-        stored: list[tuple[torch.Tensor, ...]] = []
-        for first in range(0, len(pictures), batch):
-            stored.append(self._encode_variants(range(first, min(first + batch, len(pictures)))))
-            if progress:
-                progress(min(first + batch, len(pictures)), len(pictures))
-        self.mean, self.std, self.time_ids = (torch.cat(parts) for parts in zip(*stored, strict=True))
+        self.keys = np.empty(len(pictures) * len(self.variants), KEY)
+        for index in range(len(pictures)):
+            self._note(index, pictures.identity(index))
+        self.places = store.find(self.keys)
+        self.computed = 0  # pictures that `fill` encoded
 
-    def _encode_variants(self, indices: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        pixels, time_ids = [], []
-        for index in indices:
-            sample = self.pictures[index]
-            for flip in self.variants:
-                crop = self.crop(sample.original_size, None, flip)
-                pixels.append(crop.apply(sample.picture))
-                time_ids.append(crop.time_ids)
-            self.moving += not self.config.center_crop and crop.resized != crop.target_size
-        return *self.encode(pixels), torch.tensor(time_ids, dtype=torch.float32)
+    def _note(self, index: int, digest: str) -> None:
+        for flip in self.variants:
+            crop = self.crop(index, None, flip)
+            plan = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size, flip, crop.interpolation)
+            self.keys[index * len(self.variants) + flip] = key_of(digest, plan)
+        self.moving += not self.config.center_crop and crop.resized != crop.target_size
+
+    def missing(self) -> int:
+        """How many rows are not in the store."""
+        return int((self.places < 0).sum())
+
+    def fill(
+        self,
+        load_vae: Callable[[], Any],
+        progress: Progress | None = None,
+        processes: Any = None,
+        batch: int | None = None,
+    ) -> None:
+        """Encode what is not in the store; `load_vae()` is called only when something is. Raises SdxlNbError."""
+        batch = batch or at_once(self.config.resolution)
+        many = len(self.variants)
+
+        def work(share: range) -> None:
+            rows = (np.asarray(share)[:, None] * many + np.arange(many)).ravel()
+            self.store.refresh()
+            rows = rows[self.store.find(self.keys[rows]) < 0]
+            rows = rows[np.sort(np.unique(self.keys[rows], return_index=True)[1])]  # copies of a picture are one
+            if len(rows):
+                self._fill(rows, load_vae(), batch, _counted(progress, len(share), len(set((rows // many).tolist()))))
+
+        share_out(len(self.pictures), work, processes)
+        self.places = self.store.find(self.keys)
+        if self.missing():
+            raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
+
+    def _fill(self, rows: np.ndarray, vae: Any, batch: int, progress: Progress) -> None:
+        """Encode these rows, those of one shape together, and count pictures."""
+        targets = np.array([self.target(row // len(self.variants)) for row in rows.tolist()])
+        shapes, numbers = np.unique(targets, axis=0, return_inverse=True)
+        wanted = [rows[numbers.ravel() == number] for number in range(len(shapes))]
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        areas = [height * width // scale**2 * len(part) for (height, width), part in zip(shapes, wanted, strict=True)]
+        self.store.refuse_to_fill(int(sum(areas)) * vae.config.latent_channels * 8 + 40 * len(rows))
+        for part in wanted:
+            with self.store.writer() as writer:
+                pieces = self._pieces(part)
+                while portion := list(islice(pieces, batch)):
+                    self._encode(portion, vae, batch, writer)
+                    done = len({piece.row // len(self.variants) for piece in portion})
+                    self.computed += done
+                    progress(done)
+
+    def _encode(self, portion: list[Piece], vae: Any, batch: int, writer: Any) -> None:
+        # always as many at once, so that no latent depends on what was encoded beside it, or was cached already
+        pixels = [piece.pixels for piece in portion]
+        mean, std = encode(vae, pixels + pixels[-1:] * (batch - len(pixels)))
+        for number, piece in enumerate(portion):
+            time_ids = torch.tensor(piece.crop.time_ids, dtype=torch.float32)
+            key = bytes(self.keys[piece.row]).ljust(16, b"\0")
+            writer.add(key, mean=mean[number], std=std[number], time_ids=time_ids)
+
+    def _pieces(self, rows: np.ndarray) -> Iterator[Piece]:
+        """The rows that no other run has stored meanwhile, each picture decoded once, by threads ahead of the VAE."""
+        for pieces in ahead(self._cut, self._still_missing(rows)):
+            yield from pieces
+
+    def _still_missing(self, rows: np.ndarray) -> Iterator[list[int]]:
+        for _, same in groupby(rows.tolist(), key=lambda row: row // len(self.variants)):
+            self.store.refresh()
+            same = [row for row in same if self.store.find(self.keys[row : row + 1])[0] < 0]
+            if same:
+                yield same
+
+    def _cut(self, rows: list[int]) -> list[Piece]:
+        index = rows[0] // len(self.variants)
+        picture = self.pictures[index].picture
+        crops = [(row, self.crop(index, None, bool(row % len(self.variants)))) for row in rows]
+        return [Piece(row, crop, crop.apply(picture)) for row, crop in crops]
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
         many = len(self.variants)
-        rows = torch.tensor(
-            [i * many + (self.flips(c) if many > 1 else 0) for i, c in zip(indices, choices, strict=True)]
-        )
-        return self.sample(self.mean[rows], self.std[rows], choices), self.time_ids[rows]
+        rows = [i * many + (self.flips(c) if many > 1 else 0) for i, c in zip(indices, choices, strict=True)]
+        mean, std, time_ids = self.store.read(self.places[rows], ("mean", "std", "time_ids"))
+        return self.sample(mean, std, choices), time_ids
+
+
+def _counted(progress: Progress | None, total: int, missing: int) -> Callable[[int], None]:
+    """Calls `progress(done, total)` with what was there already counted in."""
+    done = total - missing
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(min(done, total), total)
+
+    return count

@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from .errors import ConfigError, ModelError
 
+CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
+SAME_RESULT = ("gradient_checkpointing", "enable_xformers_memory_efficient_attention")  # what a lack of memory asks for
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -34,7 +36,10 @@ class Progress:
     processes: int
     precision: str
     parameters: dict[str, list[int]]
+    batch: int = 0  # pictures of an optimizer step, over all processes
+    optimizer: dict[str, Any] | None = None  # its state but for the tensors
     scaler: dict[str, Any] | None = None
+    heldout: dict[str, Any] = field(default_factory=dict)
     recent_losses: list[float] = field(default_factory=list)
     micro_batch: int | None = None  # what fitted into memory at once
 
@@ -86,12 +91,17 @@ def save(
     return final
 
 
-def prune(output_dir: Path, keep: int | None) -> list[Path]:
-    """Delete all but the newest `keep` checkpoints (only ever called after a newer one is complete)."""
-    gone = checkpoints(output_dir)[:-keep] if keep else []
+def prune(output_dir: Path, keep: int | None, best: int | None = None) -> list[Path]:
+    """Delete all but the newest `keep` checkpoints and that of step `best`; only called after a newer one is there."""
+    gone = [path for path in (checkpoints(output_dir)[:-keep] if keep else []) if step_of(path) != best]
     for path in gone:
         _remove(path)
     return gone
+
+
+def discard(output_dir: Path, step: int) -> None:
+    """Delete the checkpoint of a step, if there is one."""
+    _remove(output_dir / f"checkpoint-{step}")
 
 
 def _remove(path: Path) -> None:
@@ -113,7 +123,8 @@ def load(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
     try:
         progress = Progress(**json.loads((path / "state.json").read_text()))
         tensors = load_file(path / "state.safetensors")
-        if tensors["weights"].numel() != sum(map(math.prod, progress.parameters.values())):
+        expected = sum(map(math.prod, progress.parameters.values()))
+        if progress.optimizer is None or tensors["weights"].numel() != expected:
             raise ValueError("the weights are not those of its layers")
         return progress, tensors
     except Exception as error:  # whatever a damaged file raises, the advice is the same
@@ -123,17 +134,20 @@ def load(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
 def check_resumable(progress: Progress, current: Progress, name: str) -> None:
     """Refuse to go on with another configuration or other data; raises ConfigError that names what differs."""
     theirs, ours = progress.identity, current.identity
-    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    free = (*SAME_RESULT, *(() if ours.get("lora_dropout") else CUTS))
+    differing = [key for key in ours if ours[key] != theirs.get(key) and key not in free]
     if differing:
         changes = ", ".join(f"{key} ({theirs.get(key)!r}, now {ours[key]!r})" for key in differing)
         raise ConfigError(
             f"{name} belongs to another configuration, which differs in {changes}: "
             "resume with the run's own settings (--config config.json, from its folder), or choose another --output_dir"
         )
-    for what in ("processes", "precision"):
-        then, now = getattr(progress, what), getattr(current, what)
-        if then != now:
-            raise ConfigError(f"{name} was trained with {what} {then}, now it is {now}: resume on the same set-up")
+    _check_batch(progress, current, name)
+    if progress.precision != current.precision:
+        raise ConfigError(
+            f"{name} was trained with precision {progress.precision}, now it is {current.precision}: "
+            "resume on the same set-up"
+        )
     if progress.data_fingerprint != current.data_fingerprint:
         raise ConfigError(
             f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
@@ -143,23 +157,19 @@ def check_resumable(progress: Progress, current: Progress, name: str) -> None:
         raise ConfigError(f"{name} holds other LoRA layers than this base model gets: choose another --output_dir")
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The state of an optimizer of one parameter, every value a tensor, names led by `optimizer.`."""
-    (state,) = optimizer.state_dict()["state"].values() or ({},)
-    return {f"optimizer.{name}": torch.as_tensor(value) for name, value in state.items()}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
-    own = optimizer.state_dict()
-    prefix = "optimizer."
-    own["state"] = {0: {k[len(prefix) :]: _value(v) for k, v in tensors.items() if k.startswith(prefix)}}
-    optimizer.load_state_dict(own)
-
-
-def _value(tensor: torch.Tensor) -> Any:
-    """bitsandbytes counts its steps in a Python int, torch in an fp32 tensor."""
-    return tensor.item() if tensor.dtype == torch.int64 and tensor.dim() == 0 else tensor
+def _check_batch(progress: Progress, current: Progress, name: str) -> None:
+    """Another number of processes is fine as long as a step takes the same pictures, and their choices are the same."""
+    then, now = progress.processes, current.processes
+    if then != now and current.identity.get("lora_dropout"):
+        raise ConfigError(
+            f"{name} was trained by {then} processes, now there are {now}, and lora_dropout draws by process: "
+            "resume with as many"
+        )
+    if progress.batch != current.batch:
+        raise ConfigError(
+            f"{name} took {progress.batch} pictures a step, now it would be {current.batch} with {now} processes "
+            f"(then {then}): set --train_batch_size and --gradient_accumulation_steps so that it is {progress.batch}"
+        )
 
 
 def _sync(path: Path) -> None:

@@ -130,16 +130,27 @@ def image_columns(value: Any) -> Any:
 
 def patterns(value: Any) -> Any:
     """rank_pattern and alpha_pattern: an object or its JSON text; names as peft matches them, empty is null."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise wrong("", f"{{field}} must be JSON such as {EXAMPLE}, not {shown(value)}") from None
+    value = _object(value, EXAMPLE)
     if not isinstance(value, dict):
         return value
     for name in value:
         _check_compiles("", "{field}", str(name))
     return value or None
+
+
+def weights(value: Any) -> Any:
+    """folder_weights: an object or its JSON text; empty is null."""
+    value = _object(value, '{"1_style": 0.5}')
+    return None if value == {} else value
+
+
+def _object(value: Any, example: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise wrong("", f"{{field}} must be JSON such as {example}, not {shown(value)}") from None
 
 
 def _check_compiles(field: str, label: str, value: str) -> None:
@@ -179,7 +190,10 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_embedded,
         _check_resolution,
         _check_objective,
+        _check_loss,
+        _check_heldout,
         _check_attention,
+        _check_prior_preservation,
         _check_output,
     ):
         check(config)
@@ -214,11 +228,49 @@ def _check_objective(config: "TrainConfig") -> None:
     epsilon = config.prediction_type == "epsilon" or (
         config.prediction_type is None and config.pretrained_model_name_or_path in EPSILON_BASES
     )
+    if epsilon and config.debiased_estimation_loss and config.rescale_betas_zero_snr:
+        raise wrong(
+            "debiased_estimation_loss",
+            "debiased_estimation_loss divides by zero with rescale_betas_zero_snr and epsilon prediction: "
+            "drop one of them, or use prediction_type v_prediction",
+        )
     if epsilon and config.snr_gamma is not None and config.rescale_betas_zero_snr:
         raise wrong(
             "snr_gamma",
             "snr_gamma divides by zero with rescale_betas_zero_snr and epsilon prediction: "
             "drop one of them, or use prediction_type v_prediction",
+        )
+
+
+def _check_loss(config: "TrainConfig") -> None:
+    if config.debiased_estimation_loss and config.snr_gamma is not None:
+        raise wrong(
+            "debiased_estimation_loss", "debiased_estimation_loss and snr_gamma are two loss weights: drop one of them"
+        )
+    for name, default in (("huber_c", 0.1), ("huber_schedule", "snr")):
+        if config.loss_type == "l2" and getattr(config, name) != default:
+            raise wrong(name, f"{name} needs loss_type huber or smooth_l1: give it, or drop {name}")
+    if config.ema_decay != 0.9999 and not config.use_ema:
+        raise wrong("ema_decay", "ema_decay needs use_ema: add it, or drop ema_decay")
+
+
+def _check_heldout(config: "TrainConfig") -> None:
+    if config.validation_data_dir is not None and config.validation_split:
+        raise wrong(
+            "validation_split", "validation_data_dir and validation_split both hold pictures out: keep one of them"
+        )
+    if config.validation_data_dir is None and not config.validation_split:
+        for name, default in (
+            ("heldout_steps", None),
+            ("early_stopping_patience", None),
+            ("load_best_model_at_end", False),
+        ):
+            if getattr(config, name) != default:
+                raise wrong(name, f"{name} needs held-out pictures: give validation_data_dir or validation_split")
+    if config.early_stopping_threshold and config.early_stopping_patience is None:
+        raise wrong(
+            "early_stopping_threshold",
+            "early_stopping_threshold needs early_stopping_patience: give it, or drop early_stopping_threshold",
         )
 
 
@@ -228,6 +280,17 @@ def _check_attention(config: "TrainConfig") -> None:
             "enable_npu_flash_attention",
             "enable_xformers_memory_efficient_attention and enable_npu_flash_attention exclude each other: drop one",
         )
+
+
+def _check_prior_preservation(config: "TrainConfig") -> None:
+    if config.with_prior_preservation:
+        for name in ("class_data_dir", "class_prompt"):
+            if getattr(config, name) is None:
+                raise wrong(name, f"with_prior_preservation needs {name}: give it, or drop with_prior_preservation")
+        return
+    for name, default in (("class_data_dir", None), ("class_prompt", None), ("num_class_images", 100)):
+        if getattr(config, name) != default:
+            raise wrong(name, f"{name} needs with_prior_preservation: add it, or drop {name}")
 
 
 def _check_output(config: "TrainConfig") -> None:

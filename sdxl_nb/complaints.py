@@ -20,6 +20,7 @@ SENTENCES = {  # pydantic's error type: what follows "NAME must be ..."
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
     "int_parsing": "a whole number",
     "int_parsing_size": "a whole number of fewer digits",
     "int_type": "a whole number",

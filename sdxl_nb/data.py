@@ -14,12 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
-from . import folders, tables
+from . import folders, repeats, tables
 from .captions import with_trigger
 from .errors import DataError
-from .pictures import Fault, Listing, PictureError, decode, is_text
+from .listing import Listing, Texts, joined, text_column
+from .pictures import Fault, PictureError, decode, upright_size
 
 __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "Sample", "open_dataset"]
 
@@ -55,54 +59,88 @@ class Faults(list):
 class CaptionedPictures(Sequence):
     """Pictures that are listed and captioned, each decoded when asked for: `pictures[3]` is a Sample.
 
-    `.names` and `.captions` are lists; `.faults` what was left out when listing; `.notes` remarks for the log.
+    `.names` and `.captions` are sequences of text that stay small in memory; `.faults` what was left out when
+    listing; `.notes` remarks for the log. `.repeats` and `.weights` (N,) say how often an epoch sees a picture and
+    what its loss counts, None for once, and 1; the last `.class_pictures` of them are those of prior preservation.
     """
 
-    def __init__(self, entries, source, faults=(), notes=()):
-        self.entries, self.source, self.faults, self.notes = list(entries), source, Faults(faults), list(notes)
-
-    @property
-    def names(self):
-        return [entry.name for entry in self.entries]
-
-    @property
-    def captions(self):
-        return [entry.caption for entry in self.entries]
+    def __init__(self, listing, source, rows=None, faults=None):
+        self.listing, self.source, self.notes = listing, source, listing.notes
+        self.rows = np.arange(len(listing)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.faults = Faults(listing.faults if faults is None else faults)
+        self.names, self.captions = Texts(listing.names, self.rows), Texts(listing.captions, self.rows)
+        self.repeats = None if listing.repeats is None else listing.repeats[self.rows]
+        self.weights = None if listing.weights is None else listing.weights[self.rows]
+        first = len(listing) if listing.first_of_class is None else listing.first_of_class
+        self.class_pictures = int((self.rows >= first).sum())
 
     def __len__(self):
-        return len(self.entries)
+        return len(self.rows)
 
     def __getitem__(self, index):
         """A Sample; a slice gives CaptionedPictures. Raises PictureError that names the picture."""
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
-        name, caption, _ = self.entries[index]
+        name = self.names[index]
         picture = decode(self.picture_bytes(index), name)
-        return Sample(name, caption, picture, (picture.height, picture.width))
+        return Sample(name, self.captions[index], picture, (picture.height, picture.width))
 
     def picture_bytes(self, index):
         """The file as it is stored, still encoded."""
-        entry = self.entries[index]
         try:
-            return entry.read()
+            return self.listing.read(int(self.rows[index]))
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise PictureError(f"{entry.name} cannot be opened ({reason}): check the file.") from error
+            raise PictureError(f"{self.names[index]} cannot be opened ({reason}): check the file.") from error
+
+    def size(self, index):
+        """(height, width) after EXIF rotation, without decoding. Raises PictureError."""
+        if self.listing.known is not None:
+            return tuple(self.listing.known.sizes[self.rows[index]].tolist())
+        return upright_size(self.picture_bytes(index), self.names[index])
+
+    def sizes(self):
+        """(N, 2) int32: `size` of every picture. Raises PictureError."""
+        if self.listing.known is not None:
+            return self.listing.known.sizes[self.rows]
+        sizes = (self.size(index) for index in range(len(self)))
+        return np.fromiter(sizes, np.dtype((np.int32, 2)), len(self))
 
     def identity(self, index):
         """SHA-256 of the encoded picture, in hex: the same picture has the same identity wherever it lies."""
+        if self.listing.known is not None:
+            return self.listing.known.digests[self.rows[index]].tobytes().hex()
         return hashlib.sha256(self.picture_bytes(index)).hexdigest()
+
+    def stamp(self, index):
+        """A text that changes when the stored picture may have changed (file, size, time), or None if unknown."""
+        return self.listing.stamp(int(self.rows[index]))
 
     def select(self, indices):
         """These pictures, in this order."""
-        return CaptionedPictures([self.entries[index] for index in indices], self.source, self.faults, self.notes)
+        return CaptionedPictures(self.listing, self.source, self.rows[np.asarray(indices, dtype=np.int64)], self.faults)
 
     def without(self, names):
         """All but the named pictures; what was left out when listing counts as dealt with if it is named."""
         names = set(names)
-        entries = [entry for entry in self.entries if entry.name not in names]
+        if not names:
+            return self
         faults = [fault for fault in self.faults if fault.name not in names]
-        return CaptionedPictures(entries, self.source, faults, self.notes)
+        return CaptionedPictures(self.listing, self.source, self.rows[~self.names.where(names)], faults)
+
+    def with_class(self, others):
+        """These pictures and after them those of the class, for prior preservation."""
+        both = joined([self.compact(), others.compact()])
+        both.first_of_class = len(self)
+        return CaptionedPictures(both, self.source, faults=self.faults)
+
+    def compact(self):
+        """The Listing of these pictures alone."""
+        at, rows, listing = pa.array(self.rows), self.rows, self.listing
+        names, captions = listing.names.take(at), listing.captions.take(at)
+        read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
+        known = None if listing.known is None else listing.known.select(rows)
+        return Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights, known=known)
 
     def check(self, progress=None):
         """Decodes every picture once and returns the Faults, those found when listing first.
@@ -110,13 +148,17 @@ class CaptionedPictures(Sequence):
         `progress(done, total)` is called after each picture. Raises DataError when no usable picture remains.
         """
         found = []
-        for index, entry in enumerate(self.entries):
+        for index, name in enumerate(self.names):
             try:
-                self[index]
+                decode(self.picture_bytes(index), name)
             except PictureError as error:
-                found.append(Fault(entry.name, str(error)))
+                found.append(Fault(name, str(error)))
             if progress:
                 progress(index + 1, len(self))
+        return self.judge(found)
+
+    def judge(self, found):
+        """All Faults, those found when listing first. Raises DataError when `found` leaves no picture to use."""
         if len(found) == len(self):
             first = f"; the first: {found[0].sentence}" if found else "."
             raise DataError(f"None of the {len(self)} pictures of {self.source} can be used{first}")
@@ -139,49 +181,35 @@ class CaptionedPictures(Sequence):
 
 
 def open_dataset(config):
-    """The CaptionedPictures that a TrainConfig names, listed and validated but not decoded.
-
-    Raises DataError, one sentence, when they cannot be used: nothing there, no captions, no such column, a hub or
-    bucket that cannot be reached, paths that leave the folder. Single pictures without a caption go to `.faults`.
-    """
+    """CaptionedPictures of the data that the configuration names; nothing is decoded. Raises DataError."""
     listing, source = list_source(config)
-    captioned = [entry for entry in listing.entries if isinstance(entry.caption, str)]
-    kept = [entry for entry in captioned if is_text(entry.caption)]
-    listing.faults += [
-        Fault(entry.name, f"{entry.name} has a caption with half a character in it (a lone surrogate): correct it.")
-        for entry in captioned
-        if not is_text(entry.caption)
-    ]
-    if listing.faults and len(listing.entries) == len(captioned) and not kept:
+    if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
-    if not any(entry.caption for entry in kept):
-        why = f" ({listing.notes[0]})" if listing.notes else ""
+    if not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
+        why = f" ({listing.notes[-1]})" if listing.notes else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
+    missing = listing.captions.is_null().to_numpy(zero_copy_only=False)
     listing.faults += [
-        Fault(entry.name, f"{entry.name} has no caption: add one or remove the picture.")
-        for entry in listing.entries
-        if not isinstance(entry.caption, str)
+        Fault(name, f"{name} has no caption: add one or remove the picture.")
+        for name in Texts(listing.names, np.flatnonzero(missing))
     ]
-    pictures = CaptionedPictures(kept, source, listing.faults, listing.notes)
-    if config.max_train_samples and config.max_train_samples < len(pictures):
-        pictures = pictures[: config.max_train_samples]
-    return pictures
+    return CaptionedPictures(listing, source, np.flatnonzero(~missing)[: config.max_train_samples])
 
 
 def list_source(config):
-    """(Listing with trigger words in place, what to call the source)."""
+    """(Listing with trigger words and what folders say in place, what to call the source)."""
     name = config.dataset_name
     if config.train_data_dir:
         listing, source = list_directory(str(config.train_data_dir), config), str(config.train_data_dir)
     elif not name:
         raise DataError("There is no data: give --dataset_name or --train_data_dir.")
     elif name.startswith("embedded:"):
-        return list_embedded(name.removeprefix("embedded:"), config), name
+        return repeats.by_folder(list_embedded(name.removeprefix("embedded:"), config), config), name
     elif os.path.isdir(name):  # takes a name of any length
         listing, source = list_directory(name, config), f"the local folder {name}"
     else:
         listing, source = tables.list_hub(name, config), name
-    return triggered(listing, config.trigger_word), source
+    return triggered(repeats.by_folder(listing, config), config.trigger_word), source
 
 
 def list_directory(place, config):
@@ -195,7 +223,7 @@ def list_directory(place, config):
         raise DataError(f"There is no folder {place}: check --train_data_dir.")
     if not folder.is_dir():
         raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")
-    if not any(folder.iterdir()):
+    if not next(folders.scan(folder), None):
         raise DataError(f"The folder {place} is empty: check --train_data_dir.")
     if tables.is_saved(folder):
         return tables.list_saved(folder, config)
@@ -209,17 +237,14 @@ def list_embedded(name, config):
     if name not in EMBEDDED:
         raise DataError(f"There is no embedded data set '{name}': choose one of {', '.join(sorted(EMBEDDED))}.")
     concept, *others = (folders.list_folder(PICTURES / part, config) for part in EMBEDDED[name])
-    listing = Listing([])
-    for part, listed in zip(EMBEDDED[name], [triggered(concept, config.trigger_word), *others], strict=True):
-        listing.entries += [entry._replace(name=f"{part}/{entry.name}") for entry in listed.entries]
-    return listing
+    listed = [triggered(concept, config.trigger_word), *others]
+    for part, listing in zip(EMBEDDED[name], listed, strict=True):
+        listing.names = text_column(f"{part}/{name}" for name in Texts(listing.names))
+    return joined(listed)
 
 
 def triggered(listing, trigger_word):
     """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word."""
     if trigger_word:
-        listing.entries = [
-            entry._replace(caption=with_trigger(entry.caption if isinstance(entry.caption, str) else "", trigger_word))
-            for entry in listing.entries
-        ]
+        listing.captions = text_column(with_trigger(text or "", trigger_word) for text in Texts(listing.captions))
     return listing

@@ -16,13 +16,16 @@ from safetensors import SafetensorError
 from .checkpoint import checkpoints
 from .errors import SdxlNbError
 from .events import EventLog
+from .speed import is_compiler, not_compiled
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 REFUSED = (*FULL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-TOO_LARGE = (
-    "The GPU has too little memory for one picture: add --gradient_checkpointing, use --mixed_precision bf16 or fp16, "
-    "lower --resolution or --rank."
+REMEDIES = (
+    "add --gradient_checkpointing, use --mixed_precision fp16 (or bf16), add "
+    "--enable_xformers_memory_efficient_attention, or lower --resolution or --rank"
 )
+TOO_LARGE = f"The device has too little memory for one picture at a time: {REMEDIES}"
+NO_MEMORY = f"The device has too little memory: reduce --train_batch_size, {REMEDIES}."
 
 
 @contextlib.contextmanager
@@ -36,7 +39,7 @@ def ending(log: EventLog, begun: float) -> Iterator[dict[str, str]]:
         with contextlib.suppress(Exception):  # the first problem is the one to tell
             log.end(status=status, error=_in_a_line(problem), seconds=_since(begun))
         raise
-    log.end(status=outcome["status"], error=None, seconds=_since(begun))
+    log.end(error=None, seconds=_since(begun), **outcome)
 
 
 @contextlib.contextmanager
@@ -44,8 +47,12 @@ def explained(folder: Path) -> Iterator[None]:
     """Turn errors of the disk or of memory into SdxlNbError."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise SdxlNbError(TOO_LARGE) from error
+    except RuntimeError as error:
+        if is_compiler(error):
+            raise not_compiled(error) from error
+        if not is_out_of_memory(error):
+            raise
+        raise SdxlNbError(NO_MEMORY) from error
     except OSError as error:
         if error.errno not in REFUSED or not _inside(folder, error.filename):
             raise
@@ -54,6 +61,15 @@ def explained(folder: Path) -> Iterator[None]:
         if "os error" not in str(error):
             raise
         raise SdxlNbError(_cannot_write(folder, str(error).split(": ")[-1].partition(" (os error")[0])) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or this machine itself, has refused memory: only CUDA has an exception of its own for that."""
+    said = str(error).lower()
+    signs = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in said for sign in signs)
+    )
 
 
 def _inside(folder: Path, name: object) -> bool:

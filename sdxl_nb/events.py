@@ -8,12 +8,14 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 Callback = Callable[[dict[str, Any]], None]
+BEGINNING = 64  # bytes by which a file is known again: they hold the time of its first event
 
 
 class EventLog:
@@ -85,23 +87,57 @@ def identity() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": round(time.time(), 3)}
 
 
+class EventReader:
+    """The events of a file, read on from where the last call ended; safe in several threads.
+
+    A half-written last line is left for the next call. What a resumed run did again replaces the first try; a file
+    that was replaced by a shorter or another one is read anew.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._lock = path, threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._begins, self._offset, self._events = b"", 0, []
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """All events so far, oldest first."""
+        with self._lock:
+            try:
+                with open(self.path, "rb") as lines:
+                    self._read_on(lines)
+            except FileNotFoundError:
+                self._forget()
+            return list(self._events)
+
+    def _read_on(self, lines: Any) -> None:
+        begins = lines.read(BEGINNING)
+        if begins[: len(self._begins)] != self._begins or os.fstat(lines.fileno()).st_size < self._offset:
+            self._forget()
+        self._begins = begins
+        lines.seek(self._offset)
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            self._offset += len(line)
+            try:
+                self._add(json.loads(line.decode(errors="replace")))  # a torn line may end within a letter
+            except ValueError:
+                continue  # a line that a killed run left torn
+
+    def _add(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "start" and event.get("resumed_from") is not None:
+            kept = event["resumed_from"]
+            self._events = [
+                e for e in self._events if e["event"] != "end" and (e["step"] <= kept or e["event"] == "start")
+            ]
+        self._events.append(event)
+
+
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a file, a half-written last line left out; what a resumed run did again replaces the first try."""
-    events: list[dict[str, Any]] = []
-    if path.exists():
-        with open(path, encoding="utf-8", errors="replace") as lines:  # a torn line may end within a letter
-            for line in lines:
-                if not line.endswith("\n"):
-                    break
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue  # a line that a killed run left torn
-                if event.get("event") == "start" and event.get("resumed_from") is not None:
-                    kept = event["resumed_from"]
-                    events = [e for e in events if e["event"] != "end" and (e["step"] <= kept or e["event"] == "start")]
-                events.append(event)
-    yield from events
+    """The events of a file; see EventReader."""
+    yield from EventReader(path)()
 
 
 def _end_torn_line(path: Path) -> None:

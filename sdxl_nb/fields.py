@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from .checks import image_columns, modules, not_bool, patterns, prompts, text, yaml_no
+from .checks import image_columns, modules, not_bool, patterns, prompts, text, weights, yaml_no
 
 MANY = 10**9  # more than any run needs, few enough for every counter
 
@@ -26,8 +26,12 @@ Alphas = Annotated[
     dict[Text, Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]] | None,
     BeforeValidator(patterns),
 ]
+FolderWeights = Annotated[
+    dict[Text, Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)]] | None,
+    BeforeValidator(weights),
+]
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(yaml_no)]
-Optimizer = Literal["adamw", "adamw8bit"]
+Optimizer = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
 Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 Interpolation = Literal["nearest", "nearest_exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]

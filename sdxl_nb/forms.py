@@ -126,8 +126,9 @@ def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in PLACES:
         if short[name] is not None and short[name].startswith(("/", "./", "../", "~")):
             short[name] = PurePosixPath(short[name]).name
-    if short["train_data_dir"] is not None:
-        short["train_data_dir"] = PurePosixPath(short["train_data_dir"]).name
+    for name in ("train_data_dir", "class_data_dir"):
+        if short[name] is not None:
+            short[name] = PurePosixPath(short[name]).name
     return short
 
 

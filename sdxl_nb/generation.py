@@ -125,21 +125,24 @@ def generate(
         raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
     settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     settings |= {"height": height, "width": width}
-    pipeline = _load(base)
+    pipeline = load_base(base)
     with _attached(pipeline, lora) as adapters:
         return _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
 
 
-def _load(base):
-    if not isinstance(base, str | os.PathLike):
-        return base
+def load_base(base):
+    """A pipeline that is ready to draw: fp16 on a CUDA GPU, fp32 on the CPU; a ready one is given back."""
     import torch
 
     from .models import load_pipeline
+    from .sources import Source
 
+    if not isinstance(base, str | os.PathLike | Source):
+        return base
+    source = base if isinstance(base, Source) else str(base)
     if torch.cuda.is_available():
-        return load_pipeline(str(base), torch.float16).to("cuda")
-    return load_pipeline(str(base))
+        return load_pipeline(source, torch.float16).to("cuda")
+    return load_pipeline(source)
 
 
 class _attached:

@@ -13,7 +13,7 @@ from .config import TrainConfig
 from .errors import ConfigError
 from .trackers import check_wandb
 
-OPTIONAL = ("xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml", "torch_npu")
+OPTIONAL = ("xformers", "bitsandbytes", "prodigyopt", "tensorboard", "wandb", "comet_ml", "torch_npu")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def _check_packages(config: TrainConfig, machine: Machine) -> None:
     if config.optimizer_name() == "adamw8bit":
         asked = "use_8bit_adam" if config.use_8bit_adam else "optimizer adamw8bit"
         _need(machine, asked, "bitsandbytes", "AdamW in fp32 is the default")
+    if config.optimizer_name() == "prodigy" and "prodigyopt" not in machine.packages:
+        raise ConfigError("optimizer prodigy needs prodigyopt: pip install prodigyopt, or use --optimizer adamw")
     if config.enable_npu_flash_attention and machine.device != "npu":
         raise ConfigError(
             "enable_npu_flash_attention needs an Ascend NPU with torch_npu: drop it, PyTorch's SDPA is used by default"

@@ -6,9 +6,10 @@ safetensors files are read; code from a repository is never run.
 
 import contextlib
 import functools
+import importlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,65 @@ def load_vae(source: Source, dtype: torch.dtype) -> Any:
     return vae if vae.config.force_upcast else _cast(vae, dtype)
 
 
+def scheduler_config(source: Source) -> Mapping[str, Any]:
+    """The configuration of the base's noise schedule, complete; from a file alone where that says everything."""
+    _checked(source)
+    found = None if source.is_single_file else source.config("scheduler/scheduler_config.json")
+    return found if found and found.keys() >= SCHEDULE else load(source, "scheduler").config
+
+
+def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool = True) -> Any:
+    """The U-Net for training: that of unet.py where it covers the base, else (or without `ours`) diffusers' own.
+
+    From a diffusers folder with one file of weights it is read without importing diffusers. ModelError as in `load`.
+    """
+    from .unet import covers
+
+    if not ours:
+        return load(source, "unet", dtype)
+    _checked(source)
+    config = None if source.is_single_file else source.config("unet/config.json")
+    file = Path(source.location, _weights_file(source, "unet"))
+    if config is None or not covers(config) or not file.is_file():
+        theirs = load(source, "unet", dtype)
+        return _ours(theirs.config, theirs.state_dict(), source) if covers(theirs.config) else theirs
+    return _ours(config, _read_weights(file, source, dtype), source)
+
+
+def _ours(config: Any, weights: dict[str, torch.Tensor], source: Source) -> Any:
+    """Our U-Net around weights that are here already: no copy is made."""
+    from .unet import SdxlUNet
+
+    with torch.device("meta"):
+        unet = SdxlUNet(config)
+    wrong = unet.load_state_dict(weights, strict=False, assign=True)
+    _complete(unet, {"missing_keys": wrong.missing_keys}, f"the unet of {source.name}")
+    return unet.requires_grad_(False).eval()
+
+
+def _weights_file(source: Source, part: str) -> str:
+    """The file of a part's weights inside a diffusers folder, if they are in one file."""
+    return f"{part}/{WEIGHTS[part]}{f'.{source.variant}' if source.variant else ''}.safetensors"
+
+
+def _read_weights(file: Path, source: Source, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file in one dtype; ModelError when it is broken."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(_capital(broken(f"the unet of {source.name}"))) from error
+
+
 def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> Any:
     """The whole base as diffusers' StableDiffusionXLPipeline, for making pictures; no watermark, no progress bar."""
     with hushed():
         from diffusers import StableDiffusionXLPipeline
 
     source = Source(source) if isinstance(source, str) else source
-    parts = {part: load(source, part, dtype) for part in _classes()}
+    parts = {part: load(source, part, dtype) for part in CLASSES}
     _cast(parts["vae"], dtype)  # the pipeline wants one dtype, and itself decodes in fp32 where the VAE needs that
     pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
@@ -83,7 +136,7 @@ _checked_once = functools.lru_cache(maxsize=8)(check_base)
 
 def _from_folder(source: Source, part: str, dtype: torch.dtype) -> Any:
     """A part of a diffusers folder or repository."""
-    kind, options = _classes()[part], source.options(part)
+    kind, options = _class(part), source.options(part)
     if part not in WEIGHTS:
         return kind.from_pretrained(source.location, **options)
     options |= {"variant": source.variant, "use_safetensors": True, "output_loading_info": True}
@@ -93,14 +146,14 @@ def _from_folder(source: Source, part: str, dtype: torch.dtype) -> Any:
 
 def _from_checkpoint(source: Source, part: str, dtype: torch.dtype) -> Any:
     """A part of one checkpoint file: its weights, with SDXL's configurations and tokenizers from the hub."""
-    kind, configs = _classes()[part], str(checkpoint_configs(source.cache_dir))
+    kind, configs = _class(part), str(checkpoint_configs(source.cache_dir))
     if part not in WEIGHTS:
         return kind.from_pretrained(configs, subfolder=part)
     if part in ("unet", "vae"):
         return kind.from_single_file(source.location, config=configs, subfolder=part, torch_dtype=dtype)
     from diffusers import StableDiffusionXLPipeline
 
-    others = {name: None for name in _classes() if name != part}  # not read at all
+    others = {name: None for name in CLASSES if name != part}  # not read at all
     options = {"config": configs, "torch_dtype": dtype, "add_watermarker": False}
     pipeline = StableDiffusionXLPipeline.from_single_file(source.location, **options, **others)
     return getattr(pipeline, part)
@@ -132,21 +185,23 @@ def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
     return model
 
 
-@functools.cache
-def _classes() -> dict[str, type]:
-    with hushed():
-        from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+SCHEDULE = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type"}
+CLASSES = {  # library and class of each part
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "tokenizer_2": ("transformers", "CLIPTokenizer"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "scheduler": ("diffusers", "EulerDiscreteScheduler"),
+}
 
-    return {
-        "tokenizer": CLIPTokenizer,
-        "tokenizer_2": CLIPTokenizer,
-        "text_encoder": CLIPTextModel,
-        "text_encoder_2": CLIPTextModelWithProjection,
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-        "scheduler": EulerDiscreteScheduler,
-    }
+
+def _class(part: str) -> type:
+    """The class of a part; only what is used is imported, for each costs a second or more."""
+    library, name = CLASSES[part]
+    with hushed():
+        return getattr(importlib.import_module(library), name)
 
 
 def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:

@@ -8,7 +8,16 @@ import torch
 
 
 def alpha_bar(scheduler_config, *, rescale_zero_snr: bool = False, device: str | torch.device = "cpu") -> torch.Tensor:
-    """The noise schedule of a base model's scheduler, (T,) fp32; rescaled to zero terminal SNR if asked for."""
+    """The noise schedule of a base model's scheduler, (T,) fp32; rescaled to zero terminal SNR if asked for.
+
+    SDXL's own schedule is computed here, equal to diffusers' bit for bit and without the second that its import
+    takes; any other is left to diffusers.
+    """
+    plain = scheduler_config.get("trained_betas") is None and not scheduler_config.get("rescale_betas_zero_snr")
+    if plain and not rescale_zero_snr and scheduler_config.get("beta_schedule") == "scaled_linear":
+        first, last = scheduler_config["beta_start"] ** 0.5, scheduler_config["beta_end"] ** 0.5
+        betas = torch.linspace(first, last, scheduler_config["num_train_timesteps"], dtype=torch.float32) ** 2
+        return torch.cumprod(1.0 - betas, dim=0).to(device)
     from diffusers import DDPMScheduler
 
     options = {"rescale_betas_zero_snr": True} if rescale_zero_snr else {}
@@ -57,7 +66,49 @@ def min_snr_weight(
     return ratio.clamp(max=gamma) / (ratio if kind == "epsilon" else ratio + 1)
 
 
-def losses(predicted: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean squared error of each picture in fp32, weighted: (N,)."""
-    error = (predicted.float() - wanted.float()).square().mean(dim=(1, 2, 3))
+def debiased_estimation_weight(kind: str, timesteps: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """Debiased estimation weights (N,), arXiv 2310.08442: 1 / sqrt(snr) for epsilon, 1 / (snr + 1) for v.
+
+    snr counts at most 1000, as in sd-scripts, so that the clearest timesteps keep a weight. With epsilon and zero
+    terminal SNR it is 1 / 0, which the configuration refuses.
+    """
+    ratio = snr(timesteps, alpha_bar).clamp(max=1000)
+    return ratio.rsqrt() if kind == "epsilon" else 1 / (ratio + 1)
+
+
+def huber_c(schedule: str, c: float, timesteps: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """The scale at which a Huber loss turns from square to linear, (N,): arXiv 2403.16728, names as in sd-scripts.
+
+    `constant` is c; `exponential` falls from 1 at timestep 0 to c at the last; `snr` is
+    (1 - c) / (1 + sigma)^2 + c with sigma^2 = 1 / snr, so that noisy timesteps are the more robust ones.
+    """
+    if schedule == "constant":
+        return torch.full(timesteps.shape, c, device=alpha_bar.device)
+    if schedule == "exponential":
+        return c ** (timesteps / len(alpha_bar))
+    sigma = snr(timesteps, alpha_bar).rsqrt()  # infinite at zero terminal SNR, which leaves c
+    return (1 - c) / (1 + sigma).square() + c
+
+
+def pseudo_huber(difference: torch.Tensor, kind: str, c: torch.Tensor) -> torch.Tensor:
+    """Elementwise pseudo-Huber loss of differences (N, 4, h, w) at scales c (N,), arXiv 2403.16728.
+
+    `huber` is 2 c (sqrt(d^2 + c^2) - c), near d^2 for small d; `smooth_l1` is 2 (sqrt(d^2 + c^2) - c), near 2 |d| for
+    large d.
+    """
+    c = c.view(-1, 1, 1, 1)
+    root = 2 * ((difference.square() + c.square()).sqrt() - c)
+    return c * root if kind == "huber" else root
+
+
+def losses(
+    predicted: torch.Tensor,
+    wanted: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    kind: str = "l2",
+    c: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The loss of each picture in fp32, weighted: (N,); mean squared error, or a Huber loss at scales c (N,)."""
+    difference = predicted.float() - wanted.float()
+    error = (difference.square() if kind == "l2" else pseudo_huber(difference, kind, c)).mean(dim=(1, 2, 3))
     return error if weight is None else error * weight

@@ -1,10 +1,12 @@
-"""All trained weights in one flat buffer, so that clipping, averaging and the optimizer are one operation each.
+"""All trained weights in one flat buffer, so that clipping, averaging and AdamW are one operation each.
 
 The parameters stay where peft put them, as views into the buffer; their gradients are views into a second one.
 Hundreds of small tensors (560 layers at rank 4 on SDXL) cost more to launch than to compute.
 """
 
-from collections.abc import Iterable
+import contextlib
+import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -23,8 +25,9 @@ class FlatParameters:
             for path, parameter in model.named_parameters()
             if parameter.requires_grad
         }
-        self.parameters = list(found.values())
-        self.names = list(found)
+        # all down (A) before all up (B) matrices: those of layers that share an input lie side by side
+        self.names = sorted(found, key=lambda name: ".lora_B." in name)
+        self.parameters = [found[name] for name in self.names]
         self.sizes = [parameter.numel() for parameter in self.parameters]
         self.weights = nn.Parameter(torch.cat([p.detach().float().reshape(-1) for p in self.parameters]))
         self.weights.grad = torch.zeros_like(self.weights)
@@ -55,19 +58,30 @@ class FlatParameters:
         return norm
 
 
-def make_optimizer(config, weights: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer by name: AdamW (fused), or bitsandbytes' 8-bit AdamW."""
-    options = {
-        "lr": learning_rate,
-        "betas": (config.adam_beta1, config.adam_beta2),
-        "weight_decay": config.adam_weight_decay,
-        "eps": config.adam_epsilon,
-    }
-    if config.optimizer_name() == "adamw8bit":
-        import bitsandbytes
+class Average:
+    """Exponential moving average of the weights, one operation a step.
 
-        return bitsandbytes.optim.AdamW8bit(weights, **options)
-    return torch.optim.AdamW(weights, fused=True, **options)
+    As diffusers' EMAModel with its warm-up: after step n (from 1) the average keeps min(decay, (1 + n) / (10 + n)) of
+    itself, so that it forgets the random start of a short run.
+    """
+
+    def __init__(self, flat: FlatParameters, decay: float):
+        self.flat, self.decay = flat, decay
+        self.weights = flat.weights.detach().clone()
+
+    def update(self, step: int) -> None:
+        """Take in the weights as they are after optimizer step `step`, counted from 1."""
+        self.weights.lerp_(self.flat.weights.detach(), 1 - min(self.decay, (1 + step) / (10 + step)))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights; afterwards its own again, bit for bit."""
+        own = self.flat.weights.detach().clone()
+        self.flat.weights.data.copy_(self.weights)
+        try:
+            yield
+        finally:
+            self.flat.weights.data.copy_(own)
 
 
 def learning_rates(config, steps: int, processes: int):
@@ -75,11 +89,26 @@ def learning_rates(config, steps: int, processes: int):
 
     `constant` has no warm-up, as in diffusers; every other schedule warms up for `lr_warmup_steps`.
     """
-    from diffusers.optimization import get_scheduler
+    peak, warmup = config.scaled_learning_rate(processes), config.lr_warmup_steps
 
-    peak = config.scaled_learning_rate(processes)
-    template = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = get_scheduler(
-        config.lr_scheduler, template, num_warmup_steps=config.lr_warmup_steps, num_training_steps=steps
-    )
-    return lambda step: peak * scheduler.lr_lambdas[0](step)
+    def rate(step: int) -> float:
+        if config.lr_scheduler == "constant":
+            return peak
+        if step < warmup:
+            return peak * step / max(1, warmup)
+        return peak * SCHEDULES[config.lr_scheduler]((step - warmup) / max(1, steps - warmup))
+
+    return rate
+
+
+def _cosine_with_restarts(done: float, cycles: int = 1) -> float:
+    return 0.0 if done >= 1 else max(0.0, 0.5 * (1 + math.cos(math.pi * (cycles * done % 1))))
+
+
+SCHEDULES = {  # the share of the peak rate when so much of the time after warm-up is done
+    "constant_with_warmup": lambda done: 1.0,
+    "linear": lambda done: max(0.0, 1 - done),
+    "cosine": lambda done: max(0.0, 0.5 * (1 + math.cos(math.pi * done))),
+    "cosine_with_restarts": _cosine_with_restarts,
+    "polynomial": lambda done: 1e-7 if done > 1 else (1 - 1e-7) * (1 - done) + 1e-7,  # of power 1, as in diffusers
+}

@@ -1,14 +1,11 @@
 """One picture file, decoded safely: encoded bytes in, an upright 8-bit RGB picture out, or a PictureError.
 
-Also the small records that every source of pictures hands on: Entry (one picture not yet read), Fault (one picture
-left out, and why) and Listing (what a source holds).
+Also Fault, the small record of one picture left out, and why.
 """
 
 import io
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +20,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "PPM")
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
+ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 lie on their side
+
 log = logging.getLogger(__name__)
 
 
@@ -35,23 +34,6 @@ class Fault(NamedTuple):
 
     name: str
     sentence: str
-
-
-class Entry(NamedTuple):
-    """A picture that is listed but not read: `read()` returns its encoded bytes. A caption of None is a missing one."""
-
-    name: str
-    caption: str | None
-    read: Callable[[], bytes]
-
-
-@dataclass
-class Listing:
-    """What a source holds: entries, what was left out at once, and remarks worth a line in the log."""
-
-    entries: list[Entry]
-    faults: list[Fault] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def decode(data, name):
@@ -84,6 +66,16 @@ def open_header(data, name):
     if picture.width * picture.height > MAX_PIXELS:
         raise PictureError(too_large)
     return picture
+
+
+def upright_size(data, name):
+    """(height, width) after EXIF rotation, from the header alone: no pixel is decoded. Raises PictureError."""
+    picture = open_header(data, name)
+    try:
+        turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # as in `upright`: broken EXIF data leaves the picture as it is stored
+        turned = False
+    return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def upright(picture, name):

@@ -4,23 +4,41 @@ from typing import Any
 
 import numpy as np
 
+RAW, SMOOTHED, HELDOUT = "#99aabb", "#c2410c", "#2563a8"
+INK = "#808080"  # of a curve without a ground of its own: it is read on a light page and on a dark one
+POINTS = 2000  # more are not told apart on a screen
 
-def loss_figure(run: Any):
-    """Training loss of each step, faint, and its exponential average over about 20 steps."""
+
+def loss_figure(run: Any, *, see_through: bool = False):
+    """Training loss of each step, faint, its exponential average over about 20 steps, and the held-out loss if any.
+
+    With `see_through` it has no ground of its own, for a page that may be dark.
+    """
     from .figures import Sheet
 
-    steps, losses = run.losses()
-    figure = Sheet(figsize=(7, 3), layout="constrained")
+    figure = Sheet(figsize=(7, 3), layout="constrained", **{"facecolor": "none"} if see_through else {})
     axes = figure.subplots()
+    steps, losses = run.losses()
     if steps:
         values = np.array([np.nan if loss is None else loss for loss in losses], dtype=float)
-        axes.plot(steps, values, color="#9ab", linewidth=0.8, alpha=0.7, label="each step")
-        axes.plot(steps, smooth(values), color="#c2410c", linewidth=2, label="smoothed")
-        axes.legend(frameon=False)
+        every = -(-len(steps) // POINTS)
+        axes.plot(steps[::every], values[::every], color=RAW, linewidth=0.8, alpha=0.7, label="each step")
+        axes.plot(steps[::every], smooth(values)[::every], color=SMOOTHED, linewidth=2, label="smoothed")
+        at, heldout = run.heldout()
+        if at:
+            axes.plot(at, heldout, color=HELDOUT, linewidth=1.5, marker="o", markersize=4, label="held out")
+        legend = axes.legend(frameon=False, labelcolor=INK if see_through else None)
+        legend.set_in_layout(False)
     else:
-        axes.text(0.5, 0.5, "no step yet", ha="center", va="center", transform=axes.transAxes)
-    axes.set(xlabel="optimizer step", ylabel="training loss")
+        axes.text(0.5, 0.5, "no step yet", ha="center", va="center", transform=axes.transAxes, color=INK)
+    axes.set(xlabel="optimizer step", ylabel="loss" if run.heldout()[0] else "training loss")
     axes.spines[["top", "right"]].set_visible(False)
+    if see_through:
+        axes.set_facecolor("none")
+        axes.tick_params(colors=INK)
+        axes.spines[:].set_color(INK)
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_color(INK)
     return figure
 
 

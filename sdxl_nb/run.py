@@ -1,12 +1,13 @@
-"""One training run seen from outside: its events, status, curve, pictures and LoRA, and how to stop it.
+"""One training run seen from outside: its events, status, curve, pictures and LoRA, and how to stop and resume it.
 
-In: a run folder (a run in this kernel, in another process, or of last week look the same). Out: plain values, a
-matplotlib Figure, and a small card in a notebook. Nothing here imports torch.
+In: a run folder (a run in this kernel, in another process, or of last week look the same), or what stands for one
+elsewhere. Out: plain values, a matplotlib Figure, and a small card in a notebook. Nothing here imports torch.
 """
 
 import html
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -16,36 +17,82 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .errors import SdxlNbError
-from .events import read_events
+from .events import EventReader
+from .launcher import Launched, alive
 
-DONE = ("completed", "stopped", "failed")
+GOING_ON = ("starting", "running")
+RECENT = 50  # steps that the averages look back on
+TAIL = 64_000  # bytes of a log that its last lines are looked for in
+JOB = re.compile(
+    r"(?=.*\d)[A-Za-z0-9]+(-+[A-Za-z0-9]+)+"
+)  # a SageMaker job's name: words and a number, hyphens between
 
 
 class Run:
     """A run folder: `Run.open("output")`."""
 
+    interval = 0.0  # seconds that must pass between two looks, where looking costs something
+    trouble: Exception | None = None  # why the last `refresh` failed, which is no failure of the run
+
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
+        self._read = EventReader(self.folder / "events.jsonl")
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> "Run":
-        """The run in a folder, running or over. Raises SdxlNbError when there is none."""
-        if not (Path(folder) / "run.json").is_file():
-            raise SdxlNbError(f"There is no run in {folder}: give the output_dir of one (it holds run.json).")
-        return cls(folder)
+    def open(cls, place: str | os.PathLike[str]) -> "Run":
+        """The run in a folder, an s3:// prefix or a SageMaker job, running or over. Raises SdxlNbError for none."""
+        if (Path(place) / "sagemaker.json").is_file():  # what is here is a copy of a job's
+            from .aws.job_run import JobRun
+
+            return JobRun.at(place)
+        if (Path(place) / "run.json").is_file() or Launched(Path(place)).file.is_file():
+            return cls(place)
+        name = os.fspath(place)
+        if name.startswith(("s3://", "arn:")) or (JOB.fullmatch(name) and not Path(name).exists()):
+            from .aws.job import open_run
+
+            return open_run(name)
+        raise SdxlNbError(f"There is no run in {place}: give the output_dir of one (it holds run.json).")
+
+    def refresh(self) -> None:
+        """Fetch what is new of a run that is elsewhere; one on this machine needs no fetching."""
 
     @property
     def info(self) -> dict[str, Any]:
-        """`run.json`: id, pid, host, when it started, the configuration's fingerprint, status."""
-        return json.loads((self.folder / "run.json").read_text())
+        """`run.json`: id, pid, host, when it started, the configuration's fingerprint, status; empty before that."""
+        try:
+            return json.loads((self.folder / "run.json").read_text())
+        except FileNotFoundError:
+            return {}
 
     @property
     def status(self) -> str:
-        """running, completed, stopped, failed, or interrupted (its process is gone without a word)."""
+        """starting, running, completed, stopped, failed, or interrupted (its process is gone without a word)."""
+        if launched := Launched(self.folder).status():
+            return launched
         info = self.info
+        if not info:
+            raise SdxlNbError(f"There is no run in {self.folder} any more: it was moved or deleted.")
         if info["status"] == "running" and info["host"] == socket.gethostname() and not self._goes_on():
             return self.info["status"].replace("running", "interrupted")  # or it ended between the two looks
         return info["status"]
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed, or was interrupted, in one sentence; None when neither."""
+        status = self.status
+        if status == "interrupted":
+            newest = self._newest_checkpoint()
+            goes_on = f"resume goes on from {newest.name}" if newest else "there is no checkpoint yet to go on from"
+            return f"The process is gone without a word, killed or out of memory; {goes_on}."
+        launched = Launched(self.folder)
+        if status == "failed" and launched.status():
+            return launched.error()
+        return self._last("end").get("error") if status not in GOING_ON else None
+
+    def _newest_checkpoint(self) -> Path | None:
+        found = [p for p in self.folder.glob("checkpoint-*") if (p / "state.json").is_file()]
+        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
     def _goes_on(self) -> bool:
         """Whether a process holds the folder's lock; a killed one no longer does, whoever has its pid now."""
@@ -55,7 +102,7 @@ class Run:
         except Timeout:
             return True
         except OSError:  # a folder one may only read
-            return _alive(self.info["pid"])
+            return alive(self.info["pid"])
         return False
 
     @property
@@ -66,13 +113,62 @@ class Run:
         return TrainConfig.load(self.folder / "config.json")
 
     def events(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
-        """The events so far, oldest first, all or of one kind."""
-        return (e for e in read_events(self.folder / "events.jsonl") if kind in (None, e["event"]))
+        """The events so far, oldest first, all or of one kind; asked again, only what is new is read."""
+        return (e for e in self._read() if kind in (None, e["event"]))
+
+    def _last(self, kind: str) -> dict[str, Any]:
+        return next((e for e in reversed(self._read()) if e["event"] == kind), {})
 
     def losses(self) -> tuple[list[int], list[float]]:
         """Optimizer steps and their training losses."""
         points = [(e["step"], e["train_loss"]) for e in self.events("step")]
         return [s for s, _ in points], [loss for _, loss in points]
+
+    def heldout(self) -> tuple[list[int], list[float]]:
+        """Optimizer steps and the loss on pictures that are never trained on."""
+        points = {e["step"]: e["loss"] for e in self.events("heldout") if e.get("loss") is not None}
+        return list(points), list(points.values())
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._last("step").get("step") or self._last("start").get("step", 0)
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps asked for; None before that is known."""
+        return self._last("start").get("steps")
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Seconds that a step takes on the clock, checkpoints and pictures counted in, over the last steps."""
+        steps = []
+        for event in reversed(self._read()):
+            if event["event"] == "start" or len(steps) > RECENT:
+                break  # a pause between two processes is no training time
+            if event["event"] == "step":
+                steps.append(event)
+        if len(steps) > 1:
+            return (steps[0]["time"] - steps[-1]["time"]) / (len(steps) - 1)
+        return steps[0]["seconds"] if steps else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last step at the present pace; None when unknown or over."""
+        pace = self.seconds_per_step
+        return None if pace is None or not self.steps or self.status != "running" else pace * (self.steps - self.step)
+
+    def log(self, lines: int = 20) -> str:
+        """The last lines that the run printed; while it starts, those of its process."""
+        file = "process.txt" if self.status == "starting" or not (self.folder / "log.txt").exists() else "log.txt"
+        try:
+            with open(self.folder / file, "rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
+                text = log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        shown = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]  # of a bar its last state
+        return "\n".join("\n".join(shown).rstrip().split("\n")[-lines:])
 
     @property
     def lora(self):
@@ -92,13 +188,34 @@ class Run:
         return {int(p.name.split("-")[1]): sorted(p.glob("*.png")) for p in folders}
 
     def stop(self) -> None:
-        """Ask the run to save its state and end after the current step."""
-        (self.folder / "stop").touch()
+        """Ask the run to save its state and end after the current step; one that still starts ends at once."""
+        if self.status == "starting":
+            Launched(self.folder).end()
+        elif self.status == "running":
+            (self.folder / "stop").touch()
+
+    def resume(self, num_processes: int | None = None) -> "Run":
+        """Go on from the newest checkpoint in a new process, on as many processes as before; returns this run.
+
+        Raises SdxlNbError when the run goes on or is completed, or the process fails at its start.
+        """
+        from .launcher import launch
+
+        if (status := self.status) in GOING_ON:
+            raise SdxlNbError(f"The run in {self.folder} is {status}: there is nothing to resume.")
+        if status == "completed":
+            raise SdxlNbError(
+                f"The run in {self.folder} is completed: to train longer, launch its config with more steps and "
+                "another output_dir."
+            )
+        config = self.config.replace(output_dir=str(self.folder), resume_from_checkpoint="latest")
+        launch(config, num_processes or self._last("start").get("processes", 1))
+        return self
 
     def wait(self, timeout: float | None = None, interval: float = 0.5) -> str:
         """Wait until the run is over and return its status; TimeoutError after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
-        while (status := self.status) == "running":
+        while (status := self.status) in GOING_ON:
             if end is not None and time.monotonic() > end:
                 raise TimeoutError(f"The run in {self.folder} is still going after {timeout:g} s.")
             time.sleep(interval)
@@ -120,14 +237,14 @@ class Run:
         """The few numbers one asks for first."""
         steps, losses = self.losses()
         last = losses[-50:]
-        end = next(reversed(list(self.events("end"))), {})
+        end = self._last("end")
         return {
             "status": self.status,
             "folder": str(self.folder),
             "steps": steps[-1] if steps else 0,
             "loss": round(sum(last) / len(last), 4) if last else None,
             "minutes": round(end["seconds"] / 60, 1) if "seconds" in end else None,
-            "error": end.get("error"),
+            "error": self.error,
         }
 
     def __repr__(self) -> str:
@@ -138,13 +255,3 @@ class Run:
         rows = ((name, value) for name, value in self.summary().items() if value is not None)
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
         return f"<table>{cells}</table>"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,9 +1,9 @@
 """Which picture comes when, and every random choice about it: pure functions of (seed, position).
 
-Position counts the pictures of a run from 0. The choices at a position do not depend on batch size, number of
-processes, accumulation or where a run was resumed, so all of those give the same training (facts of the field:
-resumed runs of other trainers differ because their random state is lost). Philox is a counter-based generator
-(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): a key is a stream of its own.
+Position counts the pictures of a run from 0. The choices at a position do not depend on number of processes,
+micro-batches or where a run was resumed, so all of those give the same training (facts of the field: resumed runs of
+other trainers differ because their random state is lost). Philox is a counter-based generator (Salmon et al. 2011,
+"Parallel random numbers: as easy as 1, 2, 3"): a key is a stream of its own.
 """
 
 import functools
@@ -11,13 +11,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ORDER = 1 << 63  # the half of the keys that orders epochs; positions use the other
+# The upper bits of a key say what its stream is for; a position's own is 0.
+_CAPTION, _ORDER, _BATCHES, _CLASS = 1 << 62, 1 << 63, (1 << 63) + (1 << 61), (1 << 63) + (1 << 62)
 
 
-@functools.lru_cache(maxsize=2)
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The pictures of an epoch, each index below `count` once."""
     return _stream(seed, _ORDER + epoch).permutation(count)
+
+
+def batches(groups: np.ndarray, batch: int, seed: int, epoch: int) -> np.ndarray:
+    """The pictures of an epoch, each once, so that each `batch` in a row is of one group as far as that can be.
+
+    `groups` (N,) is the group (bucket) of each picture. What a group has beyond whole batches shares batches with the
+    leftovers of other groups, so that no step is wasted; the last batch, perhaps a short one, is of leftovers, of a
+    random group first or last. Batches come in random order. With one group this is `order`.
+    """
+    shuffled = order(len(groups), seed, epoch)
+    if not len(groups) or (groups == groups[0]).all():
+        return shuffled
+    generator = _stream(seed, _BATCHES + epoch)
+    groups = generator.permutation(groups.max() + 1)[groups]
+    shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
+    counts = np.bincount(groups)
+    place = np.arange(len(groups)) - np.repeat(np.cumsum(counts) - counts, counts)  # inside its group
+    whole = place < np.repeat(counts // batch * batch, counts)
+    arranged = np.concatenate([shuffled[whole], shuffled[~whole]])
+    full = len(groups) // batch
+    mixed = arranged[: full * batch].reshape(full, batch)[generator.permutation(full)]
+    return np.concatenate([mixed.ravel(), arranged[full * batch :]])
 
 
 def _stream(seed: int, number: int) -> np.random.Generator:
@@ -35,30 +57,56 @@ class Choices:
     empty_caption: bool
     timestep: int
     generator: np.random.Generator
+    seed: int = 0
+    position: int = 0  # those two for `words`
 
     @classmethod
     def at(cls, seed: int, position: int, *, timesteps: int, empty_share: float) -> "Choices":
         """Drawn in a fixed order from the position's own stream."""
         generator = _stream(seed, position)
         u, v, flip, empty, when = generator.random(5)
-        return cls(u, v, bool(flip < 0.5), bool(empty < empty_share), int(when * timesteps), generator)
+        chosen = bool(flip < 0.5), bool(empty < empty_share), int(when * timesteps)
+        return cls(u, v, *chosen, generator, seed, position)
 
     def noise(self, shape: tuple[int, ...]) -> np.ndarray:
         """The next fp32 normal numbers of this position."""
         return self.generator.standard_normal(shape, dtype=np.float32)
 
+    def words(self) -> np.random.Generator:
+        """A generator for the caption of this position, apart from all other draws."""
+        return _stream(self.seed, _CAPTION + self.position)
 
-@dataclass(frozen=True)
+
 class Stream:
     """The pictures of a whole run, cut into optimizer steps.
 
     `batch` pictures a step (all processes and accumulation together); the last step of an epoch takes what is left,
-    so that every picture is seen once an epoch.
+    so that every picture is seen once an epoch, or as often as `repeats` (N,) says. `groups` (N,) are the buckets of
+    the pictures, see `batches`.
+
+    With class pictures (DreamBooth's prior preservation), numbered from `count` on and covered by `groups` too, each
+    step takes as many of them as of the others, and after them; they come in shuffled rounds of their own.
     """
 
-    count: int
-    batch: int
-    seed: int
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        seed: int,
+        *,
+        groups: np.ndarray | None = None,
+        repeats: np.ndarray | None = None,
+        class_pictures: int = 0,
+    ):
+        self.batch, self.seed, self.class_pictures = batch, seed, class_pictures
+        self.pictures_of_entries = np.arange(count, dtype=np.int32)
+        if repeats is not None:
+            self.pictures_of_entries = np.repeat(self.pictures_of_entries, repeats[:count])
+        self.count = len(self.pictures_of_entries)  # pictures an epoch sees, repeats counted, class pictures not
+        self.first_of_class = count
+        self.groups = np.zeros(count + class_pictures, dtype=np.int32) if groups is None else groups
+        self._epoch = functools.lru_cache(maxsize=2)(self._epoch)
+        self._round = functools.lru_cache(maxsize=2)(self._round)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,17 +118,59 @@ class Stream:
 
     def positions(self, step: int) -> range:
         """The positions of an optimizer step."""
-        epoch, inside = divmod(step, self.steps_per_epoch)
-        first = inside * self.batch
-        last = min(first + self.batch, self.count)
-        return range(epoch * self.count + first, epoch * self.count + last)
+        first, last = self._entries(step)
+        each = 2 if self.class_pictures else 1
+        return range(first * each, last * each)
 
     def pictures(self, positions: range) -> list[int]:
-        """The picture at each of these positions, which lie in one epoch."""
+        """The picture at each of these positions, which lie in one step."""
         if not positions:
             return []
-        epoch, first = divmod(positions[0], self.count)
-        return order(self.count, self.seed, epoch)[first : first + len(positions)].tolist()
+        if not self.class_pictures:
+            epoch, first = divmod(positions[0], self.count)
+            return self._epoch(epoch)[first : first + len(positions)].tolist()
+        epoch, inside = divmod(positions[0] // 2, self.count)
+        first, last = self._entries(epoch * self.steps_per_epoch + inside // self.batch)
+        both = self._epoch(epoch)[first - epoch * self.count : last - epoch * self.count].tolist()
+        both += self._of_class(first, last)
+        return both[positions[0] - 2 * first : positions[-1] + 1 - 2 * first]
+
+    def _entries(self, step: int) -> tuple[int, int]:
+        """First and last + 1 of the entries, counted over the whole run, that an optimizer step takes."""
+        epoch, inside = divmod(step, self.steps_per_epoch)
+        first = epoch * self.count + inside * self.batch
+        return first, min(first + self.batch, (epoch + 1) * self.count)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The pictures of an epoch in their order."""
+        entries = self.pictures_of_entries
+        return entries[batches(self.groups[entries], self.batch, self.seed, epoch)]
+
+    def _of_class(self, first: int, last: int) -> list[int]:
+        """The class pictures that go with these entries, those of one bucket side by side."""
+        turns = (divmod(entry, self.class_pictures) for entry in range(first, last))
+        chosen = [self.first_of_class + int(self._round(number)[turn]) for number, turn in turns]
+        return sorted(chosen, key=self.groups.__getitem__)
+
+    def _round(self, number: int) -> np.ndarray:
+        return _stream(self.seed, _CLASS + number).permutation(self.class_pictures)
+
+
+def loss_weights(
+    count: int, class_pictures: int, weights: np.ndarray | None = None, prior_loss_weight: float = 1.0
+) -> np.ndarray | None:
+    """What the loss of each picture counts, (N,) fp32, class pictures last; None when all count 1.
+
+    A step's loss is a mean over its positions. With class pictures they are half of them, and each half is to be a
+    mean of its own: hence 2 and 2 * prior_loss_weight, the DreamBooth script's loss + prior_loss_weight * prior_loss.
+    """
+    if weights is None and not class_pictures:
+        return None
+    found = np.ones(count + class_pictures, np.float32) if weights is None else weights.astype(np.float32)
+    if class_pictures:
+        found = found * np.float32(2)
+        found[count:] *= np.float32(prior_loss_weight)
+    return found
 
 
 def share(positions: range, rank: int, processes: int) -> range:

@@ -4,28 +4,40 @@ In: a TrainConfig. Out: a Studio, which the trainer asks for batches, prediction
 opened and checked before any model is loaded, and nothing is written to the run folder here.
 """
 
+import functools
 import gc
 import hashlib
 import os
-from collections.abc import Sequence
-from datetime import timedelta
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from .cache import CachedLatents, LiveLatents
-from .captions import long_captions
+from . import buckets, heldout, identity
+from .cache import CachedLatents, LiveLatents, Scaling, cache_folder
+from .captions import long_captions, varied
+from .class_pictures import open_class_pictures
 from .data import CaptionedPictures, open_dataset
 from .events import EventLog
 from .folder import RunFolder
-from .models import Source, add_lora, load, load_vae
+from .memo import Memo, examine
+from .models import Source, add_lora, load, load_unet, load_vae, scheduler_config
+from .processes import Processes
 from .prompts import EmbeddedPrompts, Prompt, TextEncoders
-from .sampling import Choices
+from .sampling import Choices, Stream, loss_weights
+from .shards import Store
+from .speed import is_short, make_ready, wants_ours
 from .validation import Validator
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
+VARIED = (
+    "Captions change from step to step, so the text encoders stay in memory and run at every step; without "
+    "shuffle_caption and caption_tag_dropout_rate they would run once."
+)
+EVENT_EVERY = 1.0  # seconds between two events that say how far caching is
 
 
 class Batch(NamedTuple):
@@ -40,31 +52,28 @@ class Batch(NamedTuple):
     time_ids: torch.Tensor
 
 
-def join_processes(config: Any) -> tuple[Any, bool]:
-    """The configuration with one seed for all processes of this run, and whether this is the first of them."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast
-
-    state = PartialState(timeout=timedelta(hours=2))  # how long others wait while the first one draws or saves
-    if state.num_processes > 1:
-        config = config.replace(seed=int(broadcast(torch.tensor([config.seed], device=state.device))))
-    return config, state.is_main_process
-
-
 def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
     """Open the data, load the models, put LoRA on them. Raises SdxlNbError before anything is written."""
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
-    opened = open_dataset(config)
-    faults = opened.check(_bar("checking pictures", progress))
-    pictures = opened.without(faults.names)
+    opened, memo, processes = open_dataset(config), Memo(cache_folder(config)), Processes.join()
+
+    def check(pictures: CaptionedPictures) -> Any:
+        return examine(pictures, memo, _bar("checking pictures", progress), processes)
+
+    faults = check(opened)
+    pictures, held_out = heldout.divide(config, opened.without(faults.names), check)
+    if config.with_prior_preservation:
+        others = open_class_pictures(config, _bar("drawing class pictures", progress), processes)
+        pictures = pictures.with_class(others.without(check(others).names))
     tracker = None if config.report_to == "none" else config.report_to
     accelerator = Accelerator(
         log_with=tracker,
         project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path / config.logging_dir)),
     )
-    return Studio(config, accelerator, pictures, [*opened.notes, *([str(faults)] if faults else [])], folder, progress)
+    remarks = [*opened.notes, *([str(faults)] if faults else [])]
+    return Studio(config, accelerator, processes, pictures, held_out, memo, remarks, folder, progress)
 
 
 class Studio:
@@ -74,7 +83,10 @@ class Studio:
         self,
         config: Any,
         accelerator: Any,
+        processes: Processes,
         pictures: CaptionedPictures,
+        held_out: CaptionedPictures,
+        memo: Memo,
         remarks: list[str],
         folder: RunFolder,
         progress: bool,
@@ -82,18 +94,25 @@ class Studio:
         self.config, self.accelerator, self.pictures, self.folder = config, accelerator, pictures, folder
         # accelerate's own precision is fixed for the life of a kernel; ours is that of this run
         precision = config.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        self.device, self.dtype = accelerator.device, DTYPES[precision]
-        self.remarks, self.progress = remarks, progress
+        device = accelerator.device  # on CPUs accelerate numbers it by process, and .to(cpu:1) copies what is on cpu
+        self.device, self.dtype = torch.device("cpu") if device.type == "cpu" else device, DTYPES[precision]
+        self.processes, self.memo, self.remarks, self.progress = processes, memo, remarks, progress
         self.source = Source.of(config)
-        self.captions = pictures.captions
+        # what is trained on comes first: indices below len(pictures) are its own
+        self.everything = heldout.appended(pictures, held_out)
+        self.heldout = range(len(pictures), len(self.everything))
+        self.heldout_identities = [held_out.identity(index) for index in range(len(held_out))]
+        self.captions = self.everything.captions
+        self.buckets = buckets.of(config, self.everything.sizes())
+        of_class = pictures.class_pictures
+        self.counts = loss_weights(len(pictures) - of_class, of_class, pictures.weights, config.prior_loss_weight)
+        if config.varies_captions() and config.cache_text_embeddings and not config.train_text_encoder:
+            self.remarks.append(VARIED)
         self.data_fingerprint = _fingerprint(pictures)
-        self.tokenizers = [load(self.source, name) for name in ("tokenizer", "tokenizer_2")]
-        self._note_long_captions()
-        self.scheduler = load(self.source, "scheduler")
-        self.unet = load(self.source, "unet", self.dtype)  # on the device only when the encoders have left it
-        encoder_dtype = torch.float32 if config.train_text_encoder and self.dtype == torch.float16 else self.dtype
-        self.encoders = tuple(load(self.source, name, encoder_dtype).to(self.device) for name in TEXT_PARTS)
-        self.vae = load_vae(self.source, self.dtype)
+        self.schedule = scheduler_config(self.source)
+        # on the device only when the encoders have left it
+        self.unet = load_unet(self.source, self.dtype, ours=wants_ours(config))
+        self.encoders = () if config.caches_text_embeddings() else self._load_encoders()
         names = add_lora(config, self.unet, self.encoders)
         self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
         self.trained = self.models
@@ -111,42 +130,111 @@ class Studio:
                 if hasattr(module, "cast_input_dtype_enabled"):
                     module.cast_input_dtype_enabled = False  # autocast would undo peft's cast to fp32 at once
         if config.gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
             for name in TEXT_PARTS:
                 if name in self.trained:
                     # with frozen inputs the reentrant kind would leave the gradients zero
                     self.trained[name].gradient_checkpointing_enable({"use_reentrant": False})
-        if config.enable_xformers_memory_efficient_attention:
-            self.unet.enable_xformers_memory_efficient_attention()
-        if config.enable_npu_flash_attention:
-            self.unet.enable_npu_flash_attention()
-        if config.allow_tf32 and self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        make_ready(self.unet, config, self.device, self.remarks)
 
-    def _note_long_captions(self) -> None:
-        cut = long_captions(self.captions, self.tokenizers)
+    @functools.cached_property
+    def tokenizers(self) -> list[Any]:
+        return [load(self.source, name) for name in ("tokenizer", "tokenizer_2")]
+
+    @functools.cached_property
+    def vae(self) -> Any:
+        """On the CPU until it is used."""
+        return load_vae(self.source, self.dtype)
+
+    def _load_encoders(self) -> tuple[Any, ...]:
+        dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype
+        return tuple(load(self.source, name, dtype).to(self.device) for name in TEXT_PARTS)
+
+    def encode(self, log: EventLog) -> None:
+        """Latents and prompt embeddings; what is cached is not computed again, and its models are never loaded.
+
+        Each encoder leaves before the next part takes its memory.
+        """
+        config, captions = self.config, {}
+        self._encode_captions(log)
+        self._encode_pictures(log)
+        if config.caches_text_embeddings():
+            captions = {"captions": len(self.prompt)}
+        if captions or config.cache_latents:
+            log.emit("cache", pictures=len(self.everything), **captions)
+        self.memo.close()
+        self.unet.to(self.device)
+
+    def _encode_captions(self, log: EventLog) -> None:
+        if not self.config.caches_text_embeddings():
+            self.prompt = TextEncoders(self.tokenizers, self.encoders)
+            found = long_captions(self.captions, self.tokenizers, _bar("reading captions", self.progress))
+            self._note_long_captions(log, found)
+            return
+        others = ["", *(self.config.validation_prompt or [])]
+        parts = [identity.identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
+        store = self._store("prompts", identity.combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
+        self.prompt = EmbeddedPrompts(self.captions, others, store)
+        load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
+        self.prompt.fill(load_both, self._cached(log, "captions"), self.processes)
+        load_both.cache_clear()
+        self._free()
+        cut = self.prompt.cut()
+        if len(cut):
+            (first,) = long_captions([self.captions[int(cut[0])]], self.tokenizers)
+            self._note_long_captions(log, [first._replace(index=int(cut[0]))] * len(cut))
+
+    def _note_long_captions(self, log: EventLog, cut: Sequence[Any]) -> None:
         if cut:
             first = cut[0]
             limit = min(tokenizer.model_max_length for tokenizer in self.tokenizers)
-            self.remarks.append(
+            log.warn(
                 f"{len(cut)} of {len(self.captions)} captions are longer than {limit} tokens and are cut; "
-                f"{self.pictures.names[first.index]} loses {first.cut!r}."
+                f"{self.everything.names[first.index]} loses {first.cut!r}."
             )
 
-    def encode(self, log: EventLog) -> None:
-        """Latents and prompt embeddings, once; each encoder leaves before the next part takes its memory."""
-        self._encode_captions()
-        self._encode_pictures(log)
-        self.unet.to(self.device)
-
-    def _encode_captions(self) -> None:
-        self.prompt = TextEncoders(self.tokenizers, self.encoders)
-        if not self.config.caches_text_embeddings():
+    def _encode_pictures(self, log: EventLog) -> None:
+        config = self.config
+        if not config.cache_latents:
+            self.latents = LiveLatents(self.everything, config, self.vae.to(self.device), self.shape)
             return
-        captions = ["", *self.captions, *(self.config.validation_prompt or [])]
-        self.prompt = EmbeddedPrompts(self.prompt, captions, _bar("encoding captions", self.progress))
-        self.encoders = ()
+        about = identity.vae_config(self.source)
+        dtype = torch.float32 if about.get("force_upcast", True) else self.dtype  # as load_vae does
+        digest = identity.identity(self.source, "vae", self.memo, dtype)
+        store = self._store("latents", digest, "--no_cache_latents", log)
+        self.latents = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
+        self.latents.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures"), self.processes)
+        self._let_vae_go()
+        if self.latents.moving and not config.uses_buckets():
+            log.warn(
+                f"{self.latents.moving} pictures are not square: with cached latents each keeps one crop, its "
+                "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
+            )
+
+    def _let_vae_go(self) -> None:
+        """Off the device, and out of memory unless validation pictures will want it again."""
+        loaded = self.__dict__.pop("vae", None)
+        if loaded is not None and self.config.validation_prompt:
+            self.vae = loaded.to("cpu")
+        del loaded
         self._free()
+
+    def _store(self, kind: str, digest: str, without: str, log: EventLog) -> Store:
+        """The rows of this kind that were made by parts of this identity."""
+        advice = f"choose another with --latents_cache_dir, or add {without}"
+        return Store(cache_folder(self.config) / kind / digest, advice, log.warn)
+
+    def _cached(self, log: EventLog, kind: str) -> Callable[[int, int], None]:
+        """Shows progress as a bar, and as an event about once a second."""
+        bar, last = _bar(f"encoding {kind}", self.progress), time.monotonic()
+
+        def update(done: int, total: int) -> None:
+            nonlocal last
+            bar(done, total)
+            if time.monotonic() - last > EVENT_EVERY:
+                last = time.monotonic()
+                log.emit("cache", kind=kind, done=done, total=total)
+
+        return update
 
     def _free(self) -> None:
         """Give the memory of models that are let go back to the device."""
@@ -154,68 +242,65 @@ class Studio:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _encode_pictures(self, log: EventLog) -> None:
-        config = self.config
-        self.vae.to(self.device)
-        if config.cache_latents:
-            done = _bar("encoding pictures", self.progress)
-            self.latents = CachedLatents(self.pictures, self.vae, config, done)
-            self.vae.to("cpu")
-            self._free()
-            log.emit("cache", pictures=len(self.pictures), captions=len(set(self.captions)))
-            if self.latents.moving:
-                log.warn(
-                    f"{self.latents.moving} pictures are not square: with cached latents each keeps one crop, its "
-                    "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
-                )
-        else:
-            self.latents = LiveLatents(self.pictures, self.vae, config)
+    def caption(self, index: int, choices: Choices) -> str:
+        """The caption of a picture at a position."""
+        if choices.empty_caption:
+            return ""
+        of_class = index >= len(self.pictures) - self.pictures.class_pictures  # or held out
+        if of_class or not self.config.varies_captions():
+            return self.captions[index]
+        return varied(self.captions[index], self.config, choices.words())
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Height and width that a picture is trained at: pictures computed at once share it."""
+        return self.buckets.shape(index)
+
+    def stream(self, batch: int) -> Stream:
+        """The order of the pictures to train on, `batch` at each step."""
+        pictures, of_class = self.pictures, self.pictures.class_pictures
+        groups = self.buckets.assignment[: len(pictures)]
+        count, repeats = len(pictures) - of_class, pictures.repeats
+        return Stream(count, batch, self.config.seed, groups=groups, repeats=repeats, class_pictures=of_class)
+
+    def weights(self, indices: Sequence[int]) -> torch.Tensor | None:
+        """What the loss of each of these pictures counts, (N,) on the device; None when all count one."""
+        return None if self.counts is None else self._sent(torch.from_numpy(self.counts[list(indices)]))
 
     def batch(self, indices: Sequence[int], choices: Sequence[Choices]) -> Batch:
         """The pictures at these indices with these random choices, on the device, fp32 but for the prompt."""
         latents, time_ids = self.latents(indices, choices)
-        captions = ["" if c.empty_caption else self.captions[i] for i, c in zip(indices, choices, strict=True)]
+        captions = [self.caption(i, c) for i, c in zip(indices, choices, strict=True)]
         shape = tuple(latents.shape[1:])
         noise = torch.from_numpy(np.stack([c.noise(shape) for c in choices]))
         offset = torch.from_numpy(np.stack([c.noise((shape[0], 1, 1)) for c in choices]))
         return Batch(
-            [self.pictures.names[i] for i in indices] if self.config.debug_loss else [],
-            latents.to(self.device),
-            noise.to(self.device),
-            offset.to(self.device),
-            torch.tensor([c.timestep for c in choices], device=self.device),
-            Prompt(*(t.to(self.device) for t in self.prompt(captions))),
-            time_ids.to(self.device),
+            [self.everything.names[i] for i in indices] if self.config.debug_loss else [],
+            self._sent(latents),
+            self._sent(noise),
+            self._sent(offset),
+            self._sent(torch.tensor([c.timestep for c in choices])),
+            Prompt(*map(self._sent, self.prompt(captions))),
+            self._sent(time_ids),
         )
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor on its way to the device; from pinned memory, or CUDA would finish all earlier work first."""
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The U-Net's prediction, in the compute dtype; time ids stay fp32 (bf16 would turn 1023 into 1024)."""
         added = {"text_embeds": batch.prompt.pooled.to(self.dtype), "time_ids": batch.time_ids}
         hidden = batch.prompt.hidden.to(self.dtype)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        mixed = self.dtype != torch.float32 and not is_short(self.unet)
+        with torch.autocast(self.device.type, self.dtype, enabled=mixed):
             return self.unet(noisy.to(self.dtype), batch.timesteps, hidden, added_cond_kwargs=added, return_dict=False)[
                 0
             ]
 
-    def add_up(self, loss: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Sum loss and gradient over all processes; each holds its pictures' share of the mean already."""
-        if self.accelerator.num_processes > 1:
-            torch.distributed.all_reduce(gradient)
-            torch.distributed.all_reduce(loss)
-        return loss
-
-    def agree(self, asked: bool) -> bool:
-        """Whether any process was asked to stop."""
-        if self.accelerator.num_processes == 1:
-            return asked
-        votes = torch.tensor([float(asked)], device=self.device)
-        torch.distributed.all_reduce(votes)
-        return bool(votes.item())
-
     def validate(self, step: int) -> list[Any]:
-        """Draw the validation prompts with the LoRA as it is; the paths of the pictures."""
-        if not self.config.validation_prompt or not self.accelerator.is_main_process:
-            return []
+        """Draw this process's part of the validation pictures with the LoRA as it is: (name, PNG bytes) of each."""
         encoders = [model for model in self.trained.values() if model is not self.unet]
         for encoder in encoders:
             encoder.eval()
@@ -223,15 +308,19 @@ class Studio:
             prompts = self.prompt(self.config.validation_prompt)
         for encoder in encoders:
             encoder.train()
-        validator = Validator(self.config, self.unet, self.vae, self.scheduler, prompts, self.folder.path)
-        return validator.draw(step, self.device, self.dtype)
+        validator = Validator(self.config, self.unet, self.vae, load(self.source, "scheduler"), prompts)
+        state = self.accelerator
+        return validator.draw(self.device, self.dtype, state.process_index, state.num_processes)
 
 
 def _fingerprint(pictures: CaptionedPictures) -> str:
-    """SHA-256 over every picture's bytes and caption, in order."""
+    """SHA-256 over every picture's bytes and caption, in order, and what its folder says of it."""
     digest = hashlib.sha256()
     for index, caption in enumerate(pictures.captions):
         digest.update(f"{pictures.identity(index)} {caption}\n".encode(errors="backslashreplace"))
+    for column in (pictures.repeats, pictures.weights):
+        if column is not None:
+            digest.update(column.tobytes())
     return digest.hexdigest()
 
 

@@ -4,15 +4,20 @@ The image column stays encoded (decode=False): its bytes are read row by row, by
 No data set's code is ever run.
 """
 
+import hashlib
 import os
 import re
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from .captions import require_column
 from .complaints import shown
 from .errors import DataError
-from .pictures import SUFFIXES, Entry, Listing, PictureError, first_line
+from .folders import scan
+from .listing import CHUNK, Listing, TextColumn, file_stamp, text_column
+from .pictures import SUFFIXES, PictureError, first_line
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 OTHER_SPLITS = re.compile(r"(^|[^a-z])(test|validation|valid|val|dev|eval)([^a-z]|$)")
@@ -98,8 +103,12 @@ def list_saved(folder, config):
 
 def has_only_parquet(folder):
     """Whether the folder holds parquet files and no pictures beside them."""
-    names = [path.name.lower() for path in folder.rglob("*") if not path.name.startswith((".", "metadata."))]
-    return any(name.endswith(".parquet") for name in names) and not any(name.endswith(SUFFIXES) for name in names)
+    found = False
+    for name in scan(folder):
+        if name.endswith(SUFFIXES):
+            return False
+        found = found or (name.endswith(".parquet") and not name.startswith((".", "metadata.")))
+    return found
 
 
 def list_parquet(folder, config):
@@ -142,11 +151,9 @@ def list_table(table, source, roots, config):
             f"column '{image_column}' of {source} holds {kind}, not pictures: name another, --image_column."
         )
     captions, notes = read_captions(table, caption_column, source)
-    pixels = table.select_columns([image_column])
-    roots = tuple(Path(root).resolve() for root in roots)
-    read = [partial(encoded, pixels, image_column, roots, row) for row in range(len(captions))]
-    entries = [Entry(f"row {row}", caption, read[row]) for row, caption in enumerate(captions)]
-    return Listing(entries, notes=notes)
+    rows = Rows(table.select_columns([image_column]), image_column, tuple(Path(root).resolve() for root in roots))
+    names = text_column(f"row {row}" for row in range(len(captions)))
+    return Listing(names, captions, rows.read, rows.stamp, notes=notes)
 
 
 def holds_pictures(feature):
@@ -161,39 +168,80 @@ def describe(feature):
 
 
 def read_captions(table, column, source):
-    """(captions, notes): the text column; of lists of captions the first is used, and a note says so."""
+    """(Arrow column, notes): the texts; of lists of captions the first is used, and a note says so."""
+    texts, lists = TextColumn(), False
+    for value in column_values(table, column, source):
+        if isinstance(value, list):
+            lists, value = True, value[0] if value else None
+        if value is not None and not isinstance(value, str):
+            kind = describe(table.features[column])
+            raise DataError(
+                f"column '{column}' of {source} holds {kind}, not text: name another with --caption_column."
+            )
+        texts.append(value)
+    return texts.finish(), [f"column '{column}' holds lists of captions; the first of each is used"] * lists
+
+
+def column_values(table, column, source):
+    """The values of a column, some thousands at a time in memory. Raises DataError."""
     try:
-        values = list(table[column])
+        for chunk in table.with_format("arrow").select_columns([column])[:][column].chunks:
+            for first in range(0, len(chunk), CHUNK):
+                yield from chunk.slice(first, CHUNK).to_pylist()
     except Exception as error:  # pyarrow's own, UnicodeDecodeError
         raise DataError(
             f"column '{column}' of {source} cannot be read ({first_line(error)}): save it again."
         ) from error
-    if any(isinstance(value, list) for value in values):
-        values = [value[0] if isinstance(value, list) and value else value for value in values]
-        notes = [f"column '{column}' holds lists of captions; the first of each is used"]
-    else:
-        notes = []
-    if any(not isinstance(value, str) for value in values if value is not None and value != []):
-        kind = describe(table.features[column])
-        raise DataError(f"column '{column}' of {source} holds {kind}, not text: name another with --caption_column.")
-    return [value or None if value == [] else value for value in values], notes
 
 
-def encoded(table, column, roots, row):
-    """The encoded bytes of one row, from the table or from the file that it names inside one of `roots`."""
-    value = table[row][column]
-    value, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    if isinstance(value, str):
-        value, path = None, value
-    if value is not None:
-        return value
-    if not path:
-        raise PictureError(f"row {row} has no picture in column '{column}': remove the row.")
-    if "\0" in path:
-        raise PictureError(f"row {row} names {shown(path)}, which no file can be called: correct it.")
-    found = next((root / path for root in roots if Path(os.path.realpath(root / path)).is_relative_to(root)), None)
-    if found is None:
+@dataclass(frozen=True)
+class Rows:
+    """The pictures of a table: `read` and `stamp` of a Listing. `roots`: where files that rows name may lie."""
+
+    table: Any
+    column: str
+    roots: tuple[Path, ...]
+
+    def read(self, row):
+        """The encoded bytes, from the table or from the file that it names inside one of `roots`."""
+        value, path = self.value(row)
+        return self.find(row, path).read_bytes() if value is None else value
+
+    def value(self, row):
+        """(bytes or None, path or None) as the table holds them."""
+        value = self.table[row][self.column]
+        if isinstance(value, dict):
+            return value.get("bytes"), value.get("path")
+        return (None, value) if isinstance(value, str) else (value, None)
+
+    def find(self, row, path):
+        """The file that a row names. Raises PictureError."""
+        if not path:
+            raise PictureError(f"row {row} has no picture in column '{self.column}': remove the row.")
+        if "\0" in path:
+            raise PictureError(f"row {row} names {shown(path)}, which no file can be called: correct it.")
+        for root in self.roots:
+            if Path(os.path.realpath(root / path)).is_relative_to(root):
+                return root / path
         raise PictureError(
             f"row {row} names '{path}', which leads out of the data set's folder: copy the file into it."
         )
-    return found.read_bytes()
+
+    def stamp(self, row):
+        """The stamp of the file that a row names, else of the table's files, with the row."""
+        value, path = self.value(row)
+        if value is None:
+            try:
+                return file_stamp(self.find(row, path))
+            except PictureError:
+                return None
+        files = self.file_stamps
+        return f"{files} {row}" if files else None
+
+    @cached_property
+    def file_stamps(self):
+        """One text for all files of the table; None for a table in memory, or where rows are not those of files."""
+        stamps = [file_stamp(file["filename"]) for file in self.table.cache_files]
+        if not stamps or None in stamps or self.table._indices is not None:
+            return None
+        return hashlib.sha256("\n".join(stamps).encode()).hexdigest()

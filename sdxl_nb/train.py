@@ -23,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         fine_tune(config)
     except SdxlNbError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        kind = getattr(error, "kind", None)  # what failed another process of this run, which says it itself
+        if kind is None:
+            print(f"error: {error}", file=sys.stderr)
+        return 2 if issubclass(kind or type(error), ConfigError) else 1
     except KeyboardInterrupt:
         print("Interrupted: the run can go on from its last checkpoint, if it has one.", file=sys.stderr)
         return 130

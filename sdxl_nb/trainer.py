@@ -4,26 +4,29 @@ In: a TrainConfig. Out: a run folder, and the Run that reads it. Training knows 
 writes the folder and calls one callback with plain events.
 """
 
+import contextlib
 import math
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from . import checkpoint, objective
+from . import checkpoint, disk, heldout, reporting
 from .endings import TOO_LARGE, ending, explained
-from .errors import ConfigError, SdxlNbError
+from .errors import SdxlNbError
 from .events import Callback, EventLog
 from .folder import RunFolder
 from .lora import LoraFile, build_metadata, collect, save_lora
-from .lora.readers import DORA
 from .machine import check_machine
-from .parameters import FlatParameters, learning_rates, make_optimizer
+from .optimizers import optimizer_state, restore_optimizer
+from .processes import Processes
 from .run import Run
-from .sampling import Choices, Stream, share
 from .signals import StopRequest
-from .studio import Studio, join_processes, prepare
+from .step import Numbers, Step
+from .studio import Studio, prepare
 from .trackers import Trackers
+from .validation import write_pictures
 
 
 def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool = True) -> Run:
@@ -34,287 +37,311 @@ def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool =
     (KeyboardInterrupt). Raises SdxlNbError with one sentence.
     """
     check_machine(config)
-    config, first = join_processes(config)
-    folder = RunFolder(config, writes=first)
-    try:
-        folder.refuse_foreign(config)
-        with StopRequest(folder.stop_file) as stop:
-            _run(config, folder, callback, progress and first, stop)
-    finally:
-        folder.release()
+    processes = Processes.join()
+    with processes.sharing_failures():
+        config = config.replace(seed=processes.from_first(lambda: config.seed))
+        folder = RunFolder(config, writes=processes.first)
+        try:
+            folder.refuse_foreign(config)
+            with StopRequest(folder.stop_file) as stop:
+                _run(config, folder, processes, callback, progress and processes.first, stop)
+        finally:
+            folder.release()
     return Run(folder.path)
 
 
-def _run(config: Any, folder: RunFolder, callback: Callback | None, progress: bool, stop: StopRequest) -> None:
+def _run(
+    config: Any,
+    folder: RunFolder,
+    processes: Processes,
+    callback: Callback | None,
+    progress: bool,
+    stop: StopRequest,
+) -> None:
     """Everything between taking the folder and giving it back."""
     begun = time.monotonic()
-    with explained(folder.path):
+    with processes.sharing_failures(), explained(folder.path):
         studio = prepare(config, folder, progress)  # raises before anything is written
-        found = checkpoint.find(folder.path, config.resume_from_checkpoint)
-        resumed = checkpoint.load(found) if found else None
-        trainer = Trainer(config, studio, folder, stop)
+        found, resumed = processes.from_first(lambda: _found(config, folder))
+        trainer = Trainer(config, studio, folder, stop, processes)
+        trainer.check_alike()
         if resumed:
             checkpoint.check_resumable(resumed[0], trainer.progress(), found.name)
             trainer.restore(*resumed)
+        if folder.writes and not resumed:
+            disk.refuse_full_run(config, trainer.updates.flat.weights.numel(), trainer.steps)
         folder.begin(config, resumed_from=found)
         log = EventLog(folder.path, [callback] if callback else [], writes=folder.writes, quiet=not progress)
     with ending(log, begun) as outcome, explained(folder.path):
         trackers = Trackers(config, studio.accelerator, folder.path, log.warn)
         log.listeners.insert(0, trackers)
         try:
-            outcome["status"] = trainer.run(log, resumed_from=trainer.step if found else None)
+            with processes.sharing_failures(), explained(folder.path):
+                outcome.update(trainer.run(log, resumed_from=trainer.step if found else None))
         finally:
             trackers.close()
 
 
+def _found(config: Any, folder: RunFolder) -> tuple[Any, Any]:
+    """The checkpoint to resume from and what is in it, or None twice."""
+    found = checkpoint.find(folder.path, config.resume_from_checkpoint)
+    return found, checkpoint.load(found) if found else None
+
+
 class Trainer:
-    """A run between two checkpoints: the parts, the flat weights, the optimizer and the step."""
+    """A run between two checkpoints: the parts, the steps, and what is done once in a while."""
 
-    def __init__(self, config: Any, studio: Studio, folder: RunFolder, stop: StopRequest):
-        self.config, self.studio, self.folder, self.stop = config, studio, folder, stop
-        processes = studio.accelerator.num_processes
-        self.stream = Stream(
-            len(studio.pictures),
-            config.train_batch_size * config.gradient_accumulation_steps * processes,
-            config.seed,
-        )
+    def __init__(self, config: Any, studio: Studio, folder: RunFolder, stop: StopRequest, processes: Processes):
+        self.config, self.studio, self.folder, self.stop, self.processes = config, studio, folder, stop, processes
+        batch = config.train_batch_size * config.gradient_accumulation_steps * processes.count
+        self.stream = studio.stream(batch)
         self.steps = config.max_train_steps or config.num_train_epochs * self.stream.steps_per_epoch
-        self.flat = FlatParameters(studio.trained)
-        self.rate = learning_rates(config, self.steps, processes)
-        self.optimizer = make_optimizer(config, [self.flat.weights], self.rate(0))
-        self.scaler = torch.amp.GradScaler(studio.device.type, enabled=studio.dtype == torch.float16)
-        self.kind = config.prediction_type or studio.scheduler.config.prediction_type
-        self.alpha_bar = objective.alpha_bar(
-            studio.scheduler.config, rescale_zero_snr=config.rescale_betas_zero_snr, device=studio.device
-        )
-        self._check_objective()
+        self.updates = Step(config, studio, processes, self.stream, self.steps, self._warn, self._debug)
+        self.lag = int(studio.device.type == "cuda")  # steps launched before one is read; only CUDA computes meanwhile
         self.step = 0
-        self.micro_batch = config.train_batch_size
+        self.saved: int | None = None
+        self.waiting: list[tuple[int, Numbers]] = []
+        self.stopping = False
         self.recent: list[float] = []
+        self.record = heldout.Record()
 
-    def run(self, log: EventLog, resumed_from: int | None) -> str:
-        """Everything between start and end; returns the status, completed or stopped."""
+    def run(self, log: EventLog, resumed_from: int | None) -> dict[str, Any]:
+        """Everything between start and end; returns the status, completed or stopped, and the reason if early."""
         self.log, log.step = log, self.step
-        self._announce(resumed_from)
+        reporting.announce(self, resumed_from)
         self.studio.encode(log)
-        if self._ends_validation_epoch():
-            self._validate()  # before the first step, or what a stop or a kill left out
+        if self._measures() and self._measure():  # before the first step, or what a stop or a kill left out
+            self._checkpoint()
+        if self._shows():
+            self._validate()
         self.stop.defer()
         finished = self.train()
+        reason = self._reason() if finished else None
         if not finished:
             log.say(f"Stopped after step {self.step} of {self.steps}; --resume_from_checkpoint latest goes on.")
-        if self.folder.writes:
-            self._finish(finished)
-        return "completed" if finished else "stopped"
+        if reason:
+            log.say(reason)
+        with self.processes.together():
+            if self.folder.writes:
+                self._finish(finished)
+        return {"status": "completed" if finished else "stopped"} | ({"reason": reason} if reason else {})
 
     def train(self) -> bool:
         """Take optimizer steps until the last; False when asked to stop before."""
-        with self._bar() as bar:
-            while self.step < self.steps:
-                begun = time.monotonic()
-                loss = self._optimizer_step()
-                self.step += 1
-                self._report(loss, time.monotonic() - begun, bar)
-                last = self.step == self.steps
-                stop = self.studio.agree(self.stop.asked()) and not last
-                saves = stop or last or self.step % self.config.checkpointing_steps == 0
+        with reporting.bar(self) as self.bar:
+            while self.step < self.steps and not self._enough():
+                self._take()
+                occasion = self._is_over() or self._saves() or self._measures() or self._draws()
+                stop = self._settle(self.step if occasion else self.step - self.lag) and not self._is_over()
+                if stop:
+                    self._settle(self.step)
+                best = not stop and self._measures() and self._measure()
+                saves = stop or best or self._is_over() or self._saves()
                 if saves:
                     self._checkpoint()
                 if stop:
                     return False
-                if self._ends_validation_epoch():
-                    self._validate(saved=saves)
+                if self._shows():
+                    self._validate()
         return True
 
-    def _optimizer_step(self) -> float:
-        """Forward and backward over this step's pictures in micro-batches, then one update of the flat weights."""
-        rate = self.rate(self.step)
-        self.optimizer.param_groups[0]["lr"] = rate
-        positions = self.stream.positions(self.step)
-        mine = share(positions, self.studio.accelerator.process_index, self.studio.accelerator.num_processes)
-        total = self._gradients(mine, len(positions))
-        self.scaler.unscale_(self.optimizer)
-        norm = self.flat.clip(self.config.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return self._finite(*torch.stack([total, norm]).tolist())
-
-    def _gradients(self, mine: range, count: int) -> torch.Tensor:
-        """Leave the summed gradient of `mine` in the flat buffer; a micro-batch too large for memory is halved."""
-        while (total := self._attempt(mine, count)) is None:
-            self._halve()
-        return self.studio.add_up(total, self.flat.weights.grad)
-
-    def _attempt(self, mine: range, count: int) -> torch.Tensor | None:
-        """The summed loss over `count`, gradients left in the buffer; None when memory ran out."""
-        self.flat.zero_grad()
-        total = torch.zeros((), device=self.studio.device)
+    def _take(self) -> None:
+        """Launch the next step; when it fails, steps that no checkpoint has are saved first."""
         try:
-            for first in range(0, len(mine), self.micro_batch):
-                loss = self._loss(mine[first : first + self.micro_batch]) / count
-                self.scaler.scale(loss).backward()
-                total += loss.detach()
-        except torch.OutOfMemoryError:
-            return None  # halve outside: the exception's traceback holds the tensors that do not fit
-        return total
-
-    def _loss(self, positions: range) -> torch.Tensor:
-        """The summed loss of the pictures at these positions."""
-        config, studio = self.config, self.studio
-        timesteps = len(self.alpha_bar)
-        choices = [
-            Choices.at(config.seed, p, timesteps=timesteps, empty_share=config.proportion_empty_prompts)
-            for p in positions
-        ]
-        if config.lora_dropout:  # it repeats on resume, in the text encoders too
-            torch.manual_seed(config.seed * 1_000_003 + positions[0])
-        batch = studio.batch(self.stream.pictures(positions), choices)
-        noise = batch.noise
-        if config.noise_offset:  # https://www.crosslabs.org/blog/diffusion-with-offset-noise
-            noise = noise + config.noise_offset * batch.offset
-        noisy = objective.add_noise(batch.latents, noise, batch.timesteps, self.alpha_bar)
-        wanted = objective.target(self.kind, batch.latents, noise, batch.timesteps, self.alpha_bar)
-        weight = objective.min_snr_weight(self.kind, batch.timesteps, self.alpha_bar, config.snr_gamma)
-        each = objective.losses(studio.predict(noisy, batch), wanted, weight)
-        if config.debug_loss:
-            self.log.emit("debug", losses=dict(zip(batch.names, each.tolist(), strict=True)))
-        return each.sum()
-
-    def _halve(self) -> None:
-        if self.micro_batch == 1:
-            raise SdxlNbError(TOO_LARGE)
-        self.micro_batch = -(-self.micro_batch // 2)
-        torch.cuda.empty_cache()
-        same = "the same result" + (" but for other random choices of lora_dropout" if self.config.lora_dropout else "")
-        self.log.warn(f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with {same}.")
-
-    def _finite(self, loss: float, norm: float) -> float:
-        """The loss; SdxlNbError when it or the gradient's norm is no number, before a checkpoint can keep that."""
-        if math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled()):
-            return loss  # GradScaler looks for gradients that overflow in fp16, and skips their step
-        what = "gradient" if math.isfinite(loss) else "loss"
-        newest = next(reversed(checkpoint.checkpoints(self.folder.path)), None)
-        kept = f"; {newest.name} is still good" if newest else ""
-        raise SdxlNbError(
-            f"The {what} at step {self.step + 1} is not a finite number: lower --learning_rate, try "
-            f"--mixed_precision bf16 (or no), or check the VAE{kept}."
-        )
-
-    def _check_objective(self) -> None:
-        config = self.config
-        if config.snr_gamma and config.rescale_betas_zero_snr and self.kind == "epsilon":
-            raise ConfigError(
-                "snr_gamma with rescale_betas_zero_snr needs --prediction_type v_prediction: "
-                "with epsilon the weight at the last timestep is 0 / 0"
-            )
-
-    # What a run says and keeps.
-
-    def _announce(self, resumed_from: int | None) -> None:
-        config, studio = self.config, self.studio
-        self.log.emit(
-            "start",
-            steps=self.steps,
-            epochs=math.ceil(self.steps / self.stream.steps_per_epoch),
-            pictures=len(studio.pictures),
-            parameters=self.flat.weights.numel(),
-            batch=self.stream.batch,
-            processes=studio.accelerator.num_processes,
-            device=str(studio.device),
-            resumed_from=resumed_from,
-            fingerprint=config.fingerprint(),
-        )
-        if resumed_from is not None:
-            self.log.say(f"Resuming at step {resumed_from}.")
-        elif config.resume_from_checkpoint:
-            self.log.warn("There is no checkpoint to resume from yet: starting from the first step.")
-        self.log.say(
-            f"{len(studio.pictures)} pictures, {self.flat.weights.numel():,} trainable parameters, "
-            f"{self.steps} steps of {min(self.stream.batch, self.stream.count)} on {studio.device.type}."
-        )
-        for line in [*studio.remarks, *self._remarks()]:
-            self.log.warn(line)
-
-    def _remarks(self) -> list[str]:
-        config, remarks = self.config, [DORA] if self.config.use_dora else []
-        if config.lr_scheduler != "constant" and config.lr_warmup_steps >= self.steps:
-            remarks.append(
-                f"lr_warmup_steps {config.lr_warmup_steps} is no less than the {self.steps} steps of this run, so the "
-                "learning rate never reaches learning_rate: lower it."
-            )
-        return remarks
-
-    def _bar(self) -> Any:
-        from .progress import progress_bar
-
-        return progress_bar(total=self.steps, initial=self.step, unit="step", disable=self.log.quiet)
-
-    def _report(self, loss: float, seconds: float, bar: Any) -> None:
-        self.recent = [*self.recent[-49:], loss]
-        self.log.step = self.step
-        rate = self.optimizer.param_groups[0]["lr"]
-        self.log.emit("step", train_loss=loss, lr=rate, seconds=round(seconds, 4))
-        bar.update()
-        bar.set_postfix(loss=f"{self._recent_loss():.4f}", lr=f"{rate:.1e}", refresh=False)
-
-    def _ends_validation_epoch(self) -> bool:
-        """Whether pictures are due at this step (0 counts) and not all there yet."""
-        config = self.config
-        every = self.stream.steps_per_epoch * config.validation_epochs
-        if not config.validation_prompt or (self.step % every and self.step != self.steps):
-            return False
-        drawn = len(list(self.folder.path.glob(f"validation/step-{self.step}/*.png")))
-        return drawn < len(config.validation_prompt) * config.num_validation_images
-
-    def _validate(self, saved: bool = True) -> None:
-        """Draw and report the pictures; when that fails, steps that no checkpoint has are saved first."""
-        try:
-            paths = self.studio.validate(self.step)
-        except Exception:
-            if not saved:
-                self._checkpoint()
+            numbers = self.updates.take(self.step, self.stop.asked())
+        except Exception as problem:
+            self._rescue()
+            if str(problem) == TOO_LARGE:
+                raise SdxlNbError(f"{TOO_LARGE}{self._kept('is saved')}.") from problem
             raise
+        self.step += 1
+        self.waiting.append((self.step, numbers))
+
+    def _settle(self, upto: int) -> bool:
+        """Read and report the steps launched so far, up to this one; whether to stop now."""
+        while self.waiting and self.waiting[0][0] <= upto:
+            step, numbers = self.waiting.pop(0)
+            loss, norm, asked, failed = numbers.read()
+            if failed:
+                self.processes.fail(self.updates.failure)
+            self._check_finite(step, loss, norm)
+            self.recent = [*self.recent[-49:], loss]
+            reporting.report(self, step, loss, numbers)
+            self.stopping |= asked
+        return self.stopping or (self.processes.count == 1 and self.stop.asked())
+
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
+        """SdxlNbError when loss or the gradient's norm is no number, before a checkpoint can keep that."""
+        if math.isfinite(loss) and (math.isfinite(norm) or self.updates.scaler.is_enabled()):
+            return  # GradScaler looks for gradients that overflow in fp16, and skips their step
+        what = "gradient" if math.isfinite(loss) else "loss"
+        raise SdxlNbError(
+            f"The {what} at step {step} is not a finite number: lower --learning_rate, try "
+            f"--mixed_precision bf16 (or no), or check the VAE{self._kept('is still good')}."
+        )
+
+    def _kept(self, how: str) -> str:
+        newest = next(reversed(checkpoint.checkpoints(self.folder.path)), None)
+        return f"; {newest.name} {how}" if newest else ""
+
+    # What is due.
+
+    def _is_over(self) -> bool:
+        return self.step == self.steps or self._enough()
+
+    def _enough(self) -> bool:
+        """Whether early stopping ends the run."""
+        patience = self.config.early_stopping_patience
+        return patience is not None and self.record.waited >= patience
+
+    def _reason(self) -> str | None:
+        record = self.record
+        if not self._enough():
+            return None
+        best = f"the best was {record.best_loss:.4f} at step {record.best_step}" if record.best_step else "none was one"
+        return (
+            f"Early stopping after step {self.step} of {self.steps}: {record.waited} held-out losses in a row were no "
+            f"new best; {best}."
+        )
+
+    def _saves(self) -> bool:
+        return self.step % self.config.checkpointing_steps == 0
+
+    def _ends_epoch(self) -> bool:
+        """Whether this step (0 counts) ends an epoch that is looked at."""
+        return self.step % (self.stream.steps_per_epoch * self.config.validation_epochs) == 0 or self._is_over()
+
+    def _measures(self) -> bool:
+        """Whether the held-out loss of this step is due and not known yet."""
+        every = self.config.heldout_steps
+        due = self._ends_epoch() if every is None else self.step % every == 0 or self._is_over()
+        return due and len(self.studio.heldout) > 0 and self.record.step != self.step
+
+    def _draws(self) -> bool:
+        """Whether pictures are due at this step."""
+        return self.config.validation_prompt is not None and self._ends_epoch()
+
+    def _shows(self) -> bool:
+        """Whether pictures are due at this step and not all there yet."""
+        config = self.config
+        if not self._draws():
+            return False
+        wanted = len(config.validation_prompt) * config.num_validation_images
+        drawn = f"validation/step-{self.step}/*.png"
+        return self.processes.from_first(lambda: len(list(self.folder.path.glob(drawn))) < wanted)
+
+    # What is done then.
+
+    def _measure(self) -> bool:
+        """Report the held-out loss; whether it is the best so far."""
+        with self._rescuing(), self._averaged():
+            loss = heldout.measure(self.updates)
+        former = self.record.best_step
+        best = self.record.take(self.step, loss, self.config.early_stopping_threshold)
+        self.superseded = former if best and former and former % self.config.checkpointing_steps else None
+        self.log.emit("heldout", loss=loss, best=best, pictures=len(self.studio.heldout))
+        return best
+
+    def _validate(self) -> None:
+        """Draw and report the pictures, divided between the processes; the first one writes them."""
+        with self._rescuing(), self._averaged():
+            with self.processes.together():
+                mine = self.studio.validate(self.step)
+            pictures = sorted(picture for part in self.processes.gather(mine) for picture in part)
+            paths = write_pictures(self.folder.path, self.step, pictures) if pictures and self.folder.writes else []
         if paths:
             relative = [str(path.relative_to(self.folder.path)) for path in paths]
             self.log.emit("validation", pictures=relative, prompts=self.config.validation_prompt)
 
+    @contextlib.contextmanager
+    def _rescuing(self):
+        """When the block fails, steps that no checkpoint has are saved first."""
+        try:
+            yield
+        except Exception:
+            self._rescue()
+            raise
+
+    def _rescue(self) -> None:
+        """Save what no checkpoint has, where the failure has left that possible; the failure is what gets told."""
+        with contextlib.suppress(Exception):
+            self._settle(self.step)
+            if self.step and self.saved != self.step and not self.updates.failure:
+                self._write_checkpoint()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the models have the averaged weights, if there is an average."""
+        return self.updates.average.in_place() if self.updates.average else contextlib.nullcontext()
+
+    # What a run keeps.
+
     def progress(self) -> checkpoint.Progress:
         """What a checkpoint of this moment says of itself."""
+        updates = self.updates
         return checkpoint.Progress(
             step=self.step,
             identity=self.config.identity(),
             pictures=len(self.studio.pictures),
             data_fingerprint=self.studio.data_fingerprint,
-            processes=self.studio.accelerator.num_processes,
+            processes=self.processes.count,
             precision=str(self.studio.dtype).removeprefix("torch."),
-            parameters={n: list(p.shape) for n, p in zip(self.flat.names, self.flat.parameters, strict=True)},
-            scaler=self.scaler.state_dict() or None,
+            parameters={n: list(p.shape) for n, p in zip(updates.flat.names, updates.flat.parameters, strict=True)},
+            batch=self.stream.batch,
+            optimizer=optimizer_state(updates.optimizer)[1],
+            scaler=updates.scaler.state_dict() or None,
+            heldout=asdict(self.record),
             recent_losses=self.recent,
-            micro_batch=self.micro_batch,
+            micro_batch=updates.micro_batch,
         )
 
+    def check_alike(self) -> None:
+        """Raise when the processes have not read the same pictures or do not train the same layers."""
+        ours = self.progress()
+        seen = self.processes.gather((ours.data_fingerprint, ours.parameters, ours.precision))
+        if any(other != seen[0] for other in seen):
+            raise SdxlNbError(
+                "The processes do not see the same pictures, base model or precision: give all machines the same files."
+            )
+
     def _checkpoint(self) -> None:
+        """Save; the processes agree on what fits into memory, so that a resumed run cuts its steps as this one."""
+        self.updates.micro_batch = min(self.processes.gather(self.updates.micro_batch))
+        with self.processes.together():
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        self.saved = self.step
         if not self.folder.writes:
             return
-        tensors = {"weights": self.flat.weights.data, **checkpoint.optimizer_tensors(self.optimizer)}
-        path = checkpoint.save(self.folder.path, self.progress(), tensors, self._write_lora)
+        updates, folder = self.updates, self.folder.path
+        tensors = {"weights": updates.flat.weights.data, **optimizer_state(updates.optimizer)[0]}
+        if updates.average:
+            tensors["average"] = updates.average.weights
+        path = checkpoint.save(folder, self.progress(), tensors, self._write_lora)
         self.log.emit("checkpoint", path=path.name)
-        checkpoint.prune(self.folder.path, self.config.checkpoints_total_limit)
+        if self.superseded:
+            checkpoint.discard(folder, self.superseded)
+        checkpoint.prune(folder, self.config.checkpoints_total_limit, best=self.record.best_step)
+
+    superseded: int | None = None  # a checkpoint that was kept only for being the best
 
     def restore(self, progress: checkpoint.Progress, tensors: dict[str, torch.Tensor]) -> None:
         """Go back to what `_checkpoint` saved."""
-        self.flat.weights.data.copy_(tensors["weights"])
-        checkpoint.restore_optimizer(self.optimizer, tensors)
+        updates = self.updates
+        updates.flat.weights.data.copy_(tensors["weights"])
+        restore_optimizer(updates.optimizer, tensors, progress.optimizer)
+        if updates.average:
+            updates.average.weights.copy_(tensors["average"])
         if progress.scaler:
-            self.scaler.load_state_dict(progress.scaler)
+            updates.scaler.load_state_dict(progress.scaler)
         self.step, self.recent = progress.step, list(progress.recent_losses)
-        self.micro_batch = min(self.micro_batch, progress.micro_batch or self.micro_batch)
-
-    def _recent_loss(self) -> float | None:
-        return sum(self.recent) / len(self.recent) if self.recent else None
+        self.saved = self.step
+        self.record = heldout.Record(**progress.heldout)
+        updates.micro_batch = min(updates.micro_batch, progress.micro_batch or updates.micro_batch)
 
     def _write_lora(self, folder: Any) -> tuple[Any, Any]:
         config = self.config
+        loss = {"train": reporting.recent_loss(self)} if self.recent else None
         metadata = build_metadata(
             config,
             output_name=config.lora_name(),
@@ -322,20 +349,31 @@ class Trainer:
             epochs=math.ceil(self.step / self.stream.steps_per_epoch),
             num_train_images=len(self.studio.pictures),
             data_fingerprint=self.studio.data_fingerprint,
-            loss={"train": self._recent_loss()} if self.recent else None,
+            loss=loss,
             trigger_words=[config.trigger_word] if config.trigger_word else [],
-            prediction_type=self.kind,
+            prediction_type=self.updates.kind,
         )
-        return save_lora(collect(**self.studio.models), folder, config.lora_name(), metadata)
+        with self._averaged():
+            return save_lora(collect(**self.studio.models), folder, config.lora_name(), metadata)
 
     def _finish(self, finished: bool) -> None:
         from .card import write_card
 
+        if self.config.load_best_model_at_end and finished and self.record.best_step not in (None, self.step):
+            record = self.record
+            self.restore(*checkpoint.load(self.folder.path / f"checkpoint-{record.best_step}"))
+            self.log.say(f"The LoRA is that of step {self.step}, whose held-out loss was {record.best_loss:.4f}.")
         files = self._write_lora(self.folder.path)
         self.log.emit("lora", files=[{"file": f.name, "readers": LoraFile(f).check().as_dicts()} for f in files])
-        pictures, loss = len(self.studio.pictures), self._recent_loss()
+        pictures, loss = len(self.studio.pictures), reporting.recent_loss(self)
         write_card(self.config, self.folder.path, steps=self.step, pictures=pictures, loss=loss)
         if self.config.push_to_hub and finished:
             from .hub import publish
 
             publish(self.config, self.folder.path, self.log)
+
+    def _warn(self, line: str) -> None:
+        self.log.warn(line)
+
+    def _debug(self, losses: dict[str, float]) -> None:
+        self.log.emit("debug", losses=losses)

@@ -4,6 +4,7 @@ Every picture has a generator of its own and the training's random streams are k
 changes training.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,23 @@ from .models import hushed
 from .prompts import Prompt
 
 
-class Validator:
-    """Draws the validation prompts with the U-Net as it is now, and writes `validation/step-N/PP-SEED.png`."""
+def drawing_scheduler(config: Any, scheduler: Any) -> Any:
+    """The base's scheduler with what this run trains: its prediction type, and zero terminal SNR."""
+    options = {"prediction_type": config.prediction_type} if config.prediction_type else {}
+    if config.rescale_betas_zero_snr:
+        options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return type(scheduler).from_config(scheduler.config, **options)
 
-    def __init__(self, config: Any, unet: Any, vae: Any, scheduler: Any, prompts: Prompt, folder: Path):
+
+class Validator:
+    """Draws the validation prompts with the U-Net as it is now."""
+
+    def __init__(self, config: Any, unet: Any, vae: Any, scheduler: Any, prompts: Prompt):
         with hushed():
             from diffusers import StableDiffusionXLPipeline
 
-        self.config, self.folder, self.prompts, self.vae = config, folder, prompts, vae
-        options = {"prediction_type": config.prediction_type} if config.prediction_type else {}
-        if config.rescale_betas_zero_snr:
-            options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-        scheduler = type(scheduler).from_config(scheduler.config, **options)
+        self.config, self.prompts, self.vae = config, prompts, vae
+        scheduler = drawing_scheduler(config, scheduler)
         self.pipeline = StableDiffusionXLPipeline(
             vae=vae,
             text_encoder=None,
@@ -40,21 +46,25 @@ class Validator:
         self.pipeline.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
-    def draw(self, step: int, device: torch.device, dtype: torch.dtype) -> list[Path]:
-        """The pictures of this step, prompt by prompt; raises ModelError when the VAE cannot decode them."""
+    def draw(
+        self, device: torch.device, dtype: torch.dtype, process: int = 0, processes: int = 1
+    ) -> list[tuple[str, bytes]]:
+        """One process's part of the pictures, prompt by prompt, as file names (PP-SEED.png) and their contents.
+
+        Raises ModelError when the VAE cannot decode them.
+        """
         unet = self.pipeline.unet
         training, trained = unet.training, [p for p in unet.parameters() if p.requires_grad]
         unet.eval().requires_grad_(False)  # with gradients torch may choose other kernels than for the saved LoRA
-        target = self.folder / "validation" / f"step-{step}"
-        target.mkdir(parents=True, exist_ok=True)
+        portions = [(number, seeds) for number in range(len(self.prompts.pooled)) for seeds in self._portions()]
         try:
-            paths = []
-            for number in range(len(self.prompts.pooled)):
-                for seeds in self._portions():
-                    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                        latents = self._latents(number, seeds, device, dtype)
-                    paths += self._write(self._decode(latents), target, number, seeds)
-            return paths
+            pictures = []
+            for number, seeds in portions[process::processes]:
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    latents = self._latents(number, seeds, device, dtype)
+                names = [f"{number:02d}-{seed}.png" for seed in seeds]
+                pictures += zip(names, map(_encoded, self._decode(latents)), strict=True)
+            return pictures
         finally:
             unet.train(training)
             for parameter in trained:
@@ -101,9 +111,19 @@ class Validator:
         self.vae.to(home)
         return made
 
-    def _write(self, pictures: Sequence[Any], target: Path, number: int, seeds: list[int]) -> list[Path]:
-        paths = []
-        for seed, picture in zip(seeds, pictures, strict=True):
-            paths.append(target / f"{number:02d}-{seed}.png")
-            picture.save(paths[-1])
-        return paths
+
+def _encoded(picture: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_pictures(folder: Path, step: int, pictures: Sequence[tuple[str, bytes]]) -> list[Path]:
+    """Write `validation/step-N/PP-SEED.png` into a run folder; each file is complete or absent. Returns the paths."""
+    target = folder / "validation" / f"step-{step}"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in pictures:
+        draft = target / f".{name}.draft"
+        draft.write_bytes(content)
+        draft.replace(target / name)
+    return [target / name for name, _ in pictures]

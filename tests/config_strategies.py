@@ -22,6 +22,8 @@ INSIDE = TEXTS.filter(lambda text: not PurePath(text).is_absolute() and ".." not
 LAYERS = st.sampled_from(["to_q", "attn2.to_k", r"mid_block\..*", "down_blocks.1.*to_v"])
 SPECIAL = {
     "resolution": st.integers(4, 512).map(lambda eighths: eighths * 8),
+    "bucket_reso_steps": st.integers(1, 64).map(lambda eighths: eighths * 8),
+    "folder_weights": st.dictionaries(TEXTS, st.floats(0, 1e9), max_size=2) | st.none(),
     "output_dir": TEXTS.filter(lambda text: "://" not in text),
     "logging_dir": INSIDE,
     "output_name": NAMES | st.none(),
@@ -79,8 +81,28 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
         values.pop("num_validation_images", None)
     if values.get("snr_gamma") is not None:
         values.pop("rescale_betas_zero_snr", None)
+        values.pop("debiased_estimation_loss", None)
+    if values.get("debiased_estimation_loss"):
+        values.pop("rescale_betas_zero_snr", None)
+    if values.get("loss_type", "l2") == "l2":
+        values.pop("huber_c", None)
+        values.pop("huber_schedule", None)
+    if not values.get("use_ema"):
+        values.pop("ema_decay", None)
+    if values.get("validation_data_dir") is not None:
+        values.pop("validation_split", None)
+    elif not values.get("validation_split"):
+        for name in ("heldout_steps", "early_stopping_patience", "load_best_model_at_end"):
+            values.pop(name, None)
+    if values.get("early_stopping_patience") is None:
+        values.pop("early_stopping_threshold", None)
     if values.get("enable_xformers_memory_efficient_attention"):
         values.pop("enable_npu_flash_attention", None)
+    if not values.get("with_prior_preservation"):
+        for name in ("class_data_dir", "class_prompt", "num_class_images"):
+            values.pop(name, None)
+    else:
+        values |= {name: values.get(name) or "class" for name in ("class_data_dir", "class_prompt")}
     return values
 
 

@@ -1,6 +1,7 @@
 """What every test runs under: few threads, no secrets, no network, and under CI no skipped test."""
 
 import os
+import secrets
 import sys
 import tempfile
 from typing import Any
@@ -30,9 +31,15 @@ SETTINGS = {
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what the first process sets, before torch is imported
     _home = tempfile.TemporaryDirectory(prefix="sdxl_nb-hub-")  # kept until the last test is done
-    os.environ.update(SETTINGS, HF_HOME=_home.name)
+    os.environ.update(SETTINGS, HF_HOME=_home.name, SDXL_NB_CACHE=os.path.join(_home.name, "sdxl_nb"))
     for name in SECRETS:
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test finds an empty cache: what another has computed must not decide what this one sees."""
+    monkeypatch.setenv("SDXL_NB_CACHE", os.path.join(os.environ["HF_HOME"], "sdxl_nb", secrets.token_hex(8)))
 
 
 def _stay_here(event: str, args: tuple[Any, ...]) -> None:

@@ -6,7 +6,6 @@ import os
 import pytest
 import torch
 from small_runs import at_call, in_a_process, kill_me
-from torch import nn
 
 from sdxl_nb import checkpoint
 from sdxl_nb.checkpoint import Progress, checkpoints, find, load, prune, save, sweep
@@ -23,8 +22,17 @@ def progress(step, **changes):
         "processes": 1,
         "precision": "float32",
         "parameters": {"unet.a": [2, 3]},
+        "batch": 4,
+        "optimizer": {},
     }
     return Progress(step=step, **values | changes)
+
+
+def test_dropout_draws_by_process():
+    dropping = {"identity": {"lora_dropout": 0.1}}
+    with pytest.raises(ConfigError, match="trained by 1 processes, now there are 2, and lora_dropout"):
+        checkpoint.check_resumable(progress(1, **dropping), progress(1, processes=2, **dropping), "checkpoint-1")
+    checkpoint.check_resumable(progress(1), progress(1, processes=2), "checkpoint-1")
 
 
 def write(folder, step, **tensors):
@@ -135,7 +143,8 @@ def test_damage_is_named(tmp_path, file, content):
         ({"identity": {"rank": 4}}, r"differs in rank \(2, now 4\)"),
         ({"identity": {"rank": 2, "new": 1}}, r"new \(None, now 1\)"),
         ({"data_fingerprint": "x", "pictures": 4}, r"other pictures or captions \(3 then, 4 now\)"),
-        ({"processes": 2}, "processes 1, now it is 2"),
+        ({"identity": {"rank": 2, "train_batch_size": 2}, "batch": 8}, "took 4 pictures a step, now it would be 8"),
+        ({"precision": "bfloat16"}, "precision float32, now it is bfloat16"),
         ({"parameters": {"unet.b": [2, 3]}}, "other LoRA layers"),
     ],
 )
@@ -143,23 +152,3 @@ def test_another_run_is_refused(changes, said):
     checkpoint.check_resumable(progress(1), progress(5), "checkpoint-1")
     with pytest.raises(ConfigError, match=said):
         checkpoint.check_resumable(progress(1), progress(5, **changes), "checkpoint-1")
-
-
-def test_an_optimizer_goes_on_exactly():
-    def steps(weights, optimizer, numbers):
-        for number in numbers:
-            weights.grad = torch.tensor([0.1 * number, -1.0])
-            optimizer.step()
-
-    straight, first, second = (nn.Parameter(torch.ones(2)) for _ in range(3))
-    make = lambda weights: torch.optim.AdamW([weights], lr=0.1, fused=True)  # noqa: E731
-    steps(straight, make(straight), range(6))
-    optimizer = make(first)
-    assert checkpoint.optimizer_tensors(optimizer) == {}
-    steps(first, optimizer, range(3))
-    stored = {name: value.clone() for name, value in checkpoint.optimizer_tensors(optimizer).items()}
-    second.data.copy_(first.data)
-    going_on = make(second)
-    checkpoint.restore_optimizer(going_on, stored)
-    steps(second, going_on, range(3, 6))
-    assert torch.equal(second, straight)

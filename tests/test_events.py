@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sdxl_nb.events import EventLog, identity, read_events, update
+from sdxl_nb.events import EventLog, EventReader, identity, read_events, update
 
 
 def steps(events):
@@ -117,3 +117,42 @@ def test_a_line_torn_within_a_letter(tmp_path):
     path.write_bytes('{"event": "step", "step": 1}\n{"event": "\u00e9'.encode()[:-1])
     written(tmp_path, ("step", 2, {}))
     assert steps(read_events(path)) == [1, 2]
+
+
+def line(event, step, **fields):
+    return json.dumps({"event": event, "time": 1000.5 + step, "step": step, **fields}) + "\n"
+
+
+def test_a_reader_reads_on_and_only_what_is_new(tmp_path):
+    path = tmp_path / "events.jsonl"
+    reader = EventReader(path)
+    assert reader() == []
+    path.write_text(line("start", 0, steps=9) + line("step", 1) + line("step", 2)[:20])
+    assert steps(reader()) == [1]
+    before = reader()
+    with open(path, "a") as file:
+        file.write(line("step", 2)[20:] + "torn\n" + line("step", 3) + line("end", 3))
+    assert steps(reader()) == [1, 2, 3] and steps(before) == [1]
+    assert reader()[1] is before[1]  # not parsed again
+    with open(path, "a") as file:
+        file.write(line("start", 2, resumed_from=2) + line("step", 3, again=True))
+    assert [(e["event"], e["step"]) for e in reader()] == [
+        ("start", 0),
+        ("step", 1),
+        ("step", 2),
+        ("start", 2),
+        ("step", 3),
+    ]
+    assert list(read_events(path)) == reader() and reader()[-1]["again"]
+
+
+@pytest.mark.parametrize("other", [line("start", 5, steps=3), line("start", 5, steps=3) + line("step", 6) * 50])
+def test_a_reader_starts_anew_with_another_file(tmp_path, other):
+    path = tmp_path / "events.jsonl"
+    path.write_text(line("start", 0, steps=9) + line("step", 1) * 5)
+    reader = EventReader(path)
+    assert len(reader()) == 6
+    path.write_text(other)
+    assert reader() == list(read_events(path)) and reader()[0]["steps"] == 3
+    path.unlink()
+    assert reader() == []

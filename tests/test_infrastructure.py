@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from sdxl_nb import build_pipeline
 from sdxl_nb.aws.stack import StackError, StackOutputs, stack_outputs
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +35,7 @@ def aws(monkeypatch):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").read()  # what other tests left
     settings = {**ACCOUNT, "AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "us-east-1"}
     for name, value in {**settings, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
         monkeypatch.setenv(name, value)
@@ -78,6 +81,50 @@ def test_the_reviewed_template_deploys_and_is_read(aws):
     assert (outputs.PipelineName, outputs.ImageBuildProject) == ("sdxl-nb", "sdxl-nb-image")
     assert outputs.TrainingRoleArn.startswith("arn:aws:iam::123456789012:role/SdxlNb-Training")
     check_launcher(outputs)
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
+def test_the_launcher_builds_the_pipeline_with_the_outputs_alone(aws, monkeypatch, capsys):
+    vpc = boto3.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
+    create_stack(SNAPSHOT.read_text(encoding="utf-8").replace("vpc-0a1b2c3d4e5f60718", vpc))
+    outputs = stack_outputs()
+    for tag in ("first", "latest"):
+        push_image(outputs, tag)
+    launch_pipeline(outputs, monkeypatch)
+    assert "Pipeline sdxl-nb in us-east-1 has started" in capsys.readouterr().out
+
+
+def push_image(outputs, tag):
+    media = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest = {"schemaVersion": 2, "mediaType": media, "config": {"digest": f"sha256:{tag}"}, "layers": []}
+    repository = outputs.RepositoryUri.partition("/")[2]
+    boto3.client("ecr").put_image(repositoryName=repository, imageManifest=json.dumps(manifest), imageTag=tag)
+
+
+def launch_pipeline(outputs, monkeypatch):
+    """What the task's container does: build_pipeline with the environment of the task definition, and nothing else."""
+    container = launcher(outputs)
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    for pair in container["environment"]:
+        monkeypatch.setenv(pair["name"], pair["value"])
+    assert build_pipeline.main(["--validation_prompt", "cute dragon creature"]) == 0
+    for pair in container["environment"][1:]:
+        monkeypatch.delenv(pair["name"])  # a notebook has the region alone
+    assert build_pipeline.main(["--validation_prompt", "cute dragon creature"]) == 0
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("sagemaker")
+    described = client.describe_pipeline(PipelineName=outputs.PipelineName)
+    assert described["RoleArn"] == outputs.TrainingRoleArn
+    definition = json.loads(described["PipelineDefinition"])
+    asked = definition["Steps"][0]["Arguments"]
+    assert asked["AlgorithmSpecification"]["TrainingImage"] == f"{outputs.RepositoryUri}:first"
+    places = {
+        p["Name"]: p["DefaultValue"] for p in definition["Parameters"] if "S3" in p["Name"] or "Path" in p["Name"]
+    }
+    assert places["OutputPath"] == f"s3://{outputs.BucketName}/runs/sdxl-nb"
+    assert places["CheckpointS3Uri"].startswith(f"s3://{outputs.BucketName}/checkpoints/sdxl-nb/")
+    executions = client.list_pipeline_executions(PipelineName=outputs.PipelineName)
+    assert len(executions["PipelineExecutionSummaries"]) == 2
 
 
 def test_the_template_and_the_library_name_the_same_outputs():
@@ -258,7 +305,7 @@ def cdk(tmp_path):
     def run(*arguments, **environment):
         kept = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
         return subprocess.run(
-            [CDK, *arguments], cwd=tmp_path, env=kept, stdin=subprocess.DEVNULL, text=True, timeout=300,
+            [CDK, *arguments], cwd=tmp_path, env=kept, stdin=subprocess.DEVNULL, text=True, timeout=900,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -270,7 +317,7 @@ DEPLOY = ("deploy", "--method=direct", "--require-approval=never", "--ci")
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
-def test_the_cli_deploys_changes_nothing_destroys_and_deploys_again(aws, cdk, tmp_path):
+def test_the_cli_deploys_changes_nothing_destroys_and_deploys_again(aws, cdk, tmp_path, monkeypatch):
     first = cdk(*DEPLOY, "--outputs-file=outputs.json")
     assert first.returncode == 0, first.stdout
     outputs = stack_outputs()
@@ -290,6 +337,8 @@ def test_the_cli_deploys_changes_nothing_destroys_and_deploys_again(aws, cdk, tm
     anew = cdk(*DEPLOY)
     assert anew.returncode == 0, anew.stdout
     check_launcher(stack_outputs())
+    push_image(stack_outputs(), "first")  # now only: moto does not empty a repository that is destroyed
+    launch_pipeline(stack_outputs(), monkeypatch)
 
 
 def check_task_starts(outputs):

@@ -1,12 +1,20 @@
-"""The notebooks as they are stored; `make test` also executes each of them with nbmake."""
+"""The notebooks as they are stored, and the one that needs SageMaker; `make test` executes the others with nbmake."""
 
 import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from sagemaker_emulator import SageMakerEmulator
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WALKTHROUGHS = ["00_quickstart", "01_data", "02_configure", "03_train_local", "04_validate", "05_inside_a_step"]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -23,7 +31,7 @@ def prose(notebook) -> list:
 
 
 def test_the_walkthroughs_are_there():
-    assert [path.name for path in NOTEBOOKS][:1] == ["00_quickstart.ipynb"]
+    assert [path.stem for path in NOTEBOOKS] == [*WALKTHROUGHS, "06_sagemaker"]
 
 
 def test_stored_without_outputs_and_valid(notebook):
@@ -66,3 +74,39 @@ def test_short_runs_change_parameters_only(notebook):
     names = {target.id for node in ast.parse(parameters.source).body for target in node.targets}
     mocked = {name for cell in code(notebook) for name in cell.metadata.get("nbmake", {}).get("mock", {})}
     assert mocked <= names
+
+
+LOST = {
+    "thread": "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\nthread.start()\nthread.join()",
+    "handler": "from ipywidgets import Button\nb = Button()\nb.on_click(lambda b: 1 / 0)\nb.click()",
+    "output": "from ipywidgets import Output\nwith Output():\n    1 / 0",
+    "task": (
+        "import asyncio, gc\nasync def bad():\n    1 / 0\n"
+        "task = asyncio.ensure_future(bad())\nawait asyncio.sleep(0.1)\ndel task\ngc.collect()"
+    ),
+    "good": "print(1)",
+}
+
+
+def run_notebooks(folder, names, **environment):
+    command = [sys.executable, "-m", "pytest", "-q", "--nbmake", "--nbmake-timeout=300", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, *names], cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_exception_that_nbmake_would_miss_fails_a_notebook(tmp_path):
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    for name, source in LOST.items():
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(made, tmp_path / f"{name}.ipynb")
+    code, said = run_notebooks(tmp_path, [f"{name}.ipynb" for name in LOST])
+    failed = set(re.findall(r"^FAILED (\w+)\.ipynb", said, re.MULTILINE))
+    assert code == 1 and failed == LOST.keys() - {"good"} and "4 failed, 1 passed" in said, said
+
+
+def test_the_sagemaker_notebook_runs_on_the_emulator():
+    with SageMakerEmulator() as aws:
+        names = {"BUCKET_NAME": aws.bucket, "SDXL_NB_ROLE_ARN": aws.role, "SDXL_NB_IMAGE_URI": aws.image}
+        code, said = run_notebooks(ROOT / "notebooks", ["06_sagemaker.ipynb"], **names)
+    assert code == 0 and "1 passed" in said, said

@@ -52,6 +52,37 @@ def test_min_snr_weights():
     assert objective.min_snr_weight("epsilon", at(0), BAR, None) is None
 
 
+def test_debiased_estimation_weights():
+    # 1 / sqrt(snr) for epsilon, snr = 24, 16/9, 9/16; 1 / (snr + 1) for v
+    epsilon = objective.debiased_estimation_weight("epsilon", at(0, 1, 2), BAR)
+    assert epsilon.tolist() == pytest.approx([24**-0.5, 3 / 4, 4 / 3], rel=1e-5)
+    v = objective.debiased_estimation_weight("v_prediction", at(0, 1, 2, 3), BAR)
+    assert v.tolist() == pytest.approx([1 / 25, 9 / 25, 16 / 25, 1], rel=1e-5)
+    clear = objective.debiased_estimation_weight("epsilon", at(0), torch.tensor([0.99999]))
+    assert clear.item() == pytest.approx(1000**-0.5)  # snr counts at most 1000
+
+
+def test_huber_losses():
+    # d = 3, c = 4: sqrt(9 + 16) - 4 = 1, twice, and times c for huber
+    difference, c = torch.cat([picture(3.0), picture(-3.0)]), torch.tensor([4.0, 4.0])
+    assert (objective.pseudo_huber(difference, "huber", c) == 8).all()
+    assert (objective.pseudo_huber(difference, "smooth_l1", c) == 2).all()
+    small, large = picture(0.01), picture(100.0)
+    one = torch.tensor([1.0])
+    assert torch.allclose(objective.pseudo_huber(small, "huber", one), small.square(), rtol=1e-3)  # square, then
+    assert torch.allclose(objective.pseudo_huber(large, "smooth_l1", one), 2 * large, rtol=1e-2)  # linear
+    each = objective.losses(picture(5.0), picture(2.0), torch.tensor([0.5]), "huber", torch.tensor([4.0]))
+    assert each.tolist() == [4.0]
+
+
+def test_schedules_of_the_huber_scale():
+    # sigma = 1 / sqrt(snr): 3/4 at 1, 4/3 at 2, infinite at 3
+    of = lambda schedule, *when: objective.huber_c(schedule, 0.1, at(*when), BAR).tolist()  # noqa: E731
+    assert of("constant", 0, 3) == pytest.approx([0.1, 0.1])
+    assert of("exponential", 0, 2) == pytest.approx([1.0, 0.1**0.5])  # half-way through four timesteps
+    assert of("snr", 1, 2, 3) == pytest.approx([0.9 / 1.75**2 + 0.1, 0.9 / (7 / 3) ** 2 + 0.1, 0.1], rel=1e-5)
+
+
 def test_losses_are_means_of_each_picture_in_fp32():
     predicted = torch.cat([picture(1.0), picture(3.0)]).to(torch.bfloat16)
     wanted = torch.cat([picture(2.0), picture(0.0)])

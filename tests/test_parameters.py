@@ -1,11 +1,11 @@
-"""Trained weights as one vector, its clipping, the optimizer and the learning rate."""
+"""Trained weights as one vector, its clipping, its average and the learning rate."""
 
 import pytest
 import torch
 from torch import nn
 
 from sdxl_nb.config import TrainConfig
-from sdxl_nb.parameters import FlatParameters, learning_rates, make_optimizer
+from sdxl_nb.parameters import Average, FlatParameters, learning_rates
 
 
 def model():
@@ -59,14 +59,19 @@ def test_clipping_by_hand():
     assert flat.weights.grad[:2].tolist() == pytest.approx([0.6, 0.8], rel=1e-5)  # small ones stay
 
 
-def test_one_adamw_step_by_hand():
-    weights = nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimizer = make_optimizer(config(adam_weight_decay=0.1), [weights], 0.01)
-    weights.grad = torch.tensor([0.5, -0.25])
-    optimizer.step()
-    # first step of Adam: both moments corrected give grad / |grad|; decay first: w (1 - lr * decay)
-    assert weights.tolist() == pytest.approx([1 * 0.999 - 0.01, -2 * 0.999 + 0.01], rel=1e-5)
-    assert {v.dtype for v in optimizer.state[weights].values()} == {torch.float32}
+def test_the_average_by_hand_and_its_place():
+    flat = FlatParameters({"net": model()})
+    flat.weights.data.fill_(1.0)
+    average = Average(flat, 0.5)
+    flat.weights.data.fill_(3.0)
+    average.update(1)  # keeps (1 + 1) / (10 + 1) of itself
+    assert average.weights.tolist() == pytest.approx([2 / 11 * 1 + 9 / 11 * 3] * 9)
+    average.weights.fill_(1.0)
+    average.update(1000)  # 1001 / 1010 is more than 0.5
+    assert average.weights.tolist() == [2.0] * 9
+    with average.in_place():
+        assert (flat.parameters[0] == 2).all()
+    assert (flat.parameters[0] == 3).all() and (flat.weights == 3).all()
 
 
 @pytest.mark.parametrize(

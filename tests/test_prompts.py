@@ -5,6 +5,7 @@ import torch
 from random_sdxl import make_pipeline
 
 from sdxl_nb.prompts import EmbeddedPrompts, TextEncoders
+from sdxl_nb.shards import Store
 
 CAPTIONS = ["a red circle", "", "a blue square", "a red circle"]
 
@@ -20,6 +21,12 @@ def text(pipeline):
     return TextEncoders(tokenizers, (pipeline.text_encoder, pipeline.text_encoder_2))
 
 
+def embedded(folder, text, captions, others=(), progress=None, batch=8):
+    made = EmbeddedPrompts(captions, others, Store(folder))
+    made.fill(lambda: text, progress, batch=batch)
+    return made
+
+
 def test_as_diffusers_pipeline_encodes(pipeline, text):
     prompt = text(["a red circle", "a blue square"])
     hidden, _, pooled, _ = pipeline.encode_prompt(["a red circle", "a blue square"], do_classifier_free_guidance=False)
@@ -33,25 +40,59 @@ def test_an_empty_caption_is_zeros_as_in_guidance(text):
     assert all(prompt.hidden[i].abs().sum() > 0 for i in (0, 2, 3))
 
 
-def test_embedding_once_changes_nothing(text):
+def test_embedding_once_changes_nothing(tmp_path, text):
     done = []
-    once = EmbeddedPrompts(text, CAPTIONS, lambda *numbers: done.append(numbers), batch=2)
-    assert done == [(2, 3), (3, 3)]  # three different captions
-    for captions in (["a blue square"], CAPTIONS, ["", ""]):
+    once = embedded(tmp_path, text, CAPTIONS, ["", "other"], lambda *numbers: done.append(numbers), batch=2)
+    assert done == [(2, 4), (4, 4)] and once.computed == len(once) == 4  # four different texts
+    for captions in (["a blue square"], CAPTIONS, ["", "other"]):
         with torch.no_grad():
             live = text(captions)
         stored = once(captions)
         assert torch.allclose(stored.hidden, live.hidden, atol=1e-6)
         assert torch.allclose(stored.pooled, live.pooled, atol=1e-6)
-    with pytest.raises(KeyError):
-        once(["never seen"])
+    with pytest.raises(KeyError, match="never seen"):
+        once(["a blue square", "never seen"])
 
 
-def test_long_captions_are_cut(text):
+def test_only_new_captions_are_embedded(tmp_path, text):
+    def computed(*captions):
+        return embedded(tmp_path, text, captions).computed
+
+    assert [computed(*CAPTIONS), computed(*CAPTIONS), computed(*CAPTIONS, "new"), computed("new")] == [3, 0, 1, 0]
+    nothing = EmbeddedPrompts(CAPTIONS, (), Store(tmp_path))
+    nothing.fill(None)  # would be called to load the encoders
+    assert nothing(CAPTIONS).hidden.shape == (4, 16, 64)
+
+
+def test_an_embedding_does_not_depend_on_its_neighbours(tmp_path, text):
+    captions = ["a", "some longer words", "", "b c", "dog"]
+    whole = embedded(tmp_path / "whole", text, captions, batch=2)(captions)
+    for at, caption in enumerate(captions):
+        alone = embedded(tmp_path / str(at), text, [caption], batch=2)([caption])
+        assert torch.equal(alone.hidden[0], whole.hidden[at]) and torch.equal(alone.pooled[0], whole.pooled[at])
+
+
+def test_long_captions_are_cut(tmp_path, text):
     long = "word " * 40
     assert text([long]).hidden.shape == (1, 16, 64)
     assert torch.equal(text([long]).hidden, text([long + "more"]).hidden)
+    assert text.cut(["word", "abcdefghijklmn", "abcdefghijklmno"]) == [0, 0, 1]  # 14 letters, start and end
+    captions = ["short", long, "", "abcdefghijklmno", "x"]
+    assert embedded(tmp_path, text, captions, ["other " * 40]).cut().tolist() == [1, 3]
+    assert embedded(tmp_path, text, captions, [""]).cut().tolist() == [1, 3]  # known without encoders now
 
 
-def test_stored_prompts_need_no_gradient(text):
-    assert not EmbeddedPrompts(text, ["a"])(["a"]).hidden.requires_grad
+def test_stored_prompts_need_no_gradient_and_keep_their_dtype(tmp_path, text):
+    assert not embedded(tmp_path, text, ["a"])(["a"]).hidden.requires_grad
+    half = TextEncoders(
+        text.tokenizers,
+        [
+            encoder.bfloat16()
+            for encoder in make_pipeline().components.values()
+            if type(encoder).__name__.startswith("CLIPTextModel")
+        ],
+    )
+    with torch.no_grad():
+        live = half(["a"])
+    stored = embedded(tmp_path / "half", half, ["a"], batch=1)(["a"])
+    assert stored.hidden.dtype == torch.bfloat16 and torch.equal(stored.hidden, live.hidden)

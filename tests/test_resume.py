@@ -2,15 +2,17 @@
 
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 from small_runs import assert_same, at_call, in_a_process, kill_me, largest_difference, small, train
 
-from sdxl_nb import checkpoint
+from sdxl_nb import checkpoint, trainer
 from sdxl_nb.checkpoint import checkpoints, step_of
 from sdxl_nb.errors import ConfigError, ModelError
 from sdxl_nb.run import Run
-from sdxl_nb.trainer import Trainer
+from sdxl_nb.step import Step
+from sdxl_nb.studio import Studio
 
 EVERYTHING = {  # whatever draws random numbers or keeps a state of its own
     "train_batch_size": 1,
@@ -56,7 +58,7 @@ def killed_at_event(config, kind, step):
 
 def killed_at_picture(config, count):
     """In the middle of an accumulation when count is even."""
-    Trainer._loss = at_call(count, kill_me, Trainer._loss)
+    Step._loss = at_call(count, kill_me, Step._loss)
     train(config)
 
 
@@ -69,6 +71,27 @@ def killed_while_saving(config, count):
         kill_me()
 
     checkpoint.save_file = at_call(count, half_a_file, checkpoint.save_file)
+    train(config)
+
+
+def killed_while_drawing(config, count):
+    """With half a picture of a validation written."""
+
+    def half_a_picture():
+        folder = Path(config.output_dir, "validation", f"step-{trainers[-1].step}")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".00-6.png.draft").write_bytes(b"ha")
+        kill_me()
+
+    trainers: list[trainer.Trainer] = []
+    begin = trainer.Trainer.__init__
+    trainer.Trainer.__init__ = lambda self, *a: (trainers.append(self), begin(self, *a))[1]
+    trainer.write_pictures = at_call(count, half_a_picture, trainer.write_pictures)
+    train(config)
+
+
+def killed_while_caching(config, count):
+    Studio.encode = at_call(count, kill_me, Studio.encode)
     train(config)
 
 
@@ -95,12 +118,15 @@ def test_killed_and_resumed_is_never_killed(tmp_path, whole, moment):
 
 @pytest.mark.soak
 def test_killed_twenty_times(tmp_path):
-    changes = EVERYTHING | {"max_train_steps": 20, "checkpointing_steps": 1, "checkpoints_total_limit": 2}
+    prompts = {"validation_prompt": "a card", "num_validation_images": 2, "validation_inference_steps": 1}
+    changes = EVERYTHING | {"max_train_steps": 20, "checkpointing_steps": 1, "checkpoints_total_limit": 2} | prompts
+    changes |= {"use_ema": True, "validation_split": 0.2}
     whole = train(small(tmp_path / "whole", **changes)).folder
     draw = random.Random(0)
     config = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes)
     for _ in range(20):
-        kill, most = draw.choice([(killed_at_picture, 4), (killed_while_saving, 1)])
+        kills = [(killed_at_picture, 4), (killed_while_saving, 1), (killed_while_drawing, 1), (killed_while_caching, 1)]
+        kill, most = draw.choice(kills)
         assert in_a_process(kill, config, draw.randint(1, most)) == -9
     resumed(tmp_path / "killed", **changes)
     assert_same(tmp_path / "killed", whole)

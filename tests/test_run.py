@@ -110,3 +110,58 @@ def test_the_lora_is_the_finished_one_or_that_of_the_newest_checkpoint(folder):
     assert Run.open(folder).lora.path.parent.name == "checkpoint-10"
     (folder / "pytorch_lora_weights.safetensors").touch()
     assert Run.open(folder).lora.path.parent == folder
+
+
+def test_held_out_loss_pace_and_what_is_left(folder):
+    run = Run.open(folder)
+    assert run.heldout() == ([], []) and run.step == 3 and run.steps is None
+    (folder / "events.jsonl").unlink()
+    lines = [{"event": "start", "time": 0.0, "step": 0, "steps": 9}]
+    lines += [{"event": "step", "time": 10.0 + 2 * n, "step": n, "train_loss": 1.0, "seconds": 0.5} for n in (1, 2, 3)]
+    lines += [
+        {"event": "heldout", "time": 17.0, "step": 3, "loss": 0.25},
+        {"event": "heldout", "step": 4, "loss": None},
+    ]
+    (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:2]))
+    assert run.seconds_per_step == 0.5  # one step says nothing of what comes between two
+    (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run.heldout() == ([3], [0.25]) and (run.step, run.steps, run.seconds_per_step) == (3, 9, 2.0)
+    assert run.seconds_left is None  # it is over
+    set_info(folder, status="running", host="another-machine")
+    assert run.seconds_left == 12.0
+    assert len(run.plot().axes[0].lines) == 3 and run.plot().axes[0].get_ylabel() == "loss"
+    again = {"event": "start", "time": 99.0, "step": 3, "steps": 9, "resumed_from": 3}
+    with open(folder / "events.jsonl", "a") as file:
+        file.write(json.dumps(again) + "\n")
+    assert run.seconds_per_step is None and run.step == 3  # the night between two processes is no training
+
+
+def test_the_log_ends_with_its_last_lines_and_of_a_bar_its_last_state(folder):
+    run = Run.open(folder)
+    (folder / "log.txt").write_text("one\ntwo\n 10%|#\r 90%|#########\r\nlast é\n\n", encoding="utf-8")
+    assert run.log(2) == " 90%|#########\nlast é" and run.log().startswith("one\ntwo")
+    (folder / "log.txt").write_bytes(b"x" * 200_000 + b"\n" + b"y\n" * 5)
+    assert run.log(3) == "y\ny\ny"
+    (folder / "log.txt").unlink()
+    assert run.log() == ""
+
+
+def test_only_what_looks_like_a_job_is_looked_for_in_aws(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sdxl_nb.aws.job.open_run", lambda place: asked.append(place) or "the job")
+    monkeypatch.chdir(tmp_path)
+    for place in ("s3://bucket/runs/job", "sdxl-nb-2026-01-02", "arn:aws:sagemaker:eu-west-1:1:training-job/x"):
+        assert Run.open(place) == "the job" == Run.open(place)
+    (tmp_path / "run-2").mkdir()
+    for place in ("output", "output/run-2", "./run-2", "run-2", tmp_path / "run-3"):
+        with pytest.raises(SdxlNbError, match=r"There is no run in .*: give the output_dir of one"):
+            Run.open(place)
+    assert len(asked) == 6
+
+
+def test_a_folder_that_is_gone(folder):
+    run = Run.open(folder)
+    (folder / "run.json").unlink()
+    assert run.info == {}
+    with pytest.raises(SdxlNbError, match="any more: it was moved or deleted"):
+        run.status  # noqa: B018

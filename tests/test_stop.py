@@ -8,11 +8,10 @@ import pytest
 from small_runs import assert_same, at_call, in_a_process, small, train
 
 from sdxl_nb.checkpoint import checkpoints
-from sdxl_nb.data import CaptionedPictures
 from sdxl_nb.run import Run
 from sdxl_nb.signals import StopRequest
+from sdxl_nb.step import Step
 from sdxl_nb.studio import Studio
-from sdxl_nb.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +27,13 @@ def command_line(config, owner, name, number):
     """python -m sdxl_nb.train in this process, a signal sent to it before the second call of a method."""
     from sdxl_nb.train import main
 
-    setattr(owner, name, at_call(2 if owner is Trainer else 1, lambda: send(number), getattr(owner, name)))
+    setattr(owner, name, at_call(2 if owner is Step else 1, lambda: send(number), getattr(owner, name)))
     sys.exit(main(config.to_flags()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_the_command_cleanly(tmp_path, whole, number):
-    assert in_a_process(command_line, small(tmp_path), Trainer, "_loss", number) == 0
+    assert in_a_process(command_line, small(tmp_path), Step, "_loss", number) == 0
     run = Run.open(tmp_path)
     assert run.status == "stopped" and run.losses()[0] == [1, 2]
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
@@ -71,7 +70,7 @@ def test_asked_at_the_last_step_it_is_complete(tmp_path, whole):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_before_anything_is_written_a_signal_interrupts(tmp_path, number):
     config = small(tmp_path / "new" / "run")
-    assert in_a_process(command_line, config, CaptionedPictures, "check", number) == 130
+    assert in_a_process(command_line, config, Studio, "__init__", number) == 130
     assert list(tmp_path.iterdir()) == []
 
 

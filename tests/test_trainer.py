@@ -13,14 +13,17 @@ from safetensors import SafetensorError
 from safetensors.torch import safe_open
 from small_runs import assert_same, home, largest_difference, small, train
 
-from sdxl_nb import checkpoint, endings
+from sdxl_nb import checkpoint, endings, unet
 from sdxl_nb import studio as studios
 from sdxl_nb.checkpoint import Progress, checkpoints
 from sdxl_nb.errors import ConfigError, SdxlNbError
 from sdxl_nb.events import EventLog
 from sdxl_nb.folder import RunFolder
+from sdxl_nb.optimizers import optimizer_state
+from sdxl_nb.processes import Processes
 from sdxl_nb.run import Run
 from sdxl_nb.sampling import Choices
+from sdxl_nb.step import Numbers, Step
 from sdxl_nb.studio import Studio, prepare
 from sdxl_nb.trainer import Trainer
 
@@ -86,9 +89,57 @@ def test_a_picture_too_large_for_memory(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Studio, "predict", no_memory)
-    with pytest.raises(SdxlNbError, match="too little memory for one picture: add --gradient_checkpointing"):
+    with pytest.raises(SdxlNbError, match="too little memory for one picture at a time: add --gradient_checkpointing"):
         train(small(tmp_path))
     assert Run.open(tmp_path).status == "failed"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_ends_later_loses_no_work(tmp_path, four, monkeypatch, error):
+    predict = Studio.predict
+
+    def full_after_three_steps(studio, noisy, batch):
+        if Run(tmp_path / "run").losses()[0][-1:] == [3]:
+            raise error
+        return predict(studio, noisy, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Studio, "predict", full_after_three_steps)
+        with pytest.raises(SdxlNbError) as caught:
+            train(small(tmp_path / "run", train_batch_size=4, **FLAT))
+    said = str(caught.value)
+    places = [said.index(word) for word in ("--gradient_checkpointing", "--mixed_precision fp16", "xformers", "--rank")]
+    assert places == sorted(places) and said.endswith("; checkpoint-3 is saved.")
+    saving = {"gradient_checkpointing": True, "train_batch_size": 1, "gradient_accumulation_steps": 4}
+    run = train(small(tmp_path / "run", resume_from_checkpoint="latest", **saving, **FLAT))
+    assert run.losses()[0] == [1, 2, 3, 4, 5, 6] and largest_difference(run.folder, four.folder) < 1e-5
+
+
+def test_a_step_read_only_after_the_next_is_launched(tmp_path, monkeypatch):
+    """As on CUDA, where reading at once would let the device run dry; a CPU computes nothing meanwhile."""
+    plain, order = train(small(tmp_path / "plain")), []
+    original, take, read = Trainer.__init__, Step.take, Numbers.read
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "__init__", lambda self, *a: (original(self, *a), setattr(self, "lag", 1))[0])
+        patch.setattr(Step, "take", lambda self, step, *a: (order.append(("take", step + 1)), take(self, step, *a))[1])
+        patch.setattr(Numbers, "read", lambda self: (order.append("read"), read(self))[1])
+        lagging = train(small(tmp_path / "lagging", checkpointing_steps=4))
+        loss = Step._loss
+        patch.setattr(Step, "_loss", lambda self, *at: loss(self, *at) * (float("nan") if self.step == 2 else 1.0))
+        with pytest.raises(SdxlNbError, match="loss at step 3 is not a finite number"):
+            train(small(tmp_path / "broken"))
+    takes = [("take", n) for n in range(1, 7)]
+    assert order[:12] == [*takes[:2], "read", takes[2], "read", takes[3], "read", "read", *takes[4:], "read", "read"]
+    assert lagging.losses() == plain.losses()
+    assert_same(lagging.folder, plain.folder)
+    assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-2"]  # 4 would hold what is broken
 
 
 @pytest.mark.parametrize("changes", [{}, {"random_flip": True, "proportion_empty_prompts": 0.5}])
@@ -97,7 +148,8 @@ def test_caching_changes_no_loss(tmp_path, changes):
     live = train(small(tmp_path / "live", cache_latents=False, cache_text_embeddings=False, **FLAT, **changes))
     assert live.losses()[1] == pytest.approx(cached.losses()[1], abs=1e-6)
     assert largest_difference(cached.folder, live.folder) < 1e-6
-    assert len(list(cached.events("cache"))) == 1 and len(list(live.events("cache"))) == 0
+    assert [e["pictures"] for e in cached.events("cache") if "kind" not in e] == [7]
+    assert list(live.events("cache")) == []
 
 
 def test_the_learning_rate_counts_optimizer_steps(tmp_path):
@@ -117,10 +169,9 @@ def test_bf16_keeps_lora_gradients_and_moments_in_fp32(tmp_path):
 
     def look(event):
         if event["event"] == "step":
-            seen.append(
-                {p.dtype for p in trainers[0].flat.parameters} | {p.grad.dtype for p in trainers[0].flat.parameters}
-            )
-            seen.append({value.dtype for value in checkpoint.optimizer_tensors(trainers[0].optimizer).values()})
+            updates = trainers[0].updates
+            seen.append({p.dtype for p in updates.flat.parameters} | {p.grad.dtype for p in updates.flat.parameters})
+            seen.append({value.dtype for value in optimizer_state(updates.optimizer)[0].values()})
 
     trainers = []
     original = Trainer.__init__
@@ -146,24 +197,29 @@ def studio(config):
 
 
 def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_path, monkeypatch):
-    config, order = small(tmp_path), []
+    config, order, parts = small(tmp_path), [], {}
     folder = RunFolder(config)
     made = prepare(config, folder, False)
-    encoders, cached = [weakref.ref(encoder) for encoder in made.encoders], studios.CachedLatents
+    load, load_vae, to = studios.load, studios.load_vae, type(made.unet).to
 
-    def look(*arguments):
-        order.append(("encode", [encoder() is None for encoder in encoders]))
-        return cached(*arguments)
+    def note(part, model=None):
+        order.append((part, [name for name, loaded in parts.items() if loaded() is not None]))
+        if model is not None:
+            parts[part] = weakref.ref(model)
+        return model
 
-    monkeypatch.setattr(studios, "CachedLatents", look)
-    to = type(made.unet).to
-    monkeypatch.setattr(type(made.unet), "to", lambda self, *a, **k: (order.append("unet"), to(self, *a, **k))[1])
-    flat = Trainer(config, made, None, None).flat
+    def noted(source, part, *dtype):
+        return load(source, part) if "tokenizer" in part else note(part, load(source, part, *dtype))
+
+    monkeypatch.setattr(studios, "load", noted)
+    monkeypatch.setattr(studios, "load_vae", lambda *asked: note("vae", load_vae(*asked)))
+    monkeypatch.setattr(type(made.unet), "to", lambda self, *a, **k: (note("unet"), to(self, *a, **k))[1])
+    flat = Trainer(config, made, None, None, Processes()).updates.flat
     log = EventLog(folder.path, quiet=True)
     made.encode(log)
     log.close()
     folder.release()
-    assert order == [("encode", [True, True]), "unet"]
+    assert order == [("text_encoder", []), ("text_encoder_2", ["text_encoder"]), ("vae", []), ("unet", [])]
     flat.weights.data.fill_(0.25)  # the layers are views into it still
     assert {v for p in made.unet.parameters() if p.requires_grad for v in p.unique().tolist()} == {0.25}
 
@@ -171,7 +227,7 @@ def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_pat
 @pytest.mark.parametrize("changes", [{}, {"use_dora": True}, {"gradient_checkpointing": True}])
 def test_without_pefts_casts_bf16_gives_the_same_loss(tmp_path, changes):
     made = studio(small(tmp_path, mixed_precision="bf16", **changes))
-    trainer = Trainer(made.config, made, None, None)
+    trainer = Trainer(made.config, made, None, None, Processes()).updates
     torch.manual_seed(1)
     trainer.flat.weights.data.normal_(std=0.02)
     layers = [m for m in made.unet.modules() if hasattr(m, "cast_input_dtype_enabled")]
@@ -189,18 +245,19 @@ def test_without_pefts_casts_bf16_gives_the_same_loss(tmp_path, changes):
     assert torch.allclose(ours[1], theirs[1], rtol=1e-2, atol=1e-2 * theirs[1].abs().max().item())
 
 
-def test_time_ids_stay_exact_in_bf16(tmp_path):
+def test_time_ids_stay_exact_in_bf16(tmp_path, monkeypatch):
+    sinusoid = unet.sinusoid
     made = studio(small(tmp_path, mixed_precision="bf16"))
-    trainer = Trainer(made.config, made, None, None)
+    trainer = Trainer(made.config, made, None, None, Processes())
     positions = trainer.stream.positions(0)
     choices = [Choices.at(5, p, timesteps=1000, empty_share=0) for p in positions]
     batch = made.batch(trainer.stream.pictures(positions), choices)
     batch = batch._replace(time_ids=torch.tensor([[1023.0, 3021, 257, 511, 1023, 1023]] * 2))
     heard = []
-    made.unet.add_time_proj.register_forward_hook(lambda module, inputs, output: heard.append((*inputs, output)))
+    monkeypatch.setattr(unet, "sinusoid", lambda *a: (heard.append((a[0], sinusoid(*a))), heard[-1][1])[1])
     made.predict(batch.latents, batch)
-    ((ids, sinusoid),) = heard
-    assert ids[:4].tolist() == [1023, 3021, 257, 511] and sinusoid.dtype == torch.float32
+    (ids, embedded) = next(pair for pair in heard if len(pair[0]) == 12)
+    assert ids[:4].tolist() == [1023, 3021, 257, 511] and embedded.dtype == torch.float32
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path):
@@ -251,7 +308,7 @@ def test_the_folder_is_searched_for_pictures_only_when_they_are_due(tmp_path, mo
 
 
 def test_a_gradient_that_is_no_number(tmp_path, monkeypatch):
-    gradients = Trainer._gradients
+    gradients = Step._gradients
 
     def broken(self, mine, count):
         total = gradients(self, mine, count)
@@ -259,25 +316,25 @@ def test_a_gradient_that_is_no_number(tmp_path, monkeypatch):
             self.flat.weights.grad[3] = float("nan")
         return total
 
-    monkeypatch.setattr(Trainer, "_gradients", broken)
+    monkeypatch.setattr(Step, "_gradients", broken)
     for wrong, said in [(0, r"or check the VAE\.$"), (3, r"check the VAE; checkpoint-2 is still good\.$")]:
-        monkeypatch.setattr(Trainer, "wrong", wrong, raising=False)
+        monkeypatch.setattr(Step, "wrong", wrong, raising=False)
         with pytest.raises(SdxlNbError, match=rf"The gradient at step {wrong + 1} is not a finite number: .*{said}"):
             train(small(tmp_path / str(wrong)))
         assert [path.name for path in checkpoints(tmp_path / str(wrong))] == ["checkpoint-2"][: wrong // 3]
 
 
 def test_under_fp16_a_gradient_may_overflow_and_a_loss_may_not(tmp_path):
-    scaling = types.SimpleNamespace(scaler=types.SimpleNamespace(is_enabled=lambda: True))
-    assert Trainer._finite(scaling, 0.5, float("inf")) == 0.5
-    scaling.step, scaling.folder = 0, types.SimpleNamespace(path=tmp_path)
+    updates = types.SimpleNamespace(scaler=types.SimpleNamespace(is_enabled=lambda: True))
+    scaling = types.SimpleNamespace(updates=updates, _kept=lambda how: "")
+    assert Trainer._check_finite(scaling, 1, 0.5, float("inf")) is None
     with pytest.raises(SdxlNbError, match="The loss at step 1"):
-        Trainer._finite(scaling, float("nan"), 1.0)
+        Trainer._check_finite(scaling, 1, float("nan"), 1.0)
 
 
 def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
-    loss = Trainer._loss
-    monkeypatch.setattr(Trainer, "_loss", lambda self, p: loss(self, p) * (float("nan") if self.step == 4 else 1.0))
+    loss = Step._loss
+    monkeypatch.setattr(Step, "_loss", lambda self, *at: loss(self, *at) * (float("nan") if self.step == 4 else 1.0))
     with pytest.raises(SdxlNbError, match="loss at step 5 is not a finite number: lower --learning_rate"):
         train(small(tmp_path))
     run = Run.open(tmp_path)
@@ -338,7 +395,7 @@ def test_a_last_step_and_an_epoch_of_less_than_a_batch(tmp_path):
 
 
 def test_pictures_that_are_not_square_are_noted_once(tmp_path):
-    run = train(small(tmp_path, center_crop=False, max_train_steps=1))
+    run = train(small(tmp_path, center_crop=False, aspect_ratio_buckets=False, max_train_steps=1))
     (note,) = (e["message"] for e in run.events("warning"))
     assert note.startswith("4 pictures are not square")
 
@@ -353,10 +410,13 @@ def test_objectives_train_and_differ(tmp_path):
                 {"noise_offset": 0.5},
                 {"prediction_type": "v_prediction"},
                 {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "snr_gamma": 5.0},
+                {"debiased_estimation_loss": True},
+                {"loss_type": "huber"},
+                {"loss_type": "smooth_l1", "huber_schedule": "exponential"},
             ]
         )
     ]
-    assert len({losses[0] for losses in runs}) == 5
+    assert len({losses[0] for losses in runs}) == 8
     with pytest.raises(ConfigError, match="needs --prediction_type v_prediction"):
         train(small(tmp_path / "zero", snr_gamma=5.0, rescale_betas_zero_snr=True))
     assert not (tmp_path / "zero").exists()

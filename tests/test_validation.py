@@ -12,7 +12,7 @@ from small_runs import home, small, train
 from sdxl_nb.errors import ModelError
 from sdxl_nb.models import Source, load_pipeline, load_vae
 from sdxl_nb.prompts import Prompt
-from sdxl_nb.validation import Validator
+from sdxl_nb.validation import Validator, write_pictures
 
 PROMPTS = {"validation_prompt": ["a card", "two"], "num_validation_images": 2, "validation_inference_steps": 2}
 
@@ -45,19 +45,29 @@ def validator(folder, base, **changes):
     config = small(folder, **PROMPTS | changes)
     torch.manual_seed(0)
     prompts = Prompt(torch.randn(2, 16, 64), torch.randn(2, 32))
-    return Validator(config, base.unet, base.vae, base.scheduler, prompts, folder)
+    return Validator(config, base.unet, base.vae, base.scheduler, prompts)
 
 
 def test_looking_leaves_no_trace(tmp_path, base):
     base.unet.train()
     drawn = validator(tmp_path, base)
     state = torch.get_rng_state()
-    first = drawn.draw(0, torch.device("cpu"), torch.float32)
+    first = drawn.draw(torch.device("cpu"), torch.float32)
     assert torch.equal(state, torch.get_rng_state()) and base.unet.training
     base.unet.eval()
-    second = drawn.draw(1, torch.device("cpu"), torch.float32)
-    assert len(first) == 4
-    assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(first, second, strict=True))
+    second = drawn.draw(torch.device("cpu"), torch.float32)
+    assert len(first) == 4 and first == second
+    shares = [drawn.draw(torch.device("cpu"), torch.float32, process, 3) for process in range(3)]
+    assert [len(part) for part in shares] == [2, 2, 0] and shares[0] + shares[1] == first
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
+    (path,) = write_pictures(tmp_path, 3, [("00-7.png", b"all of it")])
+    assert path == tmp_path / "validation" / "step-3" / "00-7.png" and path.read_bytes() == b"all of it"
+    (path.parent / ".00-8.png.draft").mkdir()  # what fails is the writing
+    with pytest.raises(OSError):
+        write_pictures(tmp_path, 3, [("00-8.png", b"half")])
+    assert list(path.parent.glob("*.png")) == [path]
 
 
 def test_the_scheduler_is_that_of_the_objective(tmp_path, base):
@@ -89,7 +99,7 @@ def test_an_unsafe_vae_decodes_in_fp32(tmp_path, upcast, dtype):
     made.vae, heard = vae, []
     vae.decoder.register_forward_hook(lambda module, inputs, output: heard.append((inputs[0].dtype, output.dtype)))
     made.unet.to(torch.bfloat16)
-    validator(tmp_path, made).draw(0, torch.device("cpu"), torch.bfloat16)
+    validator(tmp_path, made).draw(torch.device("cpu"), torch.bfloat16)
     assert set(heard) == {(dtype, dtype)}
 
 
@@ -99,7 +109,7 @@ def test_a_vae_that_overflows_names_the_one_to_use(tmp_path, base, monkeypatch):
 
     monkeypatch.setattr(base.vae, "decode", overflow)
     with pytest.raises(ModelError, match="--pretrained_vae_model_name_or_path madebyollin/sdxl-vae-fp16-fix"):
-        validator(tmp_path, base).draw(0, torch.device("cpu"), torch.float32)
+        validator(tmp_path, base).draw(torch.device("cpu"), torch.float32)
 
 
 def test_a_model_that_diverged_is_not_blamed_on_the_vae(tmp_path, base, monkeypatch):
@@ -107,4 +117,4 @@ def test_a_model_that_diverged_is_not_blamed_on_the_vae(tmp_path, base, monkeypa
     broken = types.SimpleNamespace(images=torch.full((2, 4, 8, 8), float("nan")))
     monkeypatch.setattr(type(drawn.pipeline), "__call__", lambda self, **options: broken)
     with pytest.raises(ModelError, match="lower --learning_rate or resume earlier"):
-        drawn.draw(0, torch.device("cpu"), torch.float32)
+        drawn.draw(torch.device("cpu"), torch.float32)

@@ -22,7 +22,7 @@ ADAPTER_KEY = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTE
 PACKAGES = ("torch", "diffusers", "transformers", "peft")
 # What a header must neither tell nor, read from a stranger, decide: where things go, and who may.
 DROPPED = re.compile(
-    r"^(output|overwrite|hub|push_to_hub|report|resume|logging_dir|cache_dir|wandb|tracker|run_name)"
+    r"^(output|overwrite|hub|push_to_hub|report|resume|logging_dir|cache_dir|latents_cache_dir|wandb|tracker|run_name)"
     r"|token|secret|password|api_?key|credential",
     re.IGNORECASE,
 )

@@ -136,8 +136,9 @@ def key_table(
     if any(key.startswith("lora_te") for key in keys):
         notes.append(WHOLE)
     naming = "kohya" if any(key.startswith("lora_") for key in keys) else "diffusers"
+    as_sdxl = {} if _is_sdxl(base) else {key: _counterpart(key, base) for key in keys}
     for reader in recorded_readers():
-        known = {key for key in keys if key in reader or (not _is_sdxl(base) and _counterpart(key, base) in reader)}
+        known = {key for key in keys if key in reader or as_sdxl.get(key, "") in reader}
         rows.append(_row(reader.name, keys, known, reader.naming == naming))
     return KeyTable(tuple(rows), tuple(notes))
 

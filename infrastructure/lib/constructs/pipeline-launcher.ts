@@ -72,8 +72,6 @@ export class PipelineLauncher extends Construct {
       actions: [
         "sagemaker:AddTags",
         "sagemaker:CreatePipeline",
-        "sagemaker:DescribePipeline",
-        "sagemaker:ListTags",
         "sagemaker:StartPipelineExecution",
         "sagemaker:UpdatePipeline",
       ],

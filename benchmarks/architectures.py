@@ -1,0 +1,165 @@
+"""Random SDXL bases for measuring: SDXL's own classes and files, its weights drawn at random. No network is used.
+
+In: a folder and a name. tiny: small in every way. prop: SDXL's depth (1, 2, 10 transformer blocks) at a tenth of its
+width, so that the parts share a step's time as they do in the real one. Out: a diffusers folder, and pictures.
+
+    python -m benchmarks.architectures OUT tiny
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "text": ((32, 3), (32, 4)),  # width and layers of both text encoders
+        "widths": (32, 64, 64),
+        "heads": (1, 2, 2),
+        "depths": (1, 1, 2),
+        "vae": (8, 16, 32, 32),
+        "layers": 1,
+        "time": 8,
+        "groups": 8,
+    },
+    "prop": {
+        "text": ((64, 6), (96, 7)),
+        "widths": (32, 64, 128),
+        "heads": (1, 2, 4),
+        "depths": (1, 2, 10),
+        "vae": (16, 32, 64, 64),
+        "layers": 2,
+        "time": 32,
+        "groups": 32,
+    },
+}
+FULL = {  # stabilityai/stable-diffusion-xl-base-1.0's U-Net
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 2,
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "norm_num_groups": 32,
+}
+
+
+def make_base(folder: Path, name: str) -> None:
+    """Save a random pipeline; the same one every time."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+    torch.manual_seed(0)
+    size = SIZES[name]
+    tokenizer = _tokenizer()
+    (width, layers), (width_2, layers_2) = size["text"]
+    pipeline = StableDiffusionXLPipeline(
+        vae=_vae(size),
+        text_encoder=_text_encoder(width, layers, "quick_gelu", width_2, projects=False),
+        text_encoder_2=_text_encoder(width_2, layers_2, "gelu", width_2, projects=True),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=_unet(size, width + width_2, width_2),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder)
+
+
+def _unet(size: dict[str, Any], context: int, pooled: int) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    changes = {
+        "sample_size": 32,
+        "block_out_channels": size["widths"],
+        "layers_per_block": size["layers"],
+        "transformer_layers_per_block": list(size["depths"]),
+        "attention_head_dim": list(size["heads"]),
+        "cross_attention_dim": context,
+        "addition_time_embed_dim": size["time"],
+        "projection_class_embeddings_input_dim": pooled + 6 * size["time"],
+        "norm_num_groups": size["groups"],
+    }
+    return UNet2DConditionModel(**FULL | changes)
+
+
+def _vae(size: dict[str, Any]) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=size["vae"],
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=size["layers"],
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=256,
+        scaling_factor=0.13025,
+        force_upcast=True,
+    )
+
+
+def _text_encoder(width: int, layers: int, activation: str, projection: int, projects: bool) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=projection,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        hidden_act=activation,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
+    )
+    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(config).eval()
+
+
+def _tokenizer() -> Any:
+    """CLIP's tokenizer over single bytes, without merges: 512 of them, a start and an end."""
+    from transformers import CLIPTokenizer
+
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    entries = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {entry: index for index, entry in enumerate(entries)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token="<|endoftext|>", model_max_length=77)
+
+
+def make_pictures(folder: Path, count: int, side: int) -> None:
+    """Square captioned pictures of this side, a metadata.jsonl as datasets' imagefolder reads it."""
+    import json
+
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{number:06d}.jpg", quality=90)
+        lines.append(json.dumps({"file_name": f"{number:06d}.jpg", "text": f"pattern {number} of soft colours"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    make_base(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "tiny")

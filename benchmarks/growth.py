@@ -1,0 +1,84 @@
+"""How the cost of a run grows: with pictures, steps, rank and resolution. sdxl_nb alone, process CPU time.
+
+    python -m benchmarks.growth [--pictures 1000 10000 100000]
+
+Each line is a fresh process with one thread on the tiny random base. Pictures beyond the first thousand are links to
+those (the same bytes: what grows is the bookkeeping and the cache's rows), so that a large set needs no large disk.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from .architectures import make_pictures
+from .compare import Measured, Work, prepare, run
+
+DISTINCT = 1000
+
+
+def many_pictures(folder: Path, count: int, side: int) -> None:
+    """A folder of so many captioned pictures; those beyond DISTINCT are hard links."""
+    make_pictures(folder, min(count, DISTINCT), side)
+    with open(folder / "metadata.jsonl", "a") as lines:
+        for number in range(DISTINCT, count):
+            os.link(folder / f"{number % DISTINCT:06d}.jpg", folder / f"{number:06d}.jpg")
+            lines.write(f'{{"file_name": "{number:06d}.jpg", "text": "pattern {number} of soft colours"}}\n')
+
+
+def measure(folder: Path, work: Work) -> dict[str, Measured]:
+    """Cold and warm."""
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    found = {}
+    for name in ("cold", "warm"):
+        found[name] = run(folder, ["ours", *work.flags(folder, folder / "ours")])
+        shutil.rmtree(folder / "ours", ignore_errors=True)
+    return found
+
+
+def line(label: str, found: dict[str, Measured]) -> str:
+    cold, warm = found["cold"], found["warm"]
+    return (
+        f"| {label} | {cold.job:.1f} | {warm.job:.1f} | {warm.first:.1f} | {warm.step * 1000:.1f} | "
+        f"{cold.memory:.0f} | {warm.memory:.0f} |"
+    )
+
+
+def works(pictures: Sequence[int]) -> dict[str, Work]:
+    """What is measured, by its label; each axis starts from the same base line."""
+    base = {"name": "t-64-b1", "steps": 40, "pictures": 32}
+    axes = {f"{count:,} pictures": {"pictures": count} for count in pictures}
+    axes |= {f"{steps} steps": {"steps": steps} for steps in (40, 200, 1000)}
+    axes |= {f"rank {rank}": {"rank": rank} for rank in (4, 16, 64)}
+    axes |= {f"{side} px": {"name": f"t-{side}-b1"} for side in (64, 128, 256)}
+    return {label: Work(**base | changes) for label, changes in axes.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[str]:
+    parser = argparse.ArgumentParser("benchmarks.growth", description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, nargs="*", default=[1000, 10_000, 100_000])
+    parser.add_argument("--only", help="measure the lines whose label contains this")
+    given = parser.parse_args(arguments)
+    lines = [
+        "| t-64-b1, 40 steps, rank 4, 32 pictures, but | job cold, CPU s | job warm, CPU s | first step warm, CPU s | "
+        "step, CPU ms | peak cold, MB | peak warm, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines))
+    with tempfile.TemporaryDirectory(prefix="sdxl_nb-growth-") as place:
+        folder = Path(place)
+        for label, work in works(given.pictures).items():
+            if given.only and given.only not in label:
+                continue
+            if work.pictures > DISTINCT:
+                many_pictures(folder / f"pictures-{work.resolution}-{work.pictures}", work.pictures, 80)
+            prepare(folder, work)
+            lines.append(line(label, measure(folder, work)))
+            print(lines[-1], flush=True)
+    return lines
+
+
+if __name__ == "__main__":
+    main()

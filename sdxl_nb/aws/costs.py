@@ -1,0 +1,63 @@
+"""What a SageMaker job costs: at most before it starts, so far while it runs, and what spot saved.
+
+In: a Job, or what DescribeTrainingJob says. Out: dollars, or None where the price is not known, and sentences. Prices
+are list prices of instances; storage, requests and data transfer come on top and are small beside them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from typing import Any
+
+from .. import prices
+
+
+@functools.cache
+def hourly(instance_type: str, region: str) -> Any:
+    """The Price of one instance without a discount, asked once; None where it is not known."""
+    return prices.find(instance_type, region)
+
+
+def ceiling(job: Any, region: str) -> str:
+    """The sentence about what a Job costs at most."""
+    hours = job.max_run / 3600
+    terms = f"{hours:g} h (max_run) of {job.instance_count} × {job.instance_type}"
+    price = hourly(job.instance_type, region)
+    if price is None:
+        return (
+            f"It costs at most {terms}; the price in {region} is not known here: see aws.amazon.com/sagemaker/pricing."
+        )
+    most = (
+        f"It costs at most ${price.hourly * hours * job.instance_count:,.2f}: {terms} at ${price.hourly:,.2f} an hour"
+    )
+    most += f" ({price.source})"
+    return f"{most}; spot instances are usually far cheaper." if job.spot else f"{most}."
+
+
+def so_far(said: dict[str, Any], region: str) -> dict[str, float | None]:
+    """From a job's description: seconds of training and billed, dollars, and the share that spot saved.
+
+    While a spot job runs its bill is not known yet: then the dollars are the most that it can be.
+    """
+    training = said.get("TrainingTimeInSeconds") or _seconds_since(said)
+    billed = said.get("BillableTimeInSeconds")
+    resources = said["ResourceConfig"]
+    price = hourly(resources["InstanceType"], region)
+    seconds = training if billed is None else billed
+    dollars = None if price is None else round(price.hourly * seconds / 3600 * resources["InstanceCount"], 2)
+    saving = (
+        1 - billed / training if billed is not None and training and said.get("EnableManagedSpotTraining") else None
+    )
+    return {
+        "training_seconds": training,
+        "billed_seconds": billed,
+        "dollars": dollars,
+        "saving": saving if saving is None else round(saving, 3),
+    }
+
+
+def _seconds_since(said: dict[str, Any]) -> int:
+    began = said.get("TrainingStartTime")
+    ended = said.get("TrainingEndTime") or datetime.datetime.now(datetime.timezone.utc)
+    return max(0, round((ended - began).total_seconds())) if began else 0

@@ -1,0 +1,110 @@
+"""One execution of a pipeline, watched: its status, its training job, waiting for it and stopping it.
+
+In: the ARN of an execution. Out: plain values, lines while it goes on, and the Run of its training job. Whoever stops
+watching stops nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from .complaints import AwsError, explained
+from .session import Session
+from .tuning_step import STEP
+
+OVER = ("Succeeded", "Failed", "Stopped")
+PATIENCE = 10  # failed looks in a row, while watching, before it is said that AWS cannot be reached
+
+
+class Execution:
+    """One execution of a pipeline: its status, its training job, and how to wait for it or stop it."""
+
+    def __init__(self, arn: str, session: Session | None = None):
+        self.arn, self.session = arn, session or Session(arn.split(":")[3])
+
+    def describe(self) -> dict[str, Any]:
+        """What the service says of the execution."""
+        with explained():
+            return self.session.client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=self.arn)
+
+    @property
+    def status(self) -> str:
+        """Executing, Stopping, Stopped, Failed or Succeeded."""
+        return self.describe()["PipelineExecutionStatus"]
+
+    def step(self) -> dict[str, Any]:
+        """What the service says of the tuning step; empty before it begins."""
+        with explained():
+            found = self.session.client("sagemaker").list_pipeline_execution_steps(PipelineExecutionArn=self.arn)
+        return next((step for step in found["PipelineExecutionSteps"] if step["StepName"] == STEP), {})
+
+    @property
+    def job_name(self) -> str | None:
+        """The name of the training job (a cached step's is the earlier one's); None before it begins."""
+        step = self.step()
+        job = step.get("Metadata", {}).get("TrainingJob", {}).get("Arn")
+        if job is None and (source := step.get("CacheHitResult", {}).get("SourcePipelineExecutionArn")):
+            return Execution(source, self.session).job_name
+        return job and job.rpartition("/")[2]
+
+    @property
+    def run(self) -> Any:
+        """The run of the training job, as `launch_sagemaker` returns one. Raises AwsError before the job is there."""
+        from .job import open_run
+
+        if (name := self.job_name) is None:
+            raise AwsError(f"The pipeline has no training job yet (it is {self.status}): look again in a minute.")
+        return open_run(name)
+
+    @property
+    def failure(self) -> str | None:
+        """Why it failed, in the job's own words."""
+        return self.step().get("FailureReason") or self.describe().get("FailureReason")
+
+    def stop(self) -> None:
+        """Ask the service to stop it: the job saves a checkpoint and its LoRA, and ends within two minutes."""
+        with explained():
+            self.session.client("sagemaker").stop_pipeline_execution(
+                PipelineExecutionArn=self.arn, ClientRequestToken=uuid.uuid4().hex
+            )
+
+    def wait(self, *, interval: float = 30, say: Callable[[str], None] = print) -> str:
+        """Say each change of status until it is over; returns the status. Interrupting leaves it running.
+
+        Raises AwsError where AWS cannot be reached for several minutes: the execution goes on and can be watched again.
+        """
+        said, missed, pause = "", 0, min(1.0, interval)
+        while True:
+            try:
+                status, line = self._look()
+                missed = 0
+            except AwsError:
+                missed += 1
+                if missed == PATIENCE:
+                    raise
+                status = line = ""
+            if line and line != said:
+                say(line)
+                said = line
+            if status in OVER:
+                return status
+            time.sleep(pause)
+            pause = min(interval, pause * 1.3)  # a step from the cache ends in seconds, training in hours
+
+    def _look(self) -> tuple[str, str]:
+        """The status, and the line that says it."""
+        status, step = self.status, self.step()
+        job = step.get("Metadata", {}).get("TrainingJob", {}).get("Arn", "").rpartition("/")[2]
+        found = " (found: it has run before)" if "CacheHitResult" in step else ""
+        return status, f"{status}. {STEP}: {step['StepStatus']} {job}{found}".strip() if step else f"{status}."
+
+    def __repr__(self) -> str:
+        return f"Execution({self.arn!r})"
+
+    def _repr_html_(self) -> str:
+        region, name = self.session.region, self.arn.split("/")[1]
+        return f"Pipeline <b>{html.escape(name)}</b> in {html.escape(region)}: <code>{html.escape(self.arn)}</code>"

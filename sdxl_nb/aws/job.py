@@ -1,0 +1,109 @@
+"""Training on SageMaker: the same configuration, one call, and a Run that looks like a local one.
+
+    run = launch_sagemaker(config, instance_type="ml.g5.2xlarge")   # says first what it costs at most
+    run.wait(); run.lora; run.cost
+
+In: a TrainConfig and what the job runs on. Out: a JobRun, whose folder is a copy of the run folder that SageMaker
+keeps in S3 while it trains: events, pictures, logs and the LoRA appear in it. Opened again with
+Run.open("job name"), Run.open("s3://bucket/runs/JOB") or by its folder. Nothing here stops a job unless asked to.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from . import costs, staging, tuning_step
+from .complaints import AwsError
+from .job_run import MARKER, JobRun, first_job, newest_job
+from .session import Session
+
+
+def launch_sagemaker(
+    config: Any,
+    *,
+    instance_type: str = "ml.g5.2xlarge",
+    instance_count: int = 1,
+    spot: bool = True,
+    max_run: int = 48 * tuning_step.HOUR,
+    max_wait: int | None = None,
+    role_arn: str | None = None,
+    image_uri: str | None = None,
+    bucket: str | None = None,
+    region: str | None = None,
+    kms_key: str | None = None,
+    subnets: Sequence[str] = (),
+    security_group_ids: Sequence[str] = (),
+    tags: Mapping[str, str] | None = None,
+    job_name: str = "sdxl-nb",
+    hub_token_secret: str | None = None,
+    wandb_secret: str | None = None,
+    volume_size_gb: int = 100,
+) -> JobRun:
+    """Train as `config` says in a SageMaker job; says what it costs at most, starts it and returns its JobRun.
+
+    max_run, max_wait: seconds of training, and of training and waiting for spot instances together. Role, image and
+    bucket are those of the deployed stack where they are not given. Local pictures and models are uploaded once and
+    for all; an s3:// place is read from there. The results come to `config.output_dir`. hub_token_secret and
+    wandb_secret name secrets in Secrets Manager. Raises ConfigError, DataError or AwsError before anything is paid.
+    """
+    asked = tuning_step.Job(
+        instance_type, instance_count, spot, max_run, max_wait, role_arn, image_uri, kms_key, tuple(subnets or ()),
+        tuple(security_group_ids or ()), dict(tags or {}), job_name, hub_token_secret, wandb_secret, volume_size_gb,
+    )  # fmt: skip
+    folder = _free_folder(config)
+    session = Session(region)
+    bucket = session.bucket(bucket)
+    job = replace(asked, role_arn=session.role(role_arn), image_uri=session.image(image_uri))
+    session.check_bucket(bucket)
+    session.check_image(job.image_uri)
+    name = unique_name(job_name)
+    prefix = f"s3://{bucket}/runs/{name}"
+    staged = staging.plan(config, bucket)
+    request = tuning_step.request(config, job, staged, output=f"{prefix}/output", checkpoints=f"{prefix}/checkpoints")
+    print(costs.ceiling(job, session.region))
+    if sent := staging.upload(session, staged, kms_key):
+        print(f"Uploaded {sent} files.")
+    return JobRun.start(session, name, request, folder)
+
+
+def _free_folder(config: Any) -> Path:
+    """output_dir, where the results go, unless something is there already. Raises ConfigError."""
+    folder = Path(config.output_dir)
+    taken = next((name for name in (MARKER, "run.json", "process.json") if (folder / name).exists()), None)
+    if taken:
+        raise ConfigError(f"output_dir {folder} already holds a run: choose another folder for this one")
+    return folder
+
+
+def unique_name(base: str) -> str:
+    """A job's name: sdxl-nb first, as the role's permissions ask, then the time, and letters against a second one."""
+    base = base if base.startswith("sdxl-nb") else f"sdxl-nb-{base}"
+    return f"{base}-{time.strftime('%y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def open_run(place: str, folder: Path | None = None) -> JobRun:
+    """The run of a job by its name, ARN or s3://bucket/runs/JOB prefix. Raises AwsError when there is none.
+
+    Its files come to `folder`, by default runs/JOB below the working directory.
+    """
+    name, region = place, None
+    if place.startswith("arn:"):
+        region, name = place.split(":")[3], place.rpartition("/")[2]
+    elif place.startswith("s3://"):
+        parts = place.removeprefix("s3://").strip("/").split("/")
+        if len(parts) < 3 or parts[1] != "runs":
+            raise AwsError(f"{place} is not the prefix of a run: give s3://BUCKET/runs/JOB, or the job's name.")
+        name = parts[2]
+    session = Session(region)
+    if place.startswith("s3://"):
+        name = newest_job(session, name)
+    run = JobRun(folder or Path("runs") / first_job(name), name, session)
+    run.describe()
+    run.remember()
+    return run

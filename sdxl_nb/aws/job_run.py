@@ -1,0 +1,345 @@
+"""A SageMaker job as a Run: what it wrote, how it is, what it costs; stopped and resumed.
+
+In: a job's name and a folder. Out: a Run whose folder is a copy of the run folder that SageMaker keeps in S3 while it
+trains. Looking never stops a job, and an AWS that cannot be reached for a while leaves what is here readable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import SdxlNbError
+from ..events import update
+from ..run import GOING_ON, Run
+from . import costs, tuning_step
+from .complaints import SLOWER, TROUBLE, UNREACHABLE, AwsError, explained
+from .mirror import Mirror
+from .session import Session
+
+MARKER = "sagemaker.json"
+LOGS = "/aws/sagemaker/TrainingJobs"
+STATUSES = {"Completed": "completed", "Failed": "failed", "Stopped": "stopped"}
+PASSING = SLOWER | TROUBLE | UNREACHABLE  # what may be well again in a while
+RESUMED = re.compile(r"-r(\d+)$")
+COPIED = (
+    "AlgorithmSpecification", "RoleArn", "HyperParameters", "Environment", "InputDataConfig", "OutputDataConfig",
+    "CheckpointConfig", "ResourceConfig", "StoppingCondition", "EnableManagedSpotTraining", "VpcConfig",
+)  # fmt: skip
+
+
+def first_job(name: str) -> str:
+    """The name without what `resume` added."""
+    return RESUMED.sub("", name)
+
+
+def newest_job(session: Session, name: str) -> str:
+    """The job that was started last of a run: the first one or one that resumed it."""
+    first = first_job(name)
+    with explained(f"The jobs of {first} were not listed"):
+        pages = session.client("sagemaker").get_paginator("list_training_jobs")
+        found = [
+            job["TrainingJobName"]
+            for page in pages.paginate(NameContains=first)
+            for job in page["TrainingJobSummaries"]
+        ]
+    ours = [job for job in found if first_job(job) == first]
+    return max(ours, key=_attempt, default=first)
+
+
+def _attempt(name: str) -> int:
+    found = RESUMED.search(name)
+    return int(found[1]) if found else 1
+
+
+class JobRun(Run):
+    """A SageMaker job's run. Its folder is fetched from S3 as it grows; `interval` seconds pass between two looks."""
+
+    interval = 5.0
+    patience = 600.0  # seconds that `wait` bears a network that is away
+
+    def __init__(self, folder: Path, job: str, session: Session | None = None):
+        super().__init__(folder)
+        self.job = job
+        self._session, self._said, self._looked, self._fetched = session, {}, -1e9, -1e9
+        self._refusal: AwsError | None = None
+        self._lost: SdxlNbError | None = None
+        self._fetching = threading.Lock()
+        self._reader, self._read = self._read, self._live_events
+
+    @classmethod
+    def start(cls, session: Session, name: str, request: dict[str, Any], folder: Path) -> JobRun:
+        """Start a job with the arguments of CreateTrainingJob. Raises AwsError."""
+        with explained(f"Job {name} was not started"):
+            session.client("sagemaker").create_training_job(TrainingJobName=name, **request)
+        print(f"Job {name} is starting; Run.open({name!r}) finds it again.")
+        run = cls(folder, name, session)
+        run.remember()
+        return run
+
+    @classmethod
+    def at(cls, folder: str | Path) -> JobRun:
+        """The run whose files this folder holds."""
+        about = json.loads((Path(folder) / MARKER).read_text(encoding="utf-8"))
+        run = cls(Path(folder), about["job"])
+        run.region = about["region"]
+        return run
+
+    def _marker(self) -> dict[str, Any]:
+        path = self.folder / MARKER
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    region: str | None = None
+
+    def remember(self) -> None:
+        """Note in the folder which job it belongs to, and how it ended."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        update(self.folder / MARKER, job=self.job, region=self.session.region, status=self._ended())
+
+    def _ended(self) -> str | None:
+        return STATUSES.get(self._said.get("TrainingJobStatus", ""))
+
+    @property
+    def session(self) -> Session:
+        if self._session is None:
+            self._session = Session(self.region)
+        return self._session
+
+    # What the job does
+
+    def describe(self) -> dict[str, Any]:
+        """What SageMaker says of the job, asked at most every `interval` seconds. Raises AwsError."""
+        if not self._ended() and time.monotonic() > self._looked + self.interval:
+            self._refusal = None
+            try:
+                with explained(f"Job {self.job}"):
+                    self._said = self.session.client("sagemaker").describe_training_job(TrainingJobName=self.job)
+            except AwsError as error:
+                self._refusal = _not_there(error, self.job, self.session.region)
+            self._looked = time.monotonic()
+            if self._ended():
+                self._fetched = -1e9  # one look more
+                self.remember()
+        if self._refusal:
+            raise self._refusal
+        return self._said
+
+    @property
+    def status(self) -> str:
+        """starting, running, completed, stopped or failed; without a network what it was at the last look."""
+        with contextlib.suppress(AwsError):
+            self.describe()
+        return self._status()
+
+    def _status(self) -> str:
+        if not self._said:
+            return self._marker().get("status") or self.info.get("status", "starting")
+        began = self.info or self._said.get("SecondaryStatus") in ("Training", "Uploading", "Stopping")
+        return self._ended() or ("running" if began else "starting")
+
+    @property
+    def secondary_status(self) -> str:
+        """SageMaker's own word for what the job is doing: Starting, Downloading, Training, Interrupted ..."""
+        return self.describe()["SecondaryStatus"]
+
+    @property
+    def error(self) -> str | None:
+        """Why the job failed, or ended before the run did, and what to do; None when neither."""
+        self.status  # noqa: B018 - asks
+        return explain_end(self._said, self.job)
+
+    @property
+    def trouble(self) -> SdxlNbError | None:
+        """Why the last look found nothing, if it did not; what is here already stays readable."""
+        return self._refusal or self._lost
+
+    # What it wrote
+
+    @functools.cached_property
+    def mirror(self) -> Mirror:
+        """The run folder in S3 and here. Raises AwsError."""
+        from ..container import config_of
+
+        said = self.describe()
+        fingerprint = config_of(said["HyperParameters"]).fingerprint()
+        return Mirror(self.session, f"{said['CheckpointConfig']['S3Uri'].rstrip('/')}/{fingerprint}", self.folder)
+
+    def refresh(self) -> None:
+        """Fetch what is new, at most every `interval` seconds; an AWS that cannot be reached is `trouble`, no error."""
+        with self._fetching, contextlib.suppress(AwsError):
+            if time.monotonic() < self._fetched + self.interval:
+                return
+            self.describe()
+            ended = self._ended()  # asked first: what is there now is the last
+            self._fetched, self._lost = time.monotonic(), None
+            try:
+                self._fetch()
+                self._fetched = float("inf") if ended else self._fetched
+            except SdxlNbError as error:
+                self._lost = error
+
+    def _fetch(self) -> None:
+        old = self._bytes_of_events()
+        if "events.jsonl" in self.mirror.fetch() and not self._bytes_of_events().startswith(old):
+            self._reader._forget()  # after an interruption the file goes on from an older state
+
+    def _bytes_of_events(self) -> bytes:
+        path = self.folder / "events.jsonl"
+        return path.read_bytes() if path.is_file() else b""
+
+    def _live_events(self) -> list[dict[str, Any]]:
+        self.refresh()
+        return self._reader()
+
+    @property
+    def lora(self):
+        """The finished LoRA, or that of the newest checkpoint, fetched for it. Raises AwsError, ModelError."""
+        self.refresh()
+        if not (self.folder / "pytorch_lora_weights.safetensors").is_file():
+            newest = next(reversed(self.mirror.checkpoints()), None)
+            if newest:
+                self.mirror.fetch(checkpoint=newest)
+        return super().lora
+
+    def log(self, lines: int = 20) -> str:
+        """The last lines that the job printed, from CloudWatch; of several instances the first's. Raises AwsError."""
+        with explained(f"The log of job {self.job}"):
+            client = self.session.client("logs")
+            try:
+                streams = client.describe_log_streams(logGroupName=LOGS, logStreamNamePrefix=f"{self.job}/")
+            except client.exceptions.ResourceNotFoundException:
+                return ""  # no job has printed anything yet
+            names = [stream["logStreamName"] for stream in streams["logStreams"]]
+            first = [name for name in names if "/algo-1-" in name] or names
+            if not first:
+                return ""
+            events = client.get_log_events(
+                logGroupName=LOGS, logStreamName=max(first), limit=lines, startFromHead=False
+            )["events"]
+        return "\n".join(event["message"] for event in events)
+
+    # What it costs
+
+    @property
+    def cost(self) -> dict[str, float | None]:
+        """Seconds of training and billed, dollars so far, and the share that spot saved. Raises AwsError."""
+        return costs.so_far(self.describe(), self.session.region)
+
+    # What can be done to it
+
+    def stop(self) -> None:
+        """Ask the job to save its state and end; it is billed until then, about a minute. Raises AwsError."""
+        with explained(f"Job {self.job} was not stopped"):
+            try:
+                self.session.client("sagemaker").stop_training_job(TrainingJobName=self.job)
+            except Exception as error:
+                self._looked = -1e9
+                if self.status in GOING_ON:
+                    raise
+                if self.trouble:
+                    raise self.trouble from error
+        self._looked = -1e9
+
+    def resume(
+        self,
+        *,
+        instance_type: str | None = None,
+        spot: bool | None = None,
+        max_run: int | None = None,
+        max_wait: int | None = None,
+    ) -> JobRun:
+        """Go on from the newest checkpoint in a new job, on other instances or limits if given; returns its JobRun.
+
+        Raises SdxlNbError when the run goes on or is completed, and AwsError.
+        """
+        said = self.describe()
+        if (status := self.status) in GOING_ON or status == "completed":
+            raise SdxlNbError(f"Job {self.job} is {status}: there is nothing to resume.")
+        request = {name: said[name] for name in COPIED if name in said}
+        resources = said["ResourceConfig"]
+        limits = said["StoppingCondition"]
+        job = tuning_step.Job(
+            instance_type=instance_type or resources["InstanceType"],
+            instance_count=resources["InstanceCount"],
+            spot=said.get("EnableManagedSpotTraining", False) if spot is None else spot,
+            max_run=max_run or limits["MaxRuntimeInSeconds"],
+            max_wait=max_wait,
+        )
+        request["ResourceConfig"] = resources | {"InstanceType": job.instance_type}
+        waiting = {"MaxWaitTimeInSeconds": job.waiting} if job.spot else {}
+        request["StoppingCondition"] = {"MaxRuntimeInSeconds": job.max_run} | waiting
+        request["EnableManagedSpotTraining"] = job.spot
+        with explained(f"The tags of job {self.job} were not read"):
+            request["Tags"] = self.session.client("sagemaker").list_tags(ResourceArn=said["TrainingJobArn"])["Tags"]
+        newest = newest_job(self.session, self.job)
+        print(costs.ceiling(job, self.session.region))
+        return self.start(self.session, f"{first_job(newest)}-r{_attempt(newest) + 1}", request, self.folder)
+
+    def wait(self, timeout: float | None = None, interval: float | None = None) -> str:
+        """Wait until the job is over and its files are here; returns the status.
+
+        An interrupt of the kernel detaches: the job goes on. TimeoutError after `timeout` seconds; AwsError where
+        credentials end, or the network stays away for long; the job goes on then too.
+        """
+        begun = well = time.monotonic()
+        try:
+            while True:
+                status = self.status
+                if status not in GOING_ON and not self.trouble:
+                    self.refresh()
+                if not self.trouble:
+                    well = time.monotonic()
+                    if status not in GOING_ON:
+                        return status
+                elif getattr(self.trouble, "code", "") not in PASSING or time.monotonic() > well + self.patience:
+                    raise self.trouble
+                if timeout is not None and time.monotonic() > begun + timeout:
+                    raise TimeoutError(f"Job {self.job} is still going after {timeout:g} s.")
+                self.refresh()
+                time.sleep(self.interval if interval is None else interval)
+        except KeyboardInterrupt:
+            print(f"No longer watching. Job {self.job} goes on, and is billed: Run.open({self.job!r}).stop() ends it.")
+            return self._status()
+
+    def summary(self) -> dict[str, Any]:
+        """The few numbers one asks for first."""
+        known = {"job": self.job, **super().summary()}
+        with contextlib.suppress(AwsError):
+            spent = self.cost
+            known |= {"billed_seconds": spent["billed_seconds"], "dollars": spent["dollars"], "saving": spent["saving"]}
+        return known | {"trouble": str(self.trouble) if self.trouble else None}
+
+
+def _not_there(error: AwsError, job: str, region: str) -> AwsError:
+    """The sentence for a job that does not exist in this region."""
+    if error.code in ("ValidationException", "ResourceNotFound"):
+        return AwsError(
+            f"There is no job {job} in {region}: check its name, and set AWS_REGION to its region.", error.code
+        )
+    return error
+
+
+def explain_end(said: Mapping[str, Any], job: str) -> str | None:
+    """The sentence about a job that failed, or that a limit ended; None for others."""
+    last, status = said.get("SecondaryStatus"), said.get("TrainingJobStatus")
+    if last in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded"):
+        limit = "max_run" if last == "MaxRuntimeExceeded" else "max_wait, waiting for spot instances"
+        return f"Job {job} reached {limit}: resume() goes on from its newest checkpoint."
+    if status != "Failed":
+        return None
+    text = said.get("FailureReason", "").removeprefix("AlgorithmError: ").strip()
+    text = re.sub(r",? exit code: -?\d+$", "", text).strip() or "it gave no reason: see its log()"
+    text = text.splitlines()[0].rstrip(".")
+    if "OutOfMemoryError" in text or "CUDA out of memory" in text:
+        text = "the GPU has too little memory: add --gradient_checkpointing, use --mixed_precision bf16, lower "
+        text += "--resolution or --rank, or take a larger --instance_type"
+    if text.startswith(("CapacityError", "InternalServerError")):
+        text += ": that is AWS's own trouble, resume() tries again"
+    return f"Job {job} failed: {text}."

@@ -1,0 +1,81 @@
+"""A run folder in S3, kept alike on this machine while SageMaker writes it there.
+
+In: an s3:// prefix and a local folder. Out: the same files, each whole or absent; only what changed is fetched, by
+ETag, also from a fresh kernel (`.mirror.json` remembers). What only the run's own machine needs stays in S3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import DataError
+from ..s3 import split_url, write_whole
+from .complaints import explained
+
+KNOWN = ".mirror.json"
+LEFT = ("lock", "stop", "wandb")
+LAST = ("events.jsonl", "run.json")  # they tell of the other files, so they come when those are there
+
+
+class Mirror:
+    """`fetch` brings what is new. `url` is the run folder's s3:// prefix."""
+
+    def __init__(self, session: Any, url: str, folder: Path):
+        self.session, self.folder = session, folder
+        self.bucket, self.prefix = split_url(url)
+        with contextlib.suppress(OSError, ValueError):
+            self.known = json.loads((folder / KNOWN).read_text(encoding="utf-8"))
+        if not isinstance(getattr(self, "known", None), dict):
+            self.known: dict[str, str] = {}
+
+    def fetch(self, checkpoint: str | None = None) -> set[str]:
+        """Bring what is new, of checkpoints only the named one; returns the names fetched. Raises AwsError."""
+        found = self.list()
+        new = [name for name in found if self._wanted(name, checkpoint) and not self._has(name, found[name])]
+        with explained(f"The run's files were not fetched from s3://{self.bucket}/{self.prefix}"):
+            first = [name for name in new if name not in LAST]
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(self._get, first))
+            for name in (name for name in LAST if name in new):
+                self._get(name)
+        if new:
+            self.known |= {name: found[name] for name in new}
+            write_whole(self.folder / KNOWN, lambda file: file.write(json.dumps(self.known).encode()))
+        return set(new)
+
+    def list(self) -> dict[str, str]:
+        """Names below the prefix and their ETags. Raises AwsError, DataError for a name that leads out."""
+        client = self.session.client("s3")
+        with explained(f"The run's files were not listed in s3://{self.bucket}/{self.prefix}"):
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
+            items = [item for page in pages for item in page.get("Contents", [])]
+        found = {item["Key"][len(self.prefix) :]: item["ETag"] for item in items}
+        for name in found:
+            if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
+                raise DataError(f"s3://{self.bucket}/{self.prefix}{name} would be saved outside its folder.")
+        return {name: etag for name, etag in found.items() if name and not name.endswith("/")}
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints that are whole in S3, oldest first."""
+        names = self.list()
+        whole = [name.split("/")[0] for name in names if name.endswith("/state.json") and name.count("/") == 1]
+        whole = [name for name in whole if f"{name}/state.safetensors" in names and name.startswith("checkpoint-")]
+        return sorted(whole, key=lambda name: int(name.split("-")[1]))
+
+    def _wanted(self, name: str, checkpoint: str | None) -> bool:
+        first = name.split("/")[0]
+        if first.startswith(".") or first in LEFT:
+            return False
+        return not first.startswith("checkpoint-") or first == checkpoint
+
+    def _has(self, name: str, etag: str) -> bool:
+        return self.known.get(name) == etag and (self.folder / name).is_file()
+
+    def _get(self, name: str) -> None:
+        client = self.session.client("s3")
+        write_whole(self.folder / name, partial(client.download_fileobj, self.bucket, self.prefix + name))

@@ -1,0 +1,250 @@
+"""The fine-tuning job: what SageMaker is asked to run, the same for one job and for a pipeline's step.
+
+In: a TrainConfig and a Job (instance, spot, limits, role, image, network, tags, secrets). Out: the arguments of
+CreateTrainingJob (`request`), and for pipelines a ModelTrainer and its TrainingStep. The image is our own and there is
+no `source_code`: SageMaker runs `IMAGE train`, and a definition is the same whenever it is made. What the service
+would refuse is refused here, in one sentence, before anything is sent.
+
+A search over hyperparameters goes here later, as `tuner(trainer, ...)`: a HyperparameterTuner over the ModelTrainer of
+the same request, its objective one of METRICS. Each trial has a fingerprint of its own, hence its own run folder, so
+that none resumes another's checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+from ..forms import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
+from . import staging
+from .session import Session
+from .staging import Staged
+
+HOUR = 3600
+STEP = "FineTune"
+NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
+METRICS = {  # of the line that the container prints for each step: step=3 train_loss=0.0512 lr=0.0001 seconds=0.8
+    "train_loss": rf"train_loss={NUMBER}",
+    "lr": rf" lr={NUMBER}",
+    "seconds_per_step": rf" seconds={NUMBER}",
+    "heldout_loss": rf"heldout_loss={NUMBER}",
+}
+HUB_SECRET, WANDB_SECRET = "SDXL_NB_HUB_TOKEN_SECRET", "SDXL_NB_WANDB_SECRET"  # names of secrets, never their values
+TOKEN = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[\w-]{20,})")
+OWN = (
+    "cache_dir",
+    "latents_cache_dir",
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+)  # the container's to say
+WORDS = {
+    "instance_type": (r"ml\.[a-z0-9-]+\.[a-z0-9]+", "an instance type such as ml.g5.2xlarge"),
+    "role_arn": (r"arn:aws[a-z-]*:iam::\d{12}:role/\S+", "the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME"),
+    "job_name": (r"[a-zA-Z0-9](-?[a-zA-Z0-9]){0,31}", "at most 32 letters, digits and single hyphens"),
+    "hub_token_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a token"),
+    "wandb_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a key"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job runs on, and under what limits. Raises ConfigError, which names the flag."""
+
+    instance_type: str = "ml.g5.2xlarge"
+    instance_count: int = 1
+    spot: bool = True
+    max_run: int = 48 * HOUR  # seconds of training; a job that reaches them saves and ends
+    max_wait: int | None = None  # seconds with the waiting for spot; null is max_run and a day
+    role_arn: str | None = None
+    image_uri: str | None = None
+    kms_key: str | None = None
+    subnets: tuple[str, ...] = ()
+    security_group_ids: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    job_name: str = "sdxl-nb"
+    hub_token_secret: str | None = None
+    wandb_secret: str | None = None
+    volume_size_gb: int = 100  # for instances without a disk of their own
+
+    def __post_init__(self) -> None:
+        for name, (pattern, words) in WORDS.items():
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(pattern, value):
+                shown = "" if name.endswith("secret") else f", not {value!r}"
+                raise ConfigError(f"{name} must be {words}{shown}")
+        for name, least, most in (("instance_count", 1, 64), ("max_run", 60, 28 * 24 * HOUR)):
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be {least} to {most}, not {getattr(self, name)}")
+        if not self.spot and self.max_wait is not None:
+            raise ConfigError("max_wait is for spot instances: leave it out with --no_spot")
+        if self.waiting < self.max_run:
+            raise ConfigError(
+                f"max_wait {self.max_wait} is less than max_run {self.max_run}: raise it, or leave it out"
+            )
+        if bool(self.subnets) != bool(self.security_group_ids):
+            raise ConfigError("subnets and security_group_ids go together: give both or neither")
+        for key, value in self.tags.items():
+            if not re.fullmatch(r"[\w .:/=+@-]{1,128}", key) or not re.fullmatch(r"[\w .:/=+@-]{0,256}", value):
+                raise ConfigError(
+                    f"tags holds {key}={value}, which AWS does not take: letters, digits and _.:/=+-@ only"
+                )
+
+    @property
+    def waiting(self) -> int:
+        """Seconds after which SageMaker gives up, the waiting for spot instances counted in."""
+        return self.max_run + 24 * HOUR if self.spot and self.max_wait is None else self.max_wait or self.max_run
+
+
+def hyperparameters(config: Any, staged: Staged) -> dict[str, str]:
+    """The settings that differ from the defaults, with the job's paths. Raises ConfigError for what is too much.
+
+    What is this machine's own (output_dir, caches, resume) stays here: the container has its own places. The service
+    takes 100 texts of one line, of 2,500 characters at most.
+    """
+    values = {name: value for name, value in config.essentials().items() if name not in OWN}
+    values |= staged.paths | {"output_name": re.sub(r"[\x00-\x1f\x7f-\x9f\\]", "-", config.lora_name())}
+    if "train_data_dir" in staged.paths:
+        values.pop("dataset_name", None)
+    if mapping := values.pop("dataset_name_mapping", None):
+        values["dataset_name_mapping"] = _mapped(mapping, config.dataset_name, staged)
+    if len(values) > MAX_HYPERPARAMETERS:
+        raise ConfigError(
+            f"SageMaker takes {MAX_HYPERPARAMETERS} settings and {len(values)} differ from the defaults: leave some out"
+        )
+    texts = {name: as_text(value) for name, value in values.items()}
+    for name, text in texts.items():
+        if TOKEN.search(text):
+            raise ConfigError(f"{name} holds what looks like a token, which whoever sees the job would see: remove it")
+        if len(text) > MAX_HYPERPARAMETER_LENGTH:
+            raise ConfigError(
+                f"{name} takes {len(text)} characters as a SageMaker hyperparameter, more than "
+                f"{MAX_HYPERPARAMETER_LENGTH}: shorten it"
+            )
+    return texts
+
+
+def _mapped(mapping: dict[str, Any], name: str | None, staged: Staged) -> dict[str, Any]:
+    """The columns of data sets, this job's by its path there; those of other folders of this machine stay here."""
+    kept = {key: value for key, value in mapping.items() if key == name or not key.startswith(staging.PATHS)}
+    return {staged.paths.get("dataset_name", key) if key == name else key: value for key, value in kept.items()}
+
+
+def as_text(value: Any) -> str:
+    """A setting as TrainConfig.from_hyperparameters reads it: a text as it is where that is safe, else JSON."""
+    single = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(single, str) and single.isprintable() and single == single.strip():
+        try:
+            json.loads(single)
+        except (ValueError, RecursionError):
+            return single
+    return json.dumps(value)
+
+
+def environment(job: Job) -> dict[str, str]:
+    """The job's environment: names of secrets, and the hub's address where it is not the usual one."""
+    found = {HUB_SECRET: job.hub_token_secret, WANDB_SECRET: job.wandb_secret, "HF_ENDPOINT": os.getenv("HF_ENDPOINT")}
+    if "@" in (found["HF_ENDPOINT"] or ""):
+        raise ConfigError("HF_ENDPOINT holds a password, which every reader of the job would see: set it without")
+    return {name: value for name, value in found.items() if value}
+
+
+def request(config: Any, job: Job, staged: Staged, *, output: str, checkpoints: str) -> dict[str, Any]:
+    """The arguments of CreateTrainingJob but for TrainingJobName; `job` must name its role and image.
+
+    output, checkpoints: s3:// prefixes for model.tar.gz and for the run folder, synced while it trains.
+    """
+    volume = {"VolumeSizeInGB": job.volume_size_gb} | ({"VolumeKmsKeyId": job.kms_key} if job.kms_key else {})
+    stopping = {"MaxRuntimeInSeconds": job.max_run} | ({"MaxWaitTimeInSeconds": job.waiting} if job.spot else {})
+    vpc = {"Subnets": list(job.subnets), "SecurityGroupIds": list(job.security_group_ids)}
+    tags = {"project": "sdxl-nb"} | job.tags
+    metrics = [{"Name": name, "Regex": pattern} for name, pattern in METRICS.items()]
+    channels = [_channel(name, url) for name, url in staged.channels.items()]
+    return {
+        "AlgorithmSpecification": {
+            "TrainingImage": job.image_uri,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": metrics,
+        },
+        "RoleArn": job.role_arn,
+        "HyperParameters": hyperparameters(config, staged),
+        "Environment": environment(job),
+        "OutputDataConfig": {"S3OutputPath": output} | ({"KmsKeyId": job.kms_key} if job.kms_key else {}),
+        "CheckpointConfig": {"S3Uri": checkpoints},
+        "ResourceConfig": {"InstanceType": job.instance_type, "InstanceCount": job.instance_count} | volume,
+        "StoppingCondition": stopping,
+        "EnableManagedSpotTraining": job.spot,
+        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        **({"InputDataConfig": channels} if channels else {}),  # the service takes one or more
+        **({"VpcConfig": vpc} if job.subnets else {}),
+    }
+
+
+def _channel(name: str, url: Any) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": url, "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
+def model_trainer(session: Session, asked: dict[str, Any], bucket: str, job_name: str = "sdxl-nb") -> Any:
+    """The ModelTrainer of SageMaker's SDK for a `request`, whose values may be pipeline parameters."""
+    with session.sdk():
+        from sagemaker.core.training import configs
+        from sagemaker.train import ModelTrainer
+
+        resource, stopping = asked["ResourceConfig"], asked["StoppingCondition"]
+        compute = configs.Compute(
+            instance_type=resource["InstanceType"],
+            instance_count=resource["InstanceCount"],
+            volume_size_in_gb=resource["VolumeSizeInGB"],
+            volume_kms_key_id=resource.get("VolumeKmsKeyId"),
+            enable_managed_spot_training=asked["EnableManagedSpotTraining"],
+        )
+        limits = configs.StoppingCondition(
+            max_runtime_in_seconds=stopping["MaxRuntimeInSeconds"],
+            max_wait_time_in_seconds=stopping.get("MaxWaitTimeInSeconds"),
+        )
+        output = asked["OutputDataConfig"]
+        trainer = ModelTrainer(
+            sagemaker_session=session.sagemaker(bucket),
+            role=asked["RoleArn"],
+            base_job_name=job_name,
+            training_image=asked["AlgorithmSpecification"]["TrainingImage"],
+            compute=compute,
+            stopping_condition=limits,
+            output_data_config=configs.OutputDataConfig(
+                s3_output_path=output["S3OutputPath"], kms_key_id=output.get("KmsKeyId")
+            ),
+            checkpoint_config=configs.CheckpointConfig(s3_uri=asked["CheckpointConfig"]["S3Uri"]),
+            networking=_networking(configs, asked.get("VpcConfig")),
+            input_data_config=[_input_data(configs, channel) for channel in asked.get("InputDataConfig", [])],
+            hyperparameters=asked["HyperParameters"],
+            environment=asked["Environment"],
+            tags=[configs.Tag(key=tag["Key"], value=tag["Value"]) for tag in asked["Tags"]],
+        )
+        metrics = asked["AlgorithmSpecification"]["MetricDefinitions"]
+        return trainer.with_metric_definitions(
+            [configs.MetricDefinition(name=metric["Name"], regex=metric["Regex"]) for metric in metrics]
+        )
+
+
+def _networking(configs: Any, vpc: dict[str, Any] | None) -> Any:
+    return vpc and configs.Networking(subnets=vpc["Subnets"], security_group_ids=vpc["SecurityGroupIds"])
+
+
+def _input_data(configs: Any, channel: dict[str, Any]) -> Any:
+    return configs.InputData(
+        channel_name=channel["ChannelName"], data_source=channel["DataSource"]["S3DataSource"]["S3Uri"]
+    )
+
+
+def tuning_step(session: Session, trainer: Any, *, cached: bool = True) -> Any:
+    """The TrainingStep of a ModelTrainer; an equal one that ended well in the last 30 days is not run again."""
+    with session.sdk():
+        from sagemaker.mlops.workflow.steps import CacheConfig, TrainingStep
+
+        caching = CacheConfig(enable_caching=True, expire_after="P30D") if cached else None
+        return TrainingStep(name=STEP, step_args=trainer.train(), cache_config=caching)

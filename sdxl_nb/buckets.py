@@ -1,0 +1,159 @@
+"""Aspect-ratio buckets: for the size of every picture, the shape that it is trained at.
+
+In: upright sizes, numpy (N, 2) of (height, width), and the resolution. Out: Buckets: the shapes, which picture has
+which, and what that costs (area cropped away, pictures enlarged). Sides are multiples of a step, no area exceeds
+resolution x resolution (so memory is what the square needs) and no side ratio exceeds 4, the range of SDXL's own
+training (SDXL paper, arXiv 2307.01952, appendix I).
+
+Arithmetic is whole numbers, divisions and square roots, all exact by IEEE 754: every machine finds the same buckets.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+RATIO = 4  # the longest shape is this many times as long as it is short
+PRICE = 0.2  # picture areas that a further shape must save from being cropped away; see choose
+
+
+@dataclass(frozen=True, eq=False)
+class Buckets:
+    """Shapes (height, width), tallest last; for each picture the number of its shape, and what fitting it costs."""
+
+    shapes: list[tuple[int, int]]
+    assignment: np.ndarray  # (N,) int32: picture -> number of its shape
+    kept: np.ndarray  # (N,) float32: share of the picture's area that training sees
+    upscaled: np.ndarray  # (N,) float32: how many times each side is enlarged; 1.0 where it is not
+
+    def counts(self) -> list[int]:
+        """The number of pictures of each shape."""
+        return np.bincount(self.assignment, minlength=len(self.shapes)).tolist()
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """The (height, width) that a picture is trained at."""
+        return self.shapes[self.assignment[index]]
+
+    def summary(self, most: int = 6) -> str:
+        """What the buckets are, in one sentence: pictures by shape, the area cropped away, pictures enlarged."""
+        counts = self.counts()
+        by_size = sorted(range(len(counts)), key=lambda number: -counts[number])
+        listed = [f"{counts[n]} at {self.shapes[n][1]}x{self.shapes[n][0]}" for n in by_size[:most]]
+        if len(counts) > most:
+            listed.append(f"{sum(counts[n] for n in by_size[most:])} at {len(counts) - most} other sizes")
+        line = f"Pictures by size (width x height): {', '.join(listed)}; "
+        line += f"{100 * (1 - self.kept.mean(dtype=np.float64)):.1f} % of their area is cropped away"
+        enlarged = int((self.upscaled > 1).sum())
+        return line + (f", {enlarged} are enlarged, at most {self.upscaled.max():.1f} times." if enlarged else ".")
+
+
+def of(config: Any, sizes: Any) -> Buckets:
+    """The Buckets that a TrainConfig asks for, for pictures of these sizes."""
+    if not config.uses_buckets():
+        return square(sizes, config.resolution)
+    return plan(sizes, config.resolution, config.bucket_reso_steps, no_upscale=config.bucket_no_upscale)
+
+
+def plan(sizes: Any, resolution: int, steps: int = 64, *, no_upscale: bool = False) -> Buckets:
+    """Buckets for pictures of these sizes, each in the nearest one by ratio of sides.
+
+    `steps` divides all sides (where it does not divide `resolution`, their greatest common divisor does). Shapes
+    that too few pictures want are left out. Without no_upscale small pictures are enlarged to cover their shape, as
+    without buckets; with it they are trained at their own size instead, cut to multiples of the step, and only what is
+    smaller than one step is enlarged to it.
+    """
+    sizes = _whole(sizes)
+    step = math.gcd(steps, resolution)
+    chosen = choose(sizes, ladder(resolution, step))
+    shapes = chosen[nearest(sizes, chosen)]
+    if no_upscale:
+        small = fit(sizes, shapes)[1] > 1
+        shapes[small] = own_shapes(sizes[small], step)
+    return _report(sizes, shapes)
+
+
+def square(sizes: Any, resolution: int) -> Buckets:
+    """The one square bucket of the diffusers script, reported in the same way."""
+    sizes = _whole(sizes)
+    return _report(sizes, np.full_like(sizes, resolution))
+
+
+def ladder(resolution: int, step: int) -> np.ndarray:
+    """All shapes there may be, (K, 2), widest first: for each short side the longest long one that the area allows."""
+    most, least = resolution * resolution, resolution * resolution // RATIO
+    short = np.array([side for side in range(step, resolution + 1, step) if side * side >= least])
+    long = np.maximum(most // short // step * step, short)
+    wide = np.stack([short, long], axis=1)
+    return np.concatenate([wide, wide[::-1, ::-1][long[::-1] > short[::-1]]])
+
+
+def nearest(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """For each picture the shape that keeps most of it: the nearest by ratio, (N,) numbers of `shapes`."""
+    ratios = shapes[:, 0] / shapes[:, 1]
+    return np.searchsorted(np.sqrt(ratios[:-1] * ratios[1:]), sizes[:, 0] / sizes[:, 1])
+
+
+def choose(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """The shapes, of those given, for which the area lost and PRICE for each of them add up to least.
+
+    A picture of ratio x in a shape of ratio a keeps min(x / a, a / x). Fewer shapes mean fuller batches; the price does
+    not depend on the batch, so that a run can go on with other micro-batches. The optimum is exact: shapes are ordered
+    by ratio and a picture goes to one of its two neighbours, so costs add up between neighbours (a shortest path).
+    """
+    if not len(sizes):
+        return shapes[:1]
+    ratios = shapes[:, 0] / shapes[:, 1]
+    x = np.sort(sizes[:, 0] / sizes[:, 1])
+    ups, downs = (np.concatenate([[0.0], np.cumsum(values)]) for values in (x, 1 / x))
+    at = np.searchsorted(x, ratios)
+
+    def above(shape: int, last: Any) -> Any:  # area lost by the pictures between a shape and place `last` of x
+        return (last - at[shape]) - ratios[shape] * (downs[last] - downs[at[shape]])
+
+    def below(shape: int, first: Any) -> Any:
+        return (at[shape] - first) - (ups[at[shape]] - ups[first]) / ratios[shape]
+
+    cost, before = np.empty(len(shapes)), np.empty(len(shapes), dtype=np.int64)
+    for j in range(len(shapes)):
+        middle = np.searchsorted(x, np.sqrt(ratios[:j] * ratios[j]))
+        ways = cost[:j] + above(np.arange(j), middle) + below(j, middle)
+        ways = np.append(ways, below(j, 0))  # or none before it
+        before[j] = np.argmin(ways)
+        cost[j] = ways[before[j]] + PRICE
+    last = int(np.argmin(cost + above(np.arange(len(shapes)), len(x))))
+    path = [last]
+    while before[path[-1]] != path[-1]:  # its own number says: none before it
+        path.append(int(before[path[-1]]))
+    return shapes[path[::-1]]
+
+
+def own_shapes(sizes: np.ndarray, step: int) -> np.ndarray:
+    """Small pictures at their own size: sides cut to multiples of the step, the longer to RATIO times the shorter."""
+    sides = np.maximum(sizes // step * step, step)
+    return np.minimum(sides, RATIO * sides.min(axis=1, keepdims=True))
+
+
+def fit(sizes: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, scale) of pictures that cover these shapes, both (N,): crops.cover for many at once."""
+    (height, width), (target_height, target_width) = sizes.T, shapes.T
+    tall = target_height * width < target_width * height
+    resized_height = np.maximum(target_height, (2 * height * target_width + width) // (2 * width))
+    resized_width = np.maximum(target_width, (2 * width * target_height + height) // (2 * height))
+    area = np.where(tall, resized_height * target_width, target_height * resized_width)
+    return target_height * target_width / area, np.where(tall, target_width / width, target_height / height)
+
+
+def _whole(sizes: Any) -> np.ndarray:
+    return np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+
+
+def _report(sizes: np.ndarray, shapes: np.ndarray) -> Buckets:
+    """The Buckets of pictures with these shapes, both (N, 2)."""
+    kept, scale = fit(sizes, shapes)
+    codes, assignment = np.unique(shapes[:, 0] << 32 | shapes[:, 1], return_inverse=True)
+    different = sorted(((int(c) >> 32, int(c) & 0xFFFFFFFF) for c in codes), key=lambda s: (s[0] / s[1], s))
+    rank = {shape: number for number, shape in enumerate(different)}
+    renumbered = np.array([rank[int(c) >> 32, int(c) & 0xFFFFFFFF] for c in codes], dtype=np.int32)
+    upscaled = np.maximum(scale, 1).astype(np.float32)
+    return Buckets(different, renumbered[assignment], kept.astype(np.float32), upscaled)

@@ -1,0 +1,140 @@
+"""Held-out loss: the loss on pictures that training never sees, at noise and timesteps that never change.
+
+In: captioned pictures, and a Step's models. Out: which pictures are held out, one number for the LoRA as it is, and
+what is known of the best one so far. Choices are keyed by each picture's own bytes, so that the number is the same
+for every seed, machine, number of processes and batch size, but for rounding.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .data import CaptionedPictures, open_dataset
+from .errors import DataError
+from .listing import joined
+from .sampling import Choices, share
+
+TIMESTEPS = 4  # of each picture: the middles of the schedule's quarters
+
+
+def divide(
+    config: Any, pictures: CaptionedPictures, check: Callable[[CaptionedPictures], Any] = CaptionedPictures.check
+) -> tuple[CaptionedPictures, CaptionedPictures]:
+    """The pictures to train on, and those to hold out, perhaps none. Raises DataError.
+
+    `validation_split` takes those with the smallest hash of their bytes, so that a set that grows keeps most of them
+    held out, and two copies of a picture are never on both sides.
+    """
+    if config.validation_data_dir is not None:
+        return pictures, _open(config, check)
+    if not config.validation_split:
+        return pictures, pictures.select([])
+    own = len(pictures) - pictures.class_pictures
+    ranks = [hashlib.sha256(f"held out {pictures.identity(i)}".encode()).digest() for i in range(own)]
+    wanted = max(1, round(config.validation_split * own))
+    limit = sorted(ranks)[wanted - 1]
+    if all(rank <= limit for rank in ranks):
+        raise DataError(
+            f"validation_split {config.validation_split:g} leaves none of the {own} pictures to train on: "
+            "lower it, or give other pictures with --validation_data_dir."
+        )
+    held = [index for index, rank in enumerate(ranks) if rank <= limit]
+    kept = [index for index in range(len(pictures)) if index >= own or ranks[index] > limit]
+    return pictures.select(kept), pictures.select(held)
+
+
+def _open(config: Any, check: Callable[[CaptionedPictures], Any]) -> CaptionedPictures:
+    folder = {"train_data_dir": config.validation_data_dir, "dataset_name": None, "dataset_config_name": None}
+    apart = {"validation_data_dir": None, "heldout_steps": None, "early_stopping_patience": None}
+    apart |= {"early_stopping_threshold": 0.0, "load_best_model_at_end": False, "max_train_samples": None}
+    try:
+        opened = open_dataset(config.replace(**folder, **apart))
+        return opened.without(check(opened).names)
+    except DataError as error:
+        raise DataError(str(error).replace("train_data_dir", "validation_data_dir")) from error
+
+
+def appended(pictures: CaptionedPictures, held_out: CaptionedPictures) -> CaptionedPictures:
+    """The pictures to train on, and after them those that are held out."""
+    if not len(held_out):
+        return pictures
+    return CaptionedPictures(joined([pictures.compact(), held_out.compact()]), pictures.source)
+
+
+def choices(identity: str, timesteps: int) -> list[Choices]:
+    """What never changes for a picture: its middle crop, not mirrored, and timesteps with noise of their own."""
+    made = []
+    for number in range(TIMESTEPS):
+        key = np.array([int(identity[:16], 16), number], dtype=np.uint64)
+        when = int((number + 0.5) / TIMESTEPS * timesteps)
+        made.append(Choices(0.5, 0.5, False, False, when, np.random.Generator(np.random.Philox(key=key))))
+    return made
+
+
+@torch.no_grad()
+def measure(step: Any) -> float:
+    """The mean squared error of a Step's models over all held-out pictures, divided between the processes.
+
+    Plain: no loss weights, noise offset, dropout or empty captions, so that runs with other objectives compare.
+    """
+    studio, processes = step.studio, step.processes
+    models = [model for model in studio.trained.values() if model.training]
+    for model in models:
+        model.eval()
+    try:
+        mine = share(range(len(studio.heldout) * TIMESTEPS), processes.index, processes.count)
+        losses = [loss for part in _portions(step, mine) for loss in _losses(step, part)]
+    finally:
+        for model in models:
+            model.train()
+    everyone = [loss for part in processes.gather(losses) for loss in part]
+    return math.fsum(everyone) / len(everyone)
+
+
+def _portions(step: Any, mine: range) -> list[range]:
+    """What to compute at once: as much as fits into memory, all of one shape."""
+    parts, before = [], None
+    for place in mine:
+        shape = step.studio.shape(step.studio.heldout[place // TIMESTEPS])
+        if shape == before and len(parts[-1]) < step.micro_batch:
+            parts[-1] = range(parts[-1].start, place + 1)
+        else:
+            parts.append(range(place, place + 1))
+        before = shape
+    return parts
+
+
+def _losses(step: Any, places: Sequence[int]) -> list[float]:
+    studio, timesteps = step.studio, len(step.alpha_bar)
+    pictures = [studio.heldout[place // TIMESTEPS] for place in places]
+    known = studio.heldout_identities
+    chosen = [choices(known[place // TIMESTEPS], timesteps)[place % TIMESTEPS] for place in places]
+    batch = studio.batch(pictures, chosen)
+    return step.errors(batch, batch.noise).tolist()
+
+
+@dataclass
+class Record:
+    """The held-out losses of a run so far: the last, the best, and how many came since without a better one."""
+
+    step: int | None = None
+    best_step: int | None = None
+    best_loss: float | None = None
+    waited: int = 0
+
+    def take(self, step: int, loss: float, threshold: float = 0.0) -> bool:
+        """Note a loss; True when it is the best. What the base has before the first step does not compete."""
+        self.step = step
+        if step == 0:
+            return False
+        first = self.best_loss is None and math.isfinite(loss)
+        best = first or (self.best_loss is not None and loss < self.best_loss)
+        self.waited = 0 if first or (best and loss < self.best_loss - threshold) else self.waited + 1
+        if best:
+            self.best_step, self.best_loss = step, loss
+        return best

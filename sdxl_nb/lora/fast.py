@@ -1,0 +1,224 @@
+"""Plain LoRA in a training step: the same sum as peft's layers, in a third of the operations.
+
+    y = x W' + b + s (x A') B'        (LoRA, arXiv 2106.09685; peft's Linear and Conv2d)
+
+In: a U-Net of unet.py that carries peft layers, and the flat vector of their weights (parameters.py). Out: a `run`
+for its forward pass. Layers that share an input are one product (W and A stacked); LoRA computes in the U-Net's dtype
+over the fp32 masters, cast once a step; the backward pass adds each gradient where it belongs in one flat buffer,
+with no parameter-by-parameter bookkeeping. peft's layers stay what is saved, and what draws pictures.
+Ideas: RunLoRA (arXiv 2312.03415), LoRAFusion (arXiv 2510.00206), sd-scripts pull request 1156.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+ADAPTER = "default"
+
+
+class Piece(NamedTuple):
+    """One layer's part of a product: its rows of W, its columns of x A' and its LoRA (none where `up` is None)."""
+
+    weight: torch.Tensor
+    rows: slice
+    columns: slice
+    up: torch.Tensor | None
+    up_grad: torch.Tensor | None
+    scale: float
+
+
+class Product(NamedTuple):
+    """Layers that share an input, stacked; `options` are a convolution's stride, padding and dilation."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    down: torch.Tensor
+    down_grad: torch.Tensor
+    pieces: list[Piece]
+    options: tuple[Any, ...] | None = None
+
+
+def is_plain(unet: nn.Module) -> bool:
+    """Whether every LoRA layer of the U-Net is plain: linear or convolution, no dropout, no DoRA, one adapter."""
+    from .layers import lora_modules
+
+    found = [module for _, module in lora_modules(unet)]
+    return bool(found) and all(_is_plain(module) for module in found)
+
+
+def _is_plain(module: Any) -> bool:
+    base = module.get_base_layer()
+    return (
+        isinstance(base, (nn.Linear, nn.Conv2d))
+        and list(module.lora_A) == [ADAPTER]
+        and isinstance(module.lora_dropout[ADAPTER], nn.Identity)
+        and not module.lora_variant
+        and not module.merged
+        and not module.lora_bias.get(ADAPTER, False)
+        and getattr(base, "groups", 1) == 1
+        and getattr(base, "padding_mode", "zeros") == "zeros"
+    )
+
+
+class LoraFast:
+    """See the module. `flat` is a FlatParameters that holds the U-Net's LoRA; its `weights.grad` gets the gradients."""
+
+    def __init__(self, unet: nn.Module, flat: Any):
+        self.unet, self.flat = unet, flat
+        self.products: dict[nn.Module, Product | None] = {}
+        self.token = None
+        self.low = self.low_grad = None
+
+    def begin(self) -> "LoraFast":
+        """Take the weights as they are now; before each forward pass."""
+        if self.low is None:
+            self._lay_out()
+        self.token = _Begin.apply(self.flat.weights, self)
+        return self
+
+    def _lay_out(self) -> None:
+        """The buffers that the products look into: the weights themselves in fp32, else copies in the U-Net's dtype."""
+        weights, dtype = self.flat.weights, self.unet.dtype
+        self.casts = dtype != weights.dtype
+        self.low = torch.empty_like(weights, dtype=dtype) if self.casts else weights.data
+        self.low_grad = torch.zeros_like(weights, dtype=dtype) if self.casts else weights.grad
+        places = [0]
+        for size in self.flat.sizes:
+            places.append(places[-1] + size)
+        self.places = {id(p): place for p, place in zip(self.flat.parameters, places, strict=False)}
+
+    def __call__(self, x: torch.Tensor, *layers: nn.Module) -> Sequence[torch.Tensor]:
+        """The outputs of layers that share the input x."""
+        if layers[0] not in self.products:
+            self.products[layers[0]] = self._product(layers)
+        product = self.products[layers[0]]
+        if product is None:
+            return [layer(x) for layer in layers]
+        if product.options is not None:
+            return (_LoraConv.apply(x, self.token, product),)
+        return [y.view(*x.shape[:-1], -1) for y in _LoraLinear.apply(x, self.token, product)]
+
+    def _product(self, layers: Sequence[nn.Module]) -> Product | None:
+        if not any(hasattr(layer, "lora_A") for layer in layers):
+            return None
+        bases = [getattr(layer, "base_layer", layer) for layer in layers]
+        loras = [layer for layer in layers if hasattr(layer, "lora_A")]
+        pieces, row, column = [], 0, 0
+        weight = _stacked([base.weight for base in bases])
+        for layer, base in zip(layers, bases, strict=True):
+            rows = slice(row, row := row + base.weight.shape[0])
+            rank = layer.r[ADAPTER] if layer in loras else 0
+            columns = slice(column, column := column + rank)
+            up, up_grad = self._views([layer.lora_B[ADAPTER]]) if rank else (None, None)
+            pieces.append(Piece(weight[rows], rows, columns, up, up_grad, layer.scaling[ADAPTER] if rank else 0.0))
+        down, down_grad = self._views([layer.lora_A[ADAPTER] for layer in loras])
+        options = (bases[0].stride, bases[0].padding, bases[0].dilation) if weight.ndim == 4 else None
+        return Product(weight, bases[0].bias, down, down_grad, pieces, options)
+
+    def _views(self, modules: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The stacked weights of some of peft's layers and their gradients, inside the flat buffers."""
+        weights = [module.weight for module in modules]
+        first, size = self.places[id(weights[0])], sum(w.numel() for w in weights)
+        ends = [self.places[id(w)] + w.numel() for w in weights]
+        if ends[-1] != first + size:
+            raise ValueError("LoRA layers that share an input do not lie side by side in the flat weights")
+        shape = (sum(w.shape[0] for w in weights), *weights[0].shape[1:])
+        return self.low[first : first + size].view(shape), self.low_grad[first : first + size].view(shape)
+
+
+def _stacked(weights: Sequence[nn.Parameter]) -> torch.Tensor:
+    """One matrix of several frozen ones, which become views of it."""
+    if len(weights) == 1:
+        return weights[0].data
+    whole = torch.cat([weight.data for weight in weights])
+    for weight, rows in zip(weights, whole.split([weight.shape[0] for weight in weights]), strict=True):
+        weight.data = rows
+    return whole
+
+
+class _Begin(torch.autograd.Function):
+    """Casts the masters before the forward pass, and is the last to run in the backward: hands the gradient over.
+
+    Its output, a token, goes into every product, whose backward passes write into the flat buffer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: torch.Tensor, fast: LoraFast) -> torch.Tensor:
+        ctx.fast = fast
+        if fast.casts:
+            fast.low.copy_(weights)
+            fast.low_grad.zero_()  # of a step that ran out of memory halfway
+        return weights.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Any) -> tuple[torch.Tensor | None, None]:
+        fast = ctx.fast
+        if not fast.casts:
+            return None, None  # fp32: written into weights.grad already
+        gradient = fast.low_grad.float()
+        fast.low_grad.zero_()
+        return gradient, None
+
+
+class _LoraLinear(torch.autograd.Function):
+    """A Product of linear layers: (..., in) -> one (tokens, out) for each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, token: torch.Tensor, product: Product) -> tuple[torch.Tensor, ...]:
+        rows = x.reshape(-1, x.shape[-1])
+        y = F.linear(rows, product.weight, product.bias)
+        low = rows @ product.down.t()
+        for piece in product.pieces:
+            if piece.up is not None:
+                y[:, piece.rows].addmm_(low[:, piece.columns], piece.up.t(), alpha=piece.scale)
+        ctx.save_for_backward(rows, low)
+        ctx.product, ctx.shape = product, x.shape
+        return tuple(y[:, piece.rows] for piece in product.pieces) if len(product.pieces) > 1 else (y,)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
+        rows, low = ctx.saved_tensors
+        product, wanted, back, low_grad = ctx.product, ctx.needs_input_grad[0], None, torch.empty_like(low)
+        for piece, grad in zip(product.pieces, grads, strict=True):
+            if wanted:
+                back = grad @ piece.weight if back is None else back.addmm_(grad, piece.weight)
+            if piece.up is not None:
+                columns = low_grad[:, piece.columns]
+                piece.up_grad.addmm_(grad.t(), low[:, piece.columns], alpha=piece.scale)
+                torch.addmm(columns, grad, piece.up, beta=0, alpha=piece.scale, out=columns)
+        product.down_grad.addmm_(low_grad.t(), rows)
+        return back.addmm_(low_grad, product.down).view(ctx.shape) if wanted else None, None, None
+
+
+class _LoraConv(torch.autograd.Function):
+    """A Product of one convolution: A has its kernel, B is 1 x 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, token: torch.Tensor, product: Product) -> torch.Tensor:
+        (piece,) = product.pieces
+        low = F.conv2d(x, product.down, None, *product.options)
+        y = F.conv2d(x, product.weight, product.bias, *product.options)
+        ctx.save_for_backward(x, low)
+        ctx.product = product
+        return y.add_(F.conv2d(low, piece.up), alpha=piece.scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
+        x, low = ctx.saved_tensors
+        product, wanted = ctx.product, ctx.needs_input_grad[0]
+        (piece,) = product.pieces
+        low_grad, up_grad, _ = _conv_backward(grad, low, piece.up, ((1, 1), (0, 0), (1, 1)), (True, True, False))
+        piece.up_grad.add_(up_grad, alpha=piece.scale)
+        low_grad.mul_(piece.scale)
+        back, down_grad, _ = _conv_backward(low_grad, x, product.down, product.options, (wanted, True, False))
+        product.down_grad.add_(down_grad)
+        if wanted:
+            back.add_(_conv_backward(grad, x, product.weight, product.options, (True, False, False))[0])
+        return back, None, None
+
+
+def _conv_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, options: Any, mask: Any) -> Any:
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, *options, False, (0, 0), 1, mask)

@@ -1,0 +1,57 @@
+"""How many parameters a configuration trains, counted from the base's description: no weights are read.
+
+In: a TrainConfig, and the Base it puts LoRA layers on. Out: a number, the one that peft's layers have.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from .base import SDXL, TEXT_FIELDS, UNET_FIELDS, Base, Module
+from .layers import UNET_TARGETS, text_target_modules
+from .names import TE1, TE2, UNET
+
+
+def base_of(config: Any) -> Base:
+    """The base that a configuration names: read from its folder, and SDXL's own shapes where it is not here."""
+    from ..sources import Source
+
+    where = Path(Source.of(config).location)
+    if not (where / "unet" / "config.json").is_file():
+        return SDXL
+    parts = {UNET: (UNET_FIELDS, "unet"), TE1: (TEXT_FIELDS, "text_encoder"), TE2: (TEXT_FIELDS, "text_encoder_2")}
+    read = {part: json.loads((where / name / "config.json").read_text("utf-8")) for part, (_, name) in parts.items()}
+    return Base(json.dumps({part: {f: read[part].get(f) for f in parts[part][0]} for part in read}, sort_keys=True))
+
+
+def trainable_parameters(config: Any, base: Base | None = None) -> int:
+    """The trainable parameters: two matrices a layer, rank by its inputs and outputs, and with DoRA its magnitude."""
+    base = base or base_of(config)
+    targets = config.target_modules
+    wanted = {UNET: UNET_TARGETS.get(targets, targets) if isinstance(targets, str) else targets}
+    if config.train_text_encoder:
+        wanted[TE1] = wanted[TE2] = text_target_modules(config.target_modules)
+    total = 0
+    for path, module in base.inventory.items():
+        part, _, name = path.partition(".")
+        if part in wanted and _is_hit(name, wanted[part]):
+            total += _size(module, _rank(config, name), config.use_dora)
+    return total
+
+
+def _is_hit(name: str, targets: Any) -> bool:
+    """As peft matches: a list by the end of the name, a text as a pattern of the whole."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _rank(config: Any, name: str) -> int:
+    patterns = config.rank_pattern or {}
+    return next((rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), config.rank)
+
+
+def _size(module: Module, rank: int, dora: bool) -> int:
+    height, width = module.kernel
+    return rank * (module.inputs * height * width + module.outputs) + (module.outputs if dora else 0)

@@ -1,0 +1,104 @@
+"""One captioned picture as a card: what training sees of it, its caption in tokens, and the caption to correct.
+
+In: a picture of a data set and a TrainConfig. Out: a widget. The crop is that of the cached latents, the middle one:
+what lies outside it is dimmed.
+"""
+
+from collections.abc import Callable
+from html import escape
+from typing import Any, NamedTuple
+
+from ipywidgets import HTML, Button, HBox, Layout, Textarea, VBox
+from PIL import Image, ImageDraw, ImageEnhance
+
+from ..crops import Crop, plan_crop
+from .pictures import PictureButton, thumbnail
+
+WIDTH = 216  # CSS pixels of a card
+SHOWN = 448  # pixels of a thumbnail's longer side at most
+
+
+class Words(NamedTuple):
+    """A caption as the tokenizers see it: tokens with start and end, their limit, and the text that is cut off."""
+
+    tokens: int
+    limit: int
+    cut: str
+
+
+def count_words(caption: str, tokenizers: Any) -> Words:
+    """The caption's length for the tokenizer that cuts most of it."""
+    from ..captions import long_captions
+
+    lengths = [len(tokenizer(caption, truncation=False, verbose=False)["input_ids"]) for tokenizer in tokenizers]
+    cut = next(iter(long_captions([caption], tokenizers)), None)
+    limit = min(tokenizer.model_max_length for tokenizer in tokenizers)
+    return Words(max(lengths), limit, cut.cut if cut else "")
+
+
+def middle_crop(config: Any, size: tuple[int, int], target: tuple[int, int]) -> Crop:
+    """The crop of a picture of this (height, width) that cached training sees."""
+    return plan_crop(size, target, config.center_crop, False, 0.5, 0.5, config.image_interpolation_mode)
+
+
+def with_crop(picture: Any, crop: Crop) -> Any:
+    """A small copy of the picture, dimmed outside its crop, which has a thin frame."""
+    scale = SHOWN / max(picture.size)
+    small = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.LANCZOS)
+    box = [round(place * scale) for place in crop.box]
+    box = (box[0], box[1], min(box[2], small.width), min(box[3], small.height))
+    shown = ImageEnhance.Brightness(small).enhance(0.35)
+    shown.paste(small.crop(box), box[:2])
+    if box != (0, 0, *small.size):
+        ImageDraw.Draw(shown).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline="#f97316", width=2)
+    return shown
+
+
+def words_line(words: Words | None) -> str:
+    """How long the caption is, and what would be cut, as HTML."""
+    if words is None:
+        return ""
+    line = f"{words.tokens} of {words.limit} tokens"
+    if not words.cut:
+        return line
+    return f'<span style="color:var(--jp-error-color1)">{line}; cut: <s>{escape(words.cut)}</s></span>'
+
+
+def card(
+    name: str,
+    caption: str,
+    picture: Any,
+    crop: Crop | None,
+    words: Words | None,
+    save: Callable[[str], Any] | None,
+    complaint: str = "",
+) -> VBox:
+    """The card; `picture` is None where it cannot be read, `save` where the caption cannot be changed."""
+    shown = picture if picture is None or crop is None else with_crop(picture, crop)
+    image = PictureButton(value=b"" if shown is None else thumbnail(shown, SHOWN), alt=f"{name}: {caption}", side=WIDTH)
+    about = "cannot be read" if picture is None else f"{picture.width} × {picture.height}"
+    if crop is not None:
+        about += f" → {crop.target_size[1]} × {crop.target_size[0]}"
+    lines = [f"<b title='{escape(name)}'>{escape(_short(name))}</b>", about, words_line(words)]
+    if complaint:
+        lines.append(f'<span style="color:var(--jp-error-color1)">{escape(complaint)}</span>')
+    text = HTML(f"<div style='line-height:1.35;overflow-wrap:anywhere'>{'<br>'.join(filter(None, lines))}</div>")
+    editor = _editor(name, caption, save)
+    whole = VBox([image, text, *editor], layout=Layout(width=f"{WIDTH + 8}px", margin="0 0 10px 0"))
+    whole.name, whole.caption, whole.editor = name, caption, editor[0]
+    return whole
+
+
+def _editor(name: str, caption: str, save: Callable[[str], Any] | None) -> list[Any]:
+    wide = Layout(width=f"{WIDTH}px", height="64px")
+    box = Textarea(value=caption, disabled=save is None, layout=wide, tooltip=f"Caption of {name}")
+    if save is None:
+        return [box]
+    button = Button(description="Save caption", disabled=True, layout=Layout(width="110px"))
+    box.observe(lambda change: setattr(button, "disabled", box.value == caption), "value")
+    button.on_click(lambda _: save(box.value))
+    return [box, HBox([button])]
+
+
+def _short(name: str, most: int = 30) -> str:
+    return name if len(name) <= most else f"...{name[-most + 3 :]}"

@@ -1,0 +1,148 @@
+"""RunMonitor: a run while it goes on, or as it was: progress, losses, pictures, log, Stop and Resume.
+
+In: a Run, or the folder of one; whether it trains in this kernel, in another process, on several or elsewhere, its
+folder is all that is read. Out: a widget that a thread keeps up to date. Closing it, or the kernel, stops no run;
+`RunMonitor(Run.open(folder))` shows the whole history again. `monitor.figure()` is the plain twin.
+"""
+
+import threading
+import time
+from typing import Any
+
+import traitlets
+from ipywidgets import HTML, Button, FloatProgress, HBox, Image, Layout, VBox
+
+from ..run import GOING_ON, Run
+from .readings import curve, headline, log_block, numbers, picture_row, progress
+from .theme import style_sheet
+from .watching import Notice, Worker, check_traits
+
+LINES = 12  # of the log
+OFTEN, SHARE = 1.0, 0.05  # seconds between two looks, and the share of one core that looking may take at most
+COLOURS = {"running": "info", "completed": "success", "stopped": "warning", "failed": "danger", "interrupted": "danger"}
+
+
+class RunMonitor(VBox):
+    """Watches a run; see the module. `status`, `step`, `steps` and `error` are its state."""
+
+    status = traitlets.Unicode(help="What `run.status` says.")
+    step = traitlets.Int(0, help="Optimizer steps done.")
+    steps = traitlets.Int(0, help="Optimizer steps asked for; 0 before that is known.")
+    error = traitlets.Unicode(help="Why the run failed, or why it cannot be watched.")
+    interval = traitlets.Float(OFTEN, min=0.05, help="Seconds between two looks at a run that goes on.")
+
+    def __init__(self, run: Run | str, **traits: Any):
+        self._over = threading.Event()
+        check_traits(type(self), traits, also=("run",))
+        super().__init__()
+        self.add_class("sdxl-nb")
+        self.run = run if isinstance(run, Run) else Run.open(run)
+        self._notice, self._work, self._lock = Notice(), Worker(), threading.Lock()
+        self._seen = self._pictures = self._failed = None
+        self._build()
+        for name, value in traits.items():
+            setattr(self, name, value)
+        self.refresh()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _build(self) -> None:
+        self._headline, self._numbers, self._log = HTML(), HTML(), HTML()
+        self._bar = FloatProgress(max=1.0, layout=Layout(width="auto"))
+        self._curve = Image(format="png", layout=Layout(max_width="720px", width="100%"))
+        self._drawn = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
+        self._stop = Button(description="Stop", icon="stop", tooltip="Save the state and end after the current step")
+        self._resume = Button(description="Resume", icon="play", tooltip="Go on from the newest checkpoint")
+        self._stop.on_click(self._notice.guard(lambda button: self.stop()))
+        self._resume.on_click(self._notice.guard(lambda button: self.resume()))
+        buttons = HBox(
+            [self._stop, self._resume, self._notice], layout=Layout(flex_flow="row wrap", align_items="center")
+        )
+        self.children = [
+            *(style_sheet(), self._headline, self._bar, buttons, self._numbers),
+            *(self._curve, self._drawn, self._log),
+        ]
+
+    def refresh(self) -> None:
+        """Look at the run now, and show what is new."""
+        with self._lock:
+            self.run.refresh()
+            self._show()
+
+    def _show(self) -> None:
+        run = self.run
+        seen = (run.status, run.step, log_block(run, LINES), len(list(run.events())), str(run.trouble))
+        if seen == self._seen:
+            return
+        if run.trouble:
+            self._notice.fail(run.trouble)
+        if self.status in GOING_ON and seen[0] not in GOING_ON:
+            self._notice.say("")  # what was said of stopping has come true
+        self.status, self.step, self.steps = seen[0], seen[1], run.steps or 0
+        self.error = run.error or ""
+        share, said = progress(run, self.status)
+        self._headline.value = headline(self.status, said, self.error, str(run.folder.absolute()))
+        self._bar.value, self._bar.bar_style = share, COLOURS.get(self.status, "info")
+        self._stop.disabled, self._resume.disabled = (
+            self.status not in GOING_ON,
+            self.status in (*GOING_ON, "completed"),
+        )
+        self._numbers.value = numbers(run)
+        self._log.value = seen[2]
+        if self.step:
+            self._curve.value = curve(run)
+        self._curve.layout.display = None if self.step else "none"
+        self._show_pictures()
+        self._seen = seen
+
+    def _show_pictures(self) -> None:
+        """The pictures of the newest step that has some."""
+        drawn = {step: paths for step, paths in self.run.pictures().items() if paths}
+        newest = max(drawn, default=None)
+        found = newest, drawn.get(newest, [])
+        if found != self._pictures:
+            self._drawn.children = picture_row(self.run, *found)
+            self._pictures = found
+
+    def _watch(self) -> None:
+        """Look again and again until the widget is closed; what goes wrong is shown, and looking goes on."""
+        while not self._over.is_set():
+            begun = time.thread_time()
+            try:
+                self.refresh()
+                if self._failed:
+                    self._notice.say("")
+                self._failed = None
+            except Exception as error:
+                self._failed = error
+                self._notice.fail(error)
+            often = max(self.interval, self.run.interval) * (1 if self.status in GOING_ON else 3)
+            self._over.wait(max(often, (time.thread_time() - begun) / SHARE))
+
+    def close(self) -> None:
+        """Stop looking; the run goes on."""
+        self._over.set()
+        super().close()
+
+    def stop(self) -> None:
+        """Ask the run to save its state and end."""
+        self._stop.disabled = True
+        self.run.stop()
+        self._notice.say("Stopping after the current step; its state is kept.")
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, in a process of its own."""
+        self._resume.disabled = True
+        self._notice.say("Starting a process that goes on from the newest checkpoint ...")
+        self._work.start(self._notice.guard(self._resumed))
+
+    def _resumed(self) -> None:
+        try:
+            self.run = self.run.resume()  # on SageMaker it is another job
+            self._notice.say("")
+        finally:
+            self._seen = None  # the buttons, whatever came of it
+            self.refresh()
+
+    def figure(self) -> Any:
+        """The curves as a matplotlib Figure."""
+        return self.run.plot()

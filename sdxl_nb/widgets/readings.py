@@ -1,0 +1,120 @@
+"""What the monitor shows of a run: how far it is, its numbers, its curve and its newest pictures.
+
+In: a Run. Out: HTML, PNG bytes and picture widgets. What a run or a person wrote (captions, folders, log) is escaped.
+"""
+
+import io
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ipywidgets import HTML, Image, VBox
+
+from ..errors import SdxlNbError
+from ..plots import smooth
+from .pictures import thumbnail
+
+SIGNS = {
+    "starting": "◌ Starting",
+    "running": "▶ Running",
+    "completed": "✓ Completed",
+    "stopped": "■ Stopped",
+    "failed": "✗ Failed",
+    "interrupted": "✗ Interrupted",
+}
+SHOWN, SIDE = 8, 160  # pictures at most, and their side in CSS pixels
+
+
+def progress(run: Any, status: str) -> tuple[float, str]:
+    """How much is done, from 0 to 1, and the same in words with the time that is left."""
+    if status == "starting":
+        return 0.0, "loading the model and looking at the pictures"
+    caching = _caching(run) if status == "running" else None
+    if caching:
+        kind, done, total = caching
+        return done / total, f"encoding {kind}, {done:,} of {total:,}, before the first step"
+    step, steps = run.step, run.steps
+    if not steps:
+        return 0.0, ""
+    left = run.seconds_left
+    return step / steps, f"step {step:,} of {steps:,}" + (f", {duration(left)} left" if left else "")
+
+
+def _caching(run: Any) -> tuple[str, int, int] | None:
+    """What is being encoded, how many of it are and how many there are, as long as that is what the run is doing."""
+    newest = next((e for e in reversed(list(run.events())) if e["event"] in ("start", "cache", "step", "end")), {})
+    done, total = newest.get("done"), newest.get("total")
+    kind = newest.get("kind", "pictures")
+    return (kind, done, total) if newest.get("event") == "cache" and total and done < total else None
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units: 1 h 5 min."""
+    seconds = max(1, round(seconds))
+    for unit, large, small, word in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit:
+            return f"{seconds // unit} {large} {seconds % unit // small} {word}"
+    return f"{seconds} s"
+
+
+def headline(status: str, said: str, error: str, folder: str) -> str:
+    """Status, progress, where, and the error if there is one."""
+    mark = f'<span class="sdxl-nb-status">{SIGNS.get(status, status)}{": " if said else ""}{escape(said)}</span>'
+    wrong = f'<div class="sdxl-nb-error" role="alert">{escape(error)}</div>' if error else ""
+    return f'<div role="status">{mark}<div class="sdxl-nb-where">{escape(folder)}</div>{wrong}</div>'
+
+
+def numbers(run: Any) -> str:
+    """The newest loss, held-out loss, learning rate, pace and memory, as a table of one line."""
+    events = list(run.events("step"))
+    losses = smooth(_numbers(e["train_loss"] for e in events[-100:]))
+    heldout, pace = run.heldout()[1], run.seconds_per_step
+    memory = next((e["memory"] for e in reversed(events[-1:]) if e.get("memory")), None)
+    cells = {
+        "loss, smoothed": f"{losses[-1]:.4f}" if len(losses) else "",
+        "held-out loss": f"{heldout[-1]:.4f}" if heldout else "",
+        "learning rate": f"{events[-1]['lr']:.2e}" if events else "",
+        "seconds a step": f"{pace:.3g}" if pace else "",
+        "memory": f"{memory / 1e9:.2f} GB" if memory else "",
+    }
+    known = {name: value for name, value in cells.items() if value}
+    heads = "".join(f"<th>{name}</th>" for name in known)
+    values = "".join(f"<td>{value}</td>" for value in known.values())
+    return f'<table class="sdxl-nb-numbers"><tr>{heads}</tr><tr>{values}</tr></table>' if known else ""
+
+
+def _numbers(values: Any) -> Any:
+    import numpy as np
+
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def log_block(run: Any, lines: int) -> str:
+    """The log's last lines, in a box that scrolls; where it cannot be read, why."""
+    try:
+        text = run.log(lines)
+    except SdxlNbError as error:
+        text = str(error)
+    return f'<pre class="sdxl-nb-log" tabindex="0" aria-label="log">{escape(text)}</pre>' if text else ""
+
+
+def curve(run: Any) -> bytes:
+    """The loss as PNG, without a ground of its own, sharp on fine screens."""
+    from ..plots import loss_figure
+
+    buffer = io.BytesIO()
+    loss_figure(run, see_through=True).savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def picture_row(run: Any, step: int | None, paths: list[Path]) -> list[Any]:
+    """Small copies of the pictures drawn at a step, prompt and seed below each."""
+    prompts = run.config.validation_prompt or [] if paths else []
+    return [_picture(path, prompts, step) for path in paths[:SHOWN]]
+
+
+def _picture(path: Path, prompts: list[str], step: int | None) -> VBox:
+    number, seed = path.stem.split("-")
+    prompt = prompts[int(number)] if int(number) < len(prompts) else f"prompt {number}"
+    small = Image(value=thumbnail(path, 256), format="webp", width=SIDE, height=SIDE)
+    return VBox([small, HTML(f'<div class="sdxl-nb-caption">{escape(prompt)}<br>step {step}, seed {seed}</div>')])

@@ -1,0 +1,31 @@
+"""The plain twin of a widget, stored beside it: what a page without a kernel shows in its place.
+
+In: a widget with `twin()`, a matplotlib Figure or an object with an HTML form. Out: both in one output, so that
+nbconvert, papermill and GitHub show a picture or a table where JupyterLab shows the widget.
+"""
+
+from typing import Any
+
+
+class Twin:
+    """Mixed into a widget, before its base: `twin()` is what is shown where widgets are not; None shows nothing."""
+
+    def twin(self) -> Any:
+        """The plain twin as it is now."""
+        return self.figure()
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**options)
+        view = "application/vnd.jupyter.widget-view+json"
+        if not isinstance(bundle, dict) or view not in bundle:
+            return bundle
+        bundle["text/plain"] = type(self).__name__
+        try:
+            plain = self.twin()
+        except Exception:  # the widget itself says what is wrong
+            plain = None
+        if hasattr(plain, "_repr_png_"):
+            bundle["image/png"] = plain._repr_png_()
+        elif hasattr(plain, "_repr_html_"):
+            bundle["text/html"] = plain._repr_html_()
+        return bundle

@@ -1,0 +1,213 @@
+"""A real JupyterLab and a real Chromium for tests: notebooks are opened, run, clicked and photographed.
+
+Everything of Jupyter's lies in a temporary home, behind a free port and a random token. No request leaves this
+machine: Chromium cannot resolve another host, and a test that makes it try fails. Pictures of the screen are kept in
+`output/screenshots`.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+ROOT = Path(__file__).parent.parent
+SCREENSHOTS = ROOT / "output" / "screenshots"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+HERE = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:")
+SECOND = 1000  # playwright counts milliseconds
+OPEN = """async path => {
+  const app = window.jupyterapp;
+  await app.restored;
+  const panel = await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  await panel.sessionContext.session.kernel.info;
+  app.shell.activateById(panel.id);
+}"""
+RUN = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+RUN_CELL = """index => {
+  const app = window.jupyterapp;
+  app.shell.currentWidget.content.activeCellIndex = index;
+  return app.commands.execute('notebook:run-cell');
+}"""
+RESTART = """async () => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  await panel.sessionContext.restartKernel();
+  await panel.sessionContext.session.kernel.info;
+}"""
+CLOSE = """async () => {
+  const app = window.jupyterapp;
+  for (const panel of [...app.shell.widgets('main')]) { panel.dispose(); }
+  await app.serviceManager.sessions.shutdownAll();
+}"""
+THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
+
+
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    assert found, "the browser tests need Chromium: apt-get install chromium fonts-dejavu-core"
+    return found
+
+
+class Lab:
+    """A JupyterLab that serves a folder; `open` shows a notebook in the page."""
+
+    def __init__(self, folder: Path, url: str, token: str, page: Page):
+        self.folder, self.url, self.token, self.page, self.outside = folder, url, token, page, []
+        page.on("request", lambda request: self._note(request.url))
+        page.on("websocket", lambda websocket: self._note(websocket.url))
+
+    def _note(self, url: str) -> None:
+        if not url.startswith(HERE):
+            self.outside.append(url)
+
+    def start(self) -> None:
+        """Load JupyterLab, empty, without what a test before has left."""
+        self.page.goto(f"{self.url}/lab?reset&token={self.token}")
+        self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored", timeout=60 * SECOND)
+        self.page.evaluate("() => window.jupyterapp.restored")
+
+    def open(self, *cells: str, name: str = "test.ipynb") -> Page:
+        """Write a notebook of these code cells, open it, run it, and return the page."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, self.folder / name)
+        self.show(name)
+        assert self.page.evaluate(RUN), self.page.locator(".jp-OutputArea").inner_text()
+        return self.page
+
+    def show(self, name: str = "test.ipynb") -> None:
+        """Open a notebook that is there, without running it."""
+        self.page.evaluate(OPEN, name)
+
+    def run_cell(self, index: int) -> None:
+        """Run one cell of the notebook shown."""
+        assert self.page.evaluate(RUN_CELL, index), self.page.locator(".jp-OutputArea").last.inner_text()
+
+    def reload(self, name: str = "test.ipynb") -> None:
+        """Save, load the whole page again, and open the notebook as a person finds it."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.start()
+        self.show(name)
+
+    def restart_kernel(self) -> None:
+        self.page.evaluate(RESTART)
+
+    def theme(self, name: str) -> None:
+        """JupyterLab Light or JupyterLab Dark."""
+        self.page.evaluate(THEME, name)
+        self.page.wait_for_timeout(300)
+
+    def photograph(self, name: str, selector: str, *, both: bool = True) -> None:
+        """Keep a picture of an element, in light and in dark."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        for theme in ("Light", "Dark") if both else ("Light",):
+            if both:
+                self.theme(f"JupyterLab {theme}")
+            self.page.locator(selector).first.screenshot(path=SCREENSHOTS / f"{name}-{theme.lower()}.png")
+        if both:
+            self.theme("JupyterLab Light")
+
+    def close(self) -> None:
+        """Close all notebooks, end all kernels; fails when anything was asked of another machine."""
+        self.page.evaluate(CLOSE)
+        assert self.outside == []
+
+
+def _environment(home: Path) -> dict[str, str]:
+    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
+    folders |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+    folders |= {"IPYTHONDIR": "ipython", "HOME": "", "XDG_CACHE_HOME": "cache", "MPLCONFIGDIR": "matplotlib"}
+    return os.environ | {name: str(home / folder) for name, folder in folders.items()}
+
+
+@contextlib.contextmanager
+def _server(home: Path, folder: Path, port: int, token: str):
+    """A JupyterLab as a process of its own, until the block ends."""
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    options = [
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--ServerApp.ip=127.0.0.1",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={folder}",
+        "--LabApp.expose_app_in_browser=True",
+        "--ServerApp.open_browser=False",
+        "--allow-root",
+    ]
+    with open(home / "lab.log", "wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], env=_environment(home), stdout=log, stderr=log, cwd=folder
+        )
+        try:
+            _wait(f"http://127.0.0.1:{port}/api?token={token}", server, home / "lab.log")
+            yield
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        assert server.poll() is None, log.read_text()
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start: {log.read_text()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module", name="running_lab")
+def running_lab_fixture(tmp_path_factory):
+    """One JupyterLab and one page for a module's tests; playwright's event loop ends with them."""
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks")
+    port, token = _free_port(), secrets.token_hex(16)
+    expect.set_options(timeout=20 * SECOND)
+    with _server(home, folder, port, token), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1800})
+        page.set_default_timeout(60 * SECOND)
+        lab = Lab(folder, f"http://127.0.0.1:{port}", token, page)
+        lab.start()
+        yield lab
+        browser.close()
+
+
+@pytest.fixture(name="lab")
+def lab_fixture(running_lab, request):
+    """The running JupyterLab, with an empty folder's worth of notebooks; a failed test leaves a picture."""
+    failed = request.session.testsfailed
+    yield running_lab
+    if request.session.testsfailed > failed:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        running_lab.page.screenshot(path=SCREENSHOTS / f"failed-{request.node.name}.png")
+    running_lab.close()

@@ -1,0 +1,116 @@
+"""The widgets that show pictures, in a real JupyterLab and Chromium: grid, playground and data set browser."""
+
+import re
+import shutil
+
+import pytest
+from lab import lab_fixture, running_lab_fixture  # noqa: F401 - fixtures
+from playwright.sync_api import expect
+
+from sdxl_nb import TrainConfig, fine_tune
+from sdxl_nb.tiny.album import write_album
+
+GRID = """from sdxl_nb import ValidationGrid
+ValidationGrid("run")"""
+PLAYGROUND = """from sdxl_nb import LoraPlayground
+LoraPlayground("run", prompt="a blueprint of a house", steps=4)"""
+BROWSER = """from sdxl_nb import DatasetBrowser, TrainConfig
+config = TrainConfig.preset("tiny", train_data_dir="album").replace(center_crop=False)
+DatasetBrowser(config, per_page=8)"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A short run of the tiny base with pictures at three steps."""
+    settings = {"max_train_steps": 14, "validation_epochs": 1, "validation_inference_steps": 4, "report_to": "none"}
+    settings |= {"checkpointing_steps": 7, "validation_split": 0.1, "learning_rate": 2e-2, "lr_warmup_steps": 0}
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return fine_tune(TrainConfig.preset("tiny", output_dir=str(folder), **settings), progress=False)
+
+
+@pytest.fixture
+def run_folder(lab, finished):
+    shutil.copytree(finished.folder, lab.folder / "run", dirs_exist_ok=True)
+    return lab.folder / "run"
+
+
+def pictures(place):
+    return place.locator(".sdxl-nb-picture img")
+
+
+def decoded(place):
+    """Wait until every picture is decoded, and return their widths."""
+    place.page.wait_for_function(
+        "() => [...document.querySelectorAll('.sdxl-nb img')].every((image) => image.complete && image.naturalWidth)"
+    )
+    return pictures(place).evaluate_all("images => images.map((image) => image.naturalWidth)")
+
+
+def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
+    page = lab.open(GRID)
+    grid = page.locator(".sdxl-nb")
+    expect(pictures(grid)).to_have_count(6)
+    assert decoded(grid) == [256] * 6
+    expect(grid).to_contain_text("held-out loss")
+    lab.photograph("grid", ".sdxl-nb")
+    pictures(grid).nth(2).click()
+    expect(pictures(grid)).to_have_count(7)
+    assert decoded(grid)[-1] == 512
+    page.get_by_label("LoRA scale").select_option("0.5")
+    expect(grid).to_contain_text("4 pictures drawn at scale 0.5", timeout=60_000)
+    expect(pictures(grid)).to_have_count(6)
+    page.get_by_label("Ship to").fill(str(lab.folder / "chosen"))
+    grid.get_by_role("button", name="Ship").nth(1).click()
+    expect(grid.get_by_role("status")).to_contain_text("The LoRA of step 7 is in")
+    assert (lab.folder / "chosen" / "pytorch_lora_weights.safetensors").is_file()
+    grid.get_by_role("button", name="Ship").nth(2).click()
+    expect(grid.get_by_role("alert")).to_contain_text("name a new folder")
+    with page.expect_download() as download:
+        grid.get_by_role("button", name="Download grid").click()
+    assert download.value.suggested_filename == "grid.png"
+    with open(download.value.path(), "rb") as file:
+        assert file.read(4) == b"\x89PNG"
+
+
+def test_the_scale_slider_changes_the_picture(lab, run_folder):
+    page = lab.open(PLAYGROUND)
+    widget = page.locator(".sdxl-nb").first
+    widget.get_by_role("button", name="Draw").click()
+    expect(widget.get_by_role("status")).to_contain_text("scale 1", timeout=60_000)
+    after = page.locator(".sdxl-nb-pair .over")
+    assert after.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
+    first = after.get_attribute("src")
+    lab.photograph("playground", ".sdxl-nb")
+    page.locator(".widget-hslider", has_text="LoRA scale").locator(".noUi-handle").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    expect(widget.get_by_role("status")).to_contain_text(re.compile(r"scale 0\.5"), timeout=60_000)
+    assert after.get_attribute("src") != first
+    page.locator(".sdxl-nb-pair input").fill("20")
+    expect(after).to_have_css("clip-path", re.compile(r"20%"))
+    widget.get_by_label("Prompt").fill(" ")
+    widget.get_by_role("button", name="Draw").click()
+    expect(widget.get_by_role("alert")).to_contain_text("There is no prompt: say what to draw.")
+    lab.photograph("playground-empty", ".sdxl-nb", both=False)
+
+
+def test_the_browser_shows_crops_and_saves_a_caption(lab):
+    write_album(lab.folder / "album", faults=True)
+    page = lab.open(BROWSER)
+    browser = page.locator(".sdxl-nb").first
+    expect(pictures(browser)).to_have_count(8)
+    expect(browser).to_contain_text("of 32 tokens", timeout=60_000)
+    assert all(width > 200 for width in decoded(browser))
+    lab.photograph("dataset", ".sdxl-nb")
+    page.get_by_role("button", name="Audit").click()
+    expect(browser.get_by_role("status")).to_contain_text("kinds of findings", timeout=60_000)
+    page.get_by_label("Show", exact=True).select_option("left out")
+    expect(browser).to_contain_text("no-caption.jpg has no caption")
+    lab.photograph("dataset-left-out", ".sdxl-nb", both=False)
+    page.get_by_label("Show", exact=True).select_option("all pictures")
+    expect(pictures(browser)).to_have_count(8)
+    box = browser.locator("textarea").first
+    box.fill("a corrected caption")
+    browser.get_by_role("button", name="Save caption").first.click()
+    expect(browser.get_by_role("status")).to_contain_text("The caption of 00.jpg is in 00.txt")
+    assert (lab.folder / "album" / "00.txt").read_text() == "a corrected caption\n"

@@ -1,0 +1,209 @@
+"""Held-out pictures: which, their loss, the best checkpoint, early stopping, and the average that they measure."""
+
+import math
+import shutil
+
+import pytest
+import torch
+from small_runs import assert_same, home, largest_difference, small, train
+from test_trainer import studio
+
+from sdxl_nb import heldout
+from sdxl_nb.checkpoint import checkpoints, step_of
+from sdxl_nb.config import TrainConfig
+from sdxl_nb.data import open_dataset
+from sdxl_nb.errors import ConfigError, DataError, SdxlNbError
+from sdxl_nb.processes import Processes
+from sdxl_nb.trainer import Trainer
+
+HALF = {"validation_split": 0.4}
+
+
+def losses(run):
+    return {event["step"]: event["loss"] for event in run.events("heldout")}
+
+
+def steps(folder):
+    return [step_of(path) for path in checkpoints(folder)]
+
+
+def test_the_same_pictures_are_held_out_in_every_run_and_folder(tmp_path):
+    config = small(tmp_path, **HALF)
+    trained, held = heldout.divide(config, open_dataset(config))
+    assert len(trained) == 4 and len(held) == 3
+    assert sorted([*trained.names, *held.names]) == [f"{number}.png" for number in range(7)]
+    moved = shutil.copytree(home()[0] / "pictures", tmp_path / "moved")
+    for kind in ("png", "txt"):
+        (moved / f"0.{kind}").rename(moved / f"z.{kind}")
+    shutil.copy(moved / "3.png", moved / "copy.png")
+    (moved / "copy.txt").write_text("the same picture")
+    other = config.replace(train_data_dir=str(moved), seed=99)
+    again = heldout.divide(other, open_dataset(other))[1]
+    sides = {name.replace("z.", "0.") for name in again.names}
+    assert sides - {"copy.png"} == set(held.names) and ("copy.png" in sides) == ("3.png" in sides)
+
+
+def test_too_few_pictures_to_divide(tmp_path):
+    (tmp_path / "one").mkdir()
+    for name in ("0.png", "0.txt"):
+        shutil.copy(home()[0] / "pictures" / name, tmp_path / "one")
+    config = small(tmp_path / "run", train_data_dir=str(tmp_path / "one"), **HALF)
+    with pytest.raises(DataError, match=r"validation_split 0\.4 leaves none of the 1 pictures"):
+        train(config)
+    with pytest.raises(DataError, match="--validation_data_dir"):
+        train(small(tmp_path / "run", validation_data_dir=str(tmp_path / "nowhere")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_loss_is_the_same_however_it_is_computed(tmp_path):
+    measured = []
+    for changes in (
+        {},
+        {"train_batch_size": 1, "seed": 6},
+        {"lora_dropout": 0.5, "snr_gamma": 1.0, "noise_offset": 0.5},
+    ):
+        made = studio(small(tmp_path / str(len(measured)), center_crop=True, **HALF | changes))
+        measured.append(heldout.measure(Trainer(made.config, made, None, None, Processes()).updates))
+        assert made.unet.training
+    assert measured[0] == pytest.approx(measured[1], rel=1e-6) and measured[0] == pytest.approx(measured[2], rel=1e-6)
+
+    class Third(Processes):
+        def gather(self, value):
+            parts.append(value)
+            return parts
+
+    parts: list[list[float]] = []
+    for index in range(3):
+        processes = Third(3, index)
+        loss = heldout.measure(Trainer(made.config, made, None, None, processes).updates)
+    assert loss == pytest.approx(measured[2], rel=1e-6) and [len(part) for part in parts] == [4, 4, 4]
+
+
+def test_by_hand(tmp_path):
+    """The loss of a model that predicts nothing is the mean square of the noise."""
+    made = studio(small(tmp_path, **HALF))
+    step = Trainer(made.config, made, None, None, Processes()).updates
+    noises = []
+    batch = made.batch
+    made.batch = lambda *a: (noises.append(batch(*a)), noises[-1])[1]
+    made.predict = lambda noisy, batch: torch.zeros_like(noisy)
+    loss = heldout.measure(step)
+    every = torch.cat([b.noise for b in noises])
+    assert len(every) == 3 * 4 and loss == pytest.approx(every.square().mean().item(), rel=1e-5)
+    assert torch.cat([b.timesteps for b in noises]).tolist() == [125, 375, 625, 875] * 3
+
+
+def test_measured_when_pictures_would_be_or_every_so_many_steps(tmp_path):
+    run = train(small(tmp_path / "epochs", **HALF))
+    assert list(losses(run)) == [0, 2, 4, 6] and next(run.events("start"))["heldout"] == 3
+    assert next(run.events("start"))["pictures"] == 4
+    other = tmp_path / "others"
+    shutil.copytree(home()[0] / "pictures", other)
+    apart = train(small(tmp_path / "steps", validation_data_dir=str(other), heldout_steps=4))
+    assert list(losses(apart)) == [0, 4, 6] and next(apart.events("start"))["heldout"] == 7
+    blind = train(small(tmp_path / "blind"))
+    assert_same(apart.folder, blind.folder)  # looking never changes training
+
+
+def scripted(monkeypatch, values):
+    """Held-out losses as given, one after the other, and then an error."""
+    numbers = iter(values)
+
+    def measure(step):
+        for number in numbers:
+            return number
+        raise RuntimeError("no more losses")
+
+    monkeypatch.setattr(heldout, "measure", measure)
+
+
+def test_the_best_checkpoint_outlives_the_newer_ones(tmp_path, monkeypatch):
+    scripted(monkeypatch, [9.0, 5.0, 4.0, 6.0, 7.0, 8.0])
+    changes = {"checkpoints_total_limit": 1, "heldout_steps": 1, "max_train_steps": 5, "load_best_model_at_end": True}
+    run = train(small(tmp_path, **HALF, **changes))
+    assert [e["best"] for e in run.events("heldout")] == [False, True, True, False, False, False]
+    assert steps(tmp_path) == [2, 5]  # 1 was there only while it was the best
+    assert largest_difference(tmp_path / "checkpoint-2", tmp_path) == 0
+    assert largest_difference(tmp_path / "checkpoint-5", tmp_path) > 0
+
+
+EARLY = {"heldout_steps": 1, "early_stopping_patience": 2, "max_train_steps": 20, "checkpointing_steps": 100, **HALF}
+
+
+def test_early_stopping(tmp_path, monkeypatch):
+    scripted(monkeypatch, [9.0, 5.0, 6.0, 4.0, 4.5, math.nan, 1.0])
+    run = train(small(tmp_path, **EARLY))
+    assert run.status == "completed" and run.losses()[0] == [1, 2, 3, 4, 5] and steps(tmp_path) == [3, 5]
+    (end,) = run.events("end")
+    assert end["reason"] == (
+        "Early stopping after step 5 of 20: 2 held-out losses in a row were no new best; the best was 4.0000 at step 3."
+    )
+    assert end["reason"] in (tmp_path / "log.txt").read_text() and (tmp_path / "small.safetensors").is_file()
+    again = train(small(tmp_path, resume_from_checkpoint="latest", **EARLY))
+    assert again.losses()[0] == [1, 2, 3, 4, 5] and again.status == "completed"  # and asks for no further loss
+
+
+def test_patience_survives_a_kill(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        scripted(patch, [9.0, 5.0, 6.0])
+        with pytest.raises(RuntimeError, match="no more losses"):  # at step 3: what a checkpoint lacks is saved
+            train(small(tmp_path, **EARLY))
+    assert steps(tmp_path) == [1, 3]
+    scripted(monkeypatch, [7.0, 1.0])
+    run = train(small(tmp_path, resume_from_checkpoint="latest", **EARLY))
+    assert run.losses()[0] == [1, 2, 3] and list(losses(run).values()) == [9.0, 5.0, 6.0, 7.0]
+
+
+def test_a_threshold_says_what_counts_as_better():
+    record = heldout.Record()
+    taken = [record.take(step, loss, 0.1) for step, loss in enumerate([9.0, 1.0, 0.95, 0.94, 0.8], start=0)]
+    assert taken == [False, True, True, True, True]
+    assert (record.best_step, record.best_loss, record.waited) == (4, 0.8, 0)
+    record.take(5, 0.79, 0.1)
+    assert record.best_step == 5 and record.waited == 1
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"validation_split": 0.1, "validation_data_dir": "x"}, "keep one of them"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience needs held-out pictures"),
+        ({"heldout_steps": 2}, "heldout_steps needs held-out pictures"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end needs held-out pictures"),
+        ({"validation_split": 0.1, "early_stopping_threshold": 1.0}, "needs early_stopping_patience"),
+        ({"ema_decay": 0.5}, "ema_decay needs use_ema"),
+        ({"huber_c": 0.5}, "huber_c needs loss_type"),
+        ({"snr_gamma": 5.0, "debiased_estimation_loss": True}, "two loss weights"),
+        ({"rescale_betas_zero_snr": True, "debiased_estimation_loss": True}, "divides by zero"),
+    ],
+)
+def test_settings_that_need_others(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig(**changes)
+
+
+AVERAGE = {"use_ema": True, "ema_decay": 0.5, "lora_dropout": 0.2, **HALF}
+
+
+def test_the_average_is_what_is_measured_drawn_and_shipped(tmp_path, monkeypatch):
+    run = train(small(tmp_path / "averaged", **AVERAGE))
+    plain = train(small(tmp_path / "plain", **AVERAGE | {"use_ema": False, "ema_decay": 0.9999}))
+    assert run.losses() == plain.losses()  # training goes on from the weights themselves
+    assert largest_difference(run.folder, plain.folder) > 1e-4
+    assert losses(run)[0] == losses(plain)[0] and losses(run)[6] != losses(plain)[6]
+    assert largest_difference(run.folder, run.folder / "checkpoint-6") == 0
+    shutil.copytree(run.folder / "checkpoint-2", tmp_path / "again" / "checkpoint-2")
+    again = train(small(tmp_path / "again", resume_from_checkpoint="latest", **AVERAGE))
+    assert_same(run.folder, again.folder)
+
+
+@pytest.mark.parametrize("optimizer", ["prodigy", "adafactor"])
+def test_every_optimizer_resumes_exactly(tmp_path, optimizer):
+    changes = {"optimizer": optimizer, "learning_rate": 1.0 if optimizer == "prodigy" else 1e-2}
+    whole = train(small(tmp_path / "whole", **changes))
+    shutil.copytree(whole.folder / "checkpoint-2", tmp_path / "again" / "checkpoint-2")
+    again = train(small(tmp_path / "again", resume_from_checkpoint="latest", **changes))
+    assert_same(whole.folder, again.folder)
+    assert largest_difference(whole.folder / "checkpoint-2", whole.folder) > 0
+    with pytest.raises(SdxlNbError, match=r"optimizer \("):
+        train(small(tmp_path / "again", resume_from_checkpoint="checkpoint-2", learning_rate=changes["learning_rate"]))

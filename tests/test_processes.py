@@ -1,0 +1,192 @@
+"""Several processes through torchrun and accelerate: equal shares, one writer, one stop, one failure."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_runs import assert_same, largest_difference, small, train
+from test_trainer import FLAT
+
+from sdxl_nb.errors import ConfigError, SdxlNbError
+from sdxl_nb.processes import PeerError, Processes
+from sdxl_nb.run import Run
+
+PROMPTS = {"validation_prompt": ["a card", "two"], "num_validation_images": 1, "validation_inference_steps": 1}
+HELD_OUT = {"validation_split": 0.2, "checkpointing_steps": 100, **PROMPTS}
+TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2", "--master-addr", "127.0.0.1", "--master-port", "{port}"]
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "{port}"]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def launch(config, launcher=TORCHRUN, program=("-m", "sdxl_nb.train"), status=0):
+    """Train in two processes; what they and the launcher print on stderr."""
+    port = free_port()
+    command = [sys.executable, "-m", *(part.format(port=port) for part in launcher), *program, *config.to_flags()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert (done.returncode != 0) == (status != 0), done.stderr[-3000:]
+    return done.stderr
+
+
+def pictures_of(run):
+    return {step: [path.read_bytes() for path in paths] for step, paths in run.pictures().items()}
+
+
+def test_two_processes_are_a_larger_batch(tmp_path):
+    alone = train(small(tmp_path / "alone", train_batch_size=2, **FLAT, **HELD_OUT))
+    launch(small(tmp_path / "together", train_batch_size=1, **FLAT, **HELD_OUT))
+    run = Run.open(tmp_path / "together")
+    assert run.status == "completed" and next(run.events("start"))["processes"] == 2
+    assert run.losses()[0] == alone.losses()[0] and run.losses()[1] == pytest.approx(alone.losses()[1], rel=1e-5)
+    rates = [[event["lr"] for event in one.events("step")] for one in (run, alone)]
+    assert rates[0] == rates[1] and largest_difference(run.folder, alone.folder) < 1e-5
+    heldout = [[(e["step"], e["loss"]) for e in one.events("heldout")] for one in (run, alone)]
+    assert [s for s, _ in heldout[0]] == [s for s, _ in heldout[1]] and len(heldout[0]) > 1
+    assert [x for _, x in heldout[0]] == pytest.approx([x for _, x in heldout[1]], rel=1e-5)
+    ours, theirs = pictures_of(run), pictures_of(alone)
+    assert ours.keys() == theirs.keys() and ours[0] == theirs[0] and len(ours[0]) == 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE])
+def test_a_step_may_be_cut_in_any_way(tmp_path, launcher):
+    changes = {"lr_scheduler": "cosine", "lr_warmup_steps": 2, **FLAT}
+    alone = train(small(tmp_path / "alone", train_batch_size=4, **changes))
+    for batch, accumulation in ((2, 1), (1, 2)):
+        cut = {"train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        launch(small(tmp_path / f"together-{batch}", **cut, **changes), launcher)
+        run = Run.open(tmp_path / f"together-{batch}")
+        assert [e["lr"] for e in run.events("step")] == [e["lr"] for e in alone.events("step")]
+        assert largest_difference(run.folder, alone.folder) < 1e-5
+
+
+@pytest.mark.soak
+def test_another_number_of_processes_goes_on(tmp_path):
+    """With another division of the same step; with another step it is refused."""
+    alone = train(small(tmp_path / "alone", train_batch_size=2, **FLAT))
+    again = {"resume_from_checkpoint": "checkpoint-4", **FLAT}
+    launch(small(tmp_path / "together", train_batch_size=1, **FLAT))
+    for file in ("pytorch_lora_weights.safetensors", "small.safetensors"):
+        (tmp_path / "together" / file).unlink()
+    fewer = train(small(tmp_path / "together", train_batch_size=1, gradient_accumulation_steps=2, **again))
+    assert fewer.losses()[0] == [1, 2, 3, 4, 5, 6] and largest_difference(fewer.folder, alone.folder) < 1e-5
+    launch(small(tmp_path / "together", train_batch_size=1, **again))
+    assert largest_difference(tmp_path / "together", alone.folder) < 1e-5
+    with pytest.raises(ConfigError, match="checkpoint-4 took 2 pictures a step, now it would be 1 with 1 processes"):
+        train(small(tmp_path / "together", train_batch_size=1, **again))
+
+
+@pytest.mark.soak
+def test_two_processes_twice_are_the_same_bits_and_stop_together(tmp_path):
+    stopping = tmp_path / "stopping.py"
+    stopping.write_text(
+        "import sys\nfrom sdxl_nb import reporting, run, train\nreport = reporting.report\n"
+        "def watch(trainer, step, *rest):\n"
+        "    report(trainer, step, *rest)\n"
+        "    if step == 2 and trainer.folder.writes: run.Run(trainer.folder.path).stop()\n"
+        "reporting.report = watch\nsys.exit(train.main())\n"
+    )
+    launch(small(tmp_path / "whole", train_batch_size=1))
+    launch(small(tmp_path / "cut", train_batch_size=1), program=[str(stopping)])
+    run = Run.open(tmp_path / "cut")
+    assert run.status == "stopped" and run.losses()[0] == [1, 2, 3]  # both hear of it with the next step
+    launch(small(tmp_path / "cut", train_batch_size=1, resume_from_checkpoint="latest"))
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+
+
+KILLING = """
+import os, signal, sys
+from sdxl_nb import checkpoint, step, studio, train
+rank, where, count = int(os.environ["RANK"]), *sys.argv[1:3]
+del sys.argv[1:3]
+def dies(function):
+    calls = iter(range(1, 1000))
+    def dying(*arguments, **named):
+        if rank == int(where[-1]) and next(calls) == int(count):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **named)
+    return dying
+if where.startswith("step"): step.Step._loss = dies(step.Step._loss)
+if where.startswith("save"): checkpoint.save_file = dies(checkpoint.save_file)
+if where.startswith("encode"): studio.Studio.encode = dies(studio.Studio.encode)
+if where.startswith("draw"): studio.Studio.validate = dies(studio.Studio.validate)
+sys.exit(train.main())
+"""
+
+
+@pytest.mark.soak
+def test_one_of_two_killed_at_random_moments(tmp_path):
+    """The launcher ends the other one; the run goes on from its last checkpoint with the same bits."""
+    (tmp_path / "killing.py").write_text(KILLING)
+    changes = {"train_batch_size": 1, "checkpointing_steps": 1, "use_ema": True, **PROMPTS}
+    launch(small(tmp_path / "whole", **changes))
+    config = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes)
+    for where, count in (("step1", 2), ("save0", 1), ("draw1", 1), ("encode0", 1), ("step0", 1)):
+        launch(config, program=[str(tmp_path / "killing.py"), where, str(count)], status=1)
+    launch(config)
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+FAILING = """
+import os, sys
+from sdxl_nb import errors, step, trainer, train, checkpoint, studio
+rank, where = int(os.environ["RANK"]), sys.argv.pop(1)
+def fails(function, count=1):
+    calls = iter(range(1, 1000))
+    def failing(*arguments, **named):
+        if rank == int(where[-1]) and next(calls) >= count:
+            raise errors.DataError("picture 7 is gone: bring it back.")
+        return function(*arguments, **named)
+    return failing
+if where.startswith("step"): step.Step._loss = fails(step.Step._loss, 3)
+if where.startswith("encode"): studio.Studio.encode = fails(studio.Studio.encode)
+if where.startswith("folder"): trainer.RunFolder.refuse_foreign = fails(trainer.RunFolder.refuse_foreign)
+if where.startswith("save"): checkpoint.save_file = fails(checkpoint.save_file, 2)
+if where.startswith("draw"): studio.Studio.validate = fails(studio.Studio.validate)
+sys.exit(train.main())
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("where", ["step1", "step0", "encode1", "encode0", "folder0", "folder1", "save0", "draw1"])
+def test_the_failure_of_one_is_the_failure_of_all(tmp_path, where):
+    (tmp_path / "failing.py").write_text(FAILING)
+    config = small(tmp_path / "run", train_batch_size=1, **PROMPTS)
+    said = launch(config, program=[str(tmp_path / "failing.py"), where], status=1)
+    ours = [line for line in said.splitlines() if "picture 7 is gone" in line]
+    assert len(ours) == 1 and ours[0].endswith("error: picture 7 is gone: bring it back."), said[-3000:]
+    assert 'File "' not in said.split("torch/distributed/elastic")[0].split("ChildFailedError")[0]
+    if where.startswith("folder"):
+        assert not (tmp_path / "run").exists()
+        return
+    run = Run.open(tmp_path / "run")
+    assert run.status == "failed" and run.summary()["error"] == "picture 7 is gone: bring it back."
+    if where.startswith("save"):
+        assert [path.name for path in run.folder.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_alone_everything_is_a_plain_pass():
+    alone = Processes()
+    weights = torch.ones(3)
+    alone.add_up(weights)
+    assert alone.first and alone.gather(7) == [7] and alone.from_first(lambda: 8) == 8 and weights.sum() == 3
+    with pytest.raises(ZeroDivisionError), alone.sharing_failures(), alone.together():
+        _ = 1 / 0
+    assert issubclass(PeerError, SdxlNbError)
+
+
+def test_accelerate_that_starts_one_process_on_cpus_is_noted(monkeypatch):
+    assert Processes().remarks() == []
+    for name, value in (("MASTER_PORT", "29500"), ("ACCELERATE_USE_CPU", "True")):
+        monkeypatch.setenv(name, value)
+    (note,) = Processes().remarks()
+    assert "torchrun --nproc_per_node" in note

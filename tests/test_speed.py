@@ -1,0 +1,67 @@
+"""A lean start and a lean step: nothing of diffusers where it is not used, and the same numbers as diffusers'."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from random_sdxl import make_unet
+from small_runs import small, train
+
+from sdxl_nb import objective
+from sdxl_nb.errors import ConfigError
+from sdxl_nb.models import Source, load_unet, scheduler_config
+from sdxl_nb.parameters import learning_rates
+from sdxl_nb.speed import make_ready, wants_ours
+
+SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_diffusers(tmp_path, name):
+    from diffusers.optimization import get_scheduler
+
+    config = small(tmp_path, lr_scheduler=name, lr_warmup_steps=3, learning_rate=0.5)
+    rate = learning_rates(config, 11, 1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=3, num_training_steps=11).lr_lambdas[0]
+    assert [rate(step) for step in range(14)] == pytest.approx([0.5 * theirs(step) for step in range(14)], abs=1e-12)
+
+
+def test_the_noise_schedule_is_diffusers_bit_for_bit():
+    from diffusers import DDPMScheduler
+
+    config = scheduler_config(Source("embedded:tiny-sdxl"))
+    assert torch.equal(objective.alpha_bar(config), DDPMScheduler.from_config(config).alphas_cumprod)
+
+
+def test_a_run_with_a_full_cache_imports_no_diffusers(tmp_path):
+    config = small(tmp_path / "run", max_train_steps=1, latents_cache_dir=str(tmp_path / "cache"))
+    train(config)
+    config.replace(output_dir=str(tmp_path / "again")).save(tmp_path / "config.json")
+    program = (
+        "import sys; from sdxl_nb.config import TrainConfig; from sdxl_nb.trainer import fine_tune\n"
+        f"fine_tune(TrainConfig.load({str(tmp_path / 'config.json')!r}), progress=False)\n"
+        "print([name for name in ('diffusers', 'matplotlib', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_other_attention_comes_through_diffusers_and_says_when_it_does_not_work(tmp_path):
+    config = small(tmp_path, enable_xformers_memory_efficient_attention=True)
+    assert not wants_ours(config) and wants_ours(small(tmp_path))
+    with pytest.raises(ConfigError, match=r"xformers does not work here .* SDPA is used by default"):
+        make_ready(make_unet(), config, torch.device("cpu"), [])
+
+
+def test_diffusers_unet_is_checkpointed_whole_and_says_so(tmp_path):
+    config = small(tmp_path, gradient_checkpointing=True, gradient_checkpointing_policy="selective")
+    remarks: list[str] = []
+    unet = make_unet()
+    make_ready(unet, config, torch.device("cpu"), remarks)
+    assert unet.is_gradient_checkpointing and len(remarks) == 1 and "whole" in remarks[0]
+    ours, remarks = load_unet(Source("embedded:tiny-sdxl")), []
+    make_ready(ours, config, torch.device("cpu"), remarks)
+    assert remarks == [] and any(getattr(part, "recomputed", False) for part in ours.modules())

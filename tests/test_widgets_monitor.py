@@ -1,0 +1,200 @@
+"""The monitor, in process: what it shows of runs that go on, are over, or went wrong; and its buttons."""
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from sdxl_nb.config import TrainConfig
+from sdxl_nb.errors import SdxlNbError
+from sdxl_nb.events import EventLog
+from sdxl_nb.folder import RunFolder
+from sdxl_nb.run import Run
+from sdxl_nb.widgets.monitor import RunMonitor
+from sdxl_nb.widgets.readings import duration
+
+
+class Trainer:
+    """Writes a run folder as training does, holding its lock, at the pace that a test wants."""
+
+    def __init__(self, path):
+        self.config = TrainConfig(
+            output_dir=str(path), seed=0, validation_prompt="a <b>card</b>", num_validation_images=1
+        )
+        self.folder = RunFolder(self.config)
+        self.folder.begin(self.config, resumed_from=None)
+        self.log = EventLog(path, quiet=True)
+        self.path = path
+
+    def start(self, steps, **more):
+        self.log.emit("start", steps=steps, processes=1, resumed_from=None, **more)
+
+    def steps(self, first, last):
+        for self.log.step in range(first, last + 1):
+            loss = {"train_loss": 1 / self.log.step, "lr": 1e-4, "seconds": 0.25, "memory": 3_500_000_000}
+            self.log.emit("step", **loss)
+
+    def draw(self, step, size=1024):
+        (self.path / "validation" / f"step-{step}").mkdir(parents=True)
+        Image.new("RGB", (size, size), "red").save(self.path / "validation" / f"step-{step}" / "00-0.png")
+
+    def end(self, status, error=None):
+        self.log.end(status=status, error=error, seconds=1.0)
+        self.folder.release()
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    made = Trainer(tmp_path / "run")
+    yield made
+    made.folder.release()
+
+
+@pytest.fixture
+def watch(trainer):
+    """A monitor of the run; its thread is slow enough to leave the looking to the test."""
+    opened = []
+
+    def look(**traits):
+        opened.append(RunMonitor(trainer.path, **{"interval": 1000.0} | traits))
+        return opened[-1]
+
+    yield look
+    for monitor in opened:
+        monitor.close()
+
+
+def text(monitor):
+    return monitor._headline.value + monitor._numbers.value + monitor._log.value
+
+
+def test_a_run_from_caching_to_its_end(trainer, watch):
+    monitor = watch()
+    assert monitor.status == "running" and monitor.steps == 0 and monitor._curve.layout.display == "none"
+    trainer.start(10)
+    trainer.log.emit("cache", kind="latents", done=30, total=120)
+    monitor.refresh()
+    assert "encoding latents, 30 of 120, before the first step" in text(monitor) and monitor._bar.value == 0.25
+    trainer.log.emit("cache", pictures=120, captions=7)  # all of it
+    monitor.refresh()
+    assert "step 0 of 10" in text(monitor) and monitor._bar.value == 0
+    trainer.draw(0)
+    trainer.steps(1, 5)
+    trainer.log.emit("heldout", loss=0.125)
+    trainer.log.say("five <steps>")
+    monitor.refresh()
+    assert (monitor.step, monitor.steps, monitor._bar.value, monitor._stop.disabled) == (5, 10, 0.5, False)
+    for said in ("step 5 of 10", "<td>0.1250</td>", "1.00e-04", "3.50 GB", "five &lt;steps&gt;"):
+        assert said in text(monitor)
+    assert bytes(monitor._curve.value).startswith(b"\x89PNG") and monitor._curve.layout.display is None
+    (picture,) = monitor._drawn.children
+    assert (
+        len(picture.children[0].value) < 4000
+        and "a &lt;b&gt;card&lt;/b&gt;<br>step 0, seed 0" in picture.children[1].value
+    )
+    trainer.steps(6, 10)
+    trainer.end("completed")
+    monitor.refresh()
+    assert monitor.status == "completed" and monitor._stop.disabled and monitor._resume.disabled
+    assert "✓ Completed: step 10 of 10" in text(monitor) and monitor.error == ""
+    assert len(monitor.figure().axes[0].lines) == 3  # each step, smoothed, held out
+
+
+def test_opened_again_it_shows_the_whole_history(trainer, watch):
+    trainer.start(4)
+    trainer.steps(1, 3)
+    trainer.end("stopped")
+    monitor = watch()
+    assert (monitor.status, monitor.step, monitor._resume.disabled, monitor._stop.disabled) == (
+        "stopped",
+        3,
+        False,
+        True,
+    )
+    assert len(monitor.figure().axes[0].lines[0].get_xdata()) == 3
+
+
+def test_a_failure_is_told_escaped(trainer, watch):
+    trainer.start(4)
+    trainer.end("failed", error="The loss <is> not finite.")
+    monitor = watch()
+    assert monitor.error == "The loss <is> not finite." and "The loss &lt;is&gt; not finite." in text(monitor)
+    assert "✗ Failed" in text(monitor) and 'role="alert"' in text(monitor)
+
+
+def test_the_thread_follows_by_itself_until_closed(trainer, watch):
+    monitor = watch(interval=0.05)
+    heard = threading.Event()
+    monitor.observe(lambda change: heard.set(), "step")
+    trainer.start(4)
+    trainer.steps(1, 2)
+    assert heard.wait(20)
+    monitor.close()
+    time.sleep(0.5)
+    trainer.steps(3, 3)
+    time.sleep(0.5)
+    assert monitor.step == 2
+
+
+def test_what_goes_wrong_while_looking_is_shown_and_looking_goes_on(trainer, watch):
+    trainer.start(4)
+    monitor = watch(interval=0.05)
+    shutil.move(trainer.path / "run.json", trainer.path / "elsewhere")
+    until = time.monotonic() + 20
+    while not monitor._notice.value and time.monotonic() < until:
+        time.sleep(0.05)
+    assert "any more: it was moved or deleted" in monitor._notice.value
+    shutil.move(trainer.path / "elsewhere", trainer.path / "run.json")
+    trainer.steps(1, 2)
+    while (monitor.step < 2 or monitor._notice.value) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert monitor.step == 2 and monitor._notice.value == ""
+
+
+def test_stop_asks_the_run(trainer, watch):
+    trainer.start(4)
+    monitor = watch()
+    monitor._stop.click()
+    assert (trainer.path / "stop").exists() and monitor._stop.disabled and "its state is kept" in monitor._notice.value
+    trainer.end("stopped")
+    monitor.refresh()
+    assert monitor._notice.value == "" and not monitor._resume.disabled
+
+
+def test_resume_that_fails_is_told(trainer, watch):
+    trainer.start(4)
+    trainer.end("stopped")
+    known = json.loads((trainer.path / "config.json").read_text())
+    (trainer.path / "config.json").write_text(json.dumps(known | {"train_data_dir": "gone", "dataset_name": None}))
+    monitor = watch()
+    monitor._resume.click()
+    monitor._work.wait(60)
+    assert "train_data_dir gone is not a folder" in monitor._notice.value and not monitor._resume.disabled
+
+
+def test_no_run_and_unknown_settings(trainer, tmp_path):
+    with pytest.raises(SdxlNbError, match="There is no run in"):
+        RunMonitor(tmp_path / "none")
+    with pytest.raises(TypeError, match="RunMonitor has no setting intervall: did you mean interval"):
+        RunMonitor(trainer.path, intervall=2)
+
+
+def test_ten_thousand_steps_are_looked_at_quickly(trainer, watch):
+    trainer.start(20_000)
+    trainer.steps(1, 10_000)
+    monitor = watch()
+    trainer.steps(10_001, 10_010)
+    begun = time.thread_time()
+    monitor.refresh()
+    assert monitor.step == 10_010 and time.thread_time() - begun < 2
+    assert len(Run.open(trainer.path).plot().axes[0].lines[0].get_xdata()) <= 2000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (59, "59 s"), (61, "1 min 1 s"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")]
+)
+def test_durations(seconds, said):
+    assert duration(seconds) == said

@@ -1,0 +1,242 @@
+"""The widgets that show pictures, in process: what they send, what they do when something is pressed."""
+
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import small, train
+
+from sdxl_nb import TrainConfig
+from sdxl_nb.errors import SdxlNbError
+from sdxl_nb.tiny.album import write_album
+from sdxl_nb.widgets.dataset import LEFT_OUT, DatasetBrowser
+from sdxl_nb.widgets.downloads import DownloadButton
+from sdxl_nb.widgets.grid import MOST, ValidationGrid, _spread
+from sdxl_nb.widgets.pictures import BeforeAfter, PictureButton, thumbnail
+from sdxl_nb.widgets.playground import LoraPlayground
+from sdxl_nb.widgets.watching import Notice, Worker
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def opened(data):
+    return Image.open(io.BytesIO(bytes(data)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = {"validation_prompt": ["a <card>"], "num_validation_images": 1, "validation_inference_steps": 2}
+    return train(small(tmp_path_factory.mktemp("grid") / "run", checkpointing_steps=4, **settings))
+
+
+def inside(widget, kind):
+    """All widgets of a kind below this one."""
+    found = [widget] if isinstance(widget, kind) else []
+    return found + [w for child in getattr(widget, "children", ()) for w in inside(child, kind)]
+
+
+def button(widget, words):
+    from ipywidgets import Button
+
+    (one,) = (b for b in inside(widget, Button) if b.description == words or b.tooltip == words)
+    return one
+
+
+# Small parts.
+
+
+def test_thumbnails_are_small_and_enlarge_whole_pixels():
+    large = thumbnail(Image.effect_noise((1024, 768), 80).convert("RGB"))
+    assert opened(large).format == "WEBP" and opened(large).size == (256, 192) and len(large) < 30_000
+    tiny = Image.new("RGB", (2, 1), "red")
+    tiny.putpixel((1, 0), (0, 0, 255))
+    enlarged = np.asarray(opened(thumbnail(tiny)).convert("RGB"))
+    assert enlarged.shape == (128, 256, 3)
+    assert (enlarged[:, :128] == (255, 0, 0)).all() and (enlarged[:, 128:] == (0, 0, 255)).all()
+
+
+def test_a_notice_says_errors_escaped_and_a_worker_takes_the_newest_job():
+    notice, worker, done = Notice(), Worker(), []
+    assert notice.guard(lambda: 1 / 0)() is None and "ZeroDivisionError: division by zero" in notice.value
+    notice.fail(SdxlNbError("<b> is wrong"))
+    assert "&lt;b&gt; is wrong" in notice.value and "SdxlNbError" not in notice.value
+    worker.start(lambda: (time.sleep(0.2), done.append(0)))
+    time.sleep(0.05)
+    for number in (1, 2, 3):
+        worker.start(lambda number=number: done.append(number))
+    worker.wait(5)
+    assert done == [0, 3] and not worker.busy
+
+
+def test_a_download_sends_the_bytes_and_says_what_went_wrong():
+    sent, failed = [], []
+    good = DownloadButton("Save", "a.bin", lambda: b"abc", failed.append)
+    good.send = lambda content, buffers: sent.append((content, buffers))
+    good._asked(good, {"kind": "asked"}, [])
+    assert sent == [({"filename": "a.bin"}, [b"abc"])] and failed == []
+    bad = DownloadButton("Save", "a.bin", lambda: 1 / 0, failed.append)
+    bad._asked(bad, {"kind": "asked"}, [])
+    assert [type(error) for error in failed] == [ZeroDivisionError]
+
+
+# The grid.
+
+
+def test_the_grid_shows_every_step_and_enlarges_one(run):
+    grid = ValidationGrid(run)
+    pictures = inside(grid, PictureButton)
+    assert [p.alt for p in pictures] == [f"a <card>, seed 5, step {step}" for step in (0, 4, 6)]
+    assert all(opened(p.value).size == (256, 256) for p in pictures)
+    pictures[2].clicks += 1
+    assert grid.enlarged == (6, grid.stages.rows()[0])
+    large = inside(grid, PictureButton)[-1]
+    assert large.alt == "a <card>, seed 5, step 6, scale 1" and opened(large.value).size == (512, 512)
+    large.clicks += 1
+    assert grid.enlarged == () and len(inside(grid, PictureButton)) == 3
+    bundle = grid._repr_mimebundle_()
+    assert {VIEW, "image/png", "text/plain"} == set(bundle) and bundle["text/plain"] == "ValidationGrid"
+    grid.close()
+
+
+def test_another_scale_is_drawn_in_the_background(run):
+    grid = ValidationGrid(run)
+    grid.scale = 0.5
+    grid._work.wait(60)
+    assert "2 pictures drawn at scale 0.5" in grid._notice.value
+    assert all(p.value for p in inside(grid, PictureButton))
+    assert (run.folder / "validation" / "step-6" / "scale-0.5" / "00-5.png").is_file()
+    grid.close()
+
+
+def test_ship_from_the_grid_and_a_second_time_is_refused_in_the_widget(run, tmp_path):
+    grid = ValidationGrid(run)
+    grid._folder.value = str(tmp_path / "chosen")
+    button(grid, "Copy the LoRA of step 4 with its card").click()
+    assert grid.chosen == 4 and f"The LoRA of step 4 is in {tmp_path}/chosen." in grid._notice.value
+    assert (tmp_path / "chosen" / "small.safetensors").is_file()
+    button(grid, "Copy the LoRA of step 6 with its card").click()
+    assert grid.chosen == 4 and 'role="alert"' in grid._notice.value and "name a new folder" in grid._notice.value
+    assert button(grid, "The LoRA of this step was not kept").disabled
+    grid.close()
+
+
+def test_many_steps_are_spread():
+    assert _spread([0, 5]) == [0, 5]
+    spread = _spread(list(range(0, 1000, 10)))
+    assert len(spread) == MOST and spread[0] == 0 and spread[-1] == 990
+
+
+def test_a_run_without_pictures_says_so(tmp_path):
+    grid = ValidationGrid(train(small(tmp_path / "run", max_train_steps=1)))
+    assert "it has no validation_prompt" in inside(grid, type(grid._notice).__mro__[1])[1].value
+    grid.close()
+
+
+# The playground.
+
+
+def test_the_playground_draws_both_and_keeps_the_plain_one(run, tmp_path):
+    playground = LoraPlayground(run, prompt="a <card>", steps=2)
+    assert playground._repr_mimebundle_().keys() == {VIEW, "text/plain"}  # nothing drawn for it
+    assert [b.disabled for b in inside(playground, DownloadButton)] == [True, True]
+    first = playground.draw()
+    assert first.labels == ["without LoRA", "with LoRA"] and playground._repr_mimebundle_()["image/png"]
+    plain, strong = (np.asarray(first.at(0, label)) for label in (0, 1))
+    playground.scale = 2.0
+    playground._work.wait(60)
+    again = playground.pictures
+    assert np.array_equal(np.asarray(again.at(0, 0)), plain)
+    assert not np.array_equal(np.asarray(again.at(0, 1)), strong)
+    (pair,) = inside(playground, BeforeAfter)
+    assert pair.before != pair.after
+    playground.scale = 0.0
+    playground._work.wait(60)
+    assert np.array_equal(np.asarray(playground.pictures.at(0, 1)), plain)
+    path = playground.save(tmp_path)
+    settings = {"prompt": "a <card>", "seed": 0, "steps": 2, "guidance": 5.0, "scale": 0.0, "loras": {"run": 1.0}}
+    assert json.loads(path.with_suffix(".json").read_text()) == settings == json.loads(Image.open(path).text["sdxl_nb"])
+
+
+def test_several_loras_have_weights_and_wrong_settings_are_said(run):
+    both = LoraPlayground([run.folder, run.folder / "checkpoint-4"], prompt="x", steps=1)
+    assert list(both.settings()["loras"]) == ["run", "checkpoint-4"] and len(both._weights) == 2
+    both._weights[1].value = -0.5
+    both._work.wait(60)
+    assert both.weights == (1.0, -0.5) and both.settings()["loras"]["checkpoint-4"] == -0.5
+    both.prompt = "  "
+    button(both, "Draw").click()
+    both._work.wait(60)
+    assert "There is no prompt: say what to draw." in both._notice.value
+    with pytest.raises(TypeError, match=r"LoraPlayground has no setting promt: did you mean prompt\?"):
+        LoraPlayground(run, promt="x")
+
+
+# The browser of a data set.
+
+
+@pytest.fixture
+def album(tmp_path):
+    config = TrainConfig.preset("tiny", train_data_dir=str(write_album(tmp_path / "album", faults=True)))
+    return config.replace(center_crop=False)
+
+
+def names(browser):
+    return [b.alt.partition(":")[0] for b in inside(browser, PictureButton)]
+
+
+def test_pages_filters_and_search(album):
+    browser = DatasetBrowser(album, per_page=10)
+    browser._work.wait(60)
+    assert browser.pages == 3 and names(browser)[:3] == ["00.jpg", "01.jpg", "02.jpg"] and len(names(browser)) == 10
+    button(browser, "Next page").click()
+    assert browser.page == 1 and names(browser)[0] == "10.jpg"
+    browser.search = "ring"
+    assert browser.page == 0 and 0 < len(names(browser)) < 5
+    browser.search = ""
+    browser.show = LEFT_OUT
+    assert names(browser) == ["no-caption.jpg"]
+    browser.audit()
+    kinds = browser._kinds.options
+    browser.show = next(kind for kind in kinds if "duplicate" in kind)
+    assert {"twin.jpg"} <= set(names(browser))
+    assert browser._repr_mimebundle_()["image/png"]
+    browser.close()
+
+
+def test_captions_are_saved_and_the_trigger_word_changes_the_configuration(album, tmp_path):
+    browser = DatasetBrowser(album)
+    browser._work.wait(60)
+    browser.save("00.jpg", "new & <words>")
+    assert (tmp_path / "album" / "00.txt").read_text() == "new & <words>\n" and "00.txt" in browser._notice.value
+    assert browser.dataset.captions[0] == "new & <words>"
+    browser.show = LEFT_OUT
+    browser.save("no-caption.jpg", "found")
+    assert "no-caption.jpg" in list(browser.dataset.names)
+    browser.set_trigger(" zarko ")
+    assert browser.config.trigger_word == "zarko" and browser.dataset.captions[0] == "zarko, new & <words>"
+    browser.close()
+
+
+def test_what_is_typed_survives_the_page_being_built_again(album):
+    browser = DatasetBrowser(album, per_page=4)
+    browser._work.wait(60)
+    browser._cards.children[1].editor.value = "not saved yet"
+    browser.turn()
+    assert browser._cards.children[1].editor.value == "not saved yet"
+    assert not button(browser._cards.children[1], "Save caption").disabled
+    browser.page = 1
+    assert all(card.editor.value == card.caption for card in browser._cards.children)
+    browser.close()
+
+
+def test_what_cannot_be_changed_says_why():
+    browser = DatasetBrowser(TrainConfig.preset("tiny"))
+    browser._work.wait(60)
+    from ipywidgets import HTML, Button
+
+    assert any("in no local folder" in h.value for h in inside(browser, HTML))
+    assert not any(b.description == "Save caption" for b in inside(browser, Button))
+    browser.close()
