@@ -190,6 +190,9 @@ def names(browser):
 def test_pages_filters_and_search(album):
     browser = DatasetBrowser(album, per_page=10)
     browser._work.wait(60)
+    assert browser._notice.value == ""
+    shapes = {browser._shapes.of(index, (1, 1)) for index in range(16)}
+    assert len(shapes) > 1 and all(side % 16 == 0 for shape in shapes for side in shape)
     assert browser.pages == 3 and names(browser)[:3] == ["00.jpg", "01.jpg", "02.jpg"] and len(names(browser)) == 10
     button(browser, "Next page").click()
     assert browser.page == 1 and names(browser)[0] == "10.jpg"

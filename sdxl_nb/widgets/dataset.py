@@ -19,6 +19,7 @@ from .twin import Twin
 from .watching import Notice, Worker
 
 PAGE = 12
+SAID_EVERY = 500  # pictures between two words on how far measuring is
 MEASURED = 5_000  # pictures at most that are all measured to know each one's bucket
 ALL, LEFT_OUT = "all pictures", "left out"
 
@@ -48,8 +49,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         search = Text(description="Search", placeholder="in captions and names", continuous_update=False)
         self._number = BoundedIntText(min=1, description="Page", layout=Layout(width="150px"))
         self._of = Label()
-        back, forth = (Button(icon=f"arrow-{way}", layout=Layout(width="36px")) for way in ("left", "right"))
-        back.tooltip, forth.tooltip = "Previous page", "Next page"
+        back, forth = (Button(description=f"{way} page", layout=Layout(width="110px")) for way in ("Previous", "Next"))
         back.on_click(lambda _: self.set_trait("page", max(0, self.page - 1)))
         forth.on_click(lambda _: self.set_trait("page", min(self.pages - 1, self.page + 1)))
         self._number.observe(lambda change: self.set_trait("page", change["new"] - 1), "value")
@@ -145,11 +145,12 @@ class DatasetBrowser(Mending, Twin, VBox):
             self.turn()
         if self.config.uses_buckets() and len(self.dataset) <= MEASURED:
             self._shapes.measure(self._measured)
-            self._notice.say("")
+            if len(self.dataset) >= SAID_EVERY:
+                self._notice.say("")
             self.turn()
 
     def _measured(self, done: int, total: int) -> None:
-        if done % 500 == 0:
+        if done % SAID_EVERY == 0:
             self._notice.say(f"Measuring the pictures: {done:,} of {total:,} ...")
 
     def figure(self) -> Any:

@@ -33,10 +33,9 @@ class Shapes:
 
         memo = Memo(cache_folder(self.config))
         try:
-            facts = examine(self.dataset, memo, progress)
+            bad = {fault.name for fault in examine(self.dataset, memo, progress)}
         finally:
             memo.close()
-        good = np.ones(len(facts.sizes), dtype=bool)
-        good[list(facts.faults)] = False
-        self._found = buckets.of(self.config, facts.sizes[good])
+        good = np.fromiter((name not in bad for name in self.dataset.names), bool, len(self.dataset))
+        self._found = buckets.of(self.config, self.dataset.sizes()[good])
         self._places = np.where(good, np.cumsum(good) - 1, -1)
