@@ -153,7 +153,7 @@ def check_resumable(progress: Progress, current: Progress, name: str) -> None:
             f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
             "restore them, or choose another --output_dir"
         )
-    if progress.parameters != current.parameters:
+    if list(progress.parameters.items()) != list(current.parameters.items()):  # their order is the flat vector's
         raise ConfigError(f"{name} holds other LoRA layers than this base model gets: choose another --output_dir")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from .architectures import Architecture
 from .errors import SdxlNbError
 
-STATES = {"adamw": 3, "adamw8bit": 1.6, "prodigy": 5, "adafactor": 2.1, "lion": 2}  # fp32 numbers a weight
+STATES = {"adamw": 3, "adamw8bit": 1.6, "prodigy": 5, "adafactor": 2.1}  # fp32 numbers a weight
 FILES = 2  # the LoRA under diffusers' names and under kohya's
 PICTURE = 1.6  # bytes a pixel of a validation PNG
 

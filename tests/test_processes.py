@@ -1,6 +1,7 @@
 """Several processes through torchrun and accelerate: equal shares, one writer, one stop, one failure."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -125,12 +126,16 @@ sys.exit(train.main())
 
 @pytest.mark.soak
 def test_one_of_two_killed_at_random_moments(tmp_path):
-    """The launcher ends the other one; the run goes on from its last checkpoint with the same bits."""
+    """Twenty times the launcher ends the other one; the run goes on from its last checkpoint with the same bits."""
     (tmp_path / "killing.py").write_text(KILLING)
     changes = {"train_batch_size": 1, "checkpointing_steps": 1, "use_ema": True, **PROMPTS}
+    changes |= {"max_train_steps": 24, "checkpoints_total_limit": 2}
+    draw = random.Random(0)
     launch(small(tmp_path / "whole", **changes))
     config = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes)
-    for where, count in (("step1", 2), ("save0", 1), ("draw1", 1), ("encode0", 1), ("step0", 1)):
+    for number in range(20):
+        where = draw.choice(["step0", "step1", "save0", "encode0", "encode1", *(["draw1"] if number < 3 else [])])
+        count = draw.choice([1, 2]) if where.startswith("step") else 1
         launch(config, program=[str(tmp_path / "killing.py"), where, str(count)], status=1)
     launch(config)
     assert_same(tmp_path / "killed", tmp_path / "whole")
