@@ -13,8 +13,8 @@ demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
 	@echo "The notebook, with its pictures: $(CURDIR)/output/quickstart.html"
 	@echo "The run, with its LoRA files:    $(CURDIR)/output/quickstart/"
 
-gallery: .venv/ready  ## every notebook, executed, as pages: output/gallery/index.html
-	@.venv/bin/python docs/make_gallery.py
+gallery: .venv/ready  ## every notebook, executed (06 on an emulated SageMaker), as pages: output/gallery/index.html
+	@PYTHONPATH=tests $(RUN) sagemaker_emulator .venv/bin/python docs/make_gallery.py
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	@$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir notebooks

@@ -3,7 +3,7 @@
     python docs/make_gallery.py [NOTEBOOK ...]
 
 In: the notebooks (all of them, or those named). Out: HTML that asks no other host for anything. A widget is shown as
-its plain twin, since no kernel is behind a page.
+its plain twin, since no kernel is behind a page. `make gallery` gives 06_sagemaker the tests' emulated SageMaker.
 """
 
 import html

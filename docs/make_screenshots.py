@@ -26,7 +26,7 @@ from sdxl_nb import TrainConfig, fine_tune  # noqa: E402
 from sdxl_nb.tiny.album import write_album  # noqa: E402
 
 WIDGETS = {  # name -> what the cell holds, what must be seen before the picture is taken
-    "form": ('from sdxl_nb import ConfigForm\nConfigForm(TrainConfig.preset("sdxl-24gb"))', "steps an epoch"),
+    "form": ('from sdxl_nb import ConfigForm\nConfigForm(TrainConfig.preset("sdxl-24gb"))', "Copy as Python"),
     "dataset": (
         'from sdxl_nb import DatasetBrowser\nconfig = TrainConfig.preset("tiny", train_data_dir="album")\n'
         "DatasetBrowser(config.replace(center_crop=False), per_page=8)",

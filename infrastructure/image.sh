@@ -33,7 +33,7 @@ fi
 
 ml="$scratch/ml"
 mkdir -p "$ml"/input/config "$ml"/input/data "$ml"/model "$ml"/output/data "$ml"/checkpoints
-echo '{"preset": "tiny", "max_train_steps": "4", "seed": "0"}' >"$ml/input/config/hyperparameters.json"
+echo '{"pretrained_model_name_or_path": "embedded:tiny-sdxl", "dataset_name": "embedded:blueprint", "resolution": "64", "train_batch_size": "2", "max_train_steps": "4", "seed": "0"}' >"$ml/input/config/hyperparameters.json"
 echo '{"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"}' >"$ml/input/config/resourceconfig.json"
 echo '{}' >"$ml/input/config/inputdataconfig.json"
 "${engine[@]}" run --rm "${flags[@]}" --volume "$ml:/opt/ml" "$image" train || {

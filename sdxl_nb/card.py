@@ -11,8 +11,11 @@ from .lora.metadata import safe_config
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: float | None) -> Path:
-    """Write README.md: what the LoRA is, how to use it, what came out, how it was trained."""
+def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: float | None, tables: Any = None) -> Path:
+    """Write README.md: what the LoRA is, how to use it, what came out, how it was trained.
+
+    `tables` are the KeyTables of the LoRA files by name, where they are known already.
+    """
     settings = safe_config(config.model_dump(mode="json"))
     base = settings["pretrained_model_name_or_path"]
     front = {"base_model": base} if HUB_ID.fullmatch(base) else {}  # the hub takes nothing else for a base model
@@ -33,7 +36,7 @@ def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: fl
         lines += [f"Trigger word: <code>{_escaped(config.trigger_word)}</code>", ""]
     lines += _pictures(config, folder)
     lines += _usage(config)
-    lines += _readers(config, folder)
+    lines += _readers(config, folder, tables or {})
     lines += ["## Settings", "", f"Final training loss: {loss:.4f}" if loss is not None else "", "", "```json"]
     lines += [json.dumps({k: v for k, v in settings.items() if v is not None}, indent=1, ensure_ascii=False), "```", ""]
     path = folder / "README.md"
@@ -62,13 +65,14 @@ def _escaped(text: str) -> str:
     return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
 
 
-def _readers(config: Any, folder: Path) -> list[str]:
+def _readers(config: Any, folder: Path, tables: Any) -> list[str]:
     """How many keys of each file every reader knows, checked when the file was written."""
     lines = ["## Who reads it", ""]
     for name in ("pytorch_lora_weights", config.lora_name()):
         path = folder / f"{name}.safetensors"
         if path.is_file():
-            lines += [f"`{path.name}`", "", LoraFile(path).check().markdown(), ""]
+            table = tables[path.name] if path.name in tables else LoraFile(path).check()
+            lines += [f"`{path.name}`", "", table.markdown(), ""]
     return lines
 
 

@@ -172,6 +172,19 @@ def _check_batch(progress: Progress, current: Progress, name: str) -> None:
         )
 
 
+def copy_file(source: Path, goal: Path) -> Path:
+    """Copy a file so that `goal` is whole at any moment; returns it."""
+    draft = goal.with_name(f".{goal.name}.{os.getpid()}.draft")
+    try:
+        shutil.copyfile(source, draft)
+        _sync(draft)
+        draft.replace(goal)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return goal
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from . import folders, repeats, tables
 from .captions import with_trigger
 from .errors import DataError
-from .listing import Listing, Texts, joined, text_column
+from .listing import Listing, Texts, flags, joined, take, text_column
 from .pictures import Fault, PictureError, decode, upright_size
 
 __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "Sample", "open_dataset"]
@@ -136,8 +135,8 @@ class CaptionedPictures(Sequence):
 
     def compact(self):
         """The Listing of these pictures alone."""
-        at, rows, listing = pa.array(self.rows), self.rows, self.listing
-        names, captions = listing.names.take(at), listing.captions.take(at)
+        rows, listing = self.rows, self.listing
+        names, captions = take(listing.names, rows), take(listing.captions, rows)
         read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
         known = None if listing.known is None else listing.known.select(rows)
         return Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights, known=known)
@@ -188,7 +187,7 @@ def open_dataset(config):
     if not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
         why = f" ({listing.notes[-1]})" if listing.notes else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
-    missing = listing.captions.is_null().to_numpy(zero_copy_only=False)
+    missing = flags(listing.captions.is_null())
     listing.faults += [
         Fault(name, f"{name} has no caption: add one or remove the picture.")
         for name in Texts(listing.names, np.flatnonzero(missing))

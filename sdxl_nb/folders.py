@@ -11,14 +11,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import metadata
 from .captions import require_column
 from .complaints import shown
 from .errors import DataError
-from .listing import Files, Listing, TextColumn, Texts, text_column
+from .listing import Files, Listing, TextColumn, Texts, take, text_column
 from .pictures import SUFFIXES, UNREADABLE_SUFFIXES, Fault, is_text, printable
 
 SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
@@ -246,8 +245,7 @@ def with_caption_files(root, captions, pictures):
 
 
 def with_suffix(stems, suffix):
-    kind = pa.large_string()
-    return pc.binary_join_element_wise(stems, pa.scalar(suffix, kind), pa.scalar("", kind))
+    return pc.binary_join_element_wise(stems, *text_column([suffix, ""]))
 
 
 def left_after(bad, *columns):
@@ -255,7 +253,7 @@ def left_after(bad, *columns):
     if not bad:
         return columns
     good = np.delete(np.arange(len(columns[0])), list(bad))
-    return tuple(column.take(pa.array(good)) for column in columns)
+    return tuple(take(column, good) for column in columns)
 
 
 def read_text(root, name):

@@ -2,6 +2,7 @@
 
 In: what folders.py and tables.py find. Out: a Listing, of which data.CaptionedPictures shows a selection. Texts are
 Arrow columns (some tens of bytes a row where Python objects take hundreds); Python strings are made on demand.
+Columns are built from buffers: pa.array, pa.scalar and to_numpy import pandas, a third of a second at every start.
 """
 
 import os
@@ -45,7 +46,7 @@ class Texts(Sequence):
             if self.rows is None:
                 yield from self.column.slice(first, CHUNK).to_pylist()
             else:
-                yield from self.column.take(pa.array(self.rows[first : first + CHUNK])).to_pylist()
+                yield from take(self.column, self.rows[first : first + CHUNK]).to_pylist()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str) or not isinstance(other, Sequence):
@@ -60,7 +61,7 @@ class Texts(Sequence):
 
     def where(self, wanted: Iterable[str]) -> np.ndarray:
         """(N,) bool: which of the texts are among `wanted`."""
-        found = pc.is_in(self.column, pa.array(list(wanted), self.column.type)).to_numpy(zero_copy_only=False)
+        found = flags(pc.is_in(self.column, text_column(wanted)))
         return found if self.rows is None else found[self.rows]
 
 
@@ -77,7 +78,7 @@ class TextColumn:
             self._flush()
 
     def _flush(self) -> None:
-        self.chunks.append(pa.array(self.pending, pa.large_string()))
+        self.chunks.append(_built(self.pending))
         self.pending = []
 
     def finish(self) -> pa.Array:
@@ -92,6 +93,28 @@ def text_column(texts: Iterable[str | None]) -> pa.Array:
     for text in texts:
         column.append(text)
     return column.finish()
+
+
+def _built(texts: Sequence[str | None]) -> pa.Array:
+    """A large_string array; UnicodeEncodeError for a lone surrogate."""
+    encoded = [b"" if text is None else text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    there = np.packbits([text is not None for text in texts], bitorder="little") if None in texts else None
+    buffers = [there, ends, b"".join(encoded)]
+    return pa.Array.from_buffers(
+        pa.large_string(), len(texts), [None if part is None else pa.py_buffer(part) for part in buffers]
+    )
+
+
+def take(column: pa.Array, rows: np.ndarray) -> pa.Array:
+    """The column at these rows, in their order."""
+    at = np.ascontiguousarray(rows, np.int64)
+    return column.take(pa.Array.from_buffers(pa.int64(), len(at), [None, pa.py_buffer(at)]))
+
+
+def flags(column: pa.Array) -> np.ndarray:
+    """(N,) bool of an Arrow column of truths, none of them null."""
+    return np.from_dlpack(column.cast(pa.uint8())).astype(bool)
 
 
 @dataclass

@@ -8,20 +8,22 @@ Out: the run folder, and the exit code: 0, 2 for a setting that cannot work, 1 f
 reason, 130 when interrupted before there was a step to finish.
 """
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .errors import ConfigError, SdxlNbError
 from .flags import read_flags, train_parser
+from .machine import check_machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as argv says; errors a user can mend are one sentence on stderr and never a traceback."""
     try:
         config, _ = read_flags(train_parser("python -m sdxl_nb.train", "Fine-tune a LoRA on SDXL."), argv)
-        from .trainer import fine_tune
-
-        fine_tune(config)
+        check_machine(config)  # before the seconds that the imports take
+        _fine_tune()(config)
     except SdxlNbError as error:
         kind = getattr(error, "kind", None)  # what failed another process of this run, which says it itself
         if kind is None:
@@ -31,6 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Interrupted: the run can go on from its last checkpoint, if it has one.", file=sys.stderr)
         return 130
     return 0
+
+
+def _fine_tune() -> Callable[..., Any]:
+    """What trains, imported without garbage collection: it would look in vain through a million objects that stay."""
+    gc.disable()
+    try:
+        import peft  # noqa: F401 - every run needs it, and it is the largest import
+
+        from .trainer import fine_tune
+    finally:
+        gc.enable()
+    gc.freeze()
+    return fine_tune
 
 
 if __name__ == "__main__":

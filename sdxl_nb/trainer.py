@@ -7,6 +7,7 @@ writes the folder and calls one callback with plain events.
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +17,7 @@ from . import checkpoint, disk, heldout, reporting
 from .endings import TOO_LARGE, ending, explained
 from .errors import SdxlNbError
 from .events import Callback, EventLog
-from .folder import RunFolder
+from .folder import LORA, RunFolder
 from .lora import LoraFile, build_metadata, collect, save_lora
 from .machine import check_machine
 from .optimizers import optimizer_state, restore_optimizer
@@ -356,6 +357,14 @@ class Trainer:
         with self._averaged():
             return save_lora(collect(**self.studio.models), folder, config.lora_name(), metadata)
 
+    def _final_lora(self) -> Sequence[Any]:
+        """The LoRA files in the run folder: those of this step's checkpoint, or written now where there is none."""
+        folder = self.folder.path
+        made = [folder / f"checkpoint-{self.step}" / name for name in (LORA, f"{self.config.lora_name()}.safetensors")]
+        if not all(file.is_file() for file in made):
+            return self._write_lora(folder)
+        return [checkpoint.copy_file(file, folder / file.name) for file in made]
+
     def _finish(self, finished: bool) -> None:
         from .card import write_card
 
@@ -363,10 +372,10 @@ class Trainer:
             record = self.record
             self.restore(*checkpoint.load(self.folder.path / f"checkpoint-{record.best_step}"))
             self.log.say(f"The LoRA is that of step {self.step}, whose held-out loss was {record.best_loss:.4f}.")
-        files = self._write_lora(self.folder.path)
-        self.log.emit("lora", files=[{"file": f.name, "readers": LoraFile(f).check().as_dicts()} for f in files])
+        tables = {file.name: LoraFile(file).check() for file in self._final_lora()}
+        self.log.emit("lora", files=[{"file": name, "readers": t.as_dicts()} for name, t in tables.items()])
         pictures, loss = len(self.studio.pictures), reporting.recent_loss(self)
-        write_card(self.config, self.folder.path, steps=self.step, pictures=pictures, loss=loss)
+        write_card(self.config, self.folder.path, steps=self.step, pictures=pictures, loss=loss, tables=tables)
         if self.config.push_to_hub and finished:
             from .hub import publish
 

@@ -65,8 +65,10 @@ THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {t
 
 
 def chromium() -> str:
+    """Where Chromium is; without one the tests that need it are skipped, which fails CI."""
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    assert found, "the browser tests need Chromium: apt-get install chromium fonts-dejavu-core"
+    if found is None:
+        pytest.skip("the browser tests need Chromium: apt-get install chromium fonts-dejavu-core")
     return found
 
 
@@ -189,11 +191,12 @@ def _free_port() -> int:
 @pytest.fixture(scope="module", name="running_lab")
 def running_lab_fixture(tmp_path_factory):
     """One JupyterLab and one page for a module's tests; playwright's event loop ends with them."""
+    program = chromium()
     home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks")
     port, token = _free_port(), secrets.token_hex(16)
     expect.set_options(timeout=20 * SECOND)
     with _server(home, folder, port, token), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1800})
         page.set_default_timeout(60 * SECOND)
         lab = Lab(folder, f"http://127.0.0.1:{port}", token, page)

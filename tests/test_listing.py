@@ -37,6 +37,18 @@ def test_many_texts_are_made_in_portions(monkeypatch):
     assert Texts(column, np.arange(49, -1, -1)) == many[::-1]
 
 
+def test_columns_are_arrows_own_and_refuse_lone_surrogates():
+    for words in ([], [None], WORDS, [None] * 9 + ["x"]):
+        column = text_column(words)
+        column.validate(full=True)
+        assert column.equals(pa.array(words, pa.large_string())) and column.null_count == words.count(None)
+        assert listing.flags(column.is_null()).tolist() == [word is None for word in words]
+    assert listing.take(text_column(WORDS), np.array([4, 2, 2], np.int32)).to_pylist() == ["", None, None]
+    assert listing.take(text_column(WORDS), np.arange(5)[::-2]).to_pylist() == ["", None, "a"]
+    with pytest.raises(UnicodeEncodeError):
+        text_column(["\ud800"])
+
+
 def some(count, **columns):
     names = text_column(f"{count}-{row}" for row in range(count))
     return Listing(names, names, lambda row: f"{count}:{row}".encode(), lambda row: f"{count}/{row}", **columns)

@@ -42,7 +42,7 @@ def test_a_run_with_a_full_cache_imports_no_diffusers(tmp_path):
     program = (
         "import sys; from sdxl_nb.config import TrainConfig; from sdxl_nb.trainer import fine_tune\n"
         f"fine_tune(TrainConfig.load({str(tmp_path / 'config.json')!r}), progress=False)\n"
-        "print([name for name in ('diffusers', 'matplotlib', 'datasets') if name in sys.modules])"
+        "print([name for name in ('diffusers', 'matplotlib', 'datasets', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
