@@ -26,9 +26,7 @@ def editable_folder(config: Any) -> Path:
     place = config.train_data_dir or config.dataset_name or ""
     folder = os.path.expanduser(place)
     if place.startswith("s3://") or not os.path.isdir(folder):
-        raise DataError(
-            f"The pictures of {place} are in no local folder and cannot be changed here: copy them."
-        )
+        raise DataError(f"The pictures of {place} are in no local folder and cannot be changed here: copy them.")
     return training_folder(folder)
 
 
