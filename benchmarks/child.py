@@ -39,9 +39,9 @@ def ours(steps: Steps, noise: str | None, flags: list[str]) -> None:
     config, _ = read_flags(train_parser("bench", ""), flags)
     if noise:
         _record(noise, config)
-    from sdxl_nb.trainer import fine_tune
+    from sdxl_nb.train import load_fine_tune
 
-    fine_tune(config, lambda event: steps.add(event["train_loss"]) if event["event"] == "step" else None)
+    load_fine_tune()(config, lambda event: steps.add(event["train_loss"]) if event["event"] == "step" else None)
 
 
 def _record(path: str, config: Any) -> None:

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, _ = read_flags(train_parser("python -m sdxl_nb.train", "Fine-tune a LoRA on SDXL."), argv)
         check_machine(config)  # before the seconds that the imports take
-        _fine_tune()(config)
+        load_fine_tune()(config)
     except SdxlNbError as error:
         kind = getattr(error, "kind", None)  # what failed another process of this run, which says it itself
         if kind is None:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fine_tune() -> Callable[..., Any]:
+def load_fine_tune() -> Callable[..., Any]:
     """What trains, imported without garbage collection: it would look in vain through a million objects that stay."""
     gc.disable()
     try:
