@@ -40,7 +40,7 @@ WIDGETS = {  # name -> what the cell holds, what must be seen before the picture
         "scale 1",
     ),
 }
-SETTINGS = {"validation_split": 0.1, "checkpointing_steps": 84, "validation_epochs": 14, "report_to": "none"}
+SETTINGS = {"validation_split": 0.1, "checkpointing_steps": 98, "validation_epochs": 14, "report_to": "none"}
 
 
 def main(folder: str | None = None) -> None:
@@ -61,7 +61,7 @@ def photograph(home: Path, root: Path) -> None:
     home.mkdir()
     with _server(home, root, port, token), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1180, "height": 1900})
+        page = browser.new_page(viewport={"width": 1400, "height": 1900})
         page.set_default_timeout(120_000)
         lab = Lab(root, f"http://127.0.0.1:{port}", token, page)
         lab.start()

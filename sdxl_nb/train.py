@@ -44,6 +44,7 @@ def load_fine_tune() -> Callable[..., Any]:
         from .trainer import fine_tune
     finally:
         gc.enable()
+    gc.collect()
     gc.freeze()
     return fine_tune
 

@@ -47,7 +47,7 @@ class ValidationGrid(Twin, VBox):
             layout=Layout(width="420px"),
             tooltip="A new folder for the LoRA that is shipped",
         )
-        self._table, self._large = VBox(), VBox()
+        self._table, self._large = VBox(layout=Layout(overflow="auto")), VBox()  # many steps scroll
         self._download = DownloadButton("Download grid", "grid.png", self._png, self._notice.fail)
         tools = HBox([self._scales, self._folder, self._download], layout=Layout(flex_flow="row wrap"))
         super().__init__([style_sheet(), tools, self._table, self._large, self._notice])
