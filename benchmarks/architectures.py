@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from sdxl_nb.architectures import UNET
+
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "text": ((32, 3), (32, 4)),  # width and layers of both text encoders
@@ -33,23 +35,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "time": 32,
         "groups": 32,
     },
-}
-FULL = {  # stabilityai/stable-diffusion-xl-base-1.0's U-Net
-    "sample_size": 128,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 2,
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-    "norm_num_groups": 32,
 }
 
 
@@ -95,7 +80,7 @@ def _unet(size: dict[str, Any], context: int, pooled: int) -> Any:
         "projection_class_embeddings_input_dim": pooled + 6 * size["time"],
         "norm_num_groups": size["groups"],
     }
-    return UNet2DConditionModel(**FULL | changes)
+    return UNet2DConditionModel(**UNET | changes)
 
 
 def _vae(size: dict[str, Any]) -> Any:

@@ -22,7 +22,9 @@ from typing import Any
 
 import torch
 
-from .architectures import FULL, SIZES
+from sdxl_nb.architectures import UNET
+
+from .architectures import SIZES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ def small_config() -> dict[str, Any]:
         "attention_head_dim": list(size["heads"]),
         "norm_num_groups": size["groups"],
     }
-    return FULL | changes
+    return UNET | changes
 
 
 def build(config: dict[str, Any], option: Option, device: torch.device, rank: int) -> Any:
@@ -198,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> list[str]:
         sys.exit(
             "--script needs --base, a full-size SDXL in diffusers format, and --pictures, a folder for it to train on"
         )
-    lines = table(small_config() if given.small else FULL, given.pixels, device, given)
+    lines = table(small_config() if given.small else UNET, given.pixels, device, given)
     for side in given.pixels if given.script else []:
         lines.append(reference(given.script, given.base, given.pictures, side, given.steps, given.rank))
     print("\n" + "\n".join(lines))

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from .architectures import FULL
+from sdxl_nb.architectures import UNET
 
 FREE = {"alias", "detach", "empty", "empty_like", "empty_strided", "is_same_size", "lift_fresh", "new_empty"}
 FREE |= {"resize_", "scalar_tensor", "t", "_unsafe_view"}
@@ -104,7 +104,7 @@ def full_size(rank: int = 16, dtype: torch.dtype = torch.bfloat16) -> tuple[Any,
     from sdxl_nb.unet import SdxlUNet
 
     with torch.device("meta"):
-        unet = SdxlUNet(FULL).to(dtype).requires_grad_(False).train()
+        unet = SdxlUNet(UNET).to(dtype).requires_grad_(False).train()
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION), unet)
         for parameter in unet.parameters():
             if parameter.requires_grad:
@@ -118,7 +118,7 @@ def inputs(pixels: int = PIXELS, batch: int = 1, dtype: torch.dtype = torch.bflo
     """What the U-Net is called with: latents, timesteps, prompt, pooled prompt and time ids."""
     with torch.device(device):
         latents = torch.randn(batch, 4, pixels // 8, pixels // 8, dtype=dtype)
-        prompt = torch.randn(batch, TOKENS, FULL["cross_attention_dim"], dtype=dtype)
+        prompt = torch.randn(batch, TOKENS, UNET["cross_attention_dim"], dtype=dtype)
         added = {
             "text_embeds": torch.randn(batch, 1280, dtype=dtype),
             "time_ids": torch.full((batch, 6), float(pixels)),

@@ -39,9 +39,14 @@ def draw(run: Run) -> None:
 
 
 def write(name: str, figure) -> None:
-    """Save a figure; one that is too large for a repository is an error."""
+    """Save a figure."""
     path = PICTURES / f"{name}.png"
     figure.savefig(path)
+    weigh(path)
+
+
+def weigh(path: Path) -> None:
+    """Say how large a picture is; stop where it is too large for a repository."""
     size = path.stat().st_size
     if size > LIMIT:
         raise SystemExit(f"{path} has {size} bytes, more than {LIMIT}.")

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from lab import FLAGS, Lab, _free_port, _server, chromium  # noqa: E402
-from make_pictures import LIMIT, PICTURES  # noqa: E402
+from make_pictures import PICTURES, weigh  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 from sdxl_nb import TrainConfig, fine_tune  # noqa: E402
@@ -76,13 +76,10 @@ def photograph(home: Path, root: Path) -> None:
 
 
 def write(name: str, png: bytes) -> None:
-    """Keep a picture with a palette, which is enough for a page; one that is too large is an error."""
+    """Keep a picture with a palette, which is enough for a page."""
     path = PICTURES / f"{name}.png"
     Image.open(io.BytesIO(png)).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(path, optimize=True)
-    size = path.stat().st_size
-    if size > LIMIT:
-        raise SystemExit(f"{path} has {size} bytes, more than {LIMIT}.")
-    print(f"{path}: {size / 1000:.0f} kB")
+    weigh(path)
 
 
 if __name__ == "__main__":
