@@ -3,8 +3,9 @@
     python -m benchmarks.child ours RESULT.json [--record NOISE.npz] FLAG ...
     python -m benchmarks.child reference RESULT.json [--replay NOISE.npz] SCRIPT FLAG ...
 
-Out: the process's CPU seconds (all threads, user and system) and the loss at the end of every step. With --record and
---replay the script is given the random choices of our run: order of pictures, noise, timesteps, first LoRA weights.
+Out: the process's CPU seconds (all threads, user and system) and the loss at the end of every step, and its peak
+memory. With --record and --replay the script is given the random choices of our run: order of pictures, noise,
+timesteps, first LoRA weights.
 """
 
 import json
@@ -28,7 +29,13 @@ class Steps:
         self.moments.append(time.monotonic())
 
     def save(self) -> None:
-        told = {"losses": self.losses, "seconds": self.seconds, "moments": self.moments}
+        import torch
+
+        from sdxl_nb.footprint import peak_memory
+
+        # asked here: what the system tells a parent of its child counts what the parent itself held at the fork
+        memory = peak_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        told = {"losses": self.losses, "seconds": self.seconds, "moments": self.moments, "memory": memory}
         Path(self.path).write_text(json.dumps(told))
 
 
@@ -39,9 +46,9 @@ def ours(steps: Steps, noise: str | None, flags: list[str]) -> None:
     config, _ = read_flags(train_parser("bench", ""), flags)
     if noise:
         _record(noise, config)
-    from sdxl_nb.train import load_fine_tune
+    from sdxl_nb.train import train
 
-    load_fine_tune()(config, lambda event: steps.add(event["train_loss"]) if event["event"] == "step" else None)
+    train(config, lambda event: steps.add(event["train_loss"]) if event["event"] == "step" else None)
 
 
 def _record(path: str, config: Any) -> None:

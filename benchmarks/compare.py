@@ -118,7 +118,7 @@ def run(folder: Path, arguments: Sequence[object], environment: Mapping[str, str
     told = json.loads(result.read_text())
     seconds = told["seconds"]
     gaps = [later - earlier for earlier, later in itertools.pairwise(seconds)] or [float("nan")]
-    job, memory = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    job, memory = usage.ru_utime + usage.ru_stime, told["memory"] / 2**20
     return Measured(job, statistics.median(gaps), seconds[0], memory, tuple(told["losses"]))
 
 

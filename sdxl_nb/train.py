@@ -8,9 +8,10 @@ Out: the run folder, and the exit code: 0, 2 for a setting that cannot work, 1 f
 reason, 130 when interrupted before there was a step to finish.
 """
 
+import contextlib
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .errors import ConfigError, SdxlNbError
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, _ = read_flags(train_parser("python -m sdxl_nb.train", "Fine-tune a LoRA on SDXL."), argv)
         check_machine(config)  # before the seconds that the imports take
-        load_fine_tune()(config)
+        train(config)
     except SdxlNbError as error:
         kind = getattr(error, "kind", None)  # what failed another process of this run, which says it itself
         if kind is None:
@@ -35,18 +36,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_fine_tune() -> Callable[..., Any]:
-    """What trains, imported without garbage collection: it would look in vain through a million objects that stay."""
+def train(config: Any, callback: Callable[[dict[str, Any]], None] | None = None) -> Any:
+    """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
+    with absent(*_unused(config)):
+        return _load_fine_tune()(config, callback)
+
+
+def _unused(config: Any) -> Iterator[str]:
+    """Packages that others import at their start for what this run does not do."""
+    if not (config.validation_prompt or config.with_prior_preservation):
+        yield "scipy"  # by diffusers' samplers, which come with the VAE
+    if not any(str(value).startswith("s3://") for value in dict(config).values()):
+        yield "boto3"  # by TensorBoard
+
+
+def _load_fine_tune() -> Callable[..., Any]:
+    """What trains, imported without garbage collection: it would look in vain through a million objects that stay.
+
+    transformers would import scipy for the losses of its detectors, accelerate boto3 for a questionnaire.
+    """
     gc.disable()
     try:
-        import peft  # noqa: F401 - every run needs it, and it is the largest import
+        with absent("scipy", "boto3"):
+            import peft  # noqa: F401 - every run needs it, and it is the largest import
 
-        from .trainer import fine_tune
+            from .trainer import fine_tune
     finally:
         gc.enable()
     gc.collect()
     gc.freeze()
     return fine_tune
+
+
+@contextlib.contextmanager
+def absent(*names: str) -> Iterator[None]:
+    """Inside, these packages look as if they were not installed, but for those that are imported already.
+
+    None in sys.modules is Python's own word for that:
+    https://docs.python.org/3/reference/import.html#the-module-cache
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 if __name__ == "__main__":
