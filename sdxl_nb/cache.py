@@ -91,9 +91,9 @@ def encode(vae: Any, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.
     return mean, std
 
 
-def at_once(resolution: int) -> int:
-    """Pictures that the VAE encodes together: a large one fills a GPU alone."""
-    return min(8, max(1, 512**2 // resolution**2))
+def at_once(resolution: int, device: torch.device) -> int:
+    """Pictures that the VAE encodes together: a large one fills a GPU alone, and a CPU is no faster with several."""
+    return 1 if device.type == "cpu" else min(8, max(1, 512**2 // resolution**2))
 
 
 class LiveLatents(Encoder):
@@ -156,7 +156,6 @@ class CachedLatents(Encoder):
         batch: int | None = None,
     ) -> None:
         """Encode what is not in the store; `load_vae()` is called only when something is. Raises SdxlNbError."""
-        batch = batch or at_once(self.config.resolution)
         many = len(self.variants)
 
         def work(share: range) -> None:
@@ -172,8 +171,9 @@ class CachedLatents(Encoder):
         if self.missing():
             raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
 
-    def _fill(self, rows: np.ndarray, vae: Any, batch: int, progress: Progress) -> None:
+    def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Progress) -> None:
         """Encode these rows, those of one shape together, and count pictures."""
+        batch = batch or at_once(self.config.resolution, vae.device)
         targets = np.array([self.target(row // len(self.variants)) for row in rows.tolist()])
         shapes, numbers = np.unique(targets, axis=0, return_inverse=True)
         wanted = [rows[numbers.ravel() == number] for number in range(len(shapes))]

@@ -134,7 +134,7 @@ def interrupted(config, number):
     from sdxl_nb.train import main
 
     cache.encode = at_call(2, lambda: os.kill(os.getpid(), number), cache.encode)
-    cache.at_once = lambda resolution: 2
+    cache.at_once = lambda resolution, device: 2
     sys.exit(main(config.to_flags()))
 
 
@@ -207,7 +207,7 @@ def test_a_damaged_shard_is_said_and_computed_again(tmp_path, work):
 
 def test_events_say_how_far_caching_is(tmp_path, monkeypatch):
     monkeypatch.setattr(studios, "EVENT_EVERY", -1)
-    monkeypatch.setattr(cache, "at_once", lambda resolution: 4)
+    monkeypatch.setattr(cache, "at_once", lambda resolution, device: 4)
     run = train(small(tmp_path))
     events = [{k: v for k, v in e.items() if k not in ("event", "time", "step")} for e in run.events("cache")]
     assert events == [

@@ -61,7 +61,9 @@ def recorded_readers() -> tuple[Reader, ...]:
 
 def _load(name: str) -> Reader:
     data = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
-    modules = {module: frozenset(group["parts"]) for group in data["keys"] for module in unfold(group["modules"])}
+    modules: dict[str, frozenset[str]] = {}
+    for group in data["keys"]:
+        modules |= dict.fromkeys(unfold(group["modules"]), frozenset(group["parts"]))  # one set for them all
     parts = sorted({part for group in data["keys"] for part in group["parts"]})
     return Reader(data["reader"], data["repository"], data["commit"], MEANT[name], modules, tuple(parts))
 
