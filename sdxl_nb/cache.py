@@ -92,8 +92,9 @@ def encode(vae: Any, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.
 
 
 def at_once(resolution: int, device: torch.device) -> int:
-    """Pictures that the VAE encodes together: a large one fills a GPU alone, and a CPU is no faster with several."""
-    return 1 if device.type == "cpu" else min(8, max(1, 512**2 // resolution**2))
+    """Pictures that the VAE encodes together: one of 512 px fills a GPU, and one of 256 px a CPU."""
+    pixels = 256 if device.type == "cpu" else 512
+    return min(8, max(1, pixels**2 // resolution**2))
 
 
 class LiveLatents(Encoder):
@@ -182,7 +183,8 @@ class CachedLatents(Encoder):
         self.store.refuse_to_fill(int(sum(areas)) * vae.config.latent_channels * 8 + 40 * len(rows))
         for part in wanted:
             with self.store.writer() as writer:
-                pieces = self._pieces(part)
+                # on a CPU the VAE has the cores already, and a thread's pictures would only cost memory
+                pieces = self._pieces(part, threads=1 if vae.device.type == "cpu" else None)
                 while portion := list(islice(pieces, batch)):
                     self._encode(portion, vae, batch, writer)
                     done = len({piece.row // len(self.variants) for piece in portion})
@@ -198,9 +200,9 @@ class CachedLatents(Encoder):
             key = bytes(self.keys[piece.row]).ljust(16, b"\0")
             writer.add(key, mean=mean[number], std=std[number], time_ids=time_ids)
 
-    def _pieces(self, rows: np.ndarray) -> Iterator[Piece]:
+    def _pieces(self, rows: np.ndarray, threads: int | None) -> Iterator[Piece]:
         """The rows that no other run has stored meanwhile, each picture decoded once, by threads ahead of the VAE."""
-        for pieces in ahead(self._cut, self._still_missing(rows)):
+        for pieces in ahead(self._cut, self._still_missing(rows), threads):
             yield from pieces
 
     def _still_missing(self, rows: np.ndarray) -> Iterator[list[int]]:
