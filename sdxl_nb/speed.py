@@ -54,8 +54,8 @@ def take_the_short_way(unet: Any, flat: Any, config: Any) -> None:
 
 
 def is_short(unet: Any) -> bool:
-    """Whether the U-Net computes all in its own dtype, without autocast."""
-    return getattr(unet, "fast", None) is not None
+    """Whether the U-Net as it is now computes all in its own dtype, without autocast: drawing takes the long way."""
+    return getattr(unet, "fast", None) is not None and unet.training
 
 
 def no_xformers(error: BaseException) -> str:

@@ -79,6 +79,51 @@ def test_the_loss_is_the_same_however_it_is_computed(tmp_path):
     assert loss == pytest.approx(measured[2], rel=1e-6) and [len(part) for part in parts] == [4, 4, 4]
 
 
+BF16 = {"mixed_precision": "bf16", **HALF}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"lora_dropout": 0.5}, {"use_dora": True}, {"gradient_checkpointing": True}, {"train_text_encoder": True}],
+)
+def test_in_bf16_it_is_the_loss_of_fp32_but_for_rounding(tmp_path, changes):
+    measured = []
+    for precision in ("no", "bf16"):
+        made = studio(small(tmp_path / precision, **HALF | changes | {"mixed_precision": precision}))
+        step = Trainer(made.config, made, None, None, Processes()).updates
+        torch.manual_seed(1)
+        step.flat.weights.data.normal_(std=0.05)
+        measured.append(heldout.measure(step))
+        assert made.unet.training
+    assert measured[0] != measured[1] and measured[0] == pytest.approx(measured[1], rel=3e-3)
+
+
+def test_plain_lora_is_measured_with_the_arithmetic_of_training(tmp_path):
+    made = studio(small(tmp_path, **BF16))
+    step = Trainer(made.config, made, None, None, Processes()).updates
+    step.flat.weights.data.normal_(std=0.05)
+    seen, errors = [], step.errors
+    step.errors = lambda batch, noise: (seen.append((batch, errors(batch, noise))), seen[-1][1])[1]
+    heldout.measure(step)
+    for batch, loss in seen:
+        assert torch.equal(errors(batch, batch.noise).detach(), loss)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_whole_run_that_looks(tmp_path, precision):
+    """Losses, pictures and the best checkpoint of an average; and looking never changes training."""
+    looking = {"heldout_steps": 2, "early_stopping_patience": 9, "load_best_model_at_end": True, "use_ema": True}
+    looking |= {"validation_prompt": ["a card"], "num_validation_images": 1, "validation_inference_steps": 1}
+    run = train(small(tmp_path / "looking", **HALF | looking, mixed_precision=precision))
+    assert list(losses(run)) == [0, 2, 4, 6] and all(map(math.isfinite, losses(run).values()))
+    assert run.status == "completed" and list(run.pictures()) == [0, 2, 4, 6]
+    best = min((2, 4, 6), key=losses(run).get)
+    assert best in steps(run.folder) and largest_difference(run.folder / f"checkpoint-{best}", run.folder) == 0
+    blind = train(small(tmp_path / "blind", **HALF, use_ema=True, mixed_precision=precision))
+    assert blind.losses() == run.losses()
+    assert_same(blind.folder / "checkpoint-6", run.folder / "checkpoint-6")
+
+
 def test_by_hand(tmp_path):
     """The loss of a model that predicts nothing is the mean square of the noise."""
     made = studio(small(tmp_path, **HALF))
