@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import ConfigError
+from .layers import DEFAULT_BASE, DEFAULT_VAE
 
 EMBEDDED_BASE = "embedded:tiny-sdxl"
 MOST_ACROSS = 6  # prompts side by side in a figure
+MOST_AT_ONCE = 8  # pictures
+DRAWING = 3 * 2**30  # bytes that drawing takes on a GPU beside the weights: one picture of 1024 px, and its decoding
 
 
 class Cell(NamedTuple):
@@ -106,14 +109,15 @@ def generate(
     height: int | None = None,
     width: int | None = None,
     negative_prompt: str | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     progress: bool = True,
 ) -> PictureGrid:
     """Draw every prompt at every LoRA scale with every seed.
 
     `base`: embedded:tiny-sdxl, a hub id, a folder, a checkpoint, or a ready StableDiffusionXLPipeline (left as it
     came). `lora`: a file, run folder or LoraFile; a list or {lora: weight} of several, each multiplied by the scale.
-    Scale 0 gives the base's pictures exactly. ConfigError for empty or repeated lists, ModelError for the files.
+    Scale 0 gives the base's pictures exactly. `batch_size` pictures are drawn at once, by default eight small ones or
+    one from 512 x 512 pixels on. ConfigError for empty or repeated lists, ModelError for the files.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     scales = [float(scale) for scale in scales] if lora is not None else [0.0]
@@ -121,17 +125,21 @@ def generate(
     for name, values in (("prompts", prompts), ("scales", scales), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
             raise ConfigError(f"generate: {name} must be a list of different values, and not empty.")
-    if batch_size < 1 or num_inference_steps < 1:
+    if num_inference_steps < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
     settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     settings |= {"height": height, "width": width}
     pipeline = load_base(base)
+    batch_size = batch_size or at_once(*_size(pipeline, height, width))
     with _attached(pipeline, lora) as adapters:
         return _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
 
 
 def load_base(base):
-    """A pipeline that is ready to draw: fp16 on a CUDA GPU, fp32 on the CPU; a ready one is given back."""
+    """A pipeline that is ready to draw: fp16 on a CUDA GPU, fp32 on the CPU; a ready one is given back.
+
+    Where the GPU has no room for the whole base, its models come there one after the other.
+    """
     import torch
 
     from .models import load_pipeline
@@ -139,10 +147,44 @@ def load_base(base):
 
     if not isinstance(base, str | os.PathLike | Source):
         return base
-    source = base if isinstance(base, Source) else str(base)
-    if torch.cuda.is_available():
-        return load_pipeline(source, torch.float16).to("cuda")
-    return load_pipeline(source)
+    source = base if isinstance(base, Source) else source_of(str(base))
+    if not torch.cuda.is_available():
+        return load_pipeline(source)
+    pipeline = load_pipeline(source, torch.float16)
+    pipeline.vae.enable_slicing()  # decodes one by one
+    torch.cuda.empty_cache()  # what a pipeline before this one left
+    if fits(_bytes_of(pipeline), torch.cuda.mem_get_info()[0]):
+        return pipeline.to("cuda")
+    pipeline.enable_model_cpu_offload(torch.cuda.current_device())
+    return pipeline
+
+
+def source_of(name: str):
+    """The source of a base given by name alone: the default base has the VAE that training gives it, safe in fp16."""
+    from .sources import Source
+
+    return Source(name, DEFAULT_VAE if name == DEFAULT_BASE else None)
+
+
+def fits(weights: int, free: int) -> bool:
+    """Whether a GPU with so many bytes free has room for these weights and for drawing with them."""
+    return weights + DRAWING <= free
+
+
+def at_once(height: int, width: int) -> int:
+    """How many pictures surely fit beside each other: eight small ones, one from 512 x 512 pixels on."""
+    return min(MOST_AT_ONCE, max(1, 512**2 // (height * width)))
+
+
+def _bytes_of(pipeline) -> int:
+    models = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
+
+
+def _size(pipeline, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width of the pictures: those asked for, else the base's own."""
+    usual = pipeline.default_sample_size * pipeline.vae_scale_factor
+    return height or usual, width or usual
 
 
 class _attached:

@@ -10,9 +10,12 @@ from PIL import Image
 from random_sdxl import make_pipeline
 from test_lora import add_lora, make_models
 
+from sdxl_nb import generation
+from sdxl_nb.config import TrainConfig
 from sdxl_nb.errors import ConfigError, ModelError
-from sdxl_nb.generation import Cell, PictureGrid, compare, generate
+from sdxl_nb.generation import Cell, PictureGrid, at_once, compare, fits, generate, load_base, source_of
 from sdxl_nb.lora import LoraFile, collect, save_lora
+from sdxl_nb.sources import Source
 
 PROMPTS = ["a red circle", "two $blue$ squares on a very long prompt that must be wrapped somewhere"]
 FAST = {"num_inference_steps": 2, "progress": False, "height": 32, "width": 32}
@@ -82,6 +85,54 @@ def test_wrong_requests_are_sentences_and_leave_no_adapter(pipeline, lora):
     with pytest.raises(ModelError, match="no LoRA file or folder"):
         generate(pipeline, [lora, lora / "missing"], "a", **FAST)
     assert not hasattr(pipeline.unet, "peft_config")
+
+
+# What fits into memory.
+
+
+def test_large_pictures_are_drawn_one_by_one(pipeline, monkeypatch):
+    assert [at_once(side, side) for side in (64, 128, 256, 512, 1024)] == [8, 8, 4, 1, 1]
+    assert at_once(768, 1344) == 1 and at_once(320, 256) == 3
+    drawn = []
+
+    def draw(pipeline, batch, settings, negative_prompt):
+        drawn.append(len(batch))
+        return [Image.new("RGB", (8, 8))] * len(batch)
+
+    monkeypatch.setattr(generation, "_draw_batch", draw)
+    for size in ({"height": 1024, "width": 1024}, {"height": 256, "width": 256}, {}):
+        generate(pipeline, None, "x", seeds=range(9), **{**FAST, "height": None, "width": None, **size})
+    usual = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    assert usual <= 128 and drawn == [1] * 9 + [4, 4, 1] + [8, 1]
+    drawn.clear()
+    generate(pipeline, None, "x", seeds=range(9), batch_size=5, **{**FAST, "height": 1024, "width": 1024})
+    assert drawn == [5, 4]
+
+
+def test_a_base_that_does_not_fit_comes_to_the_gpu_part_by_part():
+    sdxl, gib = 7 * 10**9, 2**30
+    assert fits(sdxl, 12 * gib) and fits(sdxl, 24 * gib)
+    assert not fits(sdxl, 8 * gib) and not fits(sdxl, 6 * gib)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(80 * 2**30, "to cuda"), (2**20, "offload on 1")])
+def test_what_load_base_does_on_a_gpu(free, expected, monkeypatch):
+    """The calls alone: there is no GPU here."""
+    done, pipeline = [], make_pipeline()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free, 80 * 2**30))
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
+    monkeypatch.setattr("sdxl_nb.models.load_pipeline", lambda source, dtype: done.append((source, dtype)) or pipeline)
+    pipeline.to = lambda place: done.append(f"to {place}") or pipeline
+    pipeline.enable_model_cpu_offload = lambda number: done.append(f"offload on {number}")
+    assert load_base("somebody/base") is pipeline
+    assert done == [(Source("somebody/base"), torch.float16), expected] and pipeline.vae.use_slicing
+
+
+def test_the_default_base_by_name_has_the_vae_that_training_gives_it():
+    config = TrainConfig()
+    assert source_of(config.pretrained_model_name_or_path) == Source.of(config) and Source.of(config).vae
+    assert source_of("embedded:tiny-sdxl") == Source("embedded:tiny-sdxl")
 
 
 def squares(labels, size=64):
