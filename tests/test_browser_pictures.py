@@ -1,7 +1,9 @@
 """The widgets that show pictures, in a real JupyterLab and Chromium: grid, playground and data set browser."""
 
+import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from lab import lab_fixture, running_lab_fixture  # noqa: F401 - fixtures
@@ -88,6 +90,24 @@ def test_the_scale_slider_changes_the_picture(lab, run_folder):
     assert after.get_attribute("src") != first
     page.locator(".sdxl-nb-pair input").fill("20")
     expect(after).to_have_css("clip-path", re.compile(r"20%"))
+    steps = widget.get_by_label("Steps")
+    for refused in ("0", "2000"):
+        steps.fill(refused)
+        steps.press("Tab")
+        expect(widget.get_by_role("alert")).to_contain_text(f"from 1 to 1000: {refused} was not taken.")
+        expect(steps).to_have_value("4")
+    lab.photograph("playground-refused", ".sdxl-nb", both=False)
+    steps.fill("3")
+    steps.press("Tab")
+    expect(widget.get_by_role("alert")).to_have_count(0)
+    widget.get_by_label("draw when a slider moves").uncheck()
+    with page.expect_download() as download:  # what is shown, not what was typed since
+        widget.get_by_role("button", name="Settings").click()
+    settings = json.loads(Path(download.value.path()).read_text())
+    assert (settings["steps"], settings["scale"]) == (4, 0.5)
+    first = after.get_attribute("src")
+    widget.get_by_role("button", name="Draw").click()
+    expect(after).not_to_have_attribute("src", first, timeout=60_000)
     widget.get_by_label("Prompt").fill(" ")
     widget.get_by_role("button", name="Draw").click()
     expect(widget.get_by_role("alert")).to_contain_text("There is no prompt: say what to draw.")

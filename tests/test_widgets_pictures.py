@@ -2,15 +2,18 @@
 
 import io
 import json
+import shutil
 import time
 
 import numpy as np
 import pytest
+from ipywidgets import FloatSlider
 from PIL import Image
 from small_runs import small, train
 
 from sdxl_nb import TrainConfig
 from sdxl_nb.errors import SdxlNbError
+from sdxl_nb.run import Run
 from sdxl_nb.tiny.album import write_album
 from sdxl_nb.widgets.dataset import LEFT_OUT, DatasetBrowser
 from sdxl_nb.widgets.downloads import DownloadButton
@@ -172,6 +175,77 @@ def test_several_loras_have_weights_and_wrong_settings_are_said(run):
     assert "There is no prompt: say what to draw." in both._notice.value
     with pytest.raises(TypeError, match=r"LoraPlayground has no setting promt: did you mean prompt\?"):
         LoraPlayground(run, promt="x")
+
+
+def told(playground):
+    """What the two downloads would save: the settings in the PNG, and those in the JSON."""
+    sent = []
+    for download in inside(playground, DownloadButton):
+        download.send = lambda content, buffers: sent.append(buffers[0])
+        download._asked(download, {"kind": "asked"}, [])
+    return [json.loads(opened(sent[0]).text["sdxl_nb"]), json.loads(sent[1])]
+
+
+def test_draw_always_draws_and_a_slider_only_when_it_may(run):
+    playground = LoraPlayground(run, prompt="x", steps=1)
+    playground._auto.value = False
+    playground.scale = 0.5
+    assert not playground._work.busy and playground.pictures is None
+    for seed in (0, 7):
+        playground.seed = seed
+        button(playground, "Draw").click()
+        playground._work.wait(60)
+        assert playground.pictures.seeds == [seed] and f"Seed {seed}, scale 0.5." in playground._notice.value
+
+
+def test_what_is_saved_and_shown_is_what_was_drawn_whatever_is_typed_meanwhile_and_later(run, monkeypatch, tmp_path):
+    from sdxl_nb.widgets import drawing
+
+    playground, generate, asked = LoraPlayground(run, prompt="first", steps=1), drawing.generate, []
+
+    def typed_meanwhile(base, loras, prompts, **numbers):
+        asked.append((prompts, numbers["seeds"]))
+        playground.prompt, playground.seed = "second", 9
+        return generate(base, loras, prompts, **numbers)
+
+    monkeypatch.setattr(drawing, "generate", typed_meanwhile)
+    drawn = playground.draw()
+    assert asked == [(["first"], (0,))] * 2 and drawn.prompts == ["first"] and drawn.seeds == [0]
+    settings = {"prompt": "first", "seed": 0, "steps": 1, "guidance": 5.0, "scale": 1.0, "loras": {"run": 1.0}}
+    assert told(playground) == [settings, settings] and playground.settings() == settings
+    assert playground.save(tmp_path).name == "run-0-1.png"
+    assert "first (seed 0, scale 1)" in [text.get_text() for text in playground.figure().texts]
+
+
+def test_a_number_that_cannot_be_is_taken_back_and_said_beside_it(run):
+    from ipywidgets import FloatText, IntText
+
+    playground = LoraPlayground(run, prompt="x", steps=3)
+    (guidance,) = inside(playground, FloatText)
+    steps = inside(playground, IntText)[1]
+    for control, value, said in (
+        (steps, 0, "Steps must be from 1 to 1000: 0 was not taken."),
+        (steps, 2000, "Steps must be from 1 to 1000: 2000 was not taken."),
+        (guidance, 200.0, "Guidance must be from 0 to 100: 200 was not taken."),
+    ):
+        control.value = value
+        assert said in playground._refused.value and 'role="alert"' in playground._refused.value
+        assert (playground.steps, steps.value, playground.guidance, guidance.value) == (3, 3, 5.0, 5.0)
+    steps.value = 4
+    assert playground.steps == 4 and playground._refused.value == ""
+    playground.scale = 3.5  # code may go where the slider ends
+    assert playground.scale == 3.5 == inside(playground, FloatSlider)[0].value
+
+
+def test_a_run_that_was_killed_is_drawn_with_its_newest_checkpoint(run, tmp_path):
+    for name in ("run.json", "config.json", "checkpoint-4"):
+        copy = shutil.copytree if (run.folder / name).is_dir() else shutil.copy
+        copy(run.folder / name, tmp_path / name)
+    for given in (Run(tmp_path), str(tmp_path), [tmp_path]):
+        playground = LoraPlayground(given)
+        assert [lora.path.parent.name for lora in playground.loras] == ["checkpoint-4"]
+        assert list(playground.settings()["loras"]) == ["checkpoint-4"]
+    assert list(LoraPlayground([run, run]).settings()["loras"]) == ["run", "run 2"]
 
 
 # The browser of a data set.

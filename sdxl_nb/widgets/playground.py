@@ -5,28 +5,24 @@ and a weight for each LoRA. `playground.draw()` draws at once and returns the pi
 as a matplotlib Figure.
 """
 
-import io
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import traitlets
-from ipywidgets import Button, Checkbox, FloatSlider, FloatText, HBox, IntText, Layout, Text, VBox
+from ipywidgets import HTML, Button, Checkbox, FloatSlider, FloatText, HBox, IntText, Layout, Text, VBox
 
-from ..config import TrainConfig
 from ..errors import ConfigError
-from ..generation import EMBEDDED_BASE, Cell, PictureGrid, compare, generate, load_base
-from ..lora import LoraFile
-from ..sources import Source
+from ..generation import PictureGrid
 from .downloads import DownloadButton
+from .drawing import FIRST, SECOND, Drawing, Painter, Settings, lora_of, names_of, trigger_of
 from .pictures import BeforeAfter, thumbnail
 from .theme import style_sheet
 from .twin import Twin
 from .watching import Notice, Worker, check_traits
 
 LARGE = 512  # pixels sent of a picture
-FIRST, SECOND = "without LoRA", "with LoRA"
 
 
 class LoraPlayground(Twin, VBox):
@@ -43,16 +39,16 @@ class LoraPlayground(Twin, VBox):
     def __init__(self, loras: Any, base: Any = None, **traits: Any):
         check_traits(type(self), traits, also=("loras", "base"))
         listed = loras if isinstance(loras, Sequence) and not isinstance(loras, str) else [loras]
-        self.loras = [LoraFile(getattr(lora, "folder", getattr(lora, "path", lora))) for lora in listed]
-        self._base, self._notice, self._work, self._plain = base or base_of(self.loras), Notice(), Worker(), {}
+        self.loras = [lora_of(lora) for lora in listed]
+        self._names, self._painter = names_of(self.loras), Painter(self.loras, base)
+        self._notice, self._work, self._drawing = Notice(), Worker(), None
         super().__init__()
         self.weights = (1.0,) * len(self.loras)
         self.prompt = trigger_of(self.loras)
-        self.set_trait("seed", 0)
         for name, value in traits.items():
             setattr(self, name, value)
         self._controls()
-        self.observe(self._notice.guard(lambda change: self._redraw()), ["scale", "weights"])
+        self.observe(self._notice.guard(lambda change: self._auto.value and self._start()), ["scale", "weights"])
 
     def _controls(self) -> None:
         wide = {"description_width": "80px"}
@@ -61,29 +57,51 @@ class LoraPlayground(Twin, VBox):
         steps = IntText(description="Steps", style={"description_width": "50px"}, layout=Layout(width="130px"))
         guidance = FloatText(description="Guidance", step=None, style=wide, layout=Layout(width="170px"))
         scale = FloatSlider(min=0, max=2, step=0.05, description="LoRA scale", style=wide, continuous_update=False)
-        for control, name in ((prompt, "prompt"), (seed, "seed"), (steps, "steps"), (guidance, "guidance")):
-            traitlets.link((self, name), (control, "value"))
-        traitlets.link((self, "scale"), (scale, "value"))
+        self._refused = HTML()
+        for control in (prompt, seed, steps, guidance):
+            self._bind(control.description.lower(), control)
+        self._bind("scale", scale)
         self._weights = [self._weight(number) for number in range(len(self.loras))] if len(self.loras) > 1 else []
         draw = Button(description="Draw", button_style="primary", icon="paint-brush", tooltip="Draw the picture")
-        draw.on_click(self._notice.guard(lambda _: self._redraw()))
+        draw.on_click(self._notice.guard(lambda _: self._start()))
         self._auto = Checkbox(value=True, description="draw when a slider moves", indent=False)
         self._pair = BeforeAfter(labels=[FIRST, SECOND], side=384)
         self._downloads = [
-            DownloadButton("Picture", "lora.png", self._png, self._notice.fail, disabled=True),
-            DownloadButton("Settings", "lora.json", self._json, self._notice.fail, disabled=True),
+            DownloadButton("Picture", "lora.png", lambda: self._drawing.png(), self._notice.fail, disabled=True),
+            DownloadButton("Settings", "lora.json", lambda: self._drawing.json(), self._notice.fail, disabled=True),
         ]
-        numbers = HBox([seed, steps, guidance], layout=Layout(flex_flow="row wrap"))
+        numbers = HBox([seed, steps, guidance, self._refused], layout=Layout(flex_flow="row wrap"))
         left = VBox([prompt, numbers, scale, *self._weights, HBox([draw, self._auto, *self._downloads])])
         left.layout.flex = "1 1 380px"
         both = HBox([left, self._pair], layout=Layout(flex_flow="row wrap", grid_gap="16px"))
         self.children = [style_sheet(), both, self._notice]
         self.add_class("sdxl-nb")
 
+    def _bind(self, name: str, control: Any) -> None:
+        """Keep a trait and its control alike; what the trait refuses is taken back, and said beside the control."""
+
+        def show(change: Any = None) -> None:
+            value = getattr(self, name)
+            if isinstance(control, FloatSlider):  # code may go beyond its ends
+                control.min, control.max = min(control.min, value), max(control.max, value)
+            control.value = value
+
+        def typed(change: Any) -> None:
+            try:
+                setattr(self, name, change["new"])
+                self._refused.value = ""
+            except traitlets.TraitError:
+                show()
+                self._refused.value = _refusal(control.description, self.traits()[name], change["new"])
+
+        show()
+        control.observe(self._notice.guard(typed), "value")
+        self.observe(show, name)
+
     def _weight(self, number: int) -> FloatSlider:
-        name = name_of(self.loras[number])
+        name = self._names[number]
         slider = FloatSlider(
-            value=1.0,
+            value=self.weights[number],
             min=-1,
             max=2,
             step=0.05,
@@ -99,92 +117,48 @@ class LoraPlayground(Twin, VBox):
         slider.observe(self._notice.guard(changed), "value")
         return slider
 
-    def _redraw(self) -> None:
-        if self._auto.value or self.pictures is None:
-            self._work.start(self._notice.guard(self.draw))
+    def _start(self) -> None:
+        self._work.start(self._notice.guard(self.draw))
 
     def draw(self) -> PictureGrid:
-        """Draw with the settings as they are, and show it; the picture without LoRA is drawn once for a prompt."""
-        if not self.prompt.strip():
-            raise ConfigError("There is no prompt: say what to draw.")
-        self._notice.say("Drawing ..." if not isinstance(self._base, str | Source) else "Loading the base model ...")
-        self._base = load_base(self._base)
-        settings = (self.prompt, self.seed, self.steps, self.guidance)
-        if settings not in self._plain:
-            self._plain = {settings: self._generate(None, 1.0)}
-        loras = dict(zip(self.loras, self.weights, strict=True))
-        self.pictures = compare(self._plain[settings], self._generate(loras, self.scale), (FIRST, SECOND))
-        self._show()
-        self._notice.say(f"Seed {self.seed}, scale {self.scale:g}.")
+        """Draw with the settings as they are, and show it. Raises SdxlNbError."""
+        self._show(self._painter.draw(self._wanted(), self._notice.say))
         return self.pictures
 
-    def _generate(self, loras: Any, scale: float) -> PictureGrid:
-        numbers = {"num_inference_steps": self.steps, "guidance_scale": self.guidance, "progress": False}
-        drawn = generate(self._base, loras, [self.prompt], scales=(scale,), seeds=(self.seed,), **numbers)
-        return PictureGrid({Cell(cell.prompt, "", cell.seed): picture for cell, picture in drawn.pictures.items()})
+    def _wanted(self) -> Settings:
+        """The settings as they are now."""
+        loras = dict(zip(self._names, self.weights, strict=True))
+        return Settings(self.prompt, self.seed, self.steps, self.guidance, self.scale, loras)
 
-    def _show(self) -> None:
-        self._pair.before, self._pair.after = (thumbnail(self.pictures.at(0, label), LARGE) for label in (0, 1))
+    def _show(self, drawing: Drawing) -> None:
+        self._drawing, self.pictures = drawing, drawing.pictures
+        before, after = (drawing.pictures.at(0, label) for label in (FIRST, SECOND))
+        self._pair.before, self._pair.after = thumbnail(before, LARGE), thumbnail(after, LARGE)
         for button in self._downloads:
             button.disabled = False
-
-    def _png(self) -> bytes:
-        buffer = io.BytesIO()
-        self.pictures.at(0, 1).save(buffer, "PNG", pnginfo=self._stamp())
-        return buffer.getvalue()
-
-    def _json(self) -> bytes:
-        return json.dumps(self.settings(), indent=1, ensure_ascii=False).encode()
+        self._notice.say(f"{str(drawing.settings).capitalize()}.")
 
     def settings(self) -> dict[str, Any]:
-        """What the picture shown was drawn with: enough to draw it again with `generate`."""
-        loras = {name_of(lora): weight for lora, weight in zip(self.loras, self.weights, strict=True)}
-        names = ("prompt", "seed", "steps", "guidance", "scale")
-        return {name: getattr(self, name) for name in names} | {"loras": loras}
-
-    def _stamp(self) -> Any:
-        from PIL.PngImagePlugin import PngInfo
-
-        info = PngInfo()
-        info.add_itxt("sdxl_nb", json.dumps(self.settings(), ensure_ascii=False))
-        return info
+        """What the picture shown was drawn with, enough to draw it again with `generate`; before that, the controls."""
+        return asdict(self._drawing.settings if self._drawing else self._wanted())
 
     def save(self, folder: str | Path) -> Path:
         """Write the picture shown as PNG, and its settings as JSON beside it; returns the picture's path."""
-        if self.pictures is None:
+        if self._drawing is None:
             raise ConfigError("There is no picture to save yet: draw one first.")
-        path = Path(folder) / f"{name_of(self.loras[0])}-{self.seed}-{self.scale:g}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self._png())
-        path.with_suffix(".json").write_bytes(self._json())
-        return path
+        return self._drawing.save(folder)
 
     def twin(self) -> Any:
         """What was drawn last; nothing is drawn for it."""
-        return self.pictures and self.figure()
+        return self._drawing and self._drawing.figure()
 
     def figure(self) -> Any:
         """The picture without and with the LoRAs as a matplotlib Figure; draws it if nothing is drawn yet."""
-        return (self.pictures or self.draw()).figure(f"{self.prompt} (seed {self.seed}, scale {self.scale:g})")
+        if self._drawing is None:
+            self.draw()
+        return self._drawing.figure()
 
 
-def base_of(loras: Sequence[LoraFile]) -> Any:
-    """The base model of the first LoRA: that of the run it lies in, else what its header names, else the embedded one.
-
-    A header holds no path of the machine that trained it, so only the run itself knows a base in a local folder.
-    """
-    for folder in loras[0].path.resolve().parents[:2] if loras else ():
-        if (folder / "config.json").is_file():
-            return Source.of(TrainConfig.load(folder / "config.json"))
-    config = loras[0].info().config if loras else None
-    return (config or {}).get("pretrained_model_name_or_path") or EMBEDDED_BASE
-
-
-def trigger_of(loras: Sequence[LoraFile]) -> str:
-    """A first prompt: the trigger words that the LoRAs' headers name."""
-    return ", ".join(words for lora in loras if (words := lora.info().trigger_words))
-
-
-def name_of(lora: LoraFile) -> str:
-    """What to call a LoRA: its file, or its folder where the file has the name that all have."""
-    return lora.path.parent.name if lora.path.stem == "pytorch_lora_weights" else lora.path.stem
+def _refusal(what: str, trait: Any, value: float) -> str:
+    said = f"{what} must be from {trait.min:g} to {trait.max:g}: {value:g} was not taken."
+    return f'<div class="sdxl-nb-hint sdxl-nb-error" role="alert">{said}</div>'
