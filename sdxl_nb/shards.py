@@ -1,9 +1,10 @@
 """A folder of numbered rows kept by key, as safetensors files: what a cache on disk is made of.
 
-In: rows of named tensors, each under a key of 16 bytes. Out: the same rows, memory-mapped, a batch in microseconds.
-A shard holds some hundred rows and is complete or absent: written under another name, synced, renamed, never changed.
-It holds its rows' keys too, so the folder is its own index: processes and runs share it without locks, what was
-finished stays after a kill, and any file may be deleted. The data start at a multiple of 64 bytes.
+In: rows of named tensors, each under a key of 16 bytes. Out: the same rows, memory-mapped, each in some ten
+microseconds; however many shards there are, a few files are open at a time. A shard holds some hundred rows and is
+complete or absent: written under another name, synced, renamed, never changed. It holds its rows' keys too, so the
+folder is its own index: processes and runs share it without locks, what was finished stays after a kill, and any file
+may be deleted between runs. The data start at a multiple of 64 bytes.
 """
 
 import contextlib
@@ -26,8 +27,9 @@ import torch
 from .errors import SdxlNbError
 
 ROWS, BYTES = 1024, 64 << 20  # of one shard at most: what a kill can cost
-TOUCHED = 4 << 20  # mapped pages that stay in this process's memory before they are handed back to the page cache
-AROUND = 256 << 10  # what Linux may map around a page that is read: more than its fault_around_bytes
+TOUCHED = 4 << 20  # mapped bytes at which the shards in use are let go: the system's page cache still has them
+AROUND = 256 << 10  # what Linux may map around a page that is read, at least: so some 16 shards are in use at once
+SCARCE = (errno.EMFILE, errno.ENFILE)  # this process, or the machine, has too many files open
 SETTLED = 1.0  # seconds: two files that appear within a clock's tick leave a folder the same time
 KEY = "S16"
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U8": torch.uint8}
@@ -44,7 +46,7 @@ def key_of(*parts: object) -> bytes:
 
 
 class Shard:
-    """One complete file, mapped. Raises Damaged for one that is cut short, or changed since it was sealed."""
+    """What is known of one complete file. Raises Damaged for one that is cut short, or changed since it was sealed."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -55,18 +57,21 @@ class Shard:
                 raise Damaged("it is cut short")
             try:
                 header = json.loads(file.read(head))
-                self.metadata = header.pop("__metadata__")
+                metadata = header.pop("__metadata__")
                 self.start = 8 + head
                 self.columns = {name: self._column(about) for name, about in header.items()}
                 self.count = header["keys"]["shape"][0]
-                self._sealed, self._crc32 = int(self.metadata["sealed"]) * 10**9, int(self.metadata["crc32"])
+                self._sealed, self._crc32 = int(metadata["sealed"]) * 10**9, int(metadata["crc32"])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise Damaged("its header is broken") from error
             if self.start + max(about["data_offsets"][1] for about in header.values()) != self.size:
                 raise Damaged("it is cut short")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.bytes = np.frombuffer(self._map, np.uint8)
         self._check_seal()
+
+    def open(self) -> np.ndarray:
+        """Its bytes, mapped for as long as they are in use; Python keeps the file open meanwhile."""
+        with open(self.path, "rb") as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ), np.uint8)
 
     def _column(self, about: dict[str, Any]) -> tuple[int, int, tuple[int, ...], torch.dtype]:
         """(where it starts, bytes of a row, shape of a row, dtype)."""
@@ -77,7 +82,7 @@ class Shard:
         """A file that still has the time it was sealed with is trusted; of any other the checksum is looked at."""
         if os.stat(self.path).st_mtime_ns == self._sealed:
             return
-        if zlib.crc32(self.bytes[self.start :]) != self._crc32:
+        if zlib.crc32(self.open()[self.start :]) != self._crc32:
             raise Damaged("it is damaged")
         with contextlib.suppress(OSError):  # copied without its time, perhaps into a folder of somebody else
             os.utime(self.path, ns=(self._sealed, self._sealed))
@@ -85,12 +90,7 @@ class Shard:
     def keys(self) -> np.ndarray:
         """The key of each row."""
         start, width, _, _ = self.columns["keys"]
-        return self.bytes[start : start + self.count * width].copy().view(KEY)
-
-    def release(self) -> None:
-        """Unmap the pages that were read; the system's page cache still has them."""
-        if hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+        return self.open()[start : start + self.count * width].copy().view(KEY)
 
 
 class Store:
@@ -104,7 +104,7 @@ class Store:
         self.shards: list[Shard] = []
         self._known: set[str] = set()
         self._seen: tuple[int, int] | None = None  # the folder's number and time of change when it was last listed
-        self._touched, self._read = 0, set()
+        self._touched, self._open_now = 0, {}
         self._keys, self._places = np.empty(0, KEY), np.empty(0, np.int64)
         self.refresh()
 
@@ -116,21 +116,25 @@ class Store:
             if settled and self._seen == (about.st_ino, about.st_mtime_ns):
                 return
             names = sorted(name for name in os.listdir(self.folder) if name.endswith(".safetensors"))
-        except OSError:
+        except OSError as error:
+            self._refuse_scarcity(error)
             return  # nothing there yet
         self._seen = (about.st_ino, about.st_mtime_ns)
-        added = [shard for name in names if name not in self._known if (shard := self._open(name))]
+        added = [found for name in names if name not in self._known if (found := self._open(name))]
         if added:
             self._index(added)
 
-    def _open(self, name: str) -> Shard | None:
+    def _open(self, name: str) -> tuple[Shard, np.ndarray] | None:
+        """A shard and its keys; None for one that cannot be used."""
         self._known.add(name)
         path = self.folder / name
         try:
-            return Shard(path)
+            shard = Shard(path)
+            return shard, shard.keys()
         except FileNotFoundError:
             return None
         except OSError as error:  # perhaps readable another time
+            self._refuse_scarcity(error)
             self._say(path, (error.strerror or type(error).__name__).lower())
         except Damaged as error:
             self._say(path, error)
@@ -141,15 +145,19 @@ class Store:
     def _say(self, path: Path, why: object) -> None:
         self.say(f"The cached shard {path} cannot be used ({why}): what it held is computed again.")
 
-    def _index(self, added: Sequence[Shard]) -> None:
+    def _refuse_scarcity(self, error: OSError) -> None:
+        """Without files to open nothing here is known: to compute it all again would not help."""
+        if error.errno in SCARCE:
+            raise self.unreadable(error) from error
+
+    def _index(self, added: Sequence[tuple[Shard, np.ndarray]]) -> None:
         """Sort the new shards' keys in among the others; of rows with one key the first shard's is used."""
-        keys, places = [], []
-        for number, shard in enumerate(added, start=len(self.shards)):
-            keys.append(shard.keys())
-            places.append((np.int64(number) << 32) + np.arange(shard.count, dtype=np.int64))
-            shard.release()
-        self.shards += added
-        keys, first = np.unique(np.concatenate(keys), return_index=True)
+        places = [
+            (np.int64(number) << 32) + np.arange(shard.count, dtype=np.int64)
+            for number, (shard, _) in enumerate(added, start=len(self.shards))
+        ]
+        self.shards += [shard for shard, _ in added]
+        keys, first = np.unique(np.concatenate([keys for _, keys in added]), return_index=True)
         places = np.concatenate(places)[first]
         new = self.find(keys) < 0
         at = np.searchsorted(self._keys, keys[new])
@@ -163,27 +171,31 @@ class Store:
         return np.where(self._keys[at] == keys, self._places[at], -1)
 
     def read(self, places: Sequence[int], names: Sequence[str]) -> list[torch.Tensor]:
-        """The named columns of these rows, (N, ...) each; rows of one batch have one shape."""
+        """The named columns of these rows, (N, ...) each; rows of one batch have one shape. Raises SdxlNbError."""
         first = self.shards[int(places[0]) >> 32] if len(places) else None
         columns = [first.columns[name] for name in names] if first else []
         tensors = [torch.empty((len(places), *shape), dtype=dtype) for _, _, shape, dtype in columns]
         into = [out.view(torch.uint8).numpy().reshape(len(places), -1) for out in tensors]
         for number, place in enumerate(map(int, places)):
             shard, row = self.shards[place >> 32], place & 0xFFFFFFFF
+            content = self._content(shard)
             for name, rows in zip(names, into, strict=True):
                 start, width, _, _ = shard.columns[name]
-                rows[number] = shard.bytes[start + row * width : start + (row + 1) * width]
+                rows[number] = content[start + row * width : start + (row + 1) * width]
                 self._touched += width + AROUND
-            self._read.add(shard)
-            if self._touched > TOUCHED:
-                self._release()
         return tensors
 
-    def _release(self) -> None:
-        for shard in self._read:
-            shard.release()
-        self._read.clear()
-        self._touched = 0
+    def _content(self, shard: Shard) -> np.ndarray:
+        """A shard's bytes, in use until TOUCHED: bounds what this process holds of memory and of open files."""
+        if self._touched > TOUCHED:
+            self._open_now.clear()
+            self._touched = 0
+        if shard not in self._open_now:
+            try:
+                self._open_now[shard] = shard.open()
+            except (OSError, ValueError) as error:  # ValueError: it is shorter than it was
+                raise self.unreadable(error) from error
+        return self._open_now[shard]
 
     def writer(self, **metadata: str) -> "Writer":
         """A place to put rows; see Writer."""
@@ -200,6 +212,12 @@ class Store:
                     f"The cache folder {self.folder} has {_size(free)} free and this cache needs {_size(needed)}: "
                     f"make room, {self.advice}."
                 )
+
+    def unreadable(self, error: OSError | ValueError) -> SdxlNbError:
+        scarce = getattr(error, "errno", None) in SCARCE
+        remedy = "allow more open files (ulimit -n)" if scarce else "it lost files while it was used, start again"
+        reason = (getattr(error, "strerror", None) or "file too short").lower()
+        return SdxlNbError(f"Cannot read the cache folder {self.folder} ({reason}): {remedy}, or {self.advice}.")
 
     def unwritable(self, error: OSError, needed: int) -> SdxlNbError:
         reason = (error.strerror or type(error).__name__).lower()

@@ -220,6 +220,53 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         put(tmp_path / "file" / "latents", [1])
 
 
+FEW = """
+import os, resource, sys
+import numpy as np
+from sdxl_nb.shards import KEY, Store, key_of
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+said = []
+store = Store(sys.argv[1], "choose another with --latents_cache_dir", said.append)
+places = store.find(np.array([key_of("row", number) for number in range(200)], KEY))
+for portion in (*np.random.default_rng(0).permutation(200).reshape(100, 2), np.arange(200)):
+    mean, half = store.read(places[portion], ["mean", "half"])
+    assert mean[:, 0, 0, 0].tolist() == half[:, 0].tolist() == portion.tolist()
+assert len(os.listdir("/dev/fd")) < 40 and not said, said
+store.read(places[:1], ["mean"])
+for limit in (4, 3):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 4))
+    for fails in (lambda: store.read(places, ["mean"]), lambda: Store(sys.argv[1], "add --no_cache", said.append)):
+        try:
+            fails()
+        except Exception as error:
+            print(type(error).__name__, error)
+assert not said
+"""
+
+
+def test_more_shards_than_files_that_may_be_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "ROWS", 1)
+    monkeypatch.setattr(shards.os, "fsync", lambda descriptor: None)
+    put(tmp_path, range(200))
+    ran = subprocess.run([sys.executable, "-c", FEW, tmp_path], capture_output=True, text=True, timeout=120)
+    said = f"SdxlNbError Cannot read the cache folder {tmp_path} (too many open files): allow more open files"
+    advice = ["choose another with --latents_cache_dir", "add --no_cache"] * 2
+    assert ran.stdout.splitlines() == [f"{said} (ulimit -n), or {other}." for other in advice]
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("harm, why", [("gone", "no such file or directory"), ("cut", "file too short")])
+def test_a_folder_that_loses_files_while_it_is_used_is_one_sentence(tmp_path, harm, why):
+    put(tmp_path, range(3))
+    store = Store(tmp_path)
+    (file,) = files(tmp_path)
+    file.unlink() if harm == "gone" else os.truncate(file, 100)
+    with pytest.raises(SdxlNbError) as caught:
+        values(store, [1])
+    said = f"Cannot read the cache folder {tmp_path} ({why}): it lost files while it was used, start again"
+    assert str(caught.value) == f"{said}, or choose another folder."
+
+
 MEASURE = r"""
 import re, sys
 import numpy as np
