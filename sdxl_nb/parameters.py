@@ -69,9 +69,13 @@ class Average:
         self.flat, self.decay = flat, decay
         self.weights = flat.weights.detach().clone()
 
-    def update(self, step: int) -> None:
-        """Take in the weights as they are after optimizer step `step`, counted from 1."""
-        self.weights.lerp_(self.flat.weights.detach(), 1 - min(self.decay, (1 + step) / (10 + step)))
+    def update(self, step: int, skipped: torch.Tensor | None = None) -> None:
+        """Take in the weights as they are after optimizer step `step`, counted from 1; not if `skipped`, () of 0 or 1.
+
+        That one lies on the device, and nobody waits for it.
+        """
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        self.weights.lerp_(self.flat.weights.detach(), share if skipped is None else share * (1 - skipped))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

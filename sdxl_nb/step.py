@@ -80,18 +80,36 @@ class Step:
         votes = [torch.full_like(total, float(vote)) for vote in (asked_to_stop, self.failure is not None)]
         told = torch.stack([total, *votes])
         self.processes.add_up(told, self.flat.weights.grad)
+        norm = self._move(told[2])
+        return Numbers(torch.cat([told[:1], norm.reshape(1), told[1:]]), rate, begun)
+
+    def _move(self, failures: torch.Tensor) -> torch.Tensor:
+        """One update of the weights and their average; the gradient's norm before it was clipped.
+
+        Nothing moves where the part of a process is missing. Fused AdamW and the average read that on the device; for
+        other optimizers, and for fp16's scaler, the host of one of several processes waits for it.
+        """
+        failed = None
+        if self.processes.count > 1:
+            failed = failures.clamp(max=1.0)
+            if self.scaler.is_enabled() or not getattr(self.optimizer, "_step_supports_amp_scaling", False):
+                if failed.item():
+                    return torch.zeros_like(failed)
+            else:
+                self.optimizer.found_inf = failed  # as GradScaler tells it to skip a step
         self.scaler.unscale_(self.optimizer)
         norm = self.flat.clip(self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
-            self.average.update(step + 1)
-        return Numbers(torch.cat([told[:1], norm.reshape(1), told[1:]]), rate, begun)
+            self.average.update(self.step + 1, failed)
+        return norm
 
     def _gradients(self, mine: range, count: int) -> torch.Tensor:
         """Leave the summed gradient of `mine` in the flat buffer; the loss's share of this process.
 
-        One of several processes that fails goes on with a gradient of zero, so that the others hear of it.
+        One of several processes that fails goes on with a gradient of zero, so that the others hear of it; none of
+        them then takes this step, nor a later one.
         """
         try:
             if self.failure:

@@ -21,7 +21,7 @@ from .folder import LORA, RunFolder
 from .lora import LoraFile, build_metadata, collect, save_lora
 from .machine import check_machine
 from .optimizers import optimizer_state, restore_optimizer
-from .processes import Processes
+from .processes import PeerError, Processes
 from .run import Run
 from .signals import StopRequest
 from .step import Numbers, Step
@@ -147,14 +147,9 @@ class Trainer:
         return True
 
     def _take(self) -> None:
-        """Launch the next step; when it fails, steps that no checkpoint has are saved first."""
-        try:
+        """Launch the next step."""
+        with self._rescuing():
             numbers = self.updates.take(self.step, self.stop.asked())
-        except Exception as problem:
-            self._rescue()
-            if str(problem) == TOO_LARGE:
-                raise SdxlNbError(f"{TOO_LARGE}{self._kept('is saved')}.") from problem
-            raise
         self.step += 1
         self.waiting.append((self.step, numbers))
 
@@ -164,12 +159,21 @@ class Trainer:
             step, numbers = self.waiting.pop(0)
             loss, norm, asked, failed = numbers.read()
             if failed:
-                self.processes.fail(self.updates.failure)
+                self._end_together(step - 1)
             self._check_finite(step, loss, norm)
             self.recent = [*self.recent[-49:], loss]
             reporting.report(self, step, loss, numbers)
             self.stopping |= asked
         return self.stopping or (self.processes.count == 1 and self.stop.asked())
+
+    def _end_together(self, step: int) -> None:
+        """Raise what one of several processes failed with, in all of them; none has taken a step after this one."""
+        self.step, self.waiting = step, []
+        with contextlib.suppress(Exception):  # the failure is what gets told
+            if step and self.saved != step:
+                self._checkpoint()
+        failure = self.updates.failure
+        self.processes.fail(failure and self._whole(failure))
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
         """SdxlNbError when loss or the gradient's norm is no number, before a checkpoint can keep that."""
@@ -180,6 +184,11 @@ class Trainer:
             f"The {what} at step {step} is not a finite number: lower --learning_rate, try "
             f"--mixed_precision bf16 (or no), or check the VAE{self._kept('is still good')}."
         )
+
+    def _whole(self, problem: Exception) -> Exception:
+        """The problem; where one picture is too large for memory, in a sentence that names the checkpoint too."""
+        bare = str(problem) == TOO_LARGE and not isinstance(problem, PeerError)
+        return SdxlNbError(f"{TOO_LARGE}{self._kept('is saved')}.") if bare else problem
 
     def _kept(self, how: str) -> str:
         newest = next(reversed(checkpoint.checkpoints(self.folder.path)), None)
@@ -259,8 +268,10 @@ class Trainer:
         """When the block fails, steps that no checkpoint has are saved first."""
         try:
             yield
-        except Exception:
+        except Exception as problem:
             self._rescue()
+            if (whole := self._whole(problem)) is not problem:
+                raise whole from problem
             raise
 
     def _rescue(self) -> None:

@@ -9,11 +9,13 @@ import sys
 import pytest
 import torch
 from small_runs import assert_same, largest_difference, small, train
-from test_trainer import FLAT
+from test_trainer import FLAT, studio
 
 from sdxl_nb.errors import ConfigError, SdxlNbError
+from sdxl_nb.optimizers import optimizer_state
 from sdxl_nb.processes import PeerError, Processes
 from sdxl_nb.run import Run
+from sdxl_nb.trainer import Trainer
 
 PROMPTS = {"validation_prompt": ["a card", "two"], "num_validation_images": 1, "validation_inference_steps": 1}
 HELD_OUT = {"validation_split": 0.2, "checkpointing_steps": 100, **PROMPTS}
@@ -177,6 +179,71 @@ def test_the_failure_of_one_is_the_failure_of_all(tmp_path, where):
     assert run.status == "failed" and run.summary()["error"] == "picture 7 is gone: bring it back."
     if where.startswith("save"):
         assert [path.name for path in run.folder.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+FULL = """
+import os, sys, torch
+from sdxl_nb import step, train
+loss = step.Step._loss
+def full_after_four_steps(self, *at):
+    if os.environ["RANK"] == "1" and self.step == 4:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return loss(self, *at)
+step.Step._loss = full_after_four_steps
+sys.exit(train.main())
+"""
+
+
+def test_memory_that_ends_in_one_of_two_loses_no_work(tmp_path):
+    """The step that one cannot take is taken by none, and what was before is saved."""
+    (tmp_path / "full.py").write_text(FULL)
+    changes = {"checkpointing_steps": 100, "use_ema": True, "ema_decay": 0.5, **FLAT}
+    alone = train(small(tmp_path / "alone", train_batch_size=2, **changes))
+    config = small(tmp_path / "run", train_batch_size=1, **changes)
+    said = launch(config, program=[str(tmp_path / "full.py")], status=1)
+    run = Run.open(tmp_path / "run")
+    assert run.status == "failed" and run.losses()[0] == [1, 2, 3, 4]
+    sentence = run.summary()["error"]
+    assert "memory for one picture at a time: add --gradient_checkpointing" in sentence
+    assert sentence.endswith("; checkpoint-4 is saved.") and said.count(sentence) == 1
+    again = {"train_batch_size": 1, "gradient_accumulation_steps": 2, "resume_from_checkpoint": "latest"}
+    train(small(tmp_path / "run", **again, **changes))
+    assert run.losses()[0] == [1, 2, 3, 4, 5, 6] and largest_difference(run.folder, alone.folder) < 1e-5
+
+
+class Other(Processes):
+    """The first of two processes, beside one that fails or has nothing to add."""
+
+    fails = False
+
+    def __init__(self):
+        super().__init__(2)
+
+    def add_up(self, told, gradient):
+        told[2] += float(self.fails)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adafactor"}, {"mixed_precision": "fp16"}])
+def test_a_step_that_another_process_cannot_take_moves_nothing(tmp_path, changes):
+    made, other = studio(small(tmp_path, use_ema=True, **changes)), Other()
+    step = Trainer(made.config, made, None, None, other).updates
+
+    def state():
+        tensors = {"weights": step.flat.weights.data, "average": step.average.weights}
+        tensors |= optimizer_state(step.optimizer)[0]
+        return {name: value.clone() for name, value in tensors.items()}, step.scaler.state_dict()
+
+    step.take(0)
+    before, scale = state()
+    assert scale.get("_growth_tracker", 1) == 1
+    other.fails = True
+    assert [step.take(1).read()[3], step.take(2).read()[3]] == [True, True]
+    after, again = state()
+    assert before.keys() == after.keys() and scale == again
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    other.fails = False
+    step.take(1)
+    assert not any(torch.equal(before[name], value) for name, value in state()[0].items())
 
 
 def test_alone_everything_is_a_plain_pass():
