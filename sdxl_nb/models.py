@@ -66,7 +66,8 @@ def scheduler_config(source: Source) -> Mapping[str, Any]:
 def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool = True) -> Any:
     """The U-Net for training: that of unet.py where it covers the base, else (or without `ours`) diffusers' own.
 
-    From a diffusers folder with one file of weights it is read without importing diffusers. ModelError as in `load`.
+    From a diffusers folder or repository with one file of weights it is read without importing diffusers. ModelError
+    as in `load`.
     """
     from .unet import covers
 
@@ -74,8 +75,8 @@ def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool 
         return load(source, "unet", dtype)
     _checked(source)
     config = None if source.is_single_file else source.config("unet/config.json")
-    file = Path(source.location, _weights_file(source, "unet"))
-    if config is None or not covers(config) or not file.is_file():
+    file = _weights_file(source, "unet") if config is not None and covers(config) else None
+    if file is None:
         theirs = load(source, "unet", dtype)
         return _ours(theirs.config, theirs.state_dict(), source) if covers(theirs.config) else theirs
     return _ours(config, _read_weights(file, source, dtype), source)
@@ -92,9 +93,11 @@ def _ours(config: Any, weights: dict[str, torch.Tensor], source: Source) -> Any:
     return unet.requires_grad_(False).eval()
 
 
-def _weights_file(source: Source, part: str) -> str:
-    """The file of a part's weights inside a diffusers folder, if they are in one file."""
-    return f"{part}/{WEIGHTS[part]}{f'.{source.variant}' if source.variant else ''}.safetensors"
+def _weights_file(source: Source, part: str) -> Path | None:
+    """A part's weights in a diffusers folder or repository, if they are in one file; downloaded if need be."""
+    with contextlib.suppress(ModelError):  # without a network a file that was never fetched may not be there at all
+        return source.find(f"{part}/{WEIGHTS[part]}{f'.{source.variant}' if source.variant else ''}.safetensors")
+    return None
 
 
 def _read_weights(file: Path, source: Source, dtype: torch.dtype) -> dict[str, torch.Tensor]:

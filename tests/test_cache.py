@@ -183,7 +183,8 @@ def test_what_another_run_stores_meanwhile_is_left_out(tmp_path, vae, monkeypatc
             return super().encode(batch)
 
     slow = Joined(vae)
-    monkeypatch.setattr("sdxl_nb.cache.ahead", lambda work, items, threads: map(work, items))  # with threads some are decoded already
+    # with threads some are decoded already
+    monkeypatch.setattr("sdxl_nb.cache.ahead", lambda work, items, threads: map(work, items))
     stored = cached(tmp_path, slow, batch=1)
     assert slow.seen == 3 and stored.missing() == 0
 

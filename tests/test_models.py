@@ -316,6 +316,44 @@ def test_only_what_is_needed_is_downloaded_and_nothing_is_printed(answers):
     assert sorted(downloads[VAE]) == ["config.json", "diffusion_pytorch_model.safetensors"]
 
 
+LEAN = """
+import hashlib, json, sys
+from sdxl_nb.models import Source, load_unet
+for name, variant in json.loads(sys.argv[1]):
+    unet = load_unet(Source(name, variant=variant))
+    tensors = sorted(unet.state_dict().items())
+    digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for _, tensor in tensors)).hexdigest()
+    print(json.dumps([type(unet).__name__, digest, "diffusers.models.unets" in sys.modules]))
+"""
+
+
+def test_a_unet_from_the_hub_is_read_without_diffusers_where_it_is_one_file(tmp_path):
+    base, shards = copy(tmp_path / "base"), copy(tmp_path / "shards")
+    variant = base / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    shifted(BASE / UNET, variant, 0.25)
+    tensors = load_file(shards / UNET)
+    (shards / UNET).unlink()
+    halves = {f"diffusion_pytorch_model-0000{n + 1}-of-00002.safetensors": sorted(tensors)[n::2] for n in (0, 1)}
+    for file, names in halves.items():
+        save_file({name: tensors[name] for name in names}, shards / "unet" / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, names in halves.items() for name in names}}
+    (shards / f"{UNET}.index.json").write_text(json.dumps(index))
+    wanted = [(DEFAULT_BASE, None), (DEFAULT_BASE, "fp16"), ("o/shards", None)]
+    found = [["SdxlUNet", fingerprint(file), False] for file in (BASE / UNET, variant)]
+    found += [["SdxlUNet", fingerprint(BASE / UNET), True]]
+    with Hub(models={DEFAULT_BASE: base, "o/shards": shards}) as hub:
+        for offline, many in (("0", 3), ("1", 2)):  # first nothing is in the hub's cache, then what it takes
+            done = subprocess.run(
+                [sys.executable, "-c", LEAN, json.dumps(wanted[:many])],
+                env=hub.environment(tmp_path / "home", HF_HUB_OFFLINE=offline),
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            assert [json.loads(line) for line in done.stdout.splitlines()] == found[:many]
+        assert [file for file in hub.downloads(DEFAULT_BASE) if "safetensors" in file] == [UNET, f"unet/{variant.name}"]
+
+
 def test_a_hub_that_is_down_is_said_at_once(tmp_path):
     script = f"from sdxl_nb.sources import Source, check_base; check_base(Source({DEFAULT_BASE!r}))"
     with Hub() as hub:
