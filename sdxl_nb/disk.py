@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .architectures import Architecture
+from .epochs import count_pictures
 from .errors import SdxlNbError
 
 STATES = {"adamw": 3, "adamw8bit": 1.6, "prodigy": 5, "adafactor": 2.1}  # fp32 numbers a weight
@@ -64,28 +65,19 @@ def needed(config: Any, built: Architecture, pictures: int | None = None) -> tup
     """The Need of the caches, with the number of pictures of an epoch; and remarks. Opens the data set if need be."""
     from .cache import cache_folder
 
-    entries, captions, notes = pictures, pictures, []
-    stored = pictures
+    entries = stored = captions = pictures
+    notes = []
     if pictures is None:
-        entries, stored, captions, notes = _opened(config)
+        try:
+            counts = count_pictures(config)
+            entries, stored, captions = counts.entries, counts.pictures, counts.captions + 1
+        except SdxlNbError as error:
+            notes = [f"The number of pictures is not known: {error}"]
     variants = 2 if config.random_flip else 1
     latent = 2 * 4 * built.vae.get("latent_channels", 4) * (config.resolution // built.scale) ** 2
     latents = (stored or 0) * variants * latent if config.cache_latents else 0
     embeddings = (captions or 0) * built.caption_numbers * 4 if config.caches_text_embeddings() else 0
     return Need(entries, latents, embeddings, cache_folder(config), Path(config.output_dir)), notes
-
-
-def _opened(config: Any) -> tuple[int | None, int | None, int | None, list[str]]:
-    """(pictures that an epoch sees, pictures, different captions, remarks); None where the data cannot be opened."""
-    from .data import open_dataset
-
-    try:
-        opened = open_dataset(config)
-    except SdxlNbError as error:
-        return None, None, None, [f"The number of pictures is not known: {error}"]
-    held_out = round(config.validation_split * len(opened)) if getattr(config, "validation_split", 0) else 0
-    entries = len(opened) if opened.repeats is None else int(opened.repeats.sum())
-    return max(1, entries - held_out), len(opened), len(set(opened.captions)) + 1, []
 
 
 def with_checkpoints(need: Need, config: Any, trained: int, steps: int | None) -> Need:

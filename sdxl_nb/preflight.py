@@ -6,13 +6,13 @@ Time is FLOPs through a GPU's dense rate at a stated efficiency, or operations t
 takes, whichever is longer; on this machine it is measured where a step is small enough. All of it is an estimate.
 """
 
-import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from . import architectures, counting, disk, prices
 from .counting import Count
+from .epochs import steps_per_epoch
 from .errors import ConfigError
 
 EFFICIENCY = 0.4  # of the dense rate: what eager training of U-Nets reaches
@@ -305,8 +305,7 @@ class _Job:
             return config.max_train_steps
         if self.entries is None:
             return None
-        batch = config.train_batch_size * config.gradient_accumulation_steps * processes
-        return config.num_train_epochs * math.ceil(self.entries / batch)
+        return config.num_train_epochs * steps_per_epoch(config, self.entries, processes)
 
     def advice(self) -> list[tuple[str, int]]:
         """Changes that take memory away, in the order to try them, each alone, with the peak that it leads to."""

@@ -3,11 +3,13 @@
 import json
 import re
 import shlex
+import shutil
 
 import pytest
 from ipywidgets import Checkbox, Dropdown
 
 from sdxl_nb.config import TrainConfig
+from sdxl_nb.data import PICTURES
 from sdxl_nb.errors import ConfigError
 from sdxl_nb.flags import read_flags, train_parser
 from sdxl_nb.presets import names
@@ -145,22 +147,40 @@ def test_what_will_happen(form):
     assert "rank must be at least 1" in form._outlook.value and "What will happen" not in form._outlook.value
 
 
+def test_steps_are_counted_as_training_counts_them(form, tmp_path):
+    def said():
+        form._outlook.wait(60)
+        return re.sub("<[^>]*>", "\n", form._outlook.value)
+
+    type_in(form, validation_split="0.2", max_train_steps="", num_train_epochs="10", validation_epochs="3")
+    assert "56 pictures (11 of them held out) at 64 px, 8 a step: 6 steps an epoch." in said()
+    assert "60 steps are 10 epochs" in said()
+    prompts = len(form.config.validation_prompt)
+    assert f"every 3 epochs and at the end: {prompts * form.config.num_validation_images * 5} in all." in said()
+    for name in ("5_red card", "1_card"):
+        shutil.copytree(PICTURES / "emblem", tmp_path / name)
+    pictures = len(list(tmp_path.glob("1_card/*.png")))
+    type_in(form, train_data_dir=str(tmp_path), trigger_word="x", validation_split="0", train_batch_size="1")
+    assert f"{2 * pictures} pictures (with repeats {6 * pictures} an epoch) at 64 px" in said()
+    assert f"1 a step: {6 * pictures} steps an epoch." in said()
+    form._editors["folder_repeats"].input.value = False
+    assert f"{2 * pictures} pictures at 64 px, 1 a step: {2 * pictures} steps an epoch." in said()
+
+
 def test_the_estimate_is_made_when_asked_for_and_gone_with_the_next_change(form, monkeypatch):
     class Table:
         def _repr_html_(self):
             return "<table>two hours</table>"
 
     asked = []
-    monkeypatch.setattr(
-        "sdxl_nb.preflight.estimate", lambda config, pictures: asked.append((config, pictures)) or Table()
-    )
+    monkeypatch.setattr("sdxl_nb.preflight.estimate", lambda config: asked.append(config) or Table())
     form._outlook.wait(60)
     form._outlook._button.click()
     form._outlook.wait(60)
-    assert asked == [(form.config, 56)] and "two hours" in form._outlook._table.value
+    assert asked == [form.config] and "two hours" in form._outlook._table.value
     type_in(form, rank="16")
     assert form._outlook._table.value == ""
-    monkeypatch.setattr("sdxl_nb.preflight.estimate", lambda config, pictures: 1 / 0)
+    monkeypatch.setattr("sdxl_nb.preflight.estimate", lambda config: 1 / 0)
     form._outlook._button.click()
     form._outlook.wait(60)
     assert "ZeroDivisionError" in form._outlook._notice.value

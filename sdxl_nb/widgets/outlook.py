@@ -5,7 +5,6 @@ parameters, with a button for what `estimate` expects of memory, time and price.
 moment, so it is done aside.
 """
 
-import math
 from html import escape
 from typing import Any
 
@@ -13,10 +12,14 @@ from IPython.display import HTML as Table
 from ipywidgets import HTML, Button, VBox
 
 from ..config import TrainConfig
+from ..epochs import Counts, count_pictures, steps_per_epoch, validation_pictures
 from ..errors import SdxlNbError
 from .watching import Notice, Worker
 
-DATA = ("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "caption_column", "max_train_samples")
+DATA = (  # the settings that the counts of pictures depend on
+    *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "caption_column", "max_train_samples"),
+    *("trigger_word", "folder_repeats", "validation_split"),
+)
 
 
 class Outlook(VBox):
@@ -56,7 +59,7 @@ class Outlook(VBox):
 
         config = self._newest
         self._notice.say("Counting ...")
-        table = estimate(config, pictures=self._counts.get(_key(config)))._repr_html_()
+        table = estimate(config)._repr_html_()
         if config is self._newest:
             self._table.value = table
             self._notice.say("")
@@ -66,16 +69,14 @@ class Outlook(VBox):
         self._work.wait(timeout)
 
     def _say(self, config: TrainConfig, more: list[str]) -> None:
-        pictures = self._counts.get(_key(config))
-        self._text.value = _framed("What will happen", [*plan(config, pictures), *more])
+        lines = plan(config, self._counts.get(_key(config)))
+        self._text.value = _framed("What will happen", [*lines, *more])
 
     def _look(self, config: TrainConfig) -> None:
         """What takes a moment; an answer that comes too late for what is typed by then is not shown."""
         try:
             if _key(config) not in self._counts and is_here(config):
-                from ..data import open_dataset
-
-                self._counts[_key(config)] = len(open_dataset(config))
+                self._counts[_key(config)] = count_pictures(config)
             more, wrong = expectations(config), []
         except SdxlNbError as error:
             more, wrong = [], [str(error)]
@@ -93,26 +94,35 @@ def is_here(config: TrainConfig) -> bool:
     return "://" not in folder if folder else str(config.dataset_name).startswith("embedded:")
 
 
-def plan(config: TrainConfig, pictures: int | None) -> list[str]:
-    """Steps, epochs, saving and drawing in a line each; without the number of pictures only what is sure."""
-    batch = config.train_batch_size * config.gradient_accumulation_steps
+def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
+    """Steps, epochs, saving and drawing in a line each; without the counts of pictures only what is sure."""
     steps, epochs = config.max_train_steps, None if config.max_train_steps else config.num_train_epochs
-    lines = []
-    if pictures:
-        an_epoch = math.ceil(pictures / batch)
+    lines, in_all = [], ""
+    if counts:
+        an_epoch = steps_per_epoch(config, counts.entries)
         steps = steps or epochs * an_epoch
         epochs = steps / an_epoch
-        lines.append(f"{pictures:,} pictures at {config.resolution} px, {batch} a step: {an_epoch:,} steps an epoch.")
+        batch = config.train_batch_size * config.gradient_accumulation_steps
+        lines.append(f"{_said(counts)} at {config.resolution} px, {batch} a step: {an_epoch:,} steps an epoch.")
+        in_all = f": {validation_pictures(config, steps, an_epoch):,} in all"
     said = [f"{steps:,} steps" if steps else "", f"{epochs:,.4g} epochs" if epochs else ""]
     lines.append(f"{' are '.join(filter(None, said))}; a checkpoint every {config.checkpointing_steps:,} steps.")
     if config.validation_prompt:
         drawn = len(config.validation_prompt) * config.num_validation_images
         often = "every epoch" if config.validation_epochs == 1 else f"every {config.validation_epochs} epochs"
-        lines.append(f"{drawn} validation pictures before the first step, {often} and at the end.")
+        lines.append(f"{drawn} validation pictures before the first step, {often} and at the end{in_all}.")
     else:
         lines.append("No validation pictures: give validation_prompt to see it learn.")
     lines.append(f"Everything goes to {config.output_dir}.")
     return lines
+
+
+def _said(counts: Counts) -> str:
+    """The pictures in words, and why an epoch sees more or less of them."""
+    more = [f"{counts.held_out:,} of them held out"] if counts.held_out else []
+    if counts.entries != counts.pictures - counts.held_out:
+        more.append(f"with repeats {counts.entries:,} an epoch")
+    return f"{counts.pictures:,} pictures" + (f" ({', '.join(more)})" if more else "")
 
 
 def expectations(config: TrainConfig) -> list[str]:
