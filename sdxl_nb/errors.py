@@ -9,6 +9,10 @@ class ConfigError(SdxlNbError, ValueError):
     """A setting, or a combination of settings, that cannot work. The command line exits with 2."""
 
 
+class Stopped(SdxlNbError):
+    """A run was asked to stop while it prepared its first step; no failure."""
+
+
 class DataError(SdxlNbError):
     """Pictures or captions that cannot be used as they are."""
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigError, DataError, ModelError, SdxlNbError
+from .errors import ConfigError, DataError, ModelError, SdxlNbError, Stopped
 
 PATIENCE = timedelta(hours=2)  # how long others wait while the first one draws or saves
-KINDS = {kind.__name__: kind for kind in (SdxlNbError, ConfigError, DataError, ModelError)}
+KINDS = {kind.__name__: kind for kind in (SdxlNbError, ConfigError, DataError, ModelError, Stopped)}
 ALONE = (
     "accelerate launch --cpu starts one process however many it is asked for: to train in several on CPUs use "
     "torchrun --nproc_per_node N -m sdxl_nb.train ..."

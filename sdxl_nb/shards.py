@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import SdxlNbError
+from .errors import SdxlNbError, Stopped
 
 ROWS, BYTES = 1024, 64 << 20  # of one shard at most: what a kill can cost
 TOUCHED = 4 << 20  # mapped bytes at which the shards in use are let go: the system's page cache still has them
@@ -227,7 +227,7 @@ class Store:
 
 
 class Writer:
-    """Gathers rows into shards of one shape; leaving the `with` block publishes what is left, also on Ctrl-C.
+    """Gathers rows into shards of one shape; leaving the `with` block publishes what is left, also when stopped.
 
     Raises SdxlNbError when the folder cannot be written; earlier shards stay.
     """
@@ -246,7 +246,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type | None, *exception: object) -> None:
-        if kind is None or issubclass(kind, KeyboardInterrupt):
+        if kind is None or issubclass(kind, KeyboardInterrupt | Stopped):
             self.publish()
 
     def _sweep(self) -> None:

@@ -20,6 +20,7 @@ from .cache import CachedLatents, LiveLatents, Scaling, cache_folder
 from .captions import long_captions, varied
 from .class_pictures import open_class_pictures
 from .data import CaptionedPictures, open_dataset
+from .errors import Stopped
 from .events import EventLog
 from .folder import RunFolder
 from .memo import Memo, examine
@@ -149,14 +150,15 @@ class Studio:
         dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype
         return tuple(load(self.source, name, dtype).to(self.device) for name in TEXT_PARTS)
 
-    def encode(self, log: EventLog) -> None:
+    def encode(self, log: EventLog, asked: Callable[[], bool] = lambda: False) -> None:
         """Latents and prompt embeddings; what is cached is not computed again, and its models are never loaded.
 
-        Each encoder leaves before the next part takes its memory.
+        Each encoder leaves before the next part takes its memory. When `asked` says that the run is to stop, what is
+        encoded by then is kept and Stopped is raised.
         """
         config, captions = self.config, {}
-        self._encode_captions(log)
-        self._encode_pictures(log)
+        self._encode_captions(log, asked)
+        self._encode_pictures(log, asked)
         if config.caches_text_embeddings():
             captions = {"captions": len(self.prompt)}
         if captions or config.cache_latents:
@@ -164,7 +166,7 @@ class Studio:
         self.memo.close()
         self.unet.to(self.device)
 
-    def _encode_captions(self, log: EventLog) -> None:
+    def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
         if not self.config.caches_text_embeddings():
             self.prompt = TextEncoders(self.tokenizers, self.encoders)
             found = long_captions(self.captions, self.tokenizers, _bar("reading captions", self.progress))
@@ -175,7 +177,7 @@ class Studio:
         store = self._store("prompts", identity.combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
         self.prompt = EmbeddedPrompts(self.captions, others, store)
         load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
-        self.prompt.fill(load_both, self._cached(log, "captions"), self.processes)
+        self.prompt.fill(load_both, self._cached(log, "captions", asked), self.processes)
         load_both.cache_clear()
         self._free()
         cut = self.prompt.cut()
@@ -192,7 +194,7 @@ class Studio:
                 f"{self.everything.names[first.index]} loses {first.cut!r}."
             )
 
-    def _encode_pictures(self, log: EventLog) -> None:
+    def _encode_pictures(self, log: EventLog, asked: Callable[[], bool]) -> None:
         config = self.config
         if not config.cache_latents:
             self.latents = LiveLatents(self.everything, config, self.vae.to(self.device), self.shape)
@@ -202,7 +204,7 @@ class Studio:
         digest = identity.identity(self.source, "vae", self.memo, dtype)
         store = self._store("latents", digest, "--no_cache_latents", log)
         self.latents = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
-        self.latents.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures"), self.processes)
+        self.latents.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
         self._let_vae_go()
         if self.latents.moving and not config.uses_buckets():
             log.warn(
@@ -223,8 +225,8 @@ class Studio:
         advice = f"choose another with --latents_cache_dir, or add {without}"
         return Store(cache_folder(self.config) / kind / digest, advice, log.warn)
 
-    def _cached(self, log: EventLog, kind: str) -> Callable[[int, int], None]:
-        """Shows progress as a bar, and as an event about once a second."""
+    def _cached(self, log: EventLog, kind: str, asked: Callable[[], bool]) -> Callable[[int, int], None]:
+        """Shows progress as a bar, and as an event about once a second; raises Stopped when the run is to stop."""
         bar, last = _bar(f"encoding {kind}", self.progress), time.monotonic()
 
         def update(done: int, total: int) -> None:
@@ -233,6 +235,8 @@ class Studio:
             if time.monotonic() - last > EVENT_EVERY:
                 last = time.monotonic()
                 log.emit("cache", kind=kind, done=done, total=total)
+            if asked():
+                raise Stopped(f"Stopped after {done:,} of {total:,} {kind} were encoded.")
 
         return update
 

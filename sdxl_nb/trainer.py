@@ -15,7 +15,7 @@ import torch
 
 from . import checkpoint, disk, heldout, reporting
 from .endings import TOO_LARGE, ending, explained
-from .errors import SdxlNbError
+from .errors import SdxlNbError, Stopped
 from .events import Callback, EventLog
 from .folder import LORA, RunFolder
 from .lora import LoraFile, build_metadata, collect, save_lora
@@ -110,11 +110,10 @@ class Trainer:
         """Everything between start and end; returns the status, completed or stopped, and the reason if early."""
         self.log, log.step = log, self.step
         reporting.announce(self, resumed_from)
-        self.studio.encode(log)
-        if self._measures() and self._measure():  # before the first step, or what a stop or a kill left out
-            self._checkpoint()
-        if self._shows():
-            self._validate()
+        if not self._prepare():
+            reason = f"Stopped before step {self.step + 1} of {self.steps}: what is encoded is kept for the next run."
+            log.say(reason)
+            return {"status": "stopped", "reason": reason}
         self.stop.defer()
         finished = self.train()
         reason = self._reason() if finished else None
@@ -126,6 +125,26 @@ class Trainer:
             if self.folder.writes:
                 self._finish(finished)
         return {"status": "completed" if finished else "stopped"} | ({"reason": reason} if reason else {})
+
+    def _prepare(self) -> bool:
+        """Encode, then measure and draw what is due before the first step; False when asked to stop before that."""
+        try:
+            self.studio.encode(self.log, self.stop.asked)
+        except SdxlNbError as error:
+            if getattr(error, "kind", type(error)) is not Stopped:  # this process's own, or another's
+                raise
+            return False
+        if self._is_to_stop():
+            return False
+        if self._measures() and self._measure():  # before the first step, or what a stop or a kill left out
+            self._checkpoint()
+        if self._shows() and not self._is_to_stop():
+            self._validate()
+        return not self._is_to_stop()
+
+    def _is_to_stop(self) -> bool:
+        """Whether any process was asked to stop; all call it."""
+        return any(self.processes.gather(self.stop.asked()))
 
     def train(self) -> bool:
         """Take optimizer steps until the last; False when asked to stop before."""

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_runs import assert_same, at_call, home, in_a_process, kill_me, small, train
+from test_processes import launch
 
 from sdxl_nb import cache, memo, shards
 from sdxl_nb import studio as studios
@@ -143,6 +144,58 @@ def test_a_signal_while_caching_interrupts_and_keeps_what_was_done(tmp_path, wor
     assert in_a_process(interrupted, small(tmp_path), number) == 130
     assert Run.open(tmp_path).status == "stopped"
     assert done(work, small(tmp_path, resume_from_checkpoint="latest"))["encoded"] == 5
+
+
+def asked_at(monkeypatch, owner, name, call, folder):
+    """Someone puts a stop file into the run folder before this call of a function."""
+    monkeypatch.setattr(owner, name, at_call(call, (folder / "stop").touch, getattr(owner, name)))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "pictures", "captions"),
+    [(TextEncoders, "encode", 1, 7, 1), (cache, "encode", 2, 3, 0), (cache, "encode", 4, 0, 0)],
+)
+def test_a_stop_file_while_caching_ends_the_run_and_keeps_what_was_done(
+    tmp_path, work, monkeypatch, owner, name, call, pictures, captions
+):
+    monkeypatch.setattr(cache, "at_once", lambda resolution, device: 2)
+    folder = tmp_path / "run"
+    asked_at(monkeypatch, owner, name, call, folder)
+    run = train(small(folder, validation_split=0.2, **DRAWN))
+    assert run.status == "stopped" and run.error is None and run.step == 0 and run.losses() == ([], [])
+    assert [e["event"] for e in run.events() if e["event"] in ("heldout", "validation", "checkpoint", "lora")] == []
+    said = "Stopped before step 1 of 6: what is encoded is kept for the next run."
+    assert run.log(1) == said == next(run.events("end"))["reason"]
+    assert not (folder / "stop").exists()
+    redone = done(work, small(folder, resume_from_checkpoint="latest", validation_split=0.2, **DRAWN))
+    assert (redone.get("encoded", 0), redone.get("embedded", 0)) == (pictures, captions)
+    monkeypatch.setenv("SDXL_NB_CACHE", str(tmp_path / "fresh"))
+    assert_same(folder, train(small(tmp_path / "whole", validation_split=0.2, **DRAWN)).folder)
+
+
+STOPPING = """
+import os, sys
+from pathlib import Path
+from sdxl_nb import cache, signals, train
+encode = cache.encode
+def encode_and_ask(*arguments):
+    if os.environ["RANK"] == "0":
+        Path(__file__).with_name("run").joinpath("stop").touch()
+    return encode(*arguments)
+cache.encode, cache.at_once = encode_and_ask, lambda resolution, device: 1
+if os.environ["RANK"] == "1":
+    signals.StopRequest.asked = lambda stop: False
+sys.exit(train.main())
+"""
+
+
+def test_of_two_processes_one_is_asked_to_stop_while_caching_and_both_do(tmp_path, work):
+    (tmp_path / "stopping.py").write_text(STOPPING)
+    launch(small(tmp_path / "run", train_batch_size=1), program=[str(tmp_path / "stopping.py")])
+    run = Run.open(tmp_path / "run")
+    assert run.status == "stopped" and run.error is None and run.step == 0
+    redone = done(work, small(tmp_path / "run", resume_from_checkpoint="latest"))
+    assert redone["encoded"] == 3 and "embedded" not in redone  # one picture of the first, all three of the second
 
 
 def wait_and_train(config, begin):

@@ -55,6 +55,21 @@ def test_a_stop_file_does_the_same(tmp_path, whole):
     assert_same(train(small(tmp_path, resume_from_checkpoint="latest")).folder, whole)
 
 
+def test_a_stop_file_before_the_first_step_leaves_out_what_comes_before_it(tmp_path, whole):
+    prompts = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
+    asking = small(tmp_path, validation_data_dir=small(tmp_path).train_data_dir, **prompts)
+
+    def listen(event):
+        if event["event"] == "heldout":
+            Run.open(tmp_path).stop()
+
+    run = train(asking, listen)
+    assert run.status == "stopped" and run.losses() == ([], []) and run.pictures() == {} and run.heldout()[0] == [0]
+    again = train(asking.replace(resume_from_checkpoint="latest"))
+    assert again.status == "completed" and list(again.pictures()) == [0, 4, 6]
+    assert_same(tmp_path, whole)
+
+
 def test_asked_at_the_last_step_it_is_complete(tmp_path, whole):
     prompts = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
 
