@@ -24,8 +24,21 @@ REMEDIES = (
     "add --gradient_checkpointing, use --mixed_precision fp16 (or bf16), add "
     "--enable_xformers_memory_efficient_attention, or lower --resolution or --rank"
 )
-TOO_LARGE = f"The device has too little memory for one picture at a time: {REMEDIES}"
+TOO_LARGE = f"The device has too little memory for one picture at a time: {REMEDIES}."
 NO_MEMORY = f"The device has too little memory: reduce --train_batch_size, {REMEDIES}."
+NO_MEMORY_TO_ENCODE = (
+    "The device has too little memory for the VAE to encode pictures: end other programs that use it, lower "
+    "--resolution, or use --mixed_precision fp16 (or bf16) with --pretrained_vae_model_name_or_path "
+    "madebyollin/sdxl-vae-fp16-fix."
+)
+NO_MEMORY_TO_DRAW = (
+    "The device has too little memory to draw validation pictures beside the training: resume without "
+    "--validation_prompt, or start anew with a lower --resolution."
+)
+
+
+class TooLittleMemory(SdxlNbError):
+    """A device has refused memory."""
 
 
 @contextlib.contextmanager
@@ -52,7 +65,7 @@ def explained(folder: Path) -> Iterator[None]:
             raise not_compiled(error) from error
         if not is_out_of_memory(error):
             raise
-        raise SdxlNbError(NO_MEMORY) from error
+        raise TooLittleMemory(NO_MEMORY) from error
     except OSError as error:
         if error.errno not in REFUSED or not _inside(folder, error.filename):
             raise
@@ -61,6 +74,17 @@ def explained(folder: Path) -> Iterator[None]:
         if "os error" not in str(error):
             raise
         raise SdxlNbError(_cannot_write(folder, str(error).split(": ")[-1].partition(" (os error")[0])) from error
+
+
+@contextlib.contextmanager
+def in_memory(sentence: str) -> Iterator[None]:
+    """Raise TooLittleMemory with this sentence where the block does not fit into memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TooLittleMemory(sentence) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

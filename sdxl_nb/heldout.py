@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .data import CaptionedPictures, open_dataset
+from .endings import is_out_of_memory
 from .errors import DataError
 from .listing import joined
 from .sampling import Choices, share
@@ -90,12 +91,24 @@ def measure(step: Any) -> float:
         model.eval()
     try:
         mine = share(range(len(studio.heldout) * TIMESTEPS), processes.index, processes.count)
-        losses = [loss for part in _portions(step, mine) for loss in _losses(step, part)]
+        with processes.together():
+            while (losses := _attempt(step, mine)) is None:
+                step.halve()
     finally:
         for model in models:
             model.train()
     everyone = [loss for part in processes.gather(losses) for loss in part]
     return math.fsum(everyone) / len(everyone)
+
+
+def _attempt(step: Any, mine: range) -> list[float] | None:
+    """The loss at each of these places; None when memory ran out."""
+    try:
+        return [loss for part in _portions(step, mine) for loss in _losses(step, part)]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None  # as in Step: the traceback holds what does not fit
 
 
 def _portions(step: Any, mine: range) -> list[range]:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from . import objective
-from .endings import TOO_LARGE, is_out_of_memory
-from .errors import ConfigError, SdxlNbError
+from .endings import TOO_LARGE, TooLittleMemory, is_out_of_memory
+from .errors import ConfigError
 from .optimizers import make_optimizer
 from .parameters import Average, FlatParameters, learning_rates
 from .processes import Processes
@@ -115,7 +115,7 @@ class Step:
             if self.failure:
                 raise self.failure
             while (total := self._attempt(mine, count)) is None:
-                self._halve()
+                self.halve()
             return total
         except Exception as problem:
             if self.processes.count == 1:
@@ -184,9 +184,10 @@ class Step:
             return objective.debiased_estimation_weight(self.kind, timesteps, self.alpha_bar)
         return objective.min_snr_weight(self.kind, timesteps, self.alpha_bar, self.config.snr_gamma)
 
-    def _halve(self) -> None:
+    def halve(self) -> None:
+        """Compute half as many pictures at once from now on, because so many do not fit; TooLittleMemory after one."""
         if self.micro_batch == 1:
-            raise SdxlNbError(TOO_LARGE)
+            raise TooLittleMemory(TOO_LARGE)
         self.micro_batch = -(-self.micro_batch // 2)
         free = getattr(getattr(torch, self.studio.device.type, None), "empty_cache", None)
         if free:

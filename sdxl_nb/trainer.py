@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from . import checkpoint, disk, heldout, reporting
-from .endings import TOO_LARGE, ending, explained
+from .endings import NO_MEMORY_TO_DRAW, TooLittleMemory, ending, explained, in_memory
 from .errors import SdxlNbError, Stopped
 from .events import Callback, EventLog
 from .folder import LORA, RunFolder
 from .lora import LoraFile, build_metadata, collect, save_lora
 from .machine import check_machine
 from .optimizers import optimizer_state, restore_optimizer
-from .processes import PeerError, Processes
+from .processes import Processes
 from .run import Run
 from .signals import StopRequest
 from .step import Numbers, Step
@@ -205,9 +205,10 @@ class Trainer:
         )
 
     def _whole(self, problem: Exception) -> Exception:
-        """The problem; where one picture is too large for memory, in a sentence that names the checkpoint too."""
-        bare = str(problem) == TOO_LARGE and not isinstance(problem, PeerError)
-        return SdxlNbError(f"{TOO_LARGE}{self._kept('is saved')}.") if bare else problem
+        """The problem; where memory is the reason, with the checkpoint that is there."""
+        if not isinstance(problem, TooLittleMemory):
+            return problem
+        return TooLittleMemory(f"{str(problem).removesuffix('.')}{self._kept('is saved')}.")
 
     def _kept(self, how: str) -> str:
         newest = next(reversed(checkpoint.checkpoints(self.folder.path)), None)
@@ -274,7 +275,7 @@ class Trainer:
     def _validate(self) -> None:
         """Draw and report the pictures, divided between the processes; the first one writes them."""
         with self._rescuing(), self._averaged():
-            with self.processes.together():
+            with self.processes.together(), in_memory(NO_MEMORY_TO_DRAW):
                 mine = self.studio.validate(self.step)
             pictures = sorted(picture for part in self.processes.gather(mine) for picture in part)
             paths = write_pictures(self.folder.path, self.step, pictures) if pictures and self.folder.writes else []

@@ -14,6 +14,7 @@ from sdxl_nb.config import TrainConfig
 from sdxl_nb.data import open_dataset
 from sdxl_nb.errors import ConfigError, DataError, SdxlNbError
 from sdxl_nb.processes import Processes
+from sdxl_nb.studio import Studio
 from sdxl_nb.trainer import Trainer
 
 HALF = {"validation_split": 0.4}
@@ -107,6 +108,31 @@ def test_plain_lora_is_measured_with_the_arithmetic_of_training(tmp_path):
     heldout.measure(step)
     for batch, loss in seen:
         assert torch.equal(errors(batch, batch.noise).detach(), loss)
+
+
+def test_what_does_not_fit_into_memory_is_measured_in_halves(tmp_path, monkeypatch):
+    whole = train(small(tmp_path / "whole", train_batch_size=4, max_train_steps=1, **HALF))
+    predict, sizes = Studio.predict, []
+
+    def small_gpu(studio, noisy, batch):
+        sizes.append(len(noisy))
+        if len(noisy) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(studio, noisy, batch)
+
+    monkeypatch.setattr(Studio, "predict", small_gpu)
+    run = train(small(tmp_path / "halves", train_batch_size=4, max_train_steps=1, **HALF))
+    assert sizes[:3] == [4, 2, 1] and max(sizes[2:]) == 1  # at step 0: the training steps need not find out again
+    said = "A batch does not fit into memory: from now on {} at a time, with the same result."
+    assert [e["message"] for e in run.events("warning")] == [said.format(2), said.format(1)]
+    assert list(losses(run).values()) == pytest.approx(list(losses(whole).values()), rel=1e-5)
+    monkeypatch.setattr(Studio, "predict", lambda *a: small_gpu(*a) if torch.is_grad_enabled() else full())
+    with pytest.raises(SdxlNbError, match=r"for one picture at a time: .* or --rank\.$"):
+        train(small(tmp_path / "none", train_batch_size=1, **HALF))
+
+
+def full():
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
