@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .crops import Crop, plan_crop
+from .endings import NO_MEMORY_TO_ENCODE, in_memory
 from .errors import ModelError, SdxlNbError
 from .sampling import Choices
 from .shards import KEY, Store, key_of
@@ -165,7 +166,9 @@ class CachedLatents(Encoder):
             rows = rows[self.store.find(self.keys[rows]) < 0]
             rows = rows[np.sort(np.unique(self.keys[rows], return_index=True)[1])]  # copies of a picture are one
             if len(rows):
-                self._fill(rows, load_vae(), batch, _counted(progress, len(share), len(set((rows // many).tolist()))))
+                with in_memory(NO_MEMORY_TO_ENCODE):
+                    counted = _counted(progress, len(share), len(set((rows // many).tolist())))
+                    self._fill(rows, load_vae(), batch, counted)
 
         share_out(len(self.pictures), work, processes)
         self.places = self.store.find(self.keys)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import safe_open
 from small_runs import assert_same, home, largest_difference, small, train
 
-from sdxl_nb import checkpoint, endings, unet
+from sdxl_nb import cache, checkpoint, endings, unet
 from sdxl_nb import studio as studios
 from sdxl_nb.checkpoint import Progress, checkpoints
 from sdxl_nb.errors import ConfigError, SdxlNbError
@@ -278,6 +278,16 @@ def test_validation_never_changes_training(tmp_path):
     assert_same(blind.folder, looking.folder)
 
 
+def test_memory_that_ends_while_encoding_has_a_sentence_of_its_own(tmp_path, monkeypatch):
+    def no_memory(vae, pixels):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(cache, "encode", no_memory)
+    with pytest.raises(SdxlNbError, match="memory for the VAE to encode pictures: end other programs") as caught:
+        train(small(tmp_path))
+    assert "train_batch_size" not in str(caught.value) and Run.open(tmp_path).summary()["error"] == str(caught.value)
+
+
 def test_a_validation_that_fails_loses_no_work(tmp_path, monkeypatch):
     def fails(studio, step):
         assert step == 0 or f"checkpoint-{step}" in [p.name for p in checkpoints(tmp_path)] or step == 4
@@ -289,7 +299,7 @@ def test_a_validation_that_fails_loses_no_work(tmp_path, monkeypatch):
     changes = {"checkpointing_steps": 3, "lora_dropout": 0.2}
     with monkeypatch.context() as patch:
         patch.setattr(Studio, "validate", fails)
-        with pytest.raises(SdxlNbError, match="memory to draw .* without --validation_prompt, .*; checkpoint-4 is saved"):
+        with pytest.raises(SdxlNbError, match=r"memory to draw .* without --validation_prompt.*; checkpoint-4 is"):
             train(small(tmp_path, **changes, **prompts))
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-4"]
     run = train(small(tmp_path, resume_from_checkpoint="latest", **changes, **prompts))
