@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,7 @@ LAST = ("events.jsonl", "run.json")  # they tell of the other files, so they com
 
 
 class Mirror:
-    """`fetch` brings what is new. `url` is the run folder's s3:// prefix."""
+    """`fetch` brings what is new, and names in `whole` the checkpoints in S3. `url` is the run folder's prefix."""
 
     def __init__(self, session: Any, url: str, folder: Path):
         self.session, self.folder = session, folder
@@ -32,11 +33,17 @@ class Mirror:
             self.known = json.loads((folder / KNOWN).read_text(encoding="utf-8"))
         if not isinstance(getattr(self, "known", None), dict):
             self.known: dict[str, str] = {}
+        self.whole: list[str] = []
 
-    def fetch(self, checkpoint: str | None = None) -> set[str]:
-        """Bring what is new, of checkpoints only the named one; returns the names fetched. Raises AwsError."""
+    def fetch(self, checkpoint: str | None = None, *, state: bool = True) -> set[str]:
+        """Bring what is new, of checkpoints only the named one; returns the names fetched. Raises AwsError.
+
+        Without `state` only the LoRA files of that checkpoint come, a quarter of it, which is enough to draw with.
+        """
         found = self.list()
-        new = [name for name in found if self._wanted(name, checkpoint) and not self._has(name, found[name])]
+        self.whole = _whole(found)
+        wanted = [name for name in found if self._wanted(name, checkpoint, state)]
+        new = [name for name in wanted if not self._has(name, found[name])]
         with explained(f"The run's files were not fetched from s3://{self.bucket}/{self.prefix}"):
             first = [name for name in new if name not in LAST]
             with ThreadPoolExecutor(8) as pool:
@@ -61,17 +68,16 @@ class Mirror:
         return {name: etag for name, etag in found.items() if name and not name.endswith("/")}
 
     def checkpoints(self) -> list[str]:
-        """Names of the checkpoints that are whole in S3, oldest first."""
-        names = self.list()
-        whole = [name.split("/")[0] for name in names if name.endswith("/state.json") and name.count("/") == 1]
-        whole = [name for name in whole if f"{name}/state.safetensors" in names and name.startswith("checkpoint-")]
-        return sorted(whole, key=lambda name: int(name.split("-")[1]))
+        """Names of the checkpoints that are whole in S3, oldest first. Raises AwsError."""
+        return _whole(self.list())
 
-    def _wanted(self, name: str, checkpoint: str | None) -> bool:
-        first = name.split("/")[0]
+    def _wanted(self, name: str, checkpoint: str | None, state: bool) -> bool:
+        first, last = name.split("/")[0], name.split("/")[-1]
         if first.startswith(".") or first in LEFT:
             return False
-        return not first.startswith("checkpoint-") or first == checkpoint
+        if not first.startswith("checkpoint-"):
+            return True
+        return first == checkpoint and (state or (last.endswith(".safetensors") and last != "state.safetensors"))
 
     def _has(self, name: str, etag: str) -> bool:
         return self.known.get(name) == etag and (self.folder / name).is_file()
@@ -79,3 +85,10 @@ class Mirror:
     def _get(self, name: str) -> None:
         client = self.session.client("s3")
         write_whole(self.folder / name, partial(client.download_fileobj, self.bucket, self.prefix + name))
+
+
+def _whole(names: Collection[str]) -> list[str]:
+    """The checkpoints of which all files are among these names, oldest first."""
+    found = [name.split("/")[0] for name in names if name.endswith("/state.json") and name.count("/") == 1]
+    found = [name for name in found if f"{name}/state.safetensors" in names and name.startswith("checkpoint-")]
+    return sorted(found, key=lambda name: int(name.split("-")[1]))
