@@ -29,6 +29,8 @@ from .studio import Studio, prepare
 from .trackers import Trackers
 from .validation import write_pictures
 
+MOST_OVERFLOWS = 20  # fp16 steps in a row: by then GradScaler has gone from 65,536 to a sixteenth
+
 
 def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool = True) -> Run:
     """Train as `config` says, in this process; returns the Run when it is over (completed, or stopped by request).
@@ -102,6 +104,7 @@ class Trainer:
         self.step = 0
         self.saved: int | None = None
         self.waiting: list[tuple[int, Numbers]] = []
+        self.overflows = 0  # of the last steps in a row
         self.stopping = False
         self.recent: list[float] = []
         self.record = heldout.Record()
@@ -195,9 +198,14 @@ class Trainer:
         self.processes.fail(failure and self._whole(failure))
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
-        """SdxlNbError when loss or the gradient's norm is no number, before a checkpoint can keep that."""
-        if math.isfinite(loss) and (math.isfinite(norm) or self.updates.scaler.is_enabled()):
-            return  # GradScaler looks for gradients that overflow in fp16, and skips their step
+        """SdxlNbError when loss or the gradient's norm is no number, before a checkpoint can keep that.
+
+        Under fp16 a gradient may overflow: GradScaler skips that step and halves its scale, which ends soon or never.
+        """
+        self.overflows = 0 if math.isfinite(norm) else self.overflows + 1
+        allowed = MOST_OVERFLOWS if self.updates.scaler.is_enabled() else 0
+        if math.isfinite(loss) and self.overflows <= allowed:
+            return
         what = "gradient" if math.isfinite(loss) else "loss"
         raise SdxlNbError(
             f"The {what} at step {step} is not a finite number: lower --learning_rate, try "

@@ -336,10 +336,33 @@ def test_a_gradient_that_is_no_number(tmp_path, monkeypatch):
 
 def test_under_fp16_a_gradient_may_overflow_and_a_loss_may_not(tmp_path):
     updates = types.SimpleNamespace(scaler=types.SimpleNamespace(is_enabled=lambda: True))
-    scaling = types.SimpleNamespace(updates=updates, _kept=lambda how: "")
+    scaling = types.SimpleNamespace(updates=updates, overflows=0, _kept=lambda how: "")
     assert Trainer._check_finite(scaling, 1, 0.5, float("inf")) is None
     with pytest.raises(SdxlNbError, match="The loss at step 1"):
         Trainer._check_finite(scaling, 1, float("nan"), 1.0)
+
+
+def test_fp16_that_overflows_at_every_step_does_not_go_on(tmp_path, monkeypatch):
+    """Twenty in a row may be a scale that is too large; with one more the run would end untrained and completed."""
+    gradients = Step._gradients
+
+    def overflows(self, mine, count):
+        total = gradients(self, mine, count)
+        if self.step >= 2 and self.step != 22:
+            self.flat.weights.grad[3] = float("inf")
+        return total
+
+    monkeypatch.setattr("sdxl_nb.trainer.check_machine", lambda config: None)  # which wants a GPU for fp16
+    monkeypatch.setattr(Step, "_gradients", overflows)
+    changes = {"mixed_precision": "fp16", "max_train_steps": 60, "checkpointing_steps": 16}
+    with pytest.raises(SdxlNbError, match=r"The gradient at step 44 is not .*--mixed_precision bf16.*checkpoint-32 is"):
+        train(small(tmp_path, **changes))
+    run = Run.open(tmp_path)
+    assert run.status == "failed" and run.losses()[0] == list(range(1, 44))
+    state = json.loads((tmp_path / "checkpoint-32" / "state.json").read_text())["scaler"]
+    assert state["scale"] == 65536 / 2**29  # of steps 3 to 22 and 24 to 32
+    with pytest.raises(SdxlNbError, match="The gradient at step 53 is not"):  # a resumed run counts anew
+        train(small(tmp_path, resume_from_checkpoint="latest", **changes))
 
 
 def test_a_loss_that_is_no_number(tmp_path, monkeypatch):
