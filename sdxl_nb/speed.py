@@ -31,8 +31,8 @@ def make_ready(unet: Any, config: Any, device: torch.device, remarks: list[str])
         unet.enable_npu_flash_attention()
     if device.type == "cuda":
         unet.to(memory_format=torch.channels_last)  # what cuDNN's half-precision convolutions want
-        if config.allow_tf32:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        # a kernel outlives this run; convolutions have it by default, as in diffusers' script
+        torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     if config.torch_compile:
         unet.compile_repeated_blocks()
 

@@ -56,6 +56,17 @@ def test_other_attention_comes_through_diffusers_and_says_when_it_does_not_work(
         make_ready(make_unet(), config, torch.device("cpu"), [])
 
 
+def test_tf32_is_that_of_this_run_and_not_of_the_one_before(tmp_path):
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.allow_tf32
+    found = products.allow_tf32
+    try:
+        for allowed in (True, False):
+            make_ready(make_unet(), small(tmp_path, allow_tf32=allowed), torch.device("cuda"), [])
+            assert products.allow_tf32 is allowed and torch.backends.cudnn.allow_tf32 is convolutions
+    finally:
+        products.allow_tf32 = found
+
+
 def test_diffusers_unet_is_checkpointed_whole_and_says_so(tmp_path):
     config = small(tmp_path, gradient_checkpointing=True, gradient_checkpointing_policy="selective")
     remarks: list[str] = []
