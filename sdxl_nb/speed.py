@@ -29,9 +29,9 @@ def make_ready(unet: Any, config: Any, device: torch.device, remarks: list[str])
             raise ConfigError(no_xformers(error)) from error
     if config.enable_npu_flash_attention:
         unet.enable_npu_flash_attention()
-    if device.type == "cuda":
-        unet.to(memory_format=torch.channels_last)  # what cuDNN's half-precision convolutions want
-        # a kernel outlives this run; convolutions have it by default, as in diffusers' script
+    if device.type == "cuda" or isinstance(unet, SdxlUNet):
+        unet.to(memory_format=torch.channels_last)  # as cuDNN's half precision and our short way want it
+    if device.type == "cuda":  # a kernel outlives this run; convolutions have it by default, as in diffusers' script
         torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     if config.torch_compile:
         unet.compile_repeated_blocks()

@@ -113,8 +113,16 @@ class Part(nn.Module):
         return function(*arguments)
 
 
+def gated(x: torch.Tensor) -> torch.Tensor:
+    """h * gelu(g) of (..., 2c) = [h, g] (GEGLU, arXiv 2002.05202)."""
+    if torch.compiler.is_compiling():  # a compiler fuses it by itself, and refuses results written into views
+        hidden, gate = x.chunk(2, dim=-1)
+        return hidden * F.gelu(gate)
+    return _Gated.apply(x)
+
+
 class _Gated(torch.autograd.Function):
-    """h * gelu(g) of (..., 2c) = [h, g] (GEGLU, arXiv 2002.05202), keeping the input alone: gelu(g) costs little."""
+    """`gated`, keeping its input alone: gelu(g) costs little to have again."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -199,7 +207,7 @@ class FeedForward(Part):
 
     def forward(self, x: torch.Tensor, run: Run) -> torch.Tensor:
         (wide,) = run(x, self.net[0].proj)
-        return run(_Gated.apply(wide), self.net[2])[0]
+        return run(gated(wide), self.net[2])[0]
 
 
 class Block(Part):

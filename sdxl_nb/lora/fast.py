@@ -20,24 +20,31 @@ ADAPTER = "default"
 
 
 class Piece(NamedTuple):
-    """One layer's part of a product: its rows of W, its columns of x A' and its LoRA (none where `up` is None)."""
+    """One layer's part of a product: its rows of W and its LoRA (none where `up` is None); `up_t` is B'."""
 
     weight: torch.Tensor
-    rows: slice
-    columns: slice
     up: torch.Tensor | None
+    up_t: torch.Tensor | None
     up_grad: torch.Tensor | None
     scale: float
 
 
 class Product(NamedTuple):
-    """Layers that share an input, stacked; `options` are a convolution's stride, padding and dilation."""
+    """Layers that share an input, stacked: `widths` are their outputs', `ranks` those of their LoRAs.
+
+    `weight_t` and `down_t` are W' and A' of linear layers: on a small U-Net each view that is made in a step costs as
+    much as its arithmetic. `options` are a convolution's stride, padding and dilation.
+    """
 
     weight: torch.Tensor
+    weight_t: torch.Tensor
     bias: torch.Tensor | None
     down: torch.Tensor
+    down_t: torch.Tensor
     down_grad: torch.Tensor
     pieces: list[Piece]
+    widths: list[int]
+    ranks: list[int]
     options: tuple[Any, ...] | None = None
 
 
@@ -99,24 +106,25 @@ class LoraFast:
             return [layer(x) for layer in layers]
         if product.options is not None:
             return (_LoraConv.apply(x, self.token, product),)
-        return [y.view(*x.shape[:-1], -1) for y in _LoraLinear.apply(x, self.token, product)]
+        return _LoraLinear.apply(x, self.token, product)
 
     def _product(self, layers: Sequence[nn.Module]) -> Product | None:
         if not any(hasattr(layer, "lora_A") for layer in layers):
             return None
         bases = [getattr(layer, "base_layer", layer) for layer in layers]
         loras = [layer for layer in layers if hasattr(layer, "lora_A")]
-        pieces, row, column = [], 0, 0
         weight = _stacked([base.weight for base in bases])
-        for layer, base in zip(layers, bases, strict=True):
-            rows = slice(row, row := row + base.weight.shape[0])
-            rank = layer.r[ADAPTER] if layer in loras else 0
-            columns = slice(column, column := column + rank)
+        widths = [base.weight.shape[0] for base in bases]
+        ranks = [layer.r[ADAPTER] if layer in loras else 0 for layer in layers]
+        pieces = []
+        for layer, rank, rows in zip(layers, ranks, weight.split(widths), strict=True):
             up, up_grad = self._views([layer.lora_B[ADAPTER]]) if rank else (None, None)
-            pieces.append(Piece(weight[rows], rows, columns, up, up_grad, layer.scaling[ADAPTER] if rank else 0.0))
+            up_t = up.t() if rank and up.ndim == 2 else None
+            pieces.append(Piece(rows, up, up_t, up_grad, layer.scaling[ADAPTER] if rank else 0.0))
         down, down_grad = self._views([layer.lora_A[ADAPTER] for layer in loras])
         options = (bases[0].stride, bases[0].padding, bases[0].dilation) if weight.ndim == 4 else None
-        return Product(weight, bases[0].bias, down, down_grad, pieces, options)
+        weight_t, down_t = (None, None) if options else (weight.t(), down.t())
+        return Product(weight, weight_t, bases[0].bias, down, down_t, down_grad, pieces, widths, ranks, options)
 
     def _views(self, modules: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tensor]:
         """The stacked weights of some of peft's layers and their gradients, inside the flat buffers."""
@@ -164,33 +172,43 @@ class _Begin(torch.autograd.Function):
 
 
 class _LoraLinear(torch.autograd.Function):
-    """A Product of linear layers: (..., in) -> one (tokens, out) for each."""
+    """A Product of linear layers: (..., in) -> one (..., out) for each."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, token: torch.Tensor, product: Product) -> tuple[torch.Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1])
-        y = F.linear(rows, product.weight, product.bias)
-        low = rows @ product.down.t()
-        for piece in product.pieces:
+        if product.bias is None:
+            y = torch.mm(rows, product.weight_t)
+        else:
+            y = torch.addmm(product.bias, rows, product.weight_t)
+        low = torch.mm(rows, product.down_t)
+        outs, lows = _parts(y, product.widths), _parts(low, product.ranks)
+        for piece, out, part in zip(product.pieces, outs, lows, strict=True):
             if piece.up is not None:
-                y[:, piece.rows].addmm_(low[:, piece.columns], piece.up.t(), alpha=piece.scale)
+                out.addmm_(part, piece.up_t, alpha=piece.scale)
         ctx.save_for_backward(rows, low)
         ctx.product, ctx.shape = product, x.shape
-        return tuple(y[:, piece.rows] for piece in product.pieces) if len(product.pieces) > 1 else (y,)
+        return tuple(out.view(*x.shape[:-1], width) for out, width in zip(outs, product.widths, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         rows, low = ctx.saved_tensors
         product, wanted, back, low_grad = ctx.product, ctx.needs_input_grad[0], None, torch.empty_like(low)
-        for piece, grad in zip(product.pieces, grads, strict=True):
+        parts = zip(product.pieces, grads, _parts(low, product.ranks), _parts(low_grad, product.ranks), strict=True)
+        for piece, grad, part, part_grad in parts:
+            grad = grad.reshape(-1, grad.shape[-1])
             if wanted:
-                back = grad @ piece.weight if back is None else back.addmm_(grad, piece.weight)
+                back = torch.mm(grad, piece.weight) if back is None else back.addmm_(grad, piece.weight)
             if piece.up is not None:
-                columns = low_grad[:, piece.columns]
-                piece.up_grad.addmm_(grad.t(), low[:, piece.columns], alpha=piece.scale)
-                torch.addmm(columns, grad, piece.up, beta=0, alpha=piece.scale, out=columns)
+                piece.up_grad.addmm_(grad.t(), part, alpha=piece.scale)
+                torch.addmm(part_grad, grad, piece.up, beta=0, alpha=piece.scale, out=part_grad)
         product.down_grad.addmm_(low_grad.t(), rows)
         return back.addmm_(low_grad, product.down).view(ctx.shape) if wanted else None, None, None
+
+
+def _parts(whole: torch.Tensor, sizes: list[int]) -> Sequence[torch.Tensor]:
+    """Views of the columns, so many each."""
+    return (whole,) if len(sizes) == 1 else whole.split_with_sizes(sizes, dim=1)
 
 
 class _LoraConv(torch.autograd.Function):
