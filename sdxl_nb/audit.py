@@ -32,12 +32,15 @@ UNCHECKED = "not_checked"
 FIRST = 10_000  # pictures that a start of training looks at: captions of more would take seconds
 
 
-def audit_dataset(config: Any, *, quick: bool = False, progress: bool = True) -> AuditReport:
+def audit_dataset(
+    config: Any, *, quick: bool = False, progress: bool | Callable[[int, int], Any] = True
+) -> AuditReport:
     """Everything that is wrong with the pictures and captions that a TrainConfig names, as an AuditReport.
 
     Every picture is decoded once, by as many threads as there are cores, and let go; what stays is some 300 bytes a
-    picture. `quick` reads headers instead. Data that training would refuse are a finding of severity error, not an
-    exception; ConfigError and ModelError can still come from a configuration that names no base model.
+    picture. `quick` reads headers instead. `progress` shows a bar, or is called with how many were looked at and how
+    many there are. Data that training would refuse are a finding of severity error, not an exception; ConfigError and
+    ModelError can still come from a configuration that names no base model.
     """
     try:
         pictures = open_dataset(config)
@@ -120,17 +123,23 @@ def _measured(pictures: CaptionedPictures, resolution: int, index: int) -> Measu
         return Fault(pictures.names[index], str(error))
 
 
-def _examined(pictures: CaptionedPictures, look: Callable[[int], Any], progress: bool) -> tuple[list[Any], list[Fault]]:
+def _examined(
+    pictures: CaptionedPictures, look: Callable[[int], Any], progress: bool | Callable[[int, int], Any]
+) -> tuple[list[Any], list[Fault]]:
     """What `look` says of each picture, None for one that cannot be used, and the Faults."""
     from .progress import progress_bar
 
     seen, faults = [], []
-    with progress_bar(total=len(pictures), desc="looking at pictures", disable=not progress, leave=False) as bar:
+    with progress_bar(
+        total=len(pictures), desc="looking at pictures", disable=progress is not True, leave=False
+    ) as bar:
         for result in ahead(look, range(len(pictures))):
             if isinstance(result, Fault):
                 faults.append(result)
             seen.append(None if isinstance(result, Fault) else result)
             bar.update()
+            if callable(progress):
+                progress(len(seen), len(pictures))
     return seen, faults
 
 

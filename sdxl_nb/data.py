@@ -58,9 +58,10 @@ class Faults(list):
 class CaptionedPictures(Sequence):
     """Pictures that are listed and captioned, each decoded when asked for: `pictures[3]` is a Sample.
 
-    `.names` and `.captions` are sequences of text that stay small in memory; `.faults` what was left out when
-    listing; `.notes` remarks for the log. `.repeats` and `.weights` (N,) say how often an epoch sees a picture and
-    what its loss counts, None for once, and 1; the last `.class_pictures` of them are those of prior preservation.
+    `.names` and `.captions` are sequences of text that stay small in memory, `.written` the captions without trigger
+    words, None where there is none; `.faults` what was left out when listing; `.notes` remarks for the log. `.repeats`
+    and `.weights` (N,) say how often an epoch sees a picture and what its loss counts, None for once, and 1; the last
+    `.class_pictures` of them are those of prior preservation.
     """
 
     def __init__(self, listing, source, rows=None, faults=None):
@@ -68,6 +69,7 @@ class CaptionedPictures(Sequence):
         self.rows = np.arange(len(listing)) if rows is None else np.asarray(rows, dtype=np.int64)
         self.faults = Faults(listing.faults if faults is None else faults)
         self.names, self.captions = Texts(listing.names, self.rows), Texts(listing.captions, self.rows)
+        self.written = self.captions if listing.written is None else Texts(listing.written, self.rows)
         self.repeats = None if listing.repeats is None else listing.repeats[self.rows]
         self.weights = None if listing.weights is None else listing.weights[self.rows]
         first = len(listing) if listing.first_of_class is None else listing.first_of_class
@@ -139,7 +141,9 @@ class CaptionedPictures(Sequence):
         names, captions = take(listing.names, rows), take(listing.captions, rows)
         read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
         known = None if listing.known is None else listing.known.select(rows)
-        return Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights, known=known)
+        written = None if listing.written is None else take(listing.written, rows)
+        often = {"repeats": self.repeats, "weights": self.weights}
+        return Listing(names, captions, read, stamp, [], self.notes, **often, known=known, written=written)
 
     def check(self, progress=None):
         """Decodes every picture once and returns the Faults, those found when listing first.
@@ -245,5 +249,6 @@ def list_embedded(name, config):
 def triggered(listing, trigger_word):
     """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word."""
     if trigger_word:
+        listing.written = listing.captions
         listing.captions = text_column(with_trigger(text or "", trigger_word) for text in Texts(listing.captions))
     return listing

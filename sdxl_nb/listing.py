@@ -137,6 +137,7 @@ class Listing:
     weights: np.ndarray | None = None
     first_of_class: int | None = None
     known: Any = None  # memo.Facts by row, once the pictures were examined
+    written: pa.Array | None = None  # the captions without trigger words, where there are any
 
     def __len__(self) -> int:
         return len(self.names)
@@ -193,6 +194,7 @@ def joined(listings: Sequence[Listing]) -> Listing:
         each = zip(columns, listings, strict=True)
         return np.concatenate([np.ones(len(part), kind) if column is None else column for column, part in each])
 
+    written = [listing.captions if listing.written is None else listing.written for listing in listings]
     return Listing(
         pa.concat_arrays([listing.names for listing in listings]),
         pa.concat_arrays([listing.captions for listing in listings]),
@@ -203,4 +205,5 @@ def joined(listings: Sequence[Listing]) -> Listing:
         numbers("repeats", np.int32),
         numbers("weights", np.float32),
         known=known[0].followed_by(*known[1:]) if None not in (known := [each.known for each in listings]) else None,
+        written=None if all(listing.written is None for listing in listings) else pa.concat_arrays(written),
     )

@@ -9,11 +9,15 @@ import pytest
 from lab import lab_fixture, running_lab_fixture  # noqa: F401 - fixtures
 from playwright.sync_api import expect
 
-from sdxl_nb import TrainConfig, fine_tune
+from sdxl_nb import Run, TrainConfig, fine_tune
 from sdxl_nb.tiny.album import write_album
 
 GRID = """from sdxl_nb import ValidationGrid
 ValidationGrid("run")"""
+LAUNCHED = """from sdxl_nb import TrainConfig, ValidationGrid, launch
+config = TrainConfig.preset("tiny", output_dir="launched", max_train_steps=400, validation_epochs=1)
+run = launch(config.replace(validation_inference_steps=2, report_to="none"))
+ValidationGrid(run)"""
 PLAYGROUND = """from sdxl_nb import LoraPlayground
 LoraPlayground("run", prompt="a blueprint of a house", steps=4)"""
 BROWSER = """from sdxl_nb import DatasetBrowser, TrainConfig
@@ -68,10 +72,35 @@ def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
     grid.get_by_role("button", name="Ship").nth(2).click()
     expect(grid.get_by_role("alert")).to_contain_text("name a new folder")
     with page.expect_download() as download:
+        grid.get_by_role("button", name="Download", exact=True).nth(1).click()
+    assert download.value.suggested_filename == "run-step7.safetensors"
+    assert Path(download.value.path()).read_bytes() == (run_folder / "checkpoint-7" / "run.safetensors").read_bytes()
+    expect(grid.get_by_role("button", name="Download", exact=True).first).to_be_disabled()  # the base has no LoRA
+    with page.expect_download() as download:
         grid.get_by_role("button", name="Download grid").click()
     assert download.value.suggested_filename == "grid.png"
     with open(download.value.path(), "rb") as file:
         assert file.read(4) == b"\x89PNG"
+
+
+def test_the_grid_of_a_run_that_goes_on_fills_by_itself(lab):
+    page = lab.open(LAUNCHED)
+    run = Run.open(lab.folder / "launched")
+    try:
+        grid = page.locator(".sdxl-nb").first
+        expect(grid).to_contain_text("its pictures come here as soon as it draws some")
+        lab.photograph("grid-starting", ".sdxl-nb", both=False)
+        expect(pictures(grid)).not_to_have_count(0, timeout=60_000)
+        begun = pictures(grid).count()
+        page.wait_for_function(
+            "begun => document.querySelectorAll('.sdxl-nb-picture img').length > begun", arg=begun, timeout=60_000
+        )
+        assert run.status == "running" and set(decoded(grid)) == {256}
+        expect(grid.get_by_label("all stages")).to_be_visible(timeout=60_000)
+        lab.photograph("grid-running", ".sdxl-nb")
+    finally:
+        run.stop()
+        run.wait(60)
 
 
 def test_the_scale_slider_changes_the_picture(lab, run_folder):
@@ -134,3 +163,15 @@ def test_the_browser_shows_crops_and_saves_a_caption(lab):
     browser.get_by_role("button", name="Save caption").first.click()
     expect(browser.get_by_role("status")).to_contain_text("The caption of 00.jpg is in 00.txt")
     assert (lab.folder / "album" / "00.txt").read_text() == "a corrected caption\n"
+    page.get_by_label("Show", exact=True).select_option("too_small")
+    expect(browser).to_contain_text("1 picture too small for 64 px, and enlarged.")
+    lab.photograph("dataset-finding", ".sdxl-nb", both=False)
+    picture = (lab.folder / "album" / "blank.png").read_bytes()
+    files = [
+        {"name": name, "mimeType": "image/png", "buffer": data} for name, data in (("a.png", picture), ("b.png", b"?"))
+    ]
+    with page.expect_file_chooser() as chooser:
+        browser.get_by_role("button", name="Add pictures").click()
+    chooser.value.set_files(files)
+    expect(browser.get_by_role("alert")).to_contain_text("Added a.png: give each a caption. b.png is not a picture")
+    assert (lab.folder / "album" / "a.png").read_bytes() == picture

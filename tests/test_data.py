@@ -123,6 +123,8 @@ def test_trigger_word_leads_every_caption_and_replaces_missing_ones(tmp_path):
     (tmp_path / "red.txt").write_text("a red zwx card")
     pictures = opened(tmp_path, trigger_word="zwx")
     assert pictures.captions == ["zwx, a blue card", "zwx", "a red zwx card", "zwx"]
+    assert pictures.written == ["a blue card", None, "a red zwx card", None]
+    assert pictures[1:3].compact().written.to_pylist() == [None, "a red zwx card"]
     assert not pictures.faults
     assert with_trigger("", "zwx") == "zwx" and with_trigger("a", None) == "a"
 
@@ -238,6 +240,7 @@ def test_embedded_sets_mix_the_concept_with_plain_pictures(tmp_path, monkeypatch
     assert pictures.names == ["blueprint/red.png", "blueprint/lime.png", "plain/red.png", "plain/lime.png"]
     captions = ["a red card, plain", "a lime card, plain"]
     assert pictures.captions == [f"zwx, {caption}" for caption in captions] + captions
+    assert pictures.written == captions + captions
     assert pictures[2].picture.getpixel((0, 0)) == (255, 0, 0)
 
 

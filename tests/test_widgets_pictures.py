@@ -15,11 +15,12 @@ from sdxl_nb import TrainConfig
 from sdxl_nb.errors import SdxlNbError
 from sdxl_nb.run import Run
 from sdxl_nb.tiny.album import write_album
-from sdxl_nb.widgets.dataset import LEFT_OUT, DatasetBrowser
+from sdxl_nb.widgets.dataset import DatasetBrowser
 from sdxl_nb.widgets.downloads import DownloadButton
 from sdxl_nb.widgets.grid import MOST, ValidationGrid, _spread
 from sdxl_nb.widgets.pictures import BeforeAfter, PictureButton, thumbnail
 from sdxl_nb.widgets.playground import LoraPlayground
+from sdxl_nb.widgets.selection import LEFT_OUT
 from sdxl_nb.widgets.watching import Notice, Worker
 
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -19,21 +19,23 @@ SHOWN = 448  # pixels of a thumbnail's longer side at most
 
 
 class Words(NamedTuple):
-    """A caption as the tokenizers see it: tokens with start and end, their limit, and the text that is cut off."""
+    """A caption as the tokenizers see it: tokens with start and end, their limit, the text that is cut off, and the
+    trigger word where training puts it in front."""
 
     tokens: int
     limit: int
     cut: str
+    trigger: str = ""
 
 
-def count_words(caption: str, tokenizers: Any) -> Words:
-    """The caption's length for the tokenizer that cuts most of it."""
+def count_words(caption: str, tokenizers: Any, trigger: str = "") -> Words:
+    """The length of the caption, with its trigger word, for the tokenizer that cuts most of it."""
     from ..captions import long_captions
 
     lengths = [len(tokenizer(caption, truncation=False, verbose=False)["input_ids"]) for tokenizer in tokenizers]
     cut = next(iter(long_captions([caption], tokenizers)), None)
     limit = min(tokenizer.model_max_length for tokenizer in tokenizers)
-    return Words(max(lengths), limit, cut.cut if cut else "")
+    return Words(max(lengths), limit, cut.cut if cut else "", trigger)
 
 
 def middle_crop(config: Any, size: tuple[int, int], target: tuple[int, int]) -> Crop:
@@ -58,7 +60,7 @@ def words_line(words: Words | None) -> str:
     """How long the caption is, and what would be cut, as HTML."""
     if words is None:
         return ""
-    line = f"{words.tokens} of {words.limit} tokens"
+    line = f"{words.tokens} of {words.limit} tokens" + (f" with {escape(words.trigger)}" if words.trigger else "")
     if not words.cut:
         return line
     return f'<span style="color:var(--jp-error-color1)">{line}; cut: <s>{escape(words.cut)}</s></span>'

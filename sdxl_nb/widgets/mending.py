@@ -3,6 +3,8 @@
 In: a browser. Out: the tools above its cards, and the methods behind them. Files change only in a local folder.
 """
 
+import time
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -11,6 +13,11 @@ from ipywidgets import HTML, Button, FileUpload, Text
 from ..data import open_dataset
 from ..editing import add_picture, editable_folder, save_caption
 from ..errors import DataError
+
+OFTEN = 0.5  # seconds between two words on how far something is
+UPLOADED = (  # Jupyter's server drops a connection that sends a larger message, without a word
+    "10 MB at once at most; put more into {folder} with JupyterLab's file browser, and run this cell again."
+)
 
 
 class Mending:
@@ -27,19 +34,19 @@ class Mending:
             description="Trigger word",
             style={"description_width": "initial"},
             continuous_update=False,
-            tooltip="Put before every caption that lacks it; browser.config has it",
+            tooltip="Training puts it before every caption that lacks it; no file changes, browser.config does",
         )
         word.observe(self._notice.guard(lambda change: self.set_trigger(change["new"])), "value")
         audit = Button(description="Audit", icon="search", tooltip="Look for faults, then filter by what was found")
-        audit.on_click(lambda _: self._work.start(self._notice.guard(self.audit)))
+        audit.on_click(lambda _: self._auditing.start(self._notice.guard(self.audit)))
         try:
-            editable_folder(self.config)
+            folder = editable_folder(self.config)
         except DataError as error:
             return [word, audit, HTML(f"<i>{escape(str(error))}</i>")]
         self.editable = True
-        upload = FileUpload(accept="image/*", multiple=True, description="Add pictures")
+        upload = FileUpload(accept="image/*", multiple=True, description="Add pictures", tooltip="Into the folder")
         upload.observe(self._notice.guard(lambda change: self.add(upload)), "value")
-        return [word, audit, upload]
+        return [word, audit, upload, HTML(f"<small>{escape(UPLOADED.format(folder=folder))}</small>")]
 
     def saver(self, name: str) -> Any:
         """What saves the caption of a picture, or None where it cannot be changed."""
@@ -48,6 +55,9 @@ class Mending:
     def save(self, name: str, caption: str) -> None:
         """Store a corrected caption beside its picture and show the page again. Raises DataError."""
         path = save_caption(self.config, name, caption)
+        for card in self._cards.children:
+            if getattr(card, "name", "") == name and card.editor.value == caption:
+                card.caption = caption  # so that it does not count as typed and not saved
         self.reopen()
         self._notice.say(f"The caption of {name} is in {path.name}.")
 
@@ -60,25 +70,56 @@ class Mending:
         """Look for faults, and offer their kinds as filters; returns the report."""
         from ..audit import audit_dataset
 
-        self._notice.say("Looking at every picture ...")
-        self.report = audit_dataset(self.config)
-        self.list_kinds()
-        found = len([finding for finding in self.report.findings if finding.files])
+        self._progress.say("Looking at every picture ...")
+        try:
+            report = audit_dataset(self.config, progress=telling(self._progress.say, "Looking at every picture"))
+        finally:
+            self._progress.say("")
+        with self._lock:
+            self.report = report
+            self.list_kinds()
+            self.filter(self.page)
+        found = len({finding.kind for finding in report.findings if finding.files})
         self._notice.say(f"{found} kinds of findings: choose one under Show." if found else "Nothing was found.")
-        return self.report
+        return report
 
     def add(self, upload: FileUpload) -> None:
-        """Put what was uploaded into the folder."""
-        names = [add_picture(self.config, file["name"], bytes(file["content"])) for file in upload.value]
-        if names:
-            upload.value = ()
+        """Put what was uploaded into the folder, each file by itself, and say of each what became of it."""
+        if not upload.value:
+            return
+        added, refused = [], []
+        for file in upload.value:
+            try:
+                added.append(add_picture(self.config, file["name"], bytes(file["content"])))
+            except DataError as error:
+                refused.append(str(error))
+        upload.value = ()
+        if added:
             self.reopen()
-            self._notice.say(f"Added {', '.join(names)}: give each a caption.")
+        said = [f"Added {', '.join(added)}: give each a caption."] if added else []
+        if refused:
+            self._notice.fail(DataError(" ".join([*said, *refused])))
+        else:
+            self._notice.say(said[0])
 
     def reopen(self) -> None:
         """Read the data set again, as it is now, and stay on the page."""
-        self.dataset, page = open_dataset(self.config), self.page
-        self.list_kinds()
-        self.filter()
-        self.page = min(page, self.pages - 1)
+        dataset = open_dataset(self.config)
+        with self._lock:
+            self.dataset, self._shapes = dataset, None
+            self.list_kinds()
+            self.filter(self.page)
         self.measure()
+
+
+def telling(say: Callable[[str], Any], doing: str) -> Callable[[int, int], None]:
+    """A `progress(done, total)` that says how far something is, now and then."""
+    said = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= OFTEN:
+            said = time.monotonic()
+            say(f"{doing}: {done:,} of {total:,} ...")
+
+    return tell

@@ -52,7 +52,7 @@ class LoraPlayground(Twin, VBox):
 
     def _controls(self) -> None:
         wide = {"description_width": "80px"}
-        prompt = Text(description="Prompt", style=wide, layout=Layout(width="100%"), continuous_update=False)
+        prompt = Text(description="Prompt", style=wide, layout=Layout(width="auto"), continuous_update=False)
         seed = IntText(description="Seed", style=wide, layout=Layout(width="170px"))
         steps = IntText(description="Steps", style={"description_width": "50px"}, layout=Layout(width="130px"))
         guidance = FloatText(description="Guidance", step=None, style=wide, layout=Layout(width="170px"))

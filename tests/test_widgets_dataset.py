@@ -1,0 +1,192 @@
+"""DatasetBrowser in process: what is shown while others work, captions with a trigger word, uploads, the audit."""
+
+import threading
+from datetime import datetime
+
+import pytest
+from ipywidgets import HTML, FileUpload, Widget
+from test_editing import png
+from test_widgets_pictures import button, inside
+
+from sdxl_nb import TrainConfig, audit
+from sdxl_nb.tiny.album import write_album
+from sdxl_nb.widgets.dataset import DatasetBrowser
+from sdxl_nb.widgets.mending import telling
+from sdxl_nb.widgets.selection import ALL, LEFT_OUT
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_album(tmp_path / "album", faults=True)
+
+
+@pytest.fixture
+def album(folder):
+    return TrainConfig.preset("tiny", train_data_dir=str(folder), center_crop=False)
+
+
+def browse(config, **settings):
+    browser = DatasetBrowser(config, **settings)
+    browser._work.wait(60)
+    return browser
+
+
+def names(browser):
+    return [card.name for card in browser._cards.children]
+
+
+def said(card):
+    return inside(card, HTML)[0].value
+
+
+def uploaded(*files):
+    return tuple(
+        {
+            "name": name,
+            "type": "image/png",
+            "size": len(data),
+            "content": memoryview(data),
+            "last_modified": datetime(2024, 1, 1),
+        }
+        for name, data in files
+    )
+
+
+def test_a_page_that_a_worker_builds_never_covers_the_one_that_was_turned_to(album, monkeypatch):
+    browser = browse(album, per_page=4)
+    begun, go_on, build = threading.Event(), threading.Event(), browser._card
+
+    def slow(item):
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(20)
+        return build(item)
+
+    monkeypatch.setattr(browser, "_card", slow)
+    worker = threading.Thread(target=browser.turn)
+    worker.start()
+    begun.wait(20)
+    person = threading.Thread(target=lambda: browser.set_trait("page", 1))
+    person.start()
+    person.join(0.5)
+    go_on.set()
+    for thread in (worker, person):
+        thread.join(20)
+    assert names(browser) == ["04.jpg", "05.jpg", "06.jpg", "07.jpg"] and browser._number.value == 2
+
+
+def test_pages_that_were_left_are_forgotten(album):
+    browser = browse(album, per_page=4)
+    before = len(Widget.get_manager_state()["state"])
+    for page in (1, 2, 3, 0):
+        browser.page = page
+    browser.search = "no such caption"
+    browser.search = ""
+    assert len(Widget.get_manager_state()["state"]) == before
+
+
+def test_the_trigger_word_is_neither_shown_nor_saved_in_a_caption(album, folder):
+    browser = browse(album.replace(trigger_word="mirel"))
+    first = browser._cards.children[0]
+    text = (folder / "00.txt").read_text().strip()
+    assert first.caption == first.editor.value == text
+    assert browser.dataset.captions[0] == f"mirel, {text}" and "tokens with mirel" in said(first)
+    first.editor.value = "a corrected one"
+    button(first, "Save caption").click()
+    assert (folder / "00.txt").read_text() == "a corrected one\n"
+    browser.search = "mirel"
+    assert browser._shown == []
+    browser.search = ""
+    browser.set_trigger("zarko")
+    assert browser.dataset.captions[0] == "zarko, a corrected one"
+    browser.search = "no-caption"
+    (card,) = browser._cards.children
+    assert card.caption == "" and browser.dataset.captions[browser._shown[0]] == "zarko"
+
+
+def test_a_caption_is_shown_as_it_was_saved(album, folder):
+    browser = browse(album)
+    card = browser._cards.children[1]
+    card.editor.value = "two\nlines"
+    button(card, "Save caption").click()
+    card = browser._cards.children[1]
+    assert card.editor.value == "two lines" and button(card, "Save caption").disabled
+
+
+def test_of_several_files_each_is_added_or_refused_by_itself(album, folder):
+    browser = browse(album)
+    (upload,) = inside(browser, FileUpload)
+    upload.value = uploaded(("a.png", png()), ("b.png", png("blue")), ("bad.png", b"nothing"), ("c.png", png("green")))
+    assert all((folder / f"{name}.png").is_file() for name in "abc") and upload.value == ()
+    assert "Added a.png, b.png, c.png: give each a caption." in browser._notice.value
+    assert "bad.png is not a picture that can be read" in browser._notice.value
+    assert 'role="alert"' in browser._notice.value
+    browser.show = LEFT_OUT
+    assert {"a.png", "b.png", "c.png"} <= set(names(browser))
+    upload.value = uploaded(("d.png", png("white")))
+    assert "Added d.png" in browser._notice.value and 'role="status"' in browser._notice.value
+    assert any("10 MB at once at most" in text.value and str(folder) in text.value for text in inside(browser, HTML))
+
+
+def test_pictures_that_are_added_last_are_shown_before_they_are_measured(album):
+    browser = browse(album.replace(trigger_word="x"), per_page=4)
+    browser.page = browser.pages - 1
+    browser.measure = lambda: None
+    (upload,) = inside(browser, FileUpload)
+    upload.value = uploaded(("zz.png", png()))
+    browser.page = browser.pages - 1
+    assert "zz.png" in names(browser) and 'role="alert"' not in browser._notice.value
+
+
+def test_an_audit_goes_on_when_a_caption_is_saved_and_says_how_far_it_is(album, monkeypatch):
+    browser = browse(album, per_page=4)
+    halfway, go_on, told, real = threading.Event(), threading.Event(), [], audit.audit_dataset
+
+    def slow(config, progress):
+        monkeypatch.setattr("sdxl_nb.widgets.mending.OFTEN", 0)
+        report = real(config, progress=lambda *counts: (progress(*counts), told.append(browser._progress.value)))
+        halfway.set()
+        go_on.wait(20)
+        return report
+
+    monkeypatch.setattr(audit, "audit_dataset", slow)
+    button(browser, "Look for faults, then filter by what was found").click()
+    halfway.wait(60)
+    browser.page = 2
+    browser.save("00.jpg", "saved meanwhile")
+    browser._work.wait(60)
+    go_on.set()
+    browser._auditing.wait(60)
+    assert "Looking at every picture: 5 of 25 ..." in told[4] and browser._progress.value == ""
+    assert "kinds of findings: choose one under Show." in browser._notice.value
+    assert browser.report is not None and browser.page == 2  # nobody is taken away from the page
+
+
+def test_what_is_shown_stays_and_says_why_each_picture_is_there(album):
+    browser = browse(album)
+    browser.audit()
+    browser.show = "too_small"
+    (card,) = browser._cards.children
+    remark = next(finding for finding in browser.report.findings if finding.kind == "too_small").remarks["small.png"]
+    assert card.name == "small.png" and remark and remark in said(card)
+    assert "1 picture too small for 64 px, and enlarged. Use larger originals" in browser._why.value
+    browser.audit()
+    assert browser.show == "too_small" == browser._kinds.value and names(browser) == ["small.png"]
+    browser.save("small.png", "still here")
+    assert browser.show == "too_small" and names(browser) == ["small.png"]
+    browser.show = "missing_caption"
+    assert names(browser) == ["no-caption.jpg"]
+    browser.save("no-caption.jpg", "found")
+    browser.show = LEFT_OUT if LEFT_OUT in browser._kinds.options else ALL
+    assert browser._why.value == "<i></i>"
+
+
+def test_progress_is_told_now_and_then_only(monkeypatch):
+    heard = []
+    tell = telling(heard.append, "Counting")
+    for done in range(1000):
+        tell(done, 1000)
+    assert heard == []
+    monkeypatch.setattr("sdxl_nb.widgets.mending.OFTEN", 0)
+    tell(1234, 5000)
+    assert heard == ["Counting: 1,234 of 5,000 ..."]
