@@ -16,13 +16,16 @@ from .errors import ModelError
 from .memo import Memo
 from .sources import WEIGHTS, Source, checkpoint_configs, config_folder, find, locate, vae_subfolder
 
-SLOW, FAST = ("vocab.json", "merges.txt"), ("tokenizer.json",)  # the two ways to write a tokenizer
+# Raised when our own code comes to make other latents or embeddings of the same input (pictures.decode, crops,
+# cache.encode, TextEncoders.encode): what former versions cached is then computed anew.
+FORMAT = 1
+TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
 Find = Callable[[str], Path | None]
 
 
 def identity(source: Source, part: str, memo: Memo, *more: object) -> str:
     """32 hexadecimal digits for a part's files and whatever else `more` says matters. Raises ModelError."""
-    digest = hashlib.blake2b(repr((part, *more)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((FORMAT, part, *more)).encode(), digest_size=16)
     for path in files(source, part):
         digest.update(f"\n{path.name} ".encode() + memo.file_digest(path))
     return digest.hexdigest()
@@ -59,7 +62,7 @@ def _config(find: Find, part: str) -> list[Path]:
 
 
 def _tokenizer(find: Find, part: str) -> list[Path]:
-    return _present(find, [f"{part}/{name}" for name in SLOW]) or _present(find, [f"{part}/{name}" for name in FAST])
+    return _present(find, [f"{part}/{name}" for name in TOKENIZER])
 
 
 def _present(find: Find, names: Iterable[str]) -> list[Path]:

@@ -92,7 +92,7 @@ def locate(name: str) -> str:
 
 
 def find(where: str, file: str, revision: str | None = None, cache_dir: str | None = None) -> Path | None:
-    """The path of one small file of a folder or hub repository, downloaded if need be; None if there is no such file.
+    """The path of one file of a folder or hub repository, downloaded if need be; None if there is no such file.
 
     Asks the hub once, where its own client would ask again for 25 s. Raises ModelError for a repository that does
     not exist, is gated, lacks the revision or cannot be reached.
@@ -107,8 +107,8 @@ def find(where: str, file: str, revision: str | None = None, cache_dir: str | No
 
     try:
         kept = try_to_load_from_cache(where, file, cache_dir=cache_dir, revision=revision)
-        if isinstance(kept, str):
-            return Path(kept)
+        if kept is not None:  # a path, or the client's mark for a file that the repository does not have
+            return Path(kept) if isinstance(kept, str) else None
         get_hf_file_metadata(hf_hub_url(where, file, revision=revision), timeout=ANSWER_SECONDS)
         return Path(hf_hub_download(where, file, revision=revision, cache_dir=cache_dir, etag_timeout=ANSWER_SECONDS))
     except EntryNotFoundError as error:

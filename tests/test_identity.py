@@ -1,5 +1,6 @@
 """What a frozen part is: the same for the same files wherever they lie, another for any others."""
 
+import hashlib
 import json
 import shutil
 
@@ -7,10 +8,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 from small_runs import home
 
+from sdxl_nb import identity as module
 from sdxl_nb import memo as memos
+from sdxl_nb.crops import plan_crop
 from sdxl_nb.errors import ModelError
 from sdxl_nb.identity import combined, files, identity, vae_config
 from sdxl_nb.memo import Memo
+from sdxl_nb.pictures import decode
 from sdxl_nb.sources import Source
 
 PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
@@ -41,6 +45,11 @@ def test_it_is_the_content_that_counts(base, tmp_path):
         ("vae/config.json", "vae"),
         ("text_encoder_2/model.safetensors", "text_encoder_2"),
         ("tokenizer/tokenizer.json", "tokenizer"),
+        ("tokenizer/vocab.json", "tokenizer"),
+        ("tokenizer/merges.txt", "tokenizer"),
+        ("tokenizer/tokenizer_config.json", "tokenizer"),
+        ("tokenizer_2/special_tokens_map.json", "tokenizer_2"),
+        ("tokenizer_2/added_tokens.json", "tokenizer_2"),
     ],
 )
 def test_a_changed_file_changes_its_part_alone(base, tmp_path, file, part):
@@ -49,6 +58,23 @@ def test_a_changed_file_changes_its_part_alone(base, tmp_path, file, part):
         changed.write(b" ")
     after = identities(base, tmp_path)
     assert [name for name in PARTS if before[name] != after[name]] == [part]
+
+
+def test_another_version_of_what_we_compute_is_another_identity(base, tmp_path, monkeypatch):
+    before = identities(base, tmp_path)
+    monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
+    after = identities(base, tmp_path)
+    assert [name for name in PARTS if before[name] == after[name]] == []
+
+
+def test_the_pixels_that_this_version_caches():
+    """Where they change on purpose, raise FORMAT and note the new digest: or else old latents would be used."""
+    data = (home()[0] / "pictures" / "5.png").read_bytes()  # 64 x 48
+    picture, digest = decode(data, "5.png"), hashlib.sha256()
+    for target, flip, method in (((32, 32), False, "lanczos"), ((24, 40), True, "lanczos"), (32, True, "bilinear")):
+        crop = plan_crop((48, 64), target, flip=flip, u=0.5, v=0.5, interpolation=method)
+        digest.update(repr(crop.time_ids).encode() + crop.apply(picture).tobytes())
+    assert (module.FORMAT, digest.hexdigest()[:16]) == (1, "58af9d9b7c0d83ea")
 
 
 def test_files_that_are_not_used_do_not_count(base, tmp_path):

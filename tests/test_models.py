@@ -354,6 +354,27 @@ def test_a_unet_from_the_hub_is_read_without_diffusers_where_it_is_one_file(tmp_
         assert [file for file in hub.downloads(DEFAULT_BASE) if "safetensors" in file] == [UNET, f"unet/{variant.name}"]
 
 
+ABSENT = """
+from huggingface_hub import hf_hub_download
+from sdxl_nb.sources import DEFAULT_BASE, Source
+try:
+    hf_hub_download(DEFAULT_BASE, "tokenizer/added_tokens.json")
+except Exception as error:
+    print(type(error).__name__, Source(DEFAULT_BASE).find("tokenizer/added_tokens.json"))
+"""
+
+
+def test_a_file_that_is_known_to_be_absent_is_not_asked_for_again(tmp_path):
+    with Hub(models={DEFAULT_BASE: BASE}) as hub:
+        environment = hub.environment(tmp_path / "home")
+        done = [subprocess.run([sys.executable, "-c", ABSENT], env=environment, capture_output=True, text=True)]
+        asked = len(hub.requests)
+        environment["HF_HUB_OFFLINE"] = "1"
+        done += [subprocess.run([sys.executable, "-c", ABSENT], env=environment, capture_output=True, text=True)]
+    assert [each.stdout for each in done] == ["RemoteEntryNotFoundError None\n", "LocalEntryNotFoundError None\n"]
+    assert asked == 1 == len(hub.requests)
+
+
 def test_a_hub_that_is_down_is_said_at_once(tmp_path):
     script = f"from sdxl_nb.sources import Source, check_base; check_base(Source({DEFAULT_BASE!r}))"
     with Hub() as hub:
