@@ -48,15 +48,20 @@ class Buckets:
         return line + (f", {enlarged} are enlarged, at most {self.upscaled.max():.1f} times." if enlarged else ".")
 
 
-def of(config: Any, sizes: Any) -> Buckets:
-    """The Buckets that a TrainConfig asks for, for pictures of these sizes."""
+def of(config: Any, sizes: Any, planned: int | None = None) -> Buckets:
+    """The Buckets that a TrainConfig asks for, for pictures of these sizes; `planned` as in `plan`."""
     if not config.uses_buckets():
         return square(sizes, config.resolution)
-    return plan(sizes, config.resolution, config.bucket_reso_steps, no_upscale=config.bucket_no_upscale)
+    steps, no_upscale = config.bucket_reso_steps, config.bucket_no_upscale
+    return plan(sizes, config.resolution, steps, no_upscale=no_upscale, planned=planned)
 
 
-def plan(sizes: Any, resolution: int, steps: int = 64, *, no_upscale: bool = False) -> Buckets:
+def plan(
+    sizes: Any, resolution: int, steps: int = 64, *, no_upscale: bool = False, planned: int | None = None
+) -> Buckets:
     """Buckets for pictures of these sizes, each in the nearest one by ratio of sides.
+
+    They are chosen for the first `planned` pictures (None: for all), so that the others, held out, change nothing.
 
     `steps` divides all sides (where it does not divide `resolution`, their greatest common divisor does). Shapes
     that too few pictures want are left out. Without no_upscale small pictures are enlarged to cover their shape, as
@@ -65,7 +70,7 @@ def plan(sizes: Any, resolution: int, steps: int = 64, *, no_upscale: bool = Fal
     """
     sizes = _whole(sizes)
     step = math.gcd(steps, resolution)
-    chosen = choose(sizes, ladder(resolution, step))
+    chosen = choose(sizes[:planned], ladder(resolution, step))
     shapes = chosen[nearest(sizes, chosen)]
     if no_upscale:
         small = fit(sizes, shapes)[1] > 1

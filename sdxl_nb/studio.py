@@ -104,7 +104,7 @@ class Studio:
         self.heldout = range(len(pictures), len(self.everything))
         self.heldout_identities = [held_out.identity(index) for index in range(len(held_out))]
         self.captions = self.everything.captions
-        self.buckets = buckets.of(config, self.everything.sizes())
+        self.buckets = buckets.of(config, self.everything.sizes(), planned=len(pictures))
         of_class = pictures.class_pictures
         self.counts = loss_weights(len(pictures) - of_class, of_class, pictures.weights, config.prior_loss_weight)
         if config.varies_captions() and config.cache_text_embeddings and not config.train_text_encoder:
@@ -262,7 +262,7 @@ class Studio:
     def stream(self, batch: int) -> Stream:
         """The order of the pictures to train on, `batch` at each step."""
         pictures, of_class = self.pictures, self.pictures.class_pictures
-        groups = self.buckets.assignment[: len(pictures)]
+        _, groups = np.unique(self.buckets.assignment[: len(pictures)], return_inverse=True)
         count, repeats = len(pictures) - of_class, pictures.repeats
         return Stream(count, batch, self.config.seed, groups=groups, repeats=repeats, class_pictures=of_class)
 

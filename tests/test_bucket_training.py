@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+from PIL import Image
 from small_runs import SIZES, assert_same, home, small, train
 
 from sdxl_nb import class_pictures
@@ -80,6 +82,23 @@ def test_resume_is_exact_with_buckets_repeats_weights_and_varied_captions(tmp_pa
     log = (tmp_path / "whole" / "log.txt").read_text()
     assert "An epoch sees the pictures of '1_plain' once, '3_often' 3 times; --no_folder_repeats sees each once." in log
     assert "Captions change from step to step, so the text encoders stay in memory and run at every step" in log
+
+
+@pytest.mark.parametrize("sizes", [[(60, 36)] * 6, [(16, 16)]], ids=["a shape more", "other numbers"])
+def test_what_is_held_out_changes_no_training(tmp_path, sizes):
+    """Neither the shapes that are chosen nor, by their numbers, the order."""
+    shutil.copytree(home()[0] / "pictures", tmp_path / "data")
+    if len(sizes) > 1:  # without these two, all pictures are trained as squares
+        for number in (1, 2):
+            (tmp_path / "data" / f"{number}.png").unlink()
+    (tmp_path / "held out").mkdir()
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, (40 * number, 0, 0)).save(tmp_path / "held out" / f"{number}.png")
+        (tmp_path / "held out" / f"{number}.txt").write_text("a card")
+    changes = {**BUCKETS, "bucket_no_upscale": True, "train_data_dir": str(tmp_path / "data")}
+    train(small(tmp_path / "plain", **changes))
+    train(small(tmp_path / "measured", validation_data_dir=str(tmp_path / "held out"), heldout_steps=6, **changes))
+    assert_same(tmp_path / "plain", tmp_path / "measured")
 
 
 def test_other_repeats_are_other_data(tmp_path):

@@ -120,6 +120,15 @@ def test_the_chosen_shapes_cost_least(sizes):
     assert cost(choose(sizes, shapes)) == pytest.approx(min(cost(shapes[subset]) for subset in subsets))
 
 
+@pytest.mark.parametrize("no_upscale", [False, True])
+def test_pictures_that_are_held_out_change_no_shape_of_the_others(no_upscale):
+    own = plan(SIZES[:20], 1024, no_upscale=no_upscale)
+    both = plan(SIZES[:2000], 1024, no_upscale=no_upscale, planned=20)
+    assert [own.shape(index) for index in range(20)] == [both.shape(index) for index in range(20)]
+    assert [own.shape(i) for i in range(20)] != [plan(SIZES[:2000], 1024).shape(i) for i in range(20)]
+    assert no_upscale or set(both.shapes) == set(own.shapes)
+
+
 def test_off_is_the_square_of_the_script_and_is_reported_too():
     off = square([(600, 800), (64, 64)], 512)
     assert off.shapes == [(512, 512)]
