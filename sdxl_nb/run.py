@@ -10,15 +10,13 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from .errors import SdxlNbError
 from .events import EventReader
-from .launcher import Launched, alive
+from .launcher import SILENCE, Launched, alive, is_heard_of, is_taken
 
 GOING_ON = ("starting", "running")
 RECENT = 50  # steps that the averages look back on
@@ -33,10 +31,11 @@ class Run:
 
     interval = 0.0  # seconds that must pass between two looks, where looking costs something
     trouble: Exception | None = None  # why the last `refresh` failed, which is no failure of the run
+    price: str | None = None  # what it costs to `resume`, where it costs anything
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
-        self._read = EventReader(self.folder / "events.jsonl")
+        self._reader = EventReader(self.folder / "events.jsonl")
 
     @classmethod
     def open(cls, place: str | os.PathLike[str]) -> "Run":
@@ -73,7 +72,7 @@ class Run:
         info = self.info
         if not info:
             raise SdxlNbError(f"There is no run in {self.folder} any more: it was moved or deleted.")
-        if info["status"] == "running" and info["host"] == socket.gethostname() and not self._goes_on():
+        if info["status"] == "running" and not self._goes_on(info):
             return self.info["status"].replace("running", "interrupted")  # or it ended between the two looks
         return info["status"]
 
@@ -82,35 +81,57 @@ class Run:
         """Why the run failed, or was interrupted, in one sentence; None when neither."""
         status = self.status
         if status == "interrupted":
-            newest = self._newest_checkpoint()
-            goes_on = f"resume goes on from {newest.name}" if newest else "there is no checkpoint yet to go on from"
-            return f"The process is gone without a word, killed or out of memory; {goes_on}."
+            return self._how_it_went()
         launched = Launched(self.folder)
         if status == "failed" and launched.status():
             return launched.error()
         return self._last("end").get("error") if status not in GOING_ON else None
 
+    def _how_it_went(self) -> str:
+        """The sentence about a run whose process is gone."""
+        newest, host = self._newest_checkpoint(), self.info["host"]
+        goes_on = f"resume goes on from {newest.name}" if newest else "there is no checkpoint yet to go on from"
+        if host != socket.gethostname():
+            return f"Nothing was heard of it, or of its machine {host}, for {SILENCE / 60:.0f} minutes; {goes_on}."
+        word = Launched(self.folder).last_word(self.info["started"])
+        how = f"gone, and the last it said was: {word}" if word else "gone without a word, killed or out of memory"
+        return f"The process is {how}; {goes_on}."
+
     def _newest_checkpoint(self) -> Path | None:
         found = [p for p in self.folder.glob("checkpoint-*") if (p / "state.json").is_file()]
         return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
-    def _goes_on(self) -> bool:
-        """Whether a process holds the folder's lock; a killed one no longer does, whoever has its pid now."""
+    def _goes_on(self, info: dict[str, Any]) -> bool:
+        if info["host"] != socket.gethostname():
+            return is_heard_of(self.folder, self.folder / "run.json", self.folder / "events.jsonl")
         try:
-            with FileLock(self.folder / "lock", timeout=0):
-                (self.folder / "lock").unlink(missing_ok=True)
-        except Timeout:
-            return True
+            return is_taken(self.folder)
         except OSError:  # a folder one may only read
-            return alive(self.info["pid"])
-        return False
+            return alive(info["pid"])
 
     @property
     def config(self):
-        """The TrainConfig of the run."""
+        """The TrainConfig of the run. Raises SdxlNbError where there is none yet."""
         from .config import TrainConfig
 
+        if asked := Launched(self.folder).config():
+            return asked.replace(overwrite_output_dir=False)
+        if not (self.folder / "config.json").is_file():
+            raise SdxlNbError(f"The run in {self.folder} has no config.json: it has not begun yet, or was moved.")
         return TrainConfig.load(self.folder / "config.json")
+
+    @property
+    def preparing(self) -> str:
+        """What a run that starts is doing, in words."""
+        asked = Launched(self.folder).config()
+        base = asked.pretrained_model_name_or_path if asked else ""
+        away = base and not base.startswith("embedded:") and not Path(base).expanduser().exists()
+        loading = f"loading {base}, which is downloaded the first time" if away else "loading the model"
+        return f"looking at the pictures, then {loading}"
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The events so far, none of a run that this one is about to replace."""
+        return [] if Launched(self.folder).replaces() else self._reader()
 
     def events(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
         """The events so far, oldest first, all or of one kind; asked again, only what is new is read."""
@@ -184,20 +205,23 @@ class Run:
 
     def pictures(self) -> dict[int, list[Path]]:
         """Validation pictures by optimizer step, sorted by prompt and seed."""
+        if Launched(self.folder).replaces():
+            return {}
         folders = sorted(self.folder.glob("validation/step-*"), key=lambda p: int(p.name.split("-")[1]))
         return {int(p.name.split("-")[1]): sorted(p.glob("*.png")) for p in folders}
 
     def stop(self) -> None:
-        """Ask the run to save its state and end after the current step; one that still starts ends at once."""
+        """Ask the run to save its state and end after the current step; one that encodes or still starts, at once."""
         if self.status == "starting":
             Launched(self.folder).end()
         elif self.status == "running":
             (self.folder / "stop").touch()
 
-    def resume(self, num_processes: int | None = None) -> "Run":
+    def resume(self, num_processes: int | None = None, *, say: Callable[[str], Any] = print) -> "Run":
         """Go on from the newest checkpoint in a new process, on as many processes as before; returns this run.
 
-        Raises SdxlNbError when the run goes on or is completed, or the process fails at its start.
+        Without a checkpoint it starts from the beginning; `say` is as in `launch`. Raises SdxlNbError when the run
+        goes on or is completed, or the process fails at its start.
         """
         from .launcher import launch
 
@@ -208,8 +232,13 @@ class Run:
                 f"The run in {self.folder} is completed: to train longer, launch its config with more steps and "
                 "another output_dir."
             )
-        config = self.config.replace(output_dir=str(self.folder), resume_from_checkpoint="latest")
-        launch(config, num_processes or self._last("start").get("processes", 1))
+        launched, processes = Launched(self.folder), self._last("start").get("processes", 1)
+        config = launched.config()
+        if config:  # it never began: the same once more
+            processes = launched.about().get("processes", processes)
+        else:
+            config = self.config.replace(resume_from_checkpoint="latest")
+        launch(config.replace(output_dir=str(self.folder)), num_processes or processes, say=say)
         return self
 
     def wait(self, timeout: float | None = None, interval: float = 0.5) -> str:

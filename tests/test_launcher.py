@@ -2,14 +2,46 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 from small_runs import assert_same, small, train
 
+from sdxl_nb import launcher
 from sdxl_nb.errors import ConfigError, SdxlNbError
 from sdxl_nb.launcher import Launched, alive, command, launch
 from sdxl_nb.run import Run
+from sdxl_nb.widgets.grid import ValidationGrid
+from sdxl_nb.widgets.monitor import RunMonitor
+
+DRAWN = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """On a machine with much to do it takes long until a run begins."""
+    monkeypatch.setattr(launcher, "PATIENCE", 120.0)
+
+
+@pytest.fixture
+def instead(monkeypatch):
+    """`launch` runs this shell code instead of a training, and does not wait long for it; in the end it is killed."""
+    pids, start = [], Launched.start
+
+    def noting(launched, *arguments, **about):
+        process = start(launched, *arguments, **about)
+        pids.append(process.pid)
+        return process
+
+    def use(code, patience=0.3):
+        monkeypatch.setattr(launcher, "command", lambda config, processes: ["sh", "-c", code])
+        monkeypatch.setattr(launcher, "PATIENCE", patience)
+
+    monkeypatch.setattr(Launched, "start", noting)
+    yield use
+    for pid in filter(alive, pids):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def wait_for(condition, seconds=60):
@@ -34,6 +66,10 @@ def test_launched_killed_resumed_stopped_and_finished_it_ends_with_the_same_lora
     assert run.wait(30) == "interrupted"
     gone = "The process is gone without a word, killed or out of memory; resume goes on from checkpoint-"
     assert run.error.startswith(gone)
+    with open(run.folder / "process.txt", "a") as output:
+        output.write("\nterminate called\n  what():  CUDA error: unspecified failure\n")
+    said = "The process is gone, and the last it said was: what():  CUDA error: unspecified failure; resume goes on"
+    assert run.error.startswith(said)
 
     assert run.resume() is run and run.status == "running"
     wait_for(lambda: run.step > 22)
@@ -106,6 +142,26 @@ def test_the_sentence_of_a_process_that_fails_at_its_start(tmp_path, printed, sa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("printed", "word"),
+    [
+        ("a warning\n7 pictures\n\r  0%|          | 0/6 [00:00<?]\r 50%|#####     | 3/6 [00:01<00:01, loss=1]", None),
+        (
+            "\r 50%|#####     | 3/6 [00:01<00:01, loss=1]Fatal Python error: Bus error\n",
+            "Fatal Python error: Bus error",
+        ),
+        ("\r 50%|#####     | 3/6 [00:01]\nRuntimeError: first\n  at last\n", "RuntimeError: first"),
+        ("7 pictures\n", None),
+        ("", None),
+    ],
+)
+def test_the_last_word_of_a_process_is_neither_its_bar_nor_its_log(tmp_path, printed, word):
+    (tmp_path / "log.txt").write_text("7 pictures\n")
+    launched = Launched(tmp_path)
+    launched.output.write_text(printed)
+    assert launched.last_word(0) == word and launched.last_word(time.time() + 60) is None
+
+
 def test_a_process_that_starts_is_seen_and_can_be_ended(tmp_path):
     _, process = fake(tmp_path, "echo loading; sleep 60")
     run = Run.open(tmp_path / "run")
@@ -114,6 +170,114 @@ def test_a_process_that_starts_is_seen_and_can_be_ended(tmp_path):
     run.stop()
     process.wait(10)
     assert run.status == "stopped" and run.error is None and not alive(process.pid)
+
+
+def test_a_run_that_takes_long_to_begin_is_returned_while_it_starts(tmp_path, instead, monkeypatch, capsys):
+    instead("echo loading; sleep 60")
+    config = small(tmp_path / "run", **DRAWN)
+    begun = time.monotonic()
+    run = launch(config, num_processes=2)
+    assert time.monotonic() - begun < 20 and run.status == "starting" and run.config == config
+    said = f"The run in {run.folder} is still starting: RunMonitor(run) follows it, run.stop() ends it."
+    assert capsys.readouterr().out == said + "\n"
+    assert (run.step, run.steps, run.pictures(), run.error) == (0, None, {}, None)
+    assert run.preparing == "looking at the pictures, then loading the model"
+    with pytest.raises(ConfigError, match="belongs to a run that is starting"):
+        launch(config)
+    with pytest.raises(SdxlNbError, match="is starting: there is nothing to resume"):
+        run.resume()
+    run.stop()
+    assert run.wait(20) == "stopped" and run.config == config
+    asked = []
+    monkeypatch.setattr(launcher, "command", lambda *arguments: asked.append(arguments) or ["sleep", "60"])
+    assert run.resume(say=asked.append).status == "starting"  # from the beginning, as it was asked for
+    assert asked == [(config, 2), said]
+
+
+def test_widgets_of_a_run_that_starts(tmp_path, instead):
+    instead("echo loading; sleep 60")
+    run = launch(small(tmp_path / "run", **DRAWN, pretrained_model_name_or_path="someone/some-sdxl"))
+    monitor, grid = RunMonitor(run, interval=1000.0), ValidationGrid(run)
+    grid.close()
+    assert "looking at the pictures, then loading someone/some-sdxl, which is downloaded the first time" in (
+        monitor._headline.value
+    )
+    assert "loading" in monitor._log.value and monitor._resume.disabled and not monitor._stop.disabled
+    monitor._stop.click()
+    assert "it has not begun to train, so there is nothing new to keep" in monitor._notice.value
+    assert run.wait(20) == "stopped"
+    monitor.refresh()
+    assert monitor.status == "stopped" and not monitor._resume.disabled and monitor._notice.value == ""
+    monitor._resume.click()
+    monitor._work.wait(60)
+    assert monitor.status == "starting" and "is still starting" in monitor._notice.value
+    monitor.close()
+
+
+def test_a_run_that_was_stopped_while_it_started_is_resumed_from_its_beginning(tmp_path, instead, monkeypatch):
+    config, real = small(tmp_path / "run"), launcher.command
+    instead("sleep 60")
+    run = launch(config)
+    run.stop()
+    assert run.wait(20) == "stopped"
+    instead("echo 'error: no network'; exit 1", patience=60)
+    with pytest.raises(SdxlNbError, match="no network"):
+        run.resume()
+    assert run.status == "failed" and run.error == "no network"  # and may be tried again
+    monkeypatch.setattr(launcher, "PATIENCE", 120)
+    monkeypatch.setattr(launcher, "command", real)
+    assert run.resume().wait(60) == "completed" and run.losses()[0] == [1, 2, 3, 4, 5, 6]
+    assert run.config == config
+
+
+def test_a_run_that_fails_after_a_while_says_why(tmp_path, instead):
+    instead("sleep 1; echo 'error: the hub cannot be reached'; exit 1")
+    run = launch(small(tmp_path / "run"))
+    assert run.wait(20) == "failed" and run.error == "the hub cannot be reached"
+
+
+def test_of_a_run_that_is_being_replaced_nothing_is_shown(tmp_path, instead):
+    old = train(small(tmp_path / "run", **DRAWN))
+    assert old.step == 6 and old.pictures()
+    instead("sleep 60")
+    config = small(tmp_path / "run", overwrite_output_dir=True, rank=3)
+    run = launch(config)
+    assert (run.step, list(run.events()), run.pictures(), run.config.rank) == (0, [], {}, 3)
+    assert not run.config.overwrite_output_dir  # loaded again it must not replace a run by itself
+    run.stop()
+    assert run.wait(20) == "stopped" and run.summary()["steps"] == 0
+
+
+def test_an_interrupt_while_waiting_leaves_the_run_alone(tmp_path, instead, capsys):
+    instead("sleep 60", patience=60)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    run = launch(small(tmp_path / "run"))
+    assert run.status == "starting" and alive(run_pid(run)) and "is still starting" in capsys.readouterr().out
+    run.stop()
+    assert run.wait(20) == "stopped"
+
+
+def run_pid(run):
+    return Launched(run.folder).about()["pid"]
+
+
+def test_a_process_that_is_deaf_to_the_signal_is_killed(tmp_path, instead, monkeypatch):
+    monkeypatch.setattr(launcher, "GRACE", 0.5)
+    instead("trap '' TERM; while true; do sleep 0.1; done")
+    run = launch(small(tmp_path / "run"))
+    run.stop()
+    assert run.wait(20) == "stopped"
+
+
+def test_a_launched_run_on_another_machine_is_starting_as_long_as_it_is_heard_of(tmp_path, instead):
+    instead("sleep 60")
+    run = launch(small(tmp_path / "run"))
+    about = Launched(run.folder)
+    launcher.update(about.file, host="another-machine")
+    assert run.status == "starting"
+    long_ago = time.time() - launcher.SILENCE - 1
+    os.utime(about.output, (long_ago, long_ago))
+    assert run.status == "failed"
 
 
 @pytest.mark.soak

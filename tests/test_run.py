@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from sdxl_nb.config import TrainConfig
@@ -64,6 +65,20 @@ def test_status_running_elsewhere_and_gone(folder):
     set_info(folder, host=socket.gethostname(), pid=os.getpid())  # the pid lives, but it is not the run's any more
     assert Run.open(folder).status == "interrupted"
     assert not (folder / "lock").exists()
+
+
+def test_a_machine_of_which_nothing_is_heard_is_gone(folder):
+    set_info(folder, status="running", host="another-machine")
+    long_ago = time.time() - 3600
+    for name in ("run.json", "events.jsonl"):
+        os.utime(folder / name, (long_ago, long_ago))
+    with FileLock(folder / "lock"):  # a file system that shows it to other machines
+        assert Run.open(folder).status == "running"
+    run = Run.open(folder)
+    gone = "Nothing was heard of it, or of its machine another-machine, for 15 minutes; there is no checkpoint yet"
+    assert run.status == "interrupted" and run.error.startswith(gone)
+    os.utime(folder / "events.jsonl")
+    assert run.status == "running" and run.error is None
 
 
 def test_wait_and_stop(folder):
@@ -162,6 +177,9 @@ def test_only_what_looks_like_a_job_is_looked_for_in_aws(tmp_path, monkeypatch):
 def test_a_folder_that_is_gone(folder):
     run = Run.open(folder)
     (folder / "run.json").unlink()
+    (folder / "config.json").unlink()
+    with pytest.raises(SdxlNbError, match=r"has no config\.json: it has not begun yet, or was moved"):
+        run.config  # noqa: B018
     assert run.info == {}
     with pytest.raises(SdxlNbError, match="any more: it was moved or deleted"):
         run.status  # noqa: B018

@@ -216,8 +216,12 @@ def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
     step = run.step
     assert 9 <= step < 80 and steps_of(run.folder / LORA) == step and run.cost["saving"] is None
     run.stop()  # again does no harm
-    resumed = run.resume(spot=True)
-    assert resumed.job == f"{run.job}-r2" and resumed.wait(300) == "completed"
+    said, _ = [], capsys.readouterr()
+    resumed = run.resume(spot=True, say=said.append)
+    assert run.price.startswith("It costs at most") and said[0].startswith(run.price.removesuffix("."))
+    assert resumed.preparing.startswith("SageMaker says") and resumed.config.rank == 2
+    assert said[1].startswith(f"Job {resumed.job} is starting") and capsys.readouterr().out == ""
+    assert resumed.job == f"{run.job}-r2" and resumed.wait(300) == "completed", resumed.error
     assert f"resumed_from={step}" in aws.job(resumed.job).log()
     assert aws.job(resumed.job).describe()["EnableManagedSpotTraining"]
     assert_same(resumed.folder, long_run)

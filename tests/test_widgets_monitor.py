@@ -13,6 +13,7 @@ from sdxl_nb.errors import SdxlNbError
 from sdxl_nb.events import EventLog
 from sdxl_nb.folder import RunFolder
 from sdxl_nb.run import Run
+from sdxl_nb.widgets import monitor as monitors
 from sdxl_nb.widgets.monitor import RunMonitor
 from sdxl_nb.widgets.readings import duration
 
@@ -75,6 +76,8 @@ def test_a_run_from_caching_to_its_end(trainer, watch):
     monitor = watch()
     assert monitor.status == "running" and monitor.steps == 0 and monitor._curve.layout.display == "none"
     trainer.start(10)
+    monitor.refresh()
+    assert "step 0 of 10, loading what encodes captions and pictures" in text(monitor)
     trainer.log.emit("cache", kind="latents", done=30, total=120)
     monitor.refresh()
     assert "encoding latents, 30 of 120, before the first step" in text(monitor) and monitor._bar.value == 0.25
@@ -156,12 +159,127 @@ def test_what_goes_wrong_while_looking_is_shown_and_looking_goes_on(trainer, wat
 
 def test_stop_asks_the_run(trainer, watch):
     trainer.start(4)
+    trainer.steps(1, 1)
     monitor = watch()
     monitor._stop.click()
     assert (trainer.path / "stop").exists() and monitor._stop.disabled and "its state is kept" in monitor._notice.value
     trainer.end("stopped")
     monitor.refresh()
     assert monitor._notice.value == "" and not monitor._resume.disabled
+
+
+def test_stop_while_caching_says_what_is_kept(trainer, watch):
+    trainer.start(9, resumed=True)
+    trainer.steps(1, 3)
+    trainer.log.emit("cache", kind="pictures", done=30, total=120)  # of a run that goes on with step 3
+    monitor = watch()
+    monitor._stop.click()
+    said = "Stopping before the first step; what is encoded is kept for the next run."
+    assert said in monitor._notice.value and (trainer.path / "stop").exists()
+
+
+class Elsewhere(Run):
+    """A run whose looks may fail, and that costs something to resume."""
+
+    price = "It costs at most $3.00."
+
+    def resume(self, *, say):
+        self.price = None
+        say("A job is starting.")
+        return Run(self.folder)
+
+
+def test_resume_that_costs_is_agreed_to_by_a_second_press(trainer, watch):
+    trainer.start(4)
+    trainer.end("stopped")
+    monitor = watch()
+    run = monitor.run = Elsewhere(trainer.path)
+    monitor._resume.click()
+    monitor._work.wait(60)
+    assert "It costs at most $3.00. Press Resume once more to start it." in monitor._notice.value
+    assert monitor.run is run and not monitor._resume.disabled
+    monitor._resume.click()
+    monitor._work.wait(60)
+    assert monitor.run is not run and "A job is starting." in monitor._notice.value
+
+
+def test_trouble_with_looking_is_shown_as_long_as_it_lasts(trainer, watch):
+    trainer.start(4)
+    monitor = watch()
+    monitor.run = Elsewhere(trainer.path)
+    monitor.run.trouble = SdxlNbError("AWS cannot be reached.")
+    monitor.refresh()
+    monitor.refresh()
+    assert "AWS cannot be reached." in monitor._notice.value and 'role="alert"' in monitor._notice.value
+    monitor.run.trouble = None
+    monitor.refresh()
+    assert monitor._notice.value == ""
+    monitor._notice.say("Stopping.")
+    monitor.refresh()
+    assert "Stopping." in monitor._notice.value  # only what it said itself is taken away
+
+
+def test_the_curve_is_drawn_seldom_and_at_the_end(trainer, watch, monkeypatch):
+    drawn = []
+
+    def dear(run):
+        begun = time.thread_time()
+        while time.thread_time() < begun + 0.1:
+            pass
+        drawn.append(run.step)
+        return b"PNG"
+
+    monkeypatch.setattr(monitors, "curve", dear)
+    monkeypatch.setattr(monitors, "CURVES", 0.0001)  # for a thousand seconds
+    trainer.start(9)
+    trainer.steps(1, 2)
+    monitor = watch()
+    for step in range(3, 9):
+        trainer.steps(step, step)
+        monitor.refresh()
+        assert monitor.step == step
+    assert drawn == [2]
+    monkeypatch.setattr(monitors, "CURVES", 1.0)
+    monitor._next_curve = 0.0
+    monitor.refresh()
+    monitor.refresh()  # nothing new
+    assert drawn == [2, 8]
+    monitor._next_curve = time.monotonic() + 1000
+    trainer.steps(9, 9)
+    trainer.end("completed")
+    monitor.refresh()
+    assert drawn == [2, 8, 9]
+
+
+def test_a_run_that_is_over_is_left_alone_until_it_goes_on(trainer, watch, monkeypatch):
+    looks = []
+    monkeypatch.setattr(monitors, "SETTLED", 0.5)
+    monkeypatch.setattr(monitors, "RARELY", 0.1)
+    monkeypatch.setattr(Run, "log", lambda run, lines: looks.append(1) or "")
+    trainer.start(4)
+    trainer.steps(1, 1)
+    trainer.end("stopped")
+    monitor = watch(interval=0.05)
+    time.sleep(1.5)
+    before = len(looks)
+    time.sleep(1.0)
+    assert len(looks) == before  # only its status is asked for
+    again = Trainer(trainer.path)  # from elsewhere
+    again.steps(2, 2)
+    until = time.monotonic() + 20
+    while monitor.status != "running" and time.monotonic() < until:
+        time.sleep(0.05)
+    assert monitor.status == "running" and monitor._resume.disabled
+    again.end("stopped")
+
+
+def test_a_page_without_widgets_shows_the_table_or_the_curve(trainer, watch):
+    trainer.start(4)
+    bundle = watch()._repr_mimebundle_()
+    assert "<td>running</td>" in bundle["text/html"] and bundle["text/plain"] == "RunMonitor"
+    trainer.steps(1, 2)
+    bundle = watch()._repr_mimebundle_()
+    assert bundle["image/png"].startswith(b"\x89PNG") and "text/html" not in bundle
 
 
 def test_resume_that_fails_is_told(trainer, watch):

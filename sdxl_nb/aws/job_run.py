@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,16 @@ class JobRun(Run):
         self._session, self._said, self._looked, self._fetched = session, {}, -1e9, -1e9
         self._refusal: AwsError | None = None
         self._lost: SdxlNbError | None = None
-        self._fetching = threading.Lock()
-        self._reader, self._read = self._read, self._live_events
+        self._fetching, self._in_s3 = threading.Lock(), []
 
     @classmethod
-    def start(cls, session: Session, name: str, request: dict[str, Any], folder: Path) -> JobRun:
-        """Start a job with the arguments of CreateTrainingJob. Raises AwsError."""
+    def start(
+        cls, session: Session, name: str, request: dict[str, Any], folder: Path, say: Callable[[str], Any] = print
+    ) -> JobRun:
+        """Start a job with the arguments of CreateTrainingJob, and say its name. Raises AwsError."""
         with explained(f"Job {name} was not started"):
             session.client("sagemaker").create_training_job(TrainingJobName=name, **request)
-        print(f"Job {name} is starting; Run.open({name!r}) finds it again.")
+        say(f"Job {name} is starting; Run.open({name!r}) finds it again.")
         run = cls(folder, name, session)
         run.remember()
         return run
@@ -150,6 +151,20 @@ class JobRun(Run):
         return self.describe()["SecondaryStatus"]
 
     @property
+    def preparing(self) -> str:
+        """What SageMaker is doing before the training begins."""
+        return f"SageMaker says {self._said.get('SecondaryStatus', 'nothing yet')}"
+
+    @property
+    def config(self) -> Any:
+        """The TrainConfig of the run; as long as it has not begun, that of the job. Raises SdxlNbError."""
+        from ..container import config_of
+
+        if not (self.folder / "config.json").is_file():
+            return config_of(self.describe()["HyperParameters"])
+        return super().config
+
+    @property
     def error(self) -> str | None:
         """Why the job failed, or ended before the run did, and what to do; None when neither."""
         self.status  # noqa: B018 - asks
@@ -185,16 +200,30 @@ class JobRun(Run):
             except SdxlNbError as error:
                 self._lost = error
 
-    def _fetch(self) -> None:
+    def _fetch(self, lora_of: str | None = None) -> None:
         old = self._bytes_of_events()
-        if "events.jsonl" in self.mirror.fetch() and not self._bytes_of_events().startswith(old):
+        if "events.jsonl" in self.mirror.fetch(lora_of, state=False) and not self._bytes_of_events().startswith(old):
             self._reader._forget()  # after an interruption the file goes on from an older state
+        self._in_s3 = [int(name.split("-")[1]) for name in self.mirror.whole]
+
+    def checkpoints_elsewhere(self) -> list[int]:
+        """The steps of the checkpoints that were whole in S3 at the last look."""
+        self.refresh()
+        return self._in_s3
+
+    def fetch_lora(self, step: int) -> Path | None:
+        """The folder of a checkpoint with its LoRA files, fetched from S3 once; None if it is gone. Raises AwsError."""
+        if step not in self.checkpoints_elsewhere():
+            return None
+        with self._fetching:
+            self._fetch(f"checkpoint-{step}")
+        return self.folder / f"checkpoint-{step}"
 
     def _bytes_of_events(self) -> bytes:
         path = self.folder / "events.jsonl"
         return path.read_bytes() if path.is_file() else b""
 
-    def _live_events(self) -> list[dict[str, Any]]:
+    def _read(self) -> list[dict[str, Any]]:
         self.refresh()
         return self._reader()
 
@@ -247,6 +276,29 @@ class JobRun(Run):
                     raise self.trouble from error
         self._looked = -1e9
 
+    @property
+    def price(self) -> str:
+        """The sentence about what `resume` costs at most. Raises AwsError."""
+        return costs.ceiling(self._next_job(), self.session.region)
+
+    def _next_job(
+        self,
+        instance_type: str | None = None,
+        spot: bool | None = None,
+        max_run: int | None = None,
+        max_wait: int | None = None,
+    ) -> tuning_step.Job:
+        """The job that goes on with this one, on the same instances and limits where none are given."""
+        said = self.describe()
+        resources, limits = said["ResourceConfig"], said["StoppingCondition"]
+        return tuning_step.Job(
+            instance_type=instance_type or resources["InstanceType"],
+            instance_count=resources["InstanceCount"],
+            spot=said.get("EnableManagedSpotTraining", False) if spot is None else spot,
+            max_run=max_run or limits["MaxRuntimeInSeconds"],
+            max_wait=max_wait,
+        )
+
     def resume(
         self,
         *,
@@ -254,33 +306,27 @@ class JobRun(Run):
         spot: bool | None = None,
         max_run: int | None = None,
         max_wait: int | None = None,
+        say: Callable[[str], Any] = print,
     ) -> JobRun:
         """Go on from the newest checkpoint in a new job, on other instances or limits if given; returns its JobRun.
 
-        Raises SdxlNbError when the run goes on or is completed, and AwsError.
+        `say` gets what it costs at most, and the job's name. Raises SdxlNbError when the run goes on or is completed,
+        and AwsError.
         """
         said = self.describe()
         if (status := self.status) in GOING_ON or status == "completed":
             raise SdxlNbError(f"Job {self.job} is {status}: there is nothing to resume.")
+        job = self._next_job(instance_type, spot, max_run, max_wait)
         request = {name: said[name] for name in COPIED if name in said}
-        resources = said["ResourceConfig"]
-        limits = said["StoppingCondition"]
-        job = tuning_step.Job(
-            instance_type=instance_type or resources["InstanceType"],
-            instance_count=resources["InstanceCount"],
-            spot=said.get("EnableManagedSpotTraining", False) if spot is None else spot,
-            max_run=max_run or limits["MaxRuntimeInSeconds"],
-            max_wait=max_wait,
-        )
-        request["ResourceConfig"] = resources | {"InstanceType": job.instance_type}
+        request["ResourceConfig"] = said["ResourceConfig"] | {"InstanceType": job.instance_type}
         waiting = {"MaxWaitTimeInSeconds": job.waiting} if job.spot else {}
         request["StoppingCondition"] = {"MaxRuntimeInSeconds": job.max_run} | waiting
         request["EnableManagedSpotTraining"] = job.spot
         with explained(f"The tags of job {self.job} were not read"):
             request["Tags"] = self.session.client("sagemaker").list_tags(ResourceArn=said["TrainingJobArn"])["Tags"]
         newest = newest_job(self.session, self.job)
-        print(costs.ceiling(job, self.session.region))
-        return self.start(self.session, f"{first_job(newest)}-r{_attempt(newest) + 1}", request, self.folder)
+        say(costs.ceiling(job, self.session.region))
+        return self.start(self.session, f"{first_job(newest)}-r{_attempt(newest) + 1}", request, self.folder, say)
 
     def wait(self, timeout: float | None = None, interval: float | None = None) -> str:
         """Wait until the job is over and its files are here; returns the status.

@@ -13,16 +13,19 @@ import traitlets
 from ipywidgets import HTML, Button, FloatProgress, HBox, Image, Layout, VBox
 
 from ..run import GOING_ON, Run
-from .readings import curve, headline, log_block, numbers, picture_row, progress
+from .readings import curve, headline, log_block, numbers, picture_row, progress, stopping
 from .theme import style_sheet
+from .twin import Twin
 from .watching import Notice, Worker, check_traits
 
 LINES = 12  # of the log
 OFTEN, SHARE = 1.0, 0.05  # seconds between two looks, and the share of one core that looking may take at most
+CURVES = 0.02  # the share of one core for drawing the curve, ten times as dear as all else in a look
+SETTLED, RARELY = 180.0, 60.0  # seconds after which a run that is over is looked at seldom, and between two looks then
 COLOURS = {"running": "info", "completed": "success", "stopped": "warning", "failed": "danger", "interrupted": "danger"}
 
 
-class RunMonitor(VBox):
+class RunMonitor(Twin, VBox):
     """Watches a run; see the module. `status`, `step`, `steps` and `error` are its state."""
 
     status = traitlets.Unicode(help="What `run.status` says.")
@@ -32,13 +35,15 @@ class RunMonitor(VBox):
     interval = traitlets.Float(OFTEN, min=0.05, help="Seconds between two looks at a run that goes on.")
 
     def __init__(self, run: Run | str, **traits: Any):
-        self._over = threading.Event()
+        self._wake, self._closed = threading.Event(), False
         check_traits(type(self), traits, also=("run",))
         super().__init__()
         self.add_class("sdxl-nb")
         self.run = run if isinstance(run, Run) else Run.open(run)
         self._notice, self._work, self._lock = Notice(), Worker(), threading.Lock()
-        self._seen = self._pictures = self._failed = None
+        self._seen = self._pictures = self._drawn_to = None
+        self._troubled = self._priced = False
+        self._changed = self._next_curve = time.monotonic()
         self._build()
         for name, value in traits.items():
             setattr(self, name, value)
@@ -50,8 +55,9 @@ class RunMonitor(VBox):
         self._bar = FloatProgress(max=1.0, layout=Layout(width="auto"))
         self._curve = Image(format="png", layout=Layout(max_width="720px", width="100%"))
         self._drawn = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
-        self._stop = Button(description="Stop", icon="stop", tooltip="Save the state and end after the current step")
-        self._resume = Button(description="Resume", icon="play", tooltip="Go on from the newest checkpoint")
+        self._stop = Button(description="Stop", icon="stop", tooltip="Keep what is done, and end")
+        where = "Go on from the newest checkpoint, or without one from the beginning"
+        self._resume = Button(description="Resume", icon="play", tooltip=where)
         self._stop.on_click(self._notice.guard(lambda button: self.stop()))
         self._resume.on_click(self._notice.guard(lambda button: self.resume()))
         buttons = HBox(
@@ -67,16 +73,18 @@ class RunMonitor(VBox):
         with self._lock:
             self.run.refresh()
             self._show()
+            self._show_curve()
+            self._tell(self.run.trouble)
 
     def _show(self) -> None:
         run = self.run
-        seen = (run.status, run.step, log_block(run, LINES), len(list(run.events())), str(run.trouble))
+        seen = (run.status, run.step, log_block(run, LINES), len(list(run.events())))
         if seen == self._seen:
             return
-        if run.trouble:
-            self._notice.fail(run.trouble)
         if self.status in GOING_ON and seen[0] not in GOING_ON:
             self._notice.say("")  # what was said of stopping has come true
+        if self.status != seen[0]:
+            self._changed, self._priced = time.monotonic(), False
         self.status, self.step, self.steps = seen[0], seen[1], run.steps or 0
         self.error = run.error or ""
         share, said = progress(run, self.status)
@@ -88,11 +96,27 @@ class RunMonitor(VBox):
         )
         self._numbers.value = numbers(run)
         self._log.value = seen[2]
-        if self.step:
-            self._curve.value = curve(run)
         self._curve.layout.display = None if self.step else "none"
         self._show_pictures()
         self._seen = seen
+
+    def _show_curve(self) -> None:
+        """Draw the curve when there is more of it: seldom while the run goes on, at once when it is over."""
+        upto = self.step, self.run.heldout()
+        early = self.status in GOING_ON and time.monotonic() < self._next_curve
+        if upto == self._drawn_to or early or not self.step:
+            return
+        begun = time.thread_time()
+        self._curve.value, self._drawn_to = curve(self.run), upto
+        self._next_curve = time.monotonic() + (time.thread_time() - begun) / CURVES
+
+    def _tell(self, trouble: Exception | None) -> None:
+        """Show what looking failed with, and take it away when it has passed."""
+        if trouble:
+            self._notice.fail(trouble)
+        elif self._troubled:
+            self._notice.say("")
+        self._troubled = trouble is not None
 
     def _show_pictures(self) -> None:
         """The pictures of the newest step that has some."""
@@ -105,43 +129,55 @@ class RunMonitor(VBox):
 
     def _watch(self) -> None:
         """Look again and again until the widget is closed; what goes wrong is shown, and looking goes on."""
-        while not self._over.is_set():
+        while not self._closed:
             begun = time.thread_time()
+            rests = self.status not in GOING_ON and time.monotonic() > self._changed + SETTLED
             try:
-                self.refresh()
-                if self._failed:
-                    self._notice.say("")
-                self._failed = None
+                if not rests or self.run.status != self.status:
+                    self.refresh()
             except Exception as error:
-                self._failed = error
-                self._notice.fail(error)
+                self._tell(error)
             often = max(self.interval, self.run.interval) * (1 if self.status in GOING_ON else 3)
-            self._over.wait(max(often, (time.thread_time() - begun) / SHARE))
+            often = max(often, RARELY) if rests else often
+            self._wake.wait(max(often, (time.thread_time() - begun) / SHARE))
+            self._wake.clear()
 
     def close(self) -> None:
         """Stop looking; the run goes on."""
-        self._over.set()
+        self._closed = True
+        self._wake.set()
         super().close()
 
     def stop(self) -> None:
-        """Ask the run to save its state and end."""
+        """Ask the run to keep what is done, and end."""
         self._stop.disabled = True
+        said = stopping(self.run)
         self.run.stop()
-        self._notice.say("Stopping after the current step; its state is kept.")
+        self._notice.say(said)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, in a process of its own."""
+        """Go on from the newest checkpoint in a process of its own; where that costs money, only the second time."""
         self._resume.disabled = True
-        self._notice.say("Starting a process that goes on from the newest checkpoint ...")
+        self._notice.say("Resuming ...")
         self._work.start(self._notice.guard(self._resumed))
 
     def _resumed(self) -> None:
+        said: list[str] = []
         try:
-            self.run = self.run.resume()  # on SageMaker it is another job
-            self._notice.say("")
+            if not self._priced and (price := self.run.price):
+                self._priced = True
+                self._notice.say(f"{price} Press Resume once more to start it.")
+                return
+            self.run = self.run.resume(say=said.append)  # on SageMaker it is another job
+            self._notice.say(" ".join(said))
         finally:
             self._seen = None  # the buttons, whatever came of it
             self.refresh()
+            self._wake.set()
+
+    def twin(self) -> Any:
+        """The curves, or before the first step the run's table."""
+        return self.figure() if self.run.step else self.run
 
     def figure(self) -> Any:
         """The curves as a matplotlib Figure."""

@@ -28,24 +28,37 @@ SHOWN, SIDE = 8, 160  # pictures at most, and their side in CSS pixels
 def progress(run: Any, status: str) -> tuple[float, str]:
     """How much is done, from 0 to 1, and the same in words with the time that is left."""
     if status == "starting":
-        return 0.0, "loading the model and looking at the pictures"
-    caching = _caching(run) if status == "running" else None
-    if caching:
-        kind, done, total = caching
-        return done / total, f"encoding {kind}, {done:,} of {total:,}, before the first step"
+        return 0.0, run.preparing
+    newest = _newest(run) if status == "running" else {}
+    if _caches(newest):
+        done, total = newest["done"], newest["total"]
+        return done / total, f"encoding {newest.get('kind', 'pictures')}, {done:,} of {total:,}, before the first step"
     step, steps = run.step, run.steps
     if not steps:
         return 0.0, ""
+    if newest.get("event") == "start":
+        return step / steps, f"step {step:,} of {steps:,}, loading what encodes captions and pictures"
     left = run.seconds_left
     return step / steps, f"step {step:,} of {steps:,}" + (f", {duration(left)} left" if left else "")
 
 
-def _caching(run: Any) -> tuple[str, int, int] | None:
-    """What is being encoded, how many of it are and how many there are, as long as that is what the run is doing."""
-    newest = next((e for e in reversed(list(run.events())) if e["event"] in ("start", "cache", "step", "end")), {})
-    done, total = newest.get("done"), newest.get("total")
-    kind = newest.get("kind", "pictures")
-    return (kind, done, total) if newest.get("event") == "cache" and total and done < total else None
+def stopping(run: Any) -> str:
+    """What becomes of a run that is asked to stop now."""
+    if run.status == "starting":
+        return "Stopping: it has not begun to train, so there is nothing new to keep."
+    if not run.step or _caches(_newest(run)):
+        return "Stopping before the first step; what is encoded is kept for the next run."
+    return "Stopping after the current step; its state is kept."
+
+
+def _newest(run: Any) -> dict[str, Any]:
+    """The last event that says what the run is doing."""
+    return next((e for e in reversed(list(run.events())) if e["event"] in ("start", "cache", "step", "end")), {})
+
+
+def _caches(event: dict[str, Any]) -> bool:
+    """Whether it says how far encoding is, and that it is not done."""
+    return event.get("event") == "cache" and event.get("done", 0) < event.get("total", 0)
 
 
 def duration(seconds: float) -> str:
