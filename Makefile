@@ -28,8 +28,8 @@ soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the r
 lint: .venv/ready  ## style, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
 
-bench: .venv/ready  ## beside diffusers' script: make bench SCRIPT=path/to/train_text_to_image_lora_sdxl.py
-	@$(RUN) benchmarks.compare $(if $(SCRIPT),--script $(SCRIPT)) $(BENCH)
+bench: .venv/ready  ## beside diffusers' script, and how cost grows: make bench SCRIPT=path/to/train_text_to_image_lora_sdxl.py
+	@$(RUN) benchmarks.compare $(if $(SCRIPT),--script $(SCRIPT)) $(BENCH) && $(RUN) benchmarks.growth $(GROWTH)
 
 infra: .venv/ready  ## the CDK app: lint, types, tests, synthesis with cdk-nag, cfn-lint; needs Node
 	@cd infrastructure && npm ci && npm run check && ../.venv/bin/cfn-lint cdk.out/SdxlNb.template.json

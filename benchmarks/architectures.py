@@ -1,7 +1,8 @@
 """Random SDXL bases for measuring: SDXL's own classes and files, its weights drawn at random. No network is used.
 
 In: a folder and a name. tiny: small in every way. prop: SDXL's depth (1, 2, 10 transformer blocks) at a tenth of its
-width, so that the parts share a step's time as they do in the real one. Out: a diffusers folder, and pictures.
+width, so that the parts share a step's time as they do in the real one. full: as large as SDXL, saved in bf16 (7 GB).
+Out: a diffusers folder, and pictures.
 
     python -m benchmarks.architectures OUT tiny
 """
@@ -16,7 +17,7 @@ from sdxl_nb.architectures import UNET
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "text": ((32, 3), (32, 4)),  # width and layers of both text encoders
+        "text": ((32, 3, 4), (32, 4, 4)),  # width, layers and heads of both text encoders
         "widths": (32, 64, 64),
         "heads": (1, 2, 2),
         "depths": (1, 1, 2),
@@ -26,13 +27,24 @@ SIZES: dict[str, dict[str, Any]] = {
         "groups": 8,
     },
     "prop": {
-        "text": ((64, 6), (96, 7)),
+        "text": ((64, 6, 4), (96, 7, 4)),
         "widths": (32, 64, 128),
         "heads": (1, 2, 4),
         "depths": (1, 2, 10),
         "vae": (16, 32, 64, 64),
         "layers": 2,
         "time": 32,
+        "groups": 32,
+    },
+    "full": {
+        "text": ((768, 12, 12), (1280, 32, 20)),
+        "vocabulary": 49408,
+        "widths": (320, 640, 1280),
+        "heads": (5, 10, 20),
+        "depths": (1, 2, 10),
+        "vae": (128, 256, 512, 512),
+        "layers": 2,
+        "time": 256,
         "groups": 32,
     },
 }
@@ -44,16 +56,11 @@ def make_base(folder: Path, name: str) -> None:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     torch.manual_seed(0)
-    size = SIZES[name]
     tokenizer = _tokenizer()
-    (width, layers), (width_2, layers_2) = size["text"]
     pipeline = StableDiffusionXLPipeline(
-        vae=_vae(size),
-        text_encoder=_text_encoder(width, layers, "quick_gelu", width_2, projects=False),
-        text_encoder_2=_text_encoder(width_2, layers_2, "gelu", width_2, projects=True),
+        **make_models(SIZES[name]),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=_unet(size, width + width_2, width_2),
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -63,7 +70,20 @@ def make_base(folder: Path, name: str) -> None:
         ),
         add_watermarker=False,
     )
+    if name == "full":
+        pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(folder)
+
+
+def make_models(size: dict[str, Any]) -> dict[str, Any]:
+    """VAE, text encoders and U-Net by their names in a pipeline, on torch's default device."""
+    first, second = size["text"]
+    return {
+        "vae": _vae(size),
+        "text_encoder": _text_encoder(size, first, "quick_gelu", projects=False),
+        "text_encoder_2": _text_encoder(size, second, "gelu", projects=True),
+        "unet": _unet(size, first[0] + second[0], second[0]),
+    }
 
 
 def _unet(size: dict[str, Any], context: int, pooled: int) -> Any:
@@ -99,16 +119,17 @@ def _vae(size: dict[str, Any]) -> Any:
     )
 
 
-def _text_encoder(width: int, layers: int, activation: str, projection: int, projects: bool) -> Any:
+def _text_encoder(size: dict[str, Any], shape: tuple[int, int, int], activation: str, projects: bool) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    width, layers, heads = shape
     config = CLIPTextConfig(
-        vocab_size=514,
+        vocab_size=size.get("vocabulary", 514),
         hidden_size=width,
         intermediate_size=4 * width,
-        projection_dim=projection,
+        projection_dim=size["text"][1][0],
         num_hidden_layers=layers,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         max_position_embeddings=77,
         hidden_act=activation,
         bos_token_id=512,

@@ -24,7 +24,7 @@ from pathlib import Path
 from .architectures import make_base, make_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHITECTURES = {"t": "tiny", "p": "prop"}
+ARCHITECTURES = {"t": "tiny", "p": "prop", "f": "full"}
 DEFAULT_WORK = ["t-256-b1", "t-256-b4", "p-256-b1"]
 STEPS = {"t-64-b1": 100, "t-256-b1": 100, "t-256-b4": 40, "p-256-b1": 40}  # of a job
 LOSS_STEPS = 8  # compared with aligned noise
@@ -73,13 +73,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: CPU seconds of the whole process, of the median step and until the first is done; peak memory, MB."""
+    """One run: CPU seconds of the whole process, of the median step and until the first is done; peak memory, MB.
+
+    `pace` is the median step on the clock, in seconds.
+    """
 
     job: float
     step: float
     first: float
     memory: float
     losses: tuple[float, ...]
+    pace: float
 
 
 def prepare(folder: Path, work: Work) -> None:
@@ -116,10 +120,13 @@ def run(folder: Path, arguments: Sequence[object], environment: Mapping[str, str
             output.seek(0)
             raise RuntimeError("".join(output.readlines()[-15:]))
     told = json.loads(result.read_text())
-    seconds = told["seconds"]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(seconds)] or [float("nan")]
+    step, pace = (_median_gap(told[clock]) for clock in ("seconds", "moments"))
     job, memory = usage.ru_utime + usage.ru_stime, told["memory"] / 2**20
-    return Measured(job, statistics.median(gaps), seconds[0], memory, tuple(told["losses"]))
+    return Measured(job, step, told["seconds"][0], memory, tuple(told["losses"]), pace)
+
+
+def _median_gap(times: Sequence[float]) -> float:
+    return statistics.median([later - earlier for earlier, later in itertools.pairwise(times)] or [float("nan")])
 
 
 def one_round(folder: Path, work: Work, script: str | None) -> dict[str, Measured]:

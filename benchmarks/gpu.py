@@ -4,15 +4,14 @@
 
 Weights are random, so nothing is downloaded. Needs a CUDA GPU; `--device cpu --small` runs the same code on a tiny
 U-Net, only to see that it runs: its figures mean nothing. `--rate` is the GPU's own dense bf16 rate in TFLOP/s, for
-the floor (an H200 reaches about 790, an A100 312). With `--script` the diffusers script trains at the same size on a
-saved random base (7 GB of disk), pictures included.
+the floor (an H200 reaches about 790, an A100 312). A first table is of the U-Net's step alone, one line for each
+memory option; torch warns where such a step waits for the GPU. With `--script` a second table is of whole programs,
+the diffusers script and sdxl_nb.train, on a saved random base (7 GB of disk) and pictures that are made for it.
 """
 
 import argparse
 import dataclasses
-import itertools
-import json
-import subprocess
+import gc
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import torch
 from sdxl_nb.architectures import UNET
 
 from .architectures import SIZES
+from .compare import Work, prepare, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +94,14 @@ def build(config: dict[str, Any], option: Option, device: torch.device, rank: in
 
 
 def measure(config: dict[str, Any], option: Option, pixels: int, device: torch.device, steps: int, rank: int) -> Result:
-    """The median of `steps` steps after three to warm up; FLOPs are counted once, on the first."""
+    """The mean of `steps` steps, launched as the trainer does without waiting, after three to warm up."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from .operations import inputs
 
     unet, flat, optimizer = build(config, option, device, rank)
     given, named = inputs(pixels, option.batch, torch.bfloat16, str(device))
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    cuda = device.type == "cuda"
 
     def step() -> None:
         flat.zero_grad()
@@ -111,26 +111,28 @@ def measure(config: dict[str, Any], option: Option, pixels: int, device: torch.d
         flat.clip(1.0)
         optimizer.step()
 
-    counting = FlopCounterMode(display=False)
-    if option.compiled:
-        tflop = float("nan")
-    else:
-        with counting:
+    def take(many: int) -> float:
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("warn")
+        begun = time.perf_counter()
+        for _ in range(many):
+            step()
+        if cuda:
+            torch.cuda.set_sync_debug_mode("default")
+            torch.cuda.synchronize()
+        return (time.perf_counter() - begun) / many
+
+    tflop = float("nan")
+    if not option.compiled:
+        with FlopCounterMode(display=False) as counting:
             step()
         tflop = counting.get_total_flops() / 1e12
-    for _ in range(3):
-        step()
-    wait()
-    if device.type == "cuda":
+    take(3)
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(steps):
-        begun = time.perf_counter()
-        step()
-        wait()
-        seconds.append(time.perf_counter() - begun)
-    memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else float("nan")
-    return Result(sorted(seconds)[len(seconds) // 2], memory, tflop)
+    seconds = take(steps)
+    return Result(seconds, torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan"), tflop)
 
 
 def table(config: dict[str, Any], pixels: Sequence[int], device: torch.device, given: Any) -> list[str]:
@@ -144,41 +146,58 @@ def table(config: dict[str, Any], pixels: Sequence[int], device: torch.device, g
             try:
                 found = measure(config, option, side, device, given.steps, given.rank)
             except torch.OutOfMemoryError:
-                lines.append(f"| {side} | {option.name} | out of memory | | | |")
-                continue
-            least = least or found.tflop
-            share = least * option.batch / given.rate / found.seconds
-            rate = 1 / found.seconds
-            figures = f"{rate:.2f} | {rate * option.batch:.2f} | {found.memory:.1f} | {share:.0%}"
-            lines.append(f"| {side} | {option.name} | {figures} |")
-            print(lines[-1], flush=True)
+                found = None
+            gc.collect()  # a U-Net and its LoraFast know each other
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+            if found is None:
+                lines.append(f"| {side} | {option.name} | out of memory | | | |")
+            else:
+                least = least or found.tflop
+                share = least * option.batch / given.rate / found.seconds
+                rate = 1 / found.seconds
+                figures = f"{rate:.2f} | {rate * option.batch:.2f} | {found.memory:.1f} | {share:.0%}"
+                lines.append(f"| {side} | {option.name} | {figures} |")
+            print(lines[-1], flush=True)
     return lines
 
 
-def reference(script: str, base: Path, pictures: Path, pixels: int, steps: int, rank: int) -> str:
-    """A line for the diffusers script at bf16, from the seconds between its logged steps."""
+def programs(script: str, given: Any) -> list[str]:
+    """Lines of Markdown: the script and `sdxl_nb.train`, with all activations kept and with checkpointing, batch 1.
+
+    Ours runs twice at first, so that its cache is full; the script encodes at every step.
+    """
+    lines = ["| pixels | program | gradient checkpointing | steps/s | peak GB |", "|---|---|---|---|---|"]
+    print("\n" + "\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory(prefix="sdxl_nb-gpu-") as place:
-        result = Path(place, "result.json")
-        flags = [
-            f"--pretrained_model_name_or_path={base}",
-            f"--train_data_dir={pictures}",
-            f"--output_dir={place}/out",
-            f"--resolution={pixels}",
-            "--train_batch_size=1",
-            f"--max_train_steps={steps}",
-            f"--rank={rank}",
-            "--mixed_precision=bf16",
-            "--caption_column=text",
-            "--image_column=image",
-            "--report_to=tensorboard",
-        ]
-        command = [sys.executable, "-m", "benchmarks.child", "reference", str(result), script, *flags]
-        subprocess.run(command, check=True)
-        moments = json.loads(result.read_text())["moments"]
-    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(moments))
-    return f"| {pixels} | diffusers' script, bf16 | {1 / gaps[len(gaps) // 2]:.2f} | | | |"
+        folder = Path(place)
+        for side in given.pixels:
+            work = Work(f"{'t' if given.small else 'f'}-{side}-b1", given.steps, given.rank)
+            prepare(folder, work)
+            run(folder, ["ours", *_flags(folder, work, given, steps=1)])
+            for checkpointing in (False, True):
+                flags = _flags(folder, work, given) + ["--gradient_checkpointing"] * checkpointing
+                for name, start in (("diffusers' script", ["reference", script]), ("sdxl_nb.train", ["ours"])):
+                    lines.append(_line(folder, side, name, checkpointing, [*start, *flags]))
+                    print(lines[-1], flush=True)
+    return lines
+
+
+def _flags(folder: Path, work: Work, given: Any, steps: int | None = None) -> list[str]:
+    work = dataclasses.replace(work, steps=steps or work.steps)
+    output = folder / f"out-{time.monotonic_ns()}"
+    return [*work.flags(folder, output), *([] if given.small else ["--mixed_precision=bf16"])]
+
+
+def _line(folder: Path, side: int, name: str, checkpointing: bool, arguments: Sequence[str]) -> str:
+    start = f"| {side} | {name} | {'whole' if checkpointing else 'off'} |"
+    try:
+        found = run(folder, arguments, {"OMP_NUM_THREADS": "8"})
+    except RuntimeError as error:  # its last lines
+        if "out of memory" not in str(error).lower():
+            raise
+        return f"{start} out of memory | |"
+    return f"{start} {1 / found.pace:.2f} | {found.memory * 2**20 / 1e9:.1f} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[str]:
@@ -190,20 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> list[str]:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="a tiny U-Net, only to see that this script runs")
     parser.add_argument("--script", help="path of diffusers' train_text_to_image_lora_sdxl.py, unmodified")
-    parser.add_argument("--base", type=Path, help="with --script: a full-size SDXL in diffusers format")
-    parser.add_argument("--pictures", type=Path, help="with --script: a folder of captioned pictures")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("benchmarks.gpu needs a CUDA GPU and this machine has none: run it on one (see BENCHMARKS.md).")
-    if given.script and not (given.base and given.pictures):
-        sys.exit(
-            "--script needs --base, a full-size SDXL in diffusers format, and --pictures, a folder for it to train on"
-        )
     lines = table(small_config() if given.small else UNET, given.pixels, device, given)
-    for side in given.pixels if given.script else []:
-        lines.append(reference(given.script, given.base, given.pictures, side, given.steps, given.rank))
-    print("\n" + "\n".join(lines))
+    if given.script:
+        lines += programs(str(Path(given.script).resolve()), given)
     return lines
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import compare, gpu, growth, standin
+from benchmarks import architectures, compare, gpu, growth, standin
 
 SCRIPT = """
 import sys
@@ -48,11 +48,36 @@ def test_beside_a_script_there_are_ratios(tmp_path):
         compare.one_round(tmp_path, work, str(tmp_path / "script.py"))
 
 
+SMALL = ["--device", "cpu", "--small", "--pixels", "64", "--steps", "2", "--rank", "2"]
+
+
+@pytest.mark.soak
+def test_the_gpu_script_measures_whole_programs_too(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    programs = gpu.main([*SMALL, "--script", str(tmp_path / "script.py")])[6:]
+    assert [line.split(" | ")[1:3] for line in programs[2:]] == [
+        [name, kept] for kept in ("off", "whole") for name in ("diffusers' script", "sdxl_nb.train")
+    ]
+    assert all(float(line.split(" | ")[3]) > 0 for line in programs[2:])
+
+
 def test_the_gpu_script_runs_small_and_says_what_it_needs():
-    lines = gpu.main(["--device", "cpu", "--small", "--pixels", "64", "--steps", "1", "--rank", "2"])
+    lines = gpu.main(SMALL)
     assert len(lines) == 2 + 4 and all(line.startswith("| 64 |") for line in lines[2:])
     with pytest.raises(SystemExit, match="needs a CUDA GPU"):
         gpu.main([])
+
+
+def test_the_full_base_is_as_large_as_sdxl():
+    with torch.device("meta"):
+        models = architectures.make_models(architectures.SIZES["full"])
+    counts = {name: sum(parameter.numel() for parameter in model.parameters()) for name, model in models.items()}
+    assert counts == {
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+        "unet": 2_567_463_684,
+    }
 
 
 def test_growth_changes_one_thing_at_a_time(tmp_path):
@@ -65,7 +90,8 @@ def test_growth_changes_one_thing_at_a_time(tmp_path):
         assert len(changed) <= 1, label
     growth.many_pictures(tmp_path, growth.DISTINCT + 2, 8)
     lines = (tmp_path / "metadata.jsonl").read_text().splitlines()
-    assert len(lines) == len(list(tmp_path.glob("*.jpg"))) == growth.DISTINCT + 2
+    different = {file.read_bytes() for file in tmp_path.glob("*.jpg")}
+    assert len(lines) == len(different) == growth.DISTINCT + 2
     assert json.loads(lines[-1])["file_name"] == "001001.jpg"
 
 
