@@ -1,7 +1,10 @@
 """The widgets in a real JupyterLab, in a real Chromium: what a person types, presses and sees."""
 
+import json
 import os
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from lab import lab_fixture, running_lab_fixture  # noqa: F401 - fixtures
@@ -9,6 +12,7 @@ from playwright.sync_api import expect
 
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.events import EventLog
+from sdxl_nb.flags import read_flags, train_parser
 from sdxl_nb.folder import RunFolder
 from sdxl_nb.run import Run
 
@@ -46,6 +50,22 @@ def button(page, name):
     return page.locator(".sdxl-nb button", has_text=name)
 
 
+def copied(page, title, number):
+    """What the clipboard holds once the Copy button of this part was pressed."""
+    if not page.locator("textarea.sdxl-nb-text").nth(number).is_visible():
+        page.get_by_text(title).click()
+    copy = page.locator(".sdxl-nb-copy").nth(number)
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    page.context.grant_permissions(["clipboard-read"])
+    return page.evaluate("() => navigator.clipboard.readText()")
+
+
+def different(config, wanted):
+    """The settings that differ, but for the seed, which is drawn."""
+    return [name for name in wanted if name != "seed" and config[name] != wanted[name]]
+
+
 def test_ten_wrong_values_are_explained_beside_their_fields(lab):
     page = lab.open(FORM)
     for field, typed, said in WRONG:
@@ -69,6 +89,19 @@ def test_the_form_says_what_will_happen_and_can_be_taken_along(lab):
     expect(page.get_by_label("learning_rate", exact=True)).to_be_focused()  # the next one, without a mouse
     page.get_by_text("Copy as Python").click()
     expect(page.locator("textarea.sdxl-nb-text").first).to_have_value(re.compile(r"rank=16"))
+    wanted = TrainConfig.preset("tiny", rank=16).model_dump()
+    python = copied(page, "Copy as Python", 0)
+    exec(python, scope := {})
+    assert different(scope["config"].model_dump(), wanted) == []
+    flags = shlex.split(copied(page, "Copy as flags", 1).replace("\\\n", " "))
+    assert flags[:3] == ["python", "-m", "sdxl_nb.train"]
+    assert different(read_flags(train_parser("x", "y"), flags[3:])[0].model_dump(), wanted) == []
+    file = copied(page, "Copy or save as a file", 2)
+    assert different(json.loads(file), wanted) == []
+    with page.expect_download() as download:
+        button(page, "Download").click()
+    assert download.value.suggested_filename == "config.json"
+    assert Path(download.value.path()).read_text() == file
     page.get_by_text("more LoRA").click()
     page.get_by_label("lora_alpha", exact=True).fill("-1")
     expect(page.get_by_text("more LoRA · 1 changed · 1 to be mended")).to_be_visible()

@@ -224,6 +224,10 @@ def test_the_file_is_saved_and_its_text_is_escaped(form, tmp_path):
 def test_the_plain_twin(form):
     type_in(form, output_name="a<b")
     assert "<th style='text-align:left'>output_name</th><td style='text-align:left'>a&lt;b</td>" in form.table().data
+    shown = form._repr_mimebundle_()
+    assert shown["text/html"] == form.table().data and shown["text/plain"] == "ConfigForm"
     type_in(form, rank="x")
     with pytest.raises(ConfigError):
         form.table()
+    assert "rank must be a whole number" in form._repr_mimebundle_()["text/html"]
+    assert "<th" in ConfigForm()._repr_mimebundle_()["text/html"]

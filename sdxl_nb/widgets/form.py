@@ -14,9 +14,10 @@ from .. import presets
 from ..config import TrainConfig
 from ..errors import ConfigError
 from .editors import INPUT, NAME, Editor, same
-from .outlook import Outlook, settings_table
+from .outlook import Outlook, Table, settings_table
 from .takeaway import Takeaway
 from .theme import style_sheet
+from .twin import Twin
 from .watching import Notice, check_traits
 
 GIVEN = "as given"
@@ -38,7 +39,7 @@ OPEN = (  # what a person changes; the rest is folded
 ALSO_OPEN = {TrainConfig.model_fields[name].json_schema_extra["group"] for name in OPEN}
 
 
-class ConfigForm(VBox):
+class ConfigForm(Twin, VBox):
     """A form over a TrainConfig; see the module. `value`, `preset`, `edits` and `problems` are its state."""
 
     value = traitlets.Instance(TrainConfig, allow_none=True, help="The configuration, or None while it has problems.")
@@ -140,3 +141,7 @@ class ConfigForm(VBox):
     def table(self) -> Any:
         """The settings that differ from the defaults, as an HTML table without a widget. Raises ConfigError."""
         return settings_table(self.config)
+
+    def twin(self) -> Any:
+        """The table, or what is to be mended before there is one."""
+        return self.table() if self.value else Table(self._outlook.value)
