@@ -6,13 +6,15 @@ import sys
 import pytest
 import torch
 from random_sdxl import make_unet
-from small_runs import small, train
+from small_runs import largest_difference, small, train
+from test_trainer import FLAT
 
 from sdxl_nb import objective
 from sdxl_nb.errors import ConfigError
 from sdxl_nb.models import Source, load_unet, scheduler_config
 from sdxl_nb.parameters import learning_rates
 from sdxl_nb.speed import make_ready, wants_ours
+from sdxl_nb.unet import SdxlUNet
 
 SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
@@ -65,6 +67,30 @@ def test_tf32_is_that_of_this_run_and_not_of_the_one_before(tmp_path):
             assert products.allow_tf32 is allowed and torch.backends.cudnn.allow_tf32 is convolutions
     finally:
         products.allow_tf32 = found
+
+
+@pytest.mark.parametrize(
+    "changes, tolerance",
+    [
+        ({}, 1e-5),
+        ({"gradient_checkpointing": True}, 1e-5),
+        ({"mixed_precision": "bf16", "validation_split": 0.4}, 3e-2),
+    ],
+)
+def test_compiled_blocks_train_as_plain_ones(tmp_path, monkeypatch, changes, tolerance):
+    """As traced, forward and backward; a real run hands that to a C++ compiler, which may not be here."""
+    plain = train(small(tmp_path / "plain", max_train_steps=2, **FLAT, **changes))
+    compiled, traced = SdxlUNet.compile_repeated_blocks, []
+
+    def trace(module, inputs):
+        traced.append(module)
+        return aot_eager(module, inputs)
+
+    aot_eager = torch._dynamo.lookup_backend("aot_eager")
+    monkeypatch.setattr(SdxlUNet, "compile_repeated_blocks", lambda unet: compiled(unet, backend=trace))
+    run = train(small(tmp_path / "compiled", max_train_steps=2, torch_compile=True, **FLAT, **changes))
+    assert traced and run.losses()[1] == pytest.approx(plain.losses()[1], rel=tolerance)
+    assert largest_difference(run.folder, plain.folder) < tolerance
 
 
 def test_diffusers_unet_is_checkpointed_whole_and_says_so(tmp_path):
