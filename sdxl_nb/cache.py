@@ -19,6 +19,7 @@ from .endings import NO_MEMORY_TO_ENCODE, in_memory
 from .errors import ModelError, SdxlNbError
 from .sampling import Choices
 from .shards import KEY, Store, key_of
+from .transfer import sent
 from .workers import ahead, share_out
 
 Progress = Callable[[int, int], None]
@@ -73,23 +74,26 @@ class Encoder:
         return self.config.random_flip and choices.flip
 
     def sample(self, mean: torch.Tensor, std: torch.Tensor, choices: Sequence[Choices]) -> torch.Tensor:
-        """Latents drawn from the VAE's distribution, shifted and scaled."""
-        noise = torch.from_numpy(np.stack([c.noise(tuple(mean.shape[1:])) for c in choices]))
+        """Latents drawn from the VAE's distribution, shifted and scaled, where mean and std are."""
+        noise = sent(torch.from_numpy(np.stack([c.noise(tuple(mean.shape[1:])) for c in choices])), mean.device)
         return (mean + std * noise - self.scaling.shift) * self.scaling.factor
 
 
 @torch.no_grad()
 def encode(vae: Any, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the latents of (3, H, W) pictures in [-1, 1], fp32 on the CPU."""
-    batch = torch.from_numpy(np.stack(pixels)).to(vae.device, vae.dtype)
+    """Mean and standard deviation of the latents of (3, H, W) pictures in [-1, 1], fp32 on the VAE's device."""
+    batch = sent(torch.from_numpy(np.stack(pixels)), vae.device).to(vae.dtype)
     latents = vae.encode(batch).latent_dist
-    mean, std = latents.mean.float().cpu(), latents.std.float().cpu()
+    return latents.mean.float(), latents.std.float()
+
+
+def refuse_no_numbers(mean: torch.Tensor) -> None:
+    """Raise ModelError for latents that a VAE made in too small a precision; waits for the device."""
     if not torch.isfinite(mean).all():
         raise ModelError(
             "The VAE made latents that are not numbers: use --pretrained_vae_model_name_or_path "
             "madebyollin/sdxl-vae-fp16-fix, or --mixed_precision no."
         )
-    return mean, std
 
 
 def at_once(resolution: int, device: torch.device) -> int:
@@ -99,19 +103,28 @@ def at_once(resolution: int, device: torch.device) -> int:
 
 
 class LiveLatents(Encoder):
-    """Encodes the pictures of each batch when they are asked for, at the crop that their choices say."""
+    """Encodes the pictures of each batch when they are asked for, at the crop that their choices say.
+
+    Threads decode them, and nothing waits for the VAE: on a GPU that happens while it computes the step before.
+    """
 
     def __init__(self, pictures: Any, config: Any, vae: Any, target: Any = None):
         super().__init__(pictures, config, Scaling.of(vae.config), target)
-        self.vae = vae
+        self.vae, self.works = vae, False  # whether it is known to make numbers
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels, time_ids = [], []
-        for index, chosen in zip(indices, choices, strict=True):
-            crop = self.crop(index, chosen, self.flips(chosen))
-            pixels.append(crop.apply(self.pictures[index].picture))
-            time_ids.append(crop.time_ids)
-        return self.sample(*encode(self.vae, pixels), choices), torch.tensor(time_ids, dtype=torch.float32)
+        pixels, time_ids = zip(*ahead(self._cut, zip(indices, choices, strict=True)), strict=True)
+        mean, std = encode(self.vae, pixels)
+        if not self.works:
+            refuse_no_numbers(mean)
+            self.works = True
+        return self.sample(mean, std, choices), torch.tensor(time_ids, dtype=torch.float32)
+
+    def _cut(self, chosen: tuple[int, Choices]) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Pixels and time ids of a picture."""
+        index, choices = chosen
+        crop = self.crop(index, choices, self.flips(choices))
+        return crop.apply(self.pictures[index].picture), crop.time_ids
 
 
 class Piece(NamedTuple):
@@ -197,7 +210,8 @@ class CachedLatents(Encoder):
     def _encode(self, portion: list[Piece], vae: Any, batch: int, writer: Any) -> None:
         # always as many at once, so that no latent depends on what was encoded beside it, or was cached already
         pixels = [piece.pixels for piece in portion]
-        mean, std = encode(vae, pixels + pixels[-1:] * (batch - len(pixels)))
+        mean, std = (each.cpu() for each in encode(vae, pixels + pixels[-1:] * (batch - len(pixels))))
+        refuse_no_numbers(mean)
         for number, piece in enumerate(portion):
             time_ids = torch.tensor(piece.crop.time_ids, dtype=torch.float32)
             key = bytes(self.keys[piece.row]).ljust(16, b"\0")

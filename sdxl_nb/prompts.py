@@ -13,6 +13,7 @@ import torch
 
 from .errors import SdxlNbError
 from .shards import KEY, Store, key_of
+from .transfer import sent
 from .workers import share_out
 
 
@@ -35,10 +36,10 @@ class TextEncoders:
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
             device = next(encoder.parameters()).device
             ids = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
-            out = encoder(ids.to(device), output_hidden_states=True)
+            out = encoder(sent(ids, device), output_hidden_states=True)
             hidden.append(out.hidden_states[-2])
             pooled = getattr(out, "text_embeds", None)
-        filled = torch.tensor([bool(caption) for caption in captions], device=pooled.device)
+        filled = sent(torch.tensor([bool(caption) for caption in captions]), pooled.device)
         return Prompt(torch.cat(hidden, dim=-1) * filled[:, None, None], pooled * filled[:, None])
 
     __call__ = encode

@@ -30,6 +30,7 @@ from .prompts import EmbeddedPrompts, Prompt, TextEncoders
 from .sampling import Choices, Stream, loss_weights
 from .shards import Store
 from .speed import is_short, make_ready, wants_ours
+from .transfer import sent
 from .validation import Validator
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -288,10 +289,8 @@ class Studio:
         )
 
     def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor on its way to the device; from pinned memory, or CUDA would finish all earlier work first."""
-        if self.device.type == "cuda" and tensor.device.type == "cpu":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+        """A tensor on its way to this run's device."""
+        return sent(tensor, self.device)
 
     def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The U-Net's prediction, in the compute dtype; time ids stay fp32 (bf16 would turn 1023 into 1024)."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -75,6 +76,27 @@ def test_a_batch_is_its_pictures(tmp_path, vae):
     assert torch.allclose(together, alone, atol=1e-6)
 
 
+def test_live_pictures_are_decoded_side_by_side(tmp_path, vae, monkeypatch):
+    """Each waits for another one to be decoded at the same time."""
+    _, live = both(tmp_path, vae)
+    expected = live(EVERY, choices())[0]
+    monkeypatch.setattr("sdxl_nb.workers.os.sched_getaffinity", lambda number: range(4), raising=False)
+    together, crop = threading.Barrier(2, timeout=30), live.crop
+    live.crop = lambda *arguments: (together.wait(), crop(*arguments))[1]
+    assert torch.equal(live(EVERY[:6], choices()[:6])[0], expected[:6])
+
+
+def test_live_latents_wait_for_no_number_of_the_device(tmp_path):
+    """The meta device has none, so that reading one is an error; only the first batch is looked at."""
+    config = small(tmp_path)
+    live = LiveLatents(open_dataset(config), config, make_pipeline().vae.to("meta"))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        live(EVERY, choices())
+    live.works = True
+    latents, _ = live(EVERY, choices())
+    assert latents.device.type == "meta" and latents.shape == (7, 4, 8, 8)
+
+
 def test_scaling_and_noise_by_hand(tmp_path, vae):
     stored = cached(tmp_path, vae)
     noise = torch.from_numpy(choices()[3].noise((4, 8, 8)))
@@ -103,6 +125,8 @@ def test_latents_that_are_no_numbers_name_the_vae(tmp_path):
     with pytest.raises(ModelError, match="madebyollin/sdxl-vae-fp16-fix, or --mixed_precision no"):
         cached(tmp_path, broken)
     assert not list((tmp_path / "s").glob("*.safetensors"))
+    with pytest.raises(ModelError, match="madebyollin/sdxl-vae-fp16-fix, or --mixed_precision no"):
+        LiveLatents(open_dataset(small(tmp_path)), small(tmp_path), broken)([0], choices()[:1])
 
 
 class Counting:

@@ -4,8 +4,10 @@ import pytest
 import torch
 from random_sdxl import make_pipeline
 
+from sdxl_nb import prompts
 from sdxl_nb.prompts import EmbeddedPrompts, TextEncoders
 from sdxl_nb.shards import Store
+from sdxl_nb.transfer import sent
 
 CAPTIONS = ["a red circle", "", "a blue square", "a red circle"]
 
@@ -70,6 +72,24 @@ def test_an_embedding_does_not_depend_on_its_neighbours(tmp_path, text):
     for at, caption in enumerate(captions):
         alone = embedded(tmp_path / str(at), text, [caption], batch=2)([caption])
         assert torch.equal(alone.hidden[0], whole.hidden[at]) and torch.equal(alone.pooled[0], whole.pooled[at])
+
+
+def test_tokens_are_sent_without_waiting(text, monkeypatch):
+    seen = []
+    noted = lambda tensor, device: (seen.append(tuple(tensor.shape)), sent(tensor, device))[1]  # noqa: E731
+    monkeypatch.setattr(prompts, "sent", noted)
+    text(CAPTIONS)
+    assert seen == [(4, 16), (4, 16), (4,)]
+
+
+def test_what_is_sent_to_cuda_is_pinned(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (asked.append("pinned"), tensor)[1])
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where, **how: (asked.append((*where, how)), tensor)[1])
+    for device in (torch.device("cuda"), torch.device("cpu")):
+        sent(torch.ones(1), device)
+    how = {"non_blocking": True}
+    assert asked == ["pinned", (torch.device("cuda"), how), (torch.device("cpu"), how)]
 
 
 def test_long_captions_are_cut(tmp_path, text):
