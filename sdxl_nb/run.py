@@ -56,6 +56,14 @@ class Run:
     def refresh(self) -> None:
         """Fetch what is new of a run that is elsewhere; one on this machine needs no fetching."""
 
+    def checkpoints_elsewhere(self) -> list[int]:
+        """The steps of the checkpoints whose LoRA `fetch_lora` can bring; a run on this machine has none."""
+        return []
+
+    def fetch_lora(self, step: int) -> Path | None:
+        """The folder with the LoRA of a checkpoint that is elsewhere, fetched for it; None if there is none."""
+        return None
+
     @property
     def info(self) -> dict[str, Any]:
         """`run.json`: id, pid, host, when it started, the configuration's fingerprint, status; empty before that."""

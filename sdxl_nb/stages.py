@@ -33,12 +33,19 @@ class Stages:
     def __init__(self, run: Any):
         self.run = run
 
+    @property
+    def begun(self) -> bool:
+        """Whether the run has written its settings: one that still starts, or waits for a machine, has not."""
+        return (self.run.folder / "config.json").is_file()
+
     def steps(self) -> list[int]:
         """The optimizer steps with pictures, 0 among them, ascending."""
         return [step for step, pictures in self.run.pictures().items() if pictures]
 
     def rows(self) -> list[Row]:
-        """Prompts and seeds as the run draws them, prompt by prompt."""
+        """Prompts and seeds as the run draws them, prompt by prompt; none before the run has written its settings."""
+        if not self.begun:
+            return []
         config = self.run.config
         prompts, seeds = config.validation_prompt or [], config.validation_seeds()
         return [Row(number, prompt, seed) for number, prompt in enumerate(prompts) for seed in seeds]
@@ -48,17 +55,24 @@ class Stages:
         return {event["step"]: event["loss"] for event in self.run.events("heldout") if event.get("loss") is not None}
 
     def lora_folder(self, step: int) -> Path | None:
-        """The folder with the LoRA of this step: a checkpoint, or the run's own at its end; None if gone."""
+        """The folder with the LoRA of this step: a checkpoint, or the run's own at its end; None if gone.
+
+        A checkpoint that is elsewhere is fetched. Raises AwsError when that fails.
+        """
         folder = self.run.folder / f"checkpoint-{step}"
         if folder in checkpoints(self.run.folder):
             return folder
+        return self.run.folder if step == self._last_step() else self.run.fetch_lora(step)
+
+    def _last_step(self) -> int | None:
+        """The step of the run's own LoRA, which it leaves at its end."""
         ends = [event["step"] for event in self.run.events("lora")]
-        return self.run.folder if ends[-1:] == [step] and (self.run.folder / LORA).is_file() else None
+        return ends[-1] if ends and (self.run.folder / LORA).is_file() else None
 
     def steps_with_lora(self) -> list[int]:
-        """The steps whose LoRA is still there, with pictures or not."""
-        steps = {step_of(path) for path in checkpoints(self.run.folder)} | set(self.steps())
-        return sorted(step for step in steps if self.lora_folder(step))
+        """The steps whose LoRA is still there, with pictures or not; nothing is fetched for it."""
+        kept = {*map(step_of, checkpoints(self.run.folder)), *self.run.checkpoints_elsewhere(), self._last_step()}
+        return sorted(kept - {None})
 
     def path(self, step: int, row: Row, scale: float = FULL) -> Path:
         """Where the picture of a step, row and scale lies, or will; step 0 is the base, whatever the scale."""
@@ -71,7 +85,8 @@ class Stages:
         """The steps that lack pictures at this scale and whose LoRA is there to draw them."""
         rows = self.rows()
         lacking = [s for s in self.steps() if not all(self.path(s, row, scale).is_file() for row in rows)]
-        return [step for step in lacking if step and self.lora_folder(step)]
+        kept = self.steps_with_lora()
+        return [step for step in lacking if step and step in kept]
 
     def draw(self, scale: float, base: Any = None, progress: Callable[[int, int], None] | None = None) -> list[Path]:
         """Draw what is `missing` at this scale, as the run's own validation does; returns the new pictures.
@@ -109,15 +124,23 @@ class Stages:
                         found[Cell(row.prompt, label, row.seed)] = picture.copy()
         return PictureGrid(found)
 
+    def lora_file(self, step: int) -> Path:
+        """The LoRA of a step as ComfyUI, AUTOMATIC1111 and diffusers read it. Raises SdxlNbError when it is gone."""
+        return self._kept(step) / f"{self.run.config.lora_name()}.safetensors"
+
+    def _kept(self, step: int) -> Path:
+        """The folder with the LoRA of this step; SdxlNbError when it is gone."""
+        if (folder := self.lora_folder(step)) is not None:
+            return folder
+        kept = ", ".join(map(str, self.steps_with_lora())) or "none"
+        raise SdxlNbError(f"The LoRA of step {step} was not kept; there are those of steps {kept}.")
+
     def ship(self, step: int, folder: str | os.PathLike[str]) -> Path:
         """Copy the LoRA of a step, its pictures and a card into a new folder; returns the folder.
 
         Raises SdxlNbError when the step has no LoRA any more, or the folder holds something already.
         """
-        goal, source = Path(folder), self.lora_folder(step)
-        if source is None:
-            kept = ", ".join(map(str, self.steps_with_lora())) or "none"
-            raise SdxlNbError(f"The LoRA of step {step} was not kept; there are those of steps {kept}.")
+        goal, source = Path(folder), self._kept(step)
         if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
             raise SdxlNbError(f"{goal} is there already: name a new folder for the LoRA of step {step}.")
         draft = goal.with_name(f".{goal.name}.{os.getpid()}.draft")

@@ -15,7 +15,7 @@ from sdxl_nb.tiny.album import write_album
 GRID = """from sdxl_nb import ValidationGrid
 ValidationGrid("run")"""
 LAUNCHED = """from sdxl_nb import TrainConfig, ValidationGrid, launch
-config = TrainConfig.preset("tiny", output_dir="launched", max_train_steps=400, validation_epochs=1)
+config = TrainConfig.preset("tiny", output_dir="launched", max_train_steps=150, validation_epochs=1)
 run = launch(config.replace(validation_inference_steps=2, report_to="none"))
 ValidationGrid(run)"""
 PLAYGROUND = """from sdxl_nb import LoraPlayground

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import tarfile
 import time
 from pathlib import Path
@@ -20,8 +21,11 @@ from sdxl_nb.aws.job_run import JobRun, explain_end
 from sdxl_nb.aws.tuning_step import Job
 from sdxl_nb.container import LORA, steps_of
 from sdxl_nb.errors import ConfigError, SdxlNbError
+from sdxl_nb.generation import load_base
 from sdxl_nb.prices import Price
 from sdxl_nb.run import Run
+from sdxl_nb.stages import Stages
+from sdxl_nb.widgets.grid import ValidationGrid
 
 LONG = {"max_train_steps": 80, "checkpointing_steps": 7}
 PICTURES = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
@@ -83,6 +87,36 @@ def test_the_result_is_that_of_a_local_run(job, tmp_path):
     assert run.lora.info().ranks == (2,) and (run.folder / "README.md").is_file()
     assert not list(run.folder.glob("checkpoint-*")) and not (run.folder / "lock").exists()
     assert run.plot() and run.status == "completed" and run.error is None and run.trouble is None
+
+
+def test_every_stage_can_be_shipped_and_drawn_and_only_then_comes_its_lora(job, tmp_path):
+    run, _, _ = job
+    local = train(small(tmp_path / "local", **PICTURES))
+    shutil.copytree(run.folder, tmp_path / "here")
+    stages = Stages(JobRun.at(tmp_path / "here"))
+    assert stages.steps() == [0, 4, 6] and stages.steps_with_lora() == [2, 4, 6]
+    assert not list((tmp_path / "here").glob("checkpoint-*"))
+    chosen = stages.ship(4, tmp_path / "chosen")
+    assert_same(chosen, local.folder / "checkpoint-4")
+    fetched = {path.name for path in (tmp_path / "here" / "checkpoint-4").iterdir()}
+    assert fetched == {LORA, "small.safetensors"} and not (tmp_path / "here" / "checkpoint-2").exists()
+    assert_same(stages.ship(6, tmp_path / "last"), local.folder)
+    assert not (tmp_path / "here" / "checkpoint-6").exists()  # the run's own files are the same
+    assert stages.lora_file(2) == tmp_path / "here" / "checkpoint-2" / "small.safetensors"
+    made = stages.draw(0.5, load_base(str(home()[0] / "base")))
+    assert [path.parent.parent.name for path in made] == ["step-4", "step-6"]
+    with pytest.raises(SdxlNbError, match=r"there are those of steps 2, 4, 6\."):
+        stages.ship(3, tmp_path / "none")
+
+
+def test_a_grid_can_be_shown_before_the_job_has_a_machine(aws, tmp_path):
+    run = start(aws, small(tmp_path / "run", **PICTURES))
+    grid = ValidationGrid(run)
+    assert grid._notice.value == ""
+    assert run.wait(300) == "completed"
+    grid.refresh()
+    assert grid._shown.steps == [0, 4, 6] and grid._shown.kept == {4, 6}
+    grid.close()
 
 
 def test_the_job_is_what_was_asked_for(job, aws):

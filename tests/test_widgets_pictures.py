@@ -17,7 +17,6 @@ from sdxl_nb.run import Run
 from sdxl_nb.tiny.album import write_album
 from sdxl_nb.widgets.dataset import DatasetBrowser
 from sdxl_nb.widgets.downloads import DownloadButton
-from sdxl_nb.widgets.grid import MOST, ValidationGrid, _spread
 from sdxl_nb.widgets.pictures import BeforeAfter, PictureButton, thumbnail
 from sdxl_nb.widgets.playground import LoraPlayground
 from sdxl_nb.widgets.selection import LEFT_OUT
@@ -86,57 +85,15 @@ def test_a_download_sends_the_bytes_and_says_what_went_wrong():
     assert [type(error) for error in failed] == [ZeroDivisionError]
 
 
-# The grid.
-
-
-def test_the_grid_shows_every_step_and_enlarges_one(run):
-    grid = ValidationGrid(run)
-    pictures = inside(grid, PictureButton)
-    assert [p.alt for p in pictures] == [f"a <card>, seed 5, step {step}" for step in (0, 4, 6)]
-    assert all(opened(p.value).size == (256, 256) for p in pictures)
-    pictures[2].clicks += 1
-    assert grid.enlarged == (6, grid.stages.rows()[0])
-    large = inside(grid, PictureButton)[-1]
-    assert large.alt == "a <card>, seed 5, step 6, scale 1" and opened(large.value).size == (512, 512)
-    large.clicks += 1
-    assert grid.enlarged == () and len(inside(grid, PictureButton)) == 3
-    bundle = grid._repr_mimebundle_()
-    assert {VIEW, "image/png", "text/plain"} == set(bundle) and bundle["text/plain"] == "ValidationGrid"
-    grid.close()
-
-
-def test_another_scale_is_drawn_in_the_background(run):
-    grid = ValidationGrid(run)
-    grid.scale = 0.5
-    grid._work.wait(60)
-    assert "2 pictures drawn at scale 0.5" in grid._notice.value
-    assert all(p.value for p in inside(grid, PictureButton))
-    assert (run.folder / "validation" / "step-6" / "scale-0.5" / "00-5.png").is_file()
-    grid.close()
-
-
-def test_ship_from_the_grid_and_a_second_time_is_refused_in_the_widget(run, tmp_path):
-    grid = ValidationGrid(run)
-    grid._folder.value = str(tmp_path / "chosen")
-    button(grid, "Copy the LoRA of step 4 with its card").click()
-    assert grid.chosen == 4 and f"The LoRA of step 4 is in {tmp_path}/chosen." in grid._notice.value
-    assert (tmp_path / "chosen" / "small.safetensors").is_file()
-    button(grid, "Copy the LoRA of step 6 with its card").click()
-    assert grid.chosen == 4 and 'role="alert"' in grid._notice.value and "name a new folder" in grid._notice.value
-    assert button(grid, "The LoRA of this step was not kept").disabled
-    grid.close()
-
-
-def test_many_steps_are_spread():
-    assert _spread([0, 5]) == [0, 5]
-    spread = _spread(list(range(0, 1000, 10)))
-    assert len(spread) == MOST and spread[0] == 0 and spread[-1] == 990
-
-
-def test_a_run_without_pictures_says_so(tmp_path):
-    grid = ValidationGrid(train(small(tmp_path / "run", max_train_steps=1)))
-    assert "it has no validation_prompt" in inside(grid, type(grid._notice).__mro__[1])[1].value
-    grid.close()
+def test_a_large_download_goes_in_parts_of_which_the_last_names_the_file(monkeypatch):
+    sent = []
+    monkeypatch.setattr("sdxl_nb.widgets.downloads.PART", 4)
+    for data in (b"", b"abcd", b"abcdefghij"):
+        save = DownloadButton("Save", "a.bin", lambda data=data: data, sent.append)
+        save.send = lambda content, buffers: sent.append((content, bytes(buffers[0])))
+        save._asked(save, {"kind": "asked"}, [])
+    named = {"filename": "a.bin"}
+    assert sent == [(named, b""), (named, b"abcd"), ({}, b"abcd"), ({}, b"efgh"), (named, b"ij")]
 
 
 # The playground.

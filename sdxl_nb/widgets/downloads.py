@@ -1,7 +1,7 @@
 """A button that saves a file on the reader's own machine, also from a server far away such as SageMaker Studio.
 
-In: a name and a function that gives the bytes when they are asked for. The bytes go to the browser as one message,
-which no link into the server's folders is needed for.
+In: a name and a function that gives the bytes when they are asked for. The bytes go to the browser as messages, which
+no link into the server's folders is needed for: in parts, since what lies between may refuse a message of 100 MB.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from typing import Any
 
 import anywidget
 import traitlets
+
+PART = 4 * 2**20  # bytes of a message
 
 
 class DownloadButton(anywidget.AnyWidget):
@@ -29,10 +31,14 @@ class DownloadButton(anywidget.AnyWidget):
         button.disabled = model.get("disabled");
       }
       button.onclick = () => model.send({ kind: "asked" });
+      let parts = [];
       const save = (message, buffers) => {
+        parts.push(...buffers);
+        if (!message.filename) return;  // the last one has it
         const link = document.createElement("a");
-        link.href = URL.createObjectURL(new Blob(buffers));
+        link.href = URL.createObjectURL(new Blob(parts));
         link.download = message.filename;
+        parts = [];
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 10000);
       };
@@ -44,7 +50,10 @@ class DownloadButton(anywidget.AnyWidget):
     }
     export default { render };
     """
-    _css = ".sdxl-nb-download { width: auto; padding: 0 10px; }"
+    _css = """
+    .sdxl-nb-download { width: auto; min-width: 100%; padding: 0 10px; }
+    .sdxl-nb-download:disabled { opacity: var(--jp-widgets-disabled-opacity, 0.6); cursor: default; }
+    """
 
     def __init__(
         self,
@@ -53,13 +62,19 @@ class DownloadButton(anywidget.AnyWidget):
         read: Callable[[], bytes],
         fail: Callable[[Exception], Any],
         disabled: bool = False,
+        width: str | None = None,
     ):
         super().__init__(label=label, filename=filename, disabled=disabled)
+        self.layout.width = width
         self.read, self.fail = read, fail
         self.on_msg(self._asked)
 
     def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
         try:
-            self.send({"filename": self.filename}, [self.read()])
+            data = self.read()
+            last = (len(data) - 1) // PART * PART if data else 0
+            for start in range(0, last, PART):
+                self.send({}, [data[start : start + PART]])
+            self.send({"filename": self.filename}, [data[last:]])
         except Exception as error:  # shown by the widget that holds the button
             self.fail(error)

@@ -69,7 +69,7 @@ class PictureButton(anywidget.AnyWidget):
     _css = """
     .sdxl-nb-picture { padding: 0; border: 2px solid transparent; background: var(--jp-layout-color2); cursor: zoom-in;
       color: var(--jp-ui-font-color2); font-size: var(--jp-ui-font-size0); display: block; overflow: hidden;
-      white-space: normal; box-sizing: border-box; }
+      white-space: normal; box-sizing: border-box; max-width: 100%; }
     .sdxl-nb-picture img { width: 100%; display: block; }
     .sdxl-nb-picture:focus-visible, .sdxl-nb-picture:hover { border-color: var(--jp-brand-color1); outline: none; }
     """

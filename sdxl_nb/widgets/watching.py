@@ -6,6 +6,7 @@ widget itself (`Notice`). Nothing here prints, and nothing uses `ipywidgets.Outp
 
 import difflib
 import threading
+import time
 from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
@@ -17,6 +18,7 @@ from ..errors import SdxlNbError
 from ..run import GOING_ON
 
 OFTEN, RARELY = 1.0, 4.0  # seconds between two looks at a run that goes on, and at one that is over
+SHARE = 0.05  # of one core that looking may take at most
 
 
 class Notice(HTML):
@@ -84,10 +86,13 @@ def watched(widget: Any, run: Any, refresh: Callable[[], Any]) -> threading.Even
     goes_on = widget._notice.guard(lambda: run.status in GOING_ON)
 
     def watch() -> None:
-        while not over.wait(OFTEN if goes_on() else RARELY):
+        spent = 0.0  # seconds of a core that the last look took
+        while not over.wait(max(OFTEN if goes_on() else RARELY, spent / SHARE)):
             if widget.comm is None:
                 return
+            begun = time.thread_time()
             look()
+            spent = time.thread_time() - begun
 
     threading.Thread(target=watch, daemon=True).start()
     return over

@@ -1,0 +1,319 @@
+"""ValidationGrid in process: its columns, the pictures of a run that goes on, what is shipped, downloaded and drawn."""
+
+import json
+import shutil
+import time
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from ipywidgets import HTML, Button, Checkbox, Widget
+from PIL import Image
+from small_runs import small, train
+from test_widgets_pictures import VIEW, button, inside, opened
+
+from sdxl_nb import stages
+from sdxl_nb.checkpoint import checkpoints
+from sdxl_nb.run import Run
+from sdxl_nb.stages import Stages
+from sdxl_nb.widgets import watching
+from sdxl_nb.widgets.columns import MOST, main_steps
+from sdxl_nb.widgets.downloads import DownloadButton
+from sdxl_nb.widgets.grid import NOT_BEGUN, ValidationGrid
+from sdxl_nb.widgets.pictures import PictureButton
+from sdxl_nb.widgets.table import large
+from sdxl_nb.widgets.watching import Notice
+
+PICTURES = {"validation_prompt": ["a <card>"], "num_validation_images": 1, "validation_inference_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(small(tmp_path_factory.mktemp("grid") / "run", checkpointing_steps=4, **PICTURES))
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """Pictures every fourth step, eleven times; every third of them has a checkpoint."""
+    settings = PICTURES | {"validation_inference_steps": 1, "max_train_steps": 40, "checkpointing_steps": 12}
+    return train(small(tmp_path_factory.mktemp("long") / "run", **settings))
+
+
+def shown(grid):
+    return [picture.alt.rpartition(" ")[2] for picture in inside(grid, PictureButton)]
+
+
+def until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert true()
+
+
+# What is shown.
+
+
+def test_the_grid_shows_every_step_and_enlarges_one(run):
+    grid = ValidationGrid(run)
+    pictures = inside(grid, PictureButton)
+    assert [p.alt for p in pictures] == [f"a <card>, seed 5, step {step}" for step in (0, 4, 6)]
+    assert all(opened(p.value).size == (256, 256) for p in pictures)
+    pictures[2].clicks += 1
+    assert grid.enlarged == (6, grid.stages.rows()[0])
+    large = inside(grid, PictureButton)[-1]
+    assert large.alt == "a <card>, seed 5, step 6, scale 1" and opened(large.value).size == (512, 512)
+    large.clicks += 1
+    assert grid.enlarged == () and len(inside(grid, PictureButton)) == 3
+    bundle = grid._repr_mimebundle_()
+    assert {VIEW, "image/png", "text/plain"} == set(bundle) and bundle["text/plain"] == "ValidationGrid"
+    grid.close()
+
+
+def test_another_scale_is_drawn_in_the_background(run):
+    grid = ValidationGrid(run)
+    grid.scale = 0.5
+    grid._work.wait(60)
+    assert "2 pictures drawn at scale 0.5" in grid._notice.value
+    assert all(p.value for p in inside(grid, PictureButton))
+    assert (run.folder / "validation" / "step-6" / "scale-0.5" / "00-5.png").is_file()
+    grid.close()
+
+
+def test_ship_from_the_grid_and_a_second_time_is_refused_in_the_widget(run, tmp_path):
+    grid = ValidationGrid(run)
+    grid._folder.value = str(tmp_path / "chosen")
+    button(grid, "Copy the LoRA of step 4 with its card").click()
+    assert grid.chosen == 4 and f"The LoRA of step 4 is in {tmp_path}/chosen." in grid._notice.value
+    assert (tmp_path / "chosen" / "small.safetensors").is_file()
+    button(grid, "Copy the LoRA of step 6 with its card").click()
+    assert grid.chosen == 4 and 'role="alert"' in grid._notice.value and "name a new folder" in grid._notice.value
+    assert button(grid, "The LoRA of this step was not kept").disabled
+    grid.close()
+
+
+def test_a_run_without_pictures_says_so(tmp_path):
+    grid = ValidationGrid(train(small(tmp_path / "run", max_train_steps=1)))
+    assert "it has no validation_prompt" in inside(grid, type(grid._notice).__mro__[1])[1].value
+    (download,) = inside(grid, DownloadButton)
+    download._asked(download, {"kind": "asked"}, [])
+    assert "The run has drawn no picture yet." in grid._notice.value
+    assert "image/png" not in grid._repr_mimebundle_()
+    grid.close()
+
+
+@pytest.mark.parametrize(("own", "side"), [(64, 512), (512, 512), (768, 768), (1024, 1024), (2048, 1024)])
+def test_an_enlarged_picture_has_its_own_size(own, side, tmp_path):
+    Image.new("RGB", (own, own), "red").save(tmp_path / "x.png")
+    picture = large(tmp_path / "x.png", "red")
+    assert picture.side == side and opened(picture.value).size == (side, side)
+    assert "max-width: 100%" in PictureButton._css
+
+
+# Which columns.
+
+
+def test_the_main_steps():
+    assert main_steps([0, 5], (), None) == [0, 5]
+    steps = list(range(0, 1000, 10))
+    plain = main_steps(steps, (), None)
+    assert len(plain) == MOST and plain[0] == 0 and plain[-1] == 990
+    assert max(b - a for a, b in pairwise(plain)) <= 170
+    assert {0, 130, 990} < set(main_steps(steps, (), 130)) and 135 not in main_steps(steps, (), 135)
+    kept = {70, 75, 200, 330, 995}  # 75 and 995 have no picture
+    chosen = main_steps(steps, kept, 130)
+    assert len(chosen) == MOST and {0, 70, 130, 200, 330, 990} < set(chosen)
+    many = main_steps(steps, set(steps), 130)
+    assert len(many) == MOST and {0, 130, 990} < set(many)
+    assert max(b - a for a, b in pairwise(many)) <= 260
+
+
+def test_what_can_be_shipped_is_shown_first_and_all_stages_page_by_page(long_run):
+    grid = ValidationGrid(long_run)
+    assert len(shown(grid)) == MOST and {"0", "12", "24", "36", "40"} < set(shown(grid))
+    ships = [b for b in inside(grid, Button) if b.description == "Ship" and not b.disabled]
+    assert len(ships) == 4 and grid._columns.layout.display is None
+    (every,) = inside(grid, Checkbox)
+    every.value = True
+    assert shown(grid) == [str(step) for step in range(0, 32, 4)] and button(grid, "Earlier").disabled
+    button(grid, "Later").click()
+    assert grid._columns.page == 1 and shown(grid) == ["32", "36", "40"] and button(grid, "Later").disabled
+    assert "3 of 11 stages: steps 32 to 40" in grid._columns._said.value
+    button(grid, "Earlier").click()
+    assert shown(grid)[0] == "0"
+    every.value = False
+    assert grid._columns.page is None and len(shown(grid)) == MOST
+    grid._columns.page = 1
+    assert every.value and shown(grid) == ["32", "36", "40"]
+    grid.close()
+
+
+def test_few_stages_need_no_paging(run):
+    grid = ValidationGrid(run)
+    assert grid._columns.layout.display == "none"
+    grid.close()
+
+
+# A LoRA to take along.
+
+
+def test_a_lora_is_downloaded_and_read_only_when_it_is_asked_for(run, monkeypatch):
+    grid, failed, sent = ValidationGrid(run), [], []
+    buttons = [b for b in inside(grid, DownloadButton) if b.label == "Download"]
+    names = [f"small-step{step}.safetensors" for step in (0, 4, 6)]
+    assert [b.filename for b in buttons] == names and [b.disabled for b in buttons] == [True, False, False]
+    monkeypatch.setattr(buttons[1], "send", lambda content, buffers: sent.append((content, bytes(buffers[0]))))
+    buttons[1]._asked(buttons[1], {"kind": "asked"}, [])
+    assert sent == [({"filename": names[1]}, (run.folder / "checkpoint-4" / "small.safetensors").read_bytes())]
+    monkeypatch.setattr(Stages, "lora_file", lambda stages, step: failed.append(step))
+    ValidationGrid(run).close()
+    assert failed == []  # nothing was read for a grid alone
+    buttons[0]._asked(buttons[0], {"kind": "asked"}, [])
+    assert failed == [0] and 'role="alert"' in grid._notice.value
+    grid.close()
+
+
+# A run that goes on.
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(watching, "OFTEN", 0.05)
+    monkeypatch.setattr(watching, "RARELY", 0.05)
+
+
+def going_on(run, folder, steps):
+    """A copy of a run as it was when it had drawn these steps."""
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("validation", "checkpoint-*", "*.safetensors"))
+    about = json.loads((folder / "run.json").read_text()) | {"status": "running", "host": "elsewhere"}
+    (folder / "run.json").write_text(json.dumps(about))
+    for step in steps:
+        draws(run, folder, step)
+    return Run.open(folder)
+
+
+def draws(run, folder, step):
+    shutil.copytree(run.folder / "validation" / f"step-{step}", folder / "validation" / f"step-{step}")
+
+
+def test_the_grid_of_a_run_that_goes_on_fills_by_itself(run, tmp_path, often):
+    watched = going_on(run, tmp_path / "run", [0])
+    assert watched.status == "running"
+    grid = ValidationGrid(watched)
+    assert shown(grid) == ["0"] and grid._folder.value == str(tmp_path / "small-chosen")
+    base = inside(grid, PictureButton)[0]
+    draws(run, tmp_path / "run", 4)
+    until(lambda: shown(grid) == ["0", "4"])
+    assert inside(grid, PictureButton)[0] is base  # what is there already stays
+    assert all(b.disabled for b in inside(grid, Button) if b.description == "Ship")
+    shutil.copytree(run.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
+    until(lambda: [b.disabled for b in inside(grid, Button) if b.description == "Ship"] == [True, False])
+    draws(run, tmp_path / "run", 6)
+    until(lambda: shown(grid) == ["0", "4", "6"])
+    grid.close()
+    assert grid._over.is_set()
+
+
+class Waiting(Run):
+    """A run that has no machine yet: there is nothing in its folder, or no folder."""
+
+    @property
+    def status(self):
+        return "running" if (self.folder / "config.json").is_file() else "starting"
+
+    @property
+    def config(self):
+        assert (self.folder / "config.json").is_file(), "asked too early"
+        return super().config
+
+
+def test_a_run_that_has_not_begun_says_so_and_fills_later(run, tmp_path, often):
+    grid = ValidationGrid(Waiting(tmp_path / "run"))
+    assert [h.value for h in inside(grid._shelf, HTML)] == [f"<i>{NOT_BEGUN}</i>"] and grid._notice.value == ""
+    going_on(run, tmp_path / "run", [0, 4])
+    until(lambda: shown(grid) == ["0", "4"])
+    assert grid._folder.value == str(tmp_path / "small-chosen") and grid._notice.value == ""
+    grid.close()
+
+
+def test_a_look_lists_the_checkpoints_once(long_run, monkeypatch):
+    grid, listed = ValidationGrid(long_run), []
+    grid._over.set()
+    monkeypatch.setattr(stages, "checkpoints", lambda folder: listed.append(folder) or checkpoints(folder))
+    grid.refresh()
+    assert listed == [long_run.folder]
+    grid.close()
+
+
+def test_looking_takes_a_small_share_of_a_core(often):
+    looked, widget = [], HTML()
+    widget._notice = Notice()
+
+    def look():
+        looked.append(1)
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+
+    over = watching.watched(widget, SimpleNamespace(status="running"), look)
+    time.sleep(0.7)
+    over.set()
+    assert len(looked) == 1  # the next one is due a second after it
+
+
+# What stays behind.
+
+
+def open_widgets():
+    return set(Widget.get_manager_state()["state"])
+
+
+def test_what_is_replaced_is_closed_and_so_is_everything_with_the_grid(run):
+    before = open_widgets()
+    grid = ValidationGrid(run)
+    full = open_widgets()
+    pictures = inside(grid, PictureButton)
+    for picture in pictures[1:]:
+        picture.clicks += 1
+    inside(grid, PictureButton)[-1].clicks += 1
+    assert open_widgets() == full
+    grid.scale = 0.25
+    grid._work.wait(60)
+    assert pictures[1].comm is None and inside(grid, PictureButton)[1] is not pictures[1]
+    grid.scale = 1.0
+    assert len(open_widgets()) == len(full)
+    grid.close()
+    assert open_widgets() == before
+    grid.refresh()  # of a thread that comes late
+    assert open_widgets() == before
+
+
+def test_the_base_is_loaded_once_for_all_scales_and_given_back(run, tmp_path, monkeypatch):
+    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("scale-*"))
+    loads = []
+    monkeypatch.setattr("sdxl_nb.widgets.grid.loaded", lambda config: loads.append(1) or stages.loaded(config))
+    grid = ValidationGrid(tmp_path / "run")
+    grid._over.set()
+    for scale in (0.25, 0.75):
+        grid.scale = scale
+        grid._work.wait(60)
+        assert f"2 pictures drawn at scale {scale:g}." in grid._notice.value
+    assert loads == [1] and grid._base is not None
+    about = json.loads((tmp_path / "run" / "run.json").read_text()) | {"status": "running", "host": "elsewhere"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))  # it was resumed
+    grid.refresh()
+    assert grid._base is None
+    grid.scale = 1.25
+    grid._work.wait(60)
+    assert loads == [1, 1] and grid._base is not None
+    grid.close()
+    assert grid._base is None
+
+
+def test_a_grid_that_is_closed_draws_no_further(run, tmp_path, monkeypatch):
+    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("scale-*"))
+    grid = ValidationGrid(tmp_path / "run")
+    monkeypatch.setattr(grid, "_drawn", lambda *done, drawn=grid._drawn: (grid.close(), drawn(*done)))
+    grid.scale = 0.25
+    grid._work.wait(60)
+    drawn = list((tmp_path / "run" / "validation").glob("step-*/scale-0.25"))
+    assert [folder.parent.name for folder in drawn] == ["step-4"] and "closed" in grid._notice.value
