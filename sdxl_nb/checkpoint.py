@@ -59,6 +59,7 @@ def find(output_dir: str | Path, asked: str | None) -> Path | None:
     """The checkpoint that `resume_from_checkpoint` means: a path, a name in the run folder, or the latest, if any."""
     if asked is None:
         return None
+    _put_back(Path(output_dir))
     if asked == "latest":
         return next(reversed(checkpoints(output_dir)), None)
     for path in (Path(asked), Path(output_dir, Path(asked).name)):
@@ -70,9 +71,12 @@ def find(output_dir: str | Path, asked: str | None) -> Path | None:
 def save(
     output_dir: Path, progress: Progress, tensors: dict[str, torch.Tensor], write_lora: Callable[[Path], Any]
 ) -> Path:
-    """Write `checkpoint-<step>` into the run folder, all of it or nothing; `write_lora(folder)` adds the LoRA files."""
+    """Write `checkpoint-<step>` into the run folder, all of it or nothing; `write_lora(folder)` adds the LoRA files.
+
+    One of the same step is only put aside until the new one is there; see `_put_back`.
+    """
     final = output_dir / f"checkpoint-{progress.step}"
-    draft = output_dir / f".{final.name}.{os.getpid()}.draft"
+    draft, aside = (output_dir / f".{final.name}.{os.getpid()}{end}.draft" for end in ("", "-aside"))
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -82,13 +86,25 @@ def save(
         for file in draft.iterdir():
             _sync(file)
         _sync(draft)
-        _remove(final)
+        if final.exists():
+            final.rename(aside)
         draft.rename(final)
         _sync(output_dir)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
+        _put_back(output_dir)
         raise
+    if aside.exists():
+        shutil.rmtree(aside, ignore_errors=True)
     return final
+
+
+def _put_back(output_dir: Path) -> None:
+    """Give a checkpoint its name again when a kill came before its replacement had it."""
+    for aside in output_dir.glob(".checkpoint-*-aside.draft"):
+        final = output_dir / aside.name.split(".")[1]
+        if not final.exists():
+            aside.rename(final)
 
 
 def prune(output_dir: Path, keep: int | None, best: int | None = None) -> list[Path]:

@@ -84,9 +84,9 @@ def test_an_error_leaves_the_old_checkpoint_and_no_draft(tmp_path):
     assert names(tmp_path) == ["checkpoint-1"] and torch.equal(load(tmp_path / "checkpoint-1")[1]["weights"], WEIGHTS)
 
 
-def killed(folder, module, name, count):
+def killed(folder, module, name, count, step=2):
     setattr(module, name, at_call(count, kill_me, getattr(module, name)))
-    write(folder, 2)
+    write(folder, step)
     prune(folder, 1)
 
 
@@ -116,6 +116,36 @@ def test_killed_at_any_moment_there_is_no_half_checkpoint(tmp_path, module, name
 def test_writing_the_same_step_again_replaces_it(tmp_path):
     (write(tmp_path, 1) / "state.safetensors").write_bytes(b"damaged")
     assert torch.equal(load(write(tmp_path, 1))[1]["weights"], WEIGHTS) and names(tmp_path) == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize(
+    "module, name, count",
+    [
+        (checkpoint.Path, "rename", 1),  # before the old one is put aside
+        (checkpoint.Path, "rename", 2),  # between the two names
+        (checkpoint, "_sync", 5),  # the new one is there
+        (checkpoint.shutil, "rmtree", 2),
+        (os, "unlink", 1),  # half-way through the old one
+    ],
+)
+def test_killed_while_a_checkpoint_is_replaced_there_is_one(tmp_path, module, name, count):
+    write(tmp_path, 1)
+    assert in_a_process(killed, tmp_path, module, name, count, 1) == -9
+    for asked in ("latest", "checkpoint-1"):
+        assert torch.equal(load(find(tmp_path, asked))[1]["weights"], WEIGHTS)
+    sweep(tmp_path)
+    assert names(tmp_path) == ["checkpoint-1"] and len(names(tmp_path / "checkpoint-1")) == 3
+
+
+def test_an_interrupt_while_a_checkpoint_is_replaced_leaves_the_old_one(tmp_path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    write(tmp_path, 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint.Path, "rename", at_call(2, interrupt, checkpoint.Path.rename))
+        write(tmp_path, 1)
+    assert names(tmp_path) == ["checkpoint-1"] and torch.equal(load(tmp_path / "checkpoint-1")[1]["weights"], WEIGHTS)
 
 
 @pytest.mark.parametrize(
