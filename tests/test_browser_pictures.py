@@ -15,7 +15,7 @@ from sdxl_nb.tiny.album import write_album
 GRID = """from sdxl_nb import ValidationGrid
 ValidationGrid("run")"""
 LAUNCHED = """from sdxl_nb import TrainConfig, ValidationGrid, launch
-config = TrainConfig.preset("tiny", output_dir="launched", max_train_steps=150, validation_epochs=1)
+config = TrainConfig.preset("tiny", output_dir="launched", max_train_steps=400, validation_epochs=1)
 run = launch(config.replace(validation_inference_steps=2, report_to="none"))
 ValidationGrid(run)"""
 PLAYGROUND = """from sdxl_nb import LoraPlayground
@@ -88,19 +88,28 @@ def test_the_grid_of_a_run_that_goes_on_fills_by_itself(lab):
     run = Run.open(lab.folder / "launched")
     try:
         grid = page.locator(".sdxl-nb").first
-        expect(grid).to_contain_text("its pictures come here as soon as it draws some")
-        lab.photograph("grid-starting", ".sdxl-nb", both=False)
         expect(pictures(grid)).not_to_have_count(0, timeout=60_000)
         begun = pictures(grid).count()
         page.wait_for_function(
             "begun => document.querySelectorAll('.sdxl-nb-picture img').length > begun", arg=begun, timeout=60_000
         )
         assert run.status == "running" and set(decoded(grid)) == {256}
-        expect(grid.get_by_label("all stages")).to_be_visible(timeout=60_000)
-        lab.photograph("grid-running", ".sdxl-nb")
     finally:
         run.stop()
         run.wait(60)
+    for step in range(1, 12):  # many stages at once
+        drawn = run.folder / "validation" / f"step-{step}"
+        shutil.copytree(run.folder / "validation" / "step-0", drawn, dirs_exist_ok=True)
+    every = grid.get_by_label("all stages")
+    expect(every).to_be_visible(timeout=60_000)
+    every.check()
+    expect(grid).to_contain_text("steps 0 to 7")
+    expect(pictures(grid)).to_have_count(16)
+    lab.photograph("grid-all-stages", ".sdxl-nb")
+    grid.get_by_role("button", name="Later").click()
+    expect(grid).to_contain_text("stages: steps 8 to")
+    every.uncheck()
+    expect(grid).to_contain_text("8 of")
 
 
 def test_the_scale_slider_changes_the_picture(lab, run_folder):

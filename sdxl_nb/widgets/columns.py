@@ -45,7 +45,7 @@ class Columns(HBox):
         self.layout.display = None if len(steps) > MOST else "none"
         self._earlier.disabled, self._later.disabled = not page, page is None or page == pages - 1
         for button in (self._earlier, self._later):
-            button.layout.visibility = "hidden" if page is None else "visible"
+            button.layout.display = "none" if page is None else None
         which = "first, best, last, and those with a LoRA before others" if page is None else _range(shown)
         self._said.value = f"{len(shown)} of {len(steps)} stages: {which}"
         return shown
