@@ -4,6 +4,7 @@ In: a run folder (a run in this kernel, in another process, or of last week look
 elsewhere. Out: plain values, a matplotlib Figure, and a small card in a notebook. Nothing here imports torch.
 """
 
+import contextlib
 import html
 import json
 import os
@@ -134,7 +135,8 @@ class Run:
         asked = Launched(self.folder).config()
         base = asked.pretrained_model_name_or_path if asked else ""
         away = base and not base.startswith("embedded:") and not Path(base).expanduser().exists()
-        loading = f"loading {base}, which is downloaded the first time" if away else "loading the model"
+        here = f"{_downloaded(base, asked.cache_dir) / 1e9:.1f} GB of it are here" if away else ""
+        loading = f"loading {base}, which is downloaded the first time ({here})" if away else "loading the model"
         return f"looking at the pictures, then {loading}"
 
     def _read(self) -> list[dict[str, Any]]:
@@ -188,8 +190,9 @@ class Run:
         return None if pace is None or not self.steps or self.status != "running" else pace * (self.steps - self.step)
 
     def log(self, lines: int = 20) -> str:
-        """The last lines that the run printed; while it starts, those of its process."""
-        file = "process.txt" if self.status == "starting" or not (self.folder / "log.txt").exists() else "log.txt"
+        """The last lines that the run printed; before it has begun, those of its process."""
+        begun = not Launched(self.folder).status() and (self.folder / "log.txt").exists()
+        file = "log.txt" if begun else "process.txt"
         try:
             with open(self.folder / file, "rb") as log:
                 log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
@@ -292,3 +295,14 @@ class Run:
         rows = ((name, value) for name, value in self.summary().items() if value is not None)
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
         return f"<table>{cells}</table>"
+
+
+def _downloaded(base: str, cache_dir: str | None) -> int:
+    """Bytes of a model of the hub that are on this machine, files that are still being fetched counted in."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    blobs, size = Path(cache_dir or HF_HUB_CACHE, f"models--{base.replace('/', '--')}", "blobs"), 0
+    for file in blobs.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # whole by now, and so named otherwise
+            size += file.stat().st_blocks * 512  # what is on the disk: room may be taken in advance
+    return size

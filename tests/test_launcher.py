@@ -194,7 +194,8 @@ def test_a_run_that_takes_long_to_begin_is_returned_while_it_starts(tmp_path, in
     assert asked == [(config, 2), said]
 
 
-def test_widgets_of_a_run_that_starts(tmp_path, instead):
+def test_widgets_of_a_run_that_starts(tmp_path, instead, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     instead("echo loading; sleep 60")
     run = launch(small(tmp_path / "run", **DRAWN, pretrained_model_name_or_path="someone/some-sdxl"))
     monitor, grid = RunMonitor(run, interval=1000.0), ValidationGrid(run)
@@ -202,6 +203,12 @@ def test_widgets_of_a_run_that_starts(tmp_path, instead):
     assert "looking at the pictures, then loading someone/some-sdxl, which is downloaded the first time" in (
         monitor._headline.value
     )
+    assert "(0.0 GB of it are here)" in monitor._headline.value
+    blobs = tmp_path / "hub" / "models--someone--some-sdxl" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "abc.incomplete").write_bytes(bytes(range(256)) * 800_000)
+    monitor.refresh()
+    assert "(0.2 GB of it are here)" in monitor._headline.value
     assert "loading" in monitor._log.value and monitor._resume.disabled and not monitor._stop.disabled
     monitor._stop.click()
     assert "it has not begun to train, so there is nothing new to keep" in monitor._notice.value
@@ -239,13 +246,13 @@ def test_a_run_that_fails_after_a_while_says_why(tmp_path, instead):
 def test_of_a_run_that_is_being_replaced_nothing_is_shown(tmp_path, instead):
     old = train(small(tmp_path / "run", **DRAWN))
     assert old.step == 6 and old.pictures()
-    instead("sleep 60")
+    instead("echo loading; sleep 60")
     config = small(tmp_path / "run", overwrite_output_dir=True, rank=3)
     run = launch(config)
     assert (run.step, list(run.events()), run.pictures(), run.config.rank) == (0, [], {}, 3)
     assert not run.config.overwrite_output_dir  # loaded again it must not replace a run by itself
     run.stop()
-    assert run.wait(20) == "stopped" and run.summary()["steps"] == 0
+    assert run.wait(20) == "stopped" and run.summary()["steps"] == 0 and run.log() == "loading"
 
 
 def test_an_interrupt_while_waiting_leaves_the_run_alone(tmp_path, instead, capsys):

@@ -78,16 +78,18 @@ class RunMonitor(Twin, VBox):
 
     def _show(self) -> None:
         run = self.run
-        seen = (run.status, run.step, log_block(run, LINES), len(list(run.events())))
+        status = run.status
+        share, said = progress(run, status)
+        log = log_block(run, LINES)
+        seen = (status, said, run.step, log, len(list(run.events())))
         if seen == self._seen:
             return
-        if self.status in GOING_ON and seen[0] not in GOING_ON:
+        if self.status in GOING_ON and status not in GOING_ON:
             self._notice.say("")  # what was said of stopping has come true
-        if self.status != seen[0]:
+        if self.status != status:
             self._changed, self._priced = time.monotonic(), False
-        self.status, self.step, self.steps = seen[0], seen[1], run.steps or 0
+        self.status, self.step, self.steps = status, run.step, run.steps or 0
         self.error = run.error or ""
-        share, said = progress(run, self.status)
         self._headline.value = headline(self.status, said, self.error, str(run.folder.absolute()))
         self._bar.value, self._bar.bar_style = share, COLOURS.get(self.status, "info")
         self._stop.disabled, self._resume.disabled = (
@@ -95,7 +97,7 @@ class RunMonitor(Twin, VBox):
             self.status in (*GOING_ON, "completed"),
         )
         self._numbers.value = numbers(run)
-        self._log.value = seen[2]
+        self._log.value = log
         self._curve.layout.display = None if self.step else "none"
         self._show_pictures()
         self._seen = seen
