@@ -301,6 +301,25 @@ def test_a_healthy_account(account):
     assert str(report).count("\n") == 10 and str(report).startswith("ok region")
 
 
+def test_in_studio_the_widgets_are_looked_at_too(nobody, monkeypatch, tmp_path):
+    assert "widgets" not in verdicts(doctor())
+    sessions.METADATA.write_text("{}")
+    for name, value in {"JUPYTER_DATA_DIR": tmp_path / "data", "HOME": tmp_path, "JUPYTER_PATH": ""}.items():
+        monkeypatch.setenv(name, str(value))
+    venv = tmp_path / "venv"
+    monkeypatch.setattr("jupyter_core.paths.ENV_JUPYTER_PATH", [str(venv / "share" / "jupyter")])
+    monkeypatch.setattr("jupyter_core.paths.SYSTEM_JUPYTER_PATH", [])
+    monkeypatch.setattr("sys.prefix", str(venv))
+    (venv / "share" / "jupyter" / "labextensions" / "anywidget").mkdir(parents=True)
+    report = doctor()
+    assert verdicts(report)["widgets"] is None and "reload the page" in says(report, "widgets")
+    (tmp_path / "data" / "labextensions" / "anywidget").mkdir(parents=True)
+    assert verdicts(doctor())["widgets"] is True
+    (tmp_path / "data" / "labextensions" / "anywidget").rmdir()
+    monkeypatch.setattr("sys.base_prefix", str(venv))  # the kernel is JupyterLab's own Python
+    assert verdicts(doctor())["widgets"] is True
+
+
 def test_each_failure_says_what_to_do(account, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     account.quotas["ml.g5.2xlarge for spot training job usage"] = 0

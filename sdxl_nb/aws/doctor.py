@@ -7,11 +7,14 @@ table in a notebook. A failed check is a line of it, never an exception.
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import SdxlNbError
+from . import session as where
 from .complaints import DENIED, AwsError, code_of, explained
 from .session import Session
 
@@ -61,8 +64,13 @@ def doctor(
     image_uri: str | None = None,
     region: str | None = None,
 ) -> Report:
-    """Check identity, region, role, PassRole, bucket, image and quotas for training on SageMaker; never raises."""
+    """Check identity, region, role, PassRole, bucket, image and quotas for training on SageMaker; never raises.
+
+    In a Studio space also whether its JupyterLab can show the widgets.
+    """
     report = Report()
+    if where.METADATA.is_file():
+        _look(report, "widgets", _widgets)
     session: Session | None = _try(report, "region", lambda: Session(region), lambda found: found.region)
     if session is None:
         return report
@@ -103,6 +111,20 @@ def _look(report: Report, name: str, look: Callable[[], tuple[bool | None, str]]
     except SdxlNbError as error:
         verdict = (None if getattr(error, "code", "") in DENIED else False), str(error)
     report.checks.append(Check(name, *verdict))
+
+
+def _widgets() -> tuple[bool | None, str]:
+    """Whether JupyterLab, which in Studio runs from another Python than a venv's kernel, has anywidget's half."""
+    from jupyter_core.paths import jupyter_path
+
+    own = Path(sys.prefix) if sys.prefix != sys.base_prefix else None  # a venv's folder, where JupyterLab never looks
+    folders = [Path(folder) for folder in jupyter_path("labextensions")]
+    if any((folder / "anywidget").is_dir() for folder in folders if own is None or own not in folder.parents):
+        return True, "JupyterLab has what pictures and downloads need; where they do not show, reload the page"
+    return None, (
+        "JupyterLab may have no anywidget, which pictures and downloads need: restart the space with the lifecycle "
+        "configuration of infrastructure/README.md, and reload the page"
+    )
 
 
 def _stack(session: Session) -> tuple[bool | None, str]:
