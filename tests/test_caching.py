@@ -115,15 +115,36 @@ def test_what_changed_is_computed_anew_and_nothing_else(place, work):
 
 
 def killed_at_shard(config, count, rows=2):
+    """Before the count-th shard gets its name."""
     shards.ROWS = rows
     shards.os.rename = at_call(count, kill_me, os.rename)
     train(config)
 
 
-@pytest.mark.parametrize("count, pictures, captions", [(3, 7, 4), (6, 5, 0), (7, 3, 0)])
-def test_killed_while_caching_it_goes_on_where_it_was(tmp_path, work, monkeypatch, count, pictures, captions):
+def killed_in_shard(config, count):
+    """With half of the count-th shard written."""
+    shards.ROWS = 2
+    write_all, calls = shards._write_all, iter(range(1, 1000))
+
+    def writing(file, parts):
+        if next(calls) < count:
+            return write_all(file, parts)
+        content = b"".join(map(bytes, parts))
+        file.write(content[: len(content) // 2])
+        file.flush()
+        kill_me()
+
+    shards._write_all = writing
+    train(config)
+
+
+@pytest.mark.parametrize(
+    "moment, count, pictures, captions",
+    [(killed_at_shard, 3, 7, 4), (killed_at_shard, 6, 5, 0), (killed_in_shard, 7, 3, 0)],
+)
+def test_killed_while_caching_it_goes_on_where_it_was(tmp_path, work, monkeypatch, moment, count, pictures, captions):
     """Of four shards with the captions, and four with the pictures."""
-    assert in_a_process(killed_at_shard, small(tmp_path / "run"), count) == -9
+    assert in_a_process(moment, small(tmp_path / "run"), count) == -9
     assert Run.open(tmp_path / "run").status == "interrupted"
     redone = done(work, small(tmp_path / "run", resume_from_checkpoint="latest"))
     assert (redone["encoded"], redone.get("embedded", 0)) == (pictures, captions)

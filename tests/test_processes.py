@@ -2,15 +2,19 @@
 
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from small_runs import assert_same, largest_difference, small, train
 from test_trainer import FLAT, studio
 
+from sdxl_nb import checkpoint
+from sdxl_nb.cache import cache_folder
 from sdxl_nb.errors import ConfigError, SdxlNbError
 from sdxl_nb.optimizers import optimizer_state
 from sdxl_nb.processes import PeerError, Processes
@@ -44,10 +48,17 @@ def pictures_of(run):
     return {step: [path.read_bytes() for path in paths] for step, paths in run.pictures().items()}
 
 
-def test_two_processes_are_a_larger_batch(tmp_path):
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """A run in two processes, never interrupted."""
+    folder = tmp_path_factory.mktemp("together")
+    launch(small(folder, train_batch_size=1, **FLAT, **HELD_OUT))
+    return folder
+
+
+def test_two_processes_are_a_larger_batch(tmp_path, together):
     alone = train(small(tmp_path / "alone", train_batch_size=2, **FLAT, **HELD_OUT))
-    launch(small(tmp_path / "together", train_batch_size=1, **FLAT, **HELD_OUT))
-    run = Run.open(tmp_path / "together")
+    run = Run.open(together)
     assert run.status == "completed" and next(run.events("start"))["processes"] == 2
     assert run.losses()[0] == alone.losses()[0] and run.losses()[1] == pytest.approx(alone.losses()[1], rel=1e-5)
     rates = [[event["lr"] for event in one.events("step")] for one in (run, alone)]
@@ -107,38 +118,77 @@ def test_two_processes_twice_are_the_same_bits_and_stop_together(tmp_path):
 
 
 KILLING = """
-import os, signal, sys
-from sdxl_nb import checkpoint, step, studio, train
+import os, signal, sys, threading
+from sdxl_nb import checkpoint, shards, step, studio, train
 rank, where, count = int(os.environ["RANK"]), *sys.argv[1:3]
 del sys.argv[1:3]
-def dies(function):
+shards.ROWS = 1
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+def half_a_shard(file, parts):
+    content = b"".join(map(bytes, parts))
+    file.write(content[: len(content) // 2])
+    file.flush()
+def dies(function, before=lambda *arguments: None):
     calls = iter(range(1, 1000))
     def dying(*arguments, **named):
         if rank == int(where[-1]) and next(calls) == int(count):
-            os.kill(os.getpid(), signal.SIGKILL)
+            before(*arguments)
+            die()
         return function(*arguments, **named)
     return dying
+if where == f"time{rank}": threading.Timer(float(count), die).start()
+if where.startswith("shard"): shards._write_all = dies(shards._write_all, half_a_shard)
+if where.startswith("named"): shards._sync_folder = dies(shards._sync_folder)
 if where.startswith("step"): step.Step._loss = dies(step.Step._loss)
 if where.startswith("save"): checkpoint.save_file = dies(checkpoint.save_file)
-if where.startswith("encode"): studio.Studio.encode = dies(studio.Studio.encode)
 if where.startswith("draw"): studio.Studio.validate = dies(studio.Studio.validate)
 sys.exit(train.main())
 """
 
 
-@pytest.mark.soak
-def test_one_of_two_killed_at_random_moments(tmp_path):
-    """Twenty times the launcher ends the other one; the run goes on from its last checkpoint with the same bits."""
-    (tmp_path / "killing.py").write_text(KILLING)
-    changes = {"train_batch_size": 1, "checkpointing_steps": 1, "use_ema": True, **PROMPTS}
-    changes |= {"max_train_steps": 24, "checkpoints_total_limit": 2}
-    draw = random.Random(0)
-    launch(small(tmp_path / "whole", **changes))
+def kill(config, where, count):
+    """One of two processes is killed, `where` ends with its number; the launcher ends the other. What was done last."""
+    program = Path(config.output_dir).with_name("killing.py")
+    program.write_text(KILLING)
+    launch(config, program=[str(program), where, str(count)], status=1)
+    return [event["event"] for event in Run.open(config.output_dir).events() if event["event"] != "end"][-1]
+
+
+def test_one_of_two_killed_while_caching_and_while_training(tmp_path, together):
+    """With half a shard written, and in the fourth step: the rest is made by both, with the same bits."""
+    changes = {"train_batch_size": 1, **FLAT, **HELD_OUT, "checkpointing_steps": 2}
     config = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes)
+    kill(config, "shard1", 7)
+    folders = [cache_folder(config) / kind for kind in ("prompts", "latents")]
+    assert [len(list(folder.rglob("*.safetensors"))) > 0 for folder in folders] == [True, True]
+    assert len(list(cache_folder(config).rglob(".*.draft"))) == 1
+    kill(config, "step0", 4)
+    assert checkpoint.checkpoints(config.output_dir) != []
+    launch(config)
+    assert_same(tmp_path / "killed", together)
+
+
+@pytest.mark.soak
+def test_one_of_two_killed_twenty_times(tmp_path):
+    """Ten times at moments that are known to be delicate and ten times at any, each time caching anew."""
+    changes = {"train_batch_size": 1, "checkpointing_steps": 1, "use_ema": True, **PROMPTS}
+    changes |= {"max_train_steps": 60, "checkpoints_total_limit": 2, "validation_split": 0.2}
+    draw, moments, cache = random.Random(0), [], tmp_path / "cache"
+    launch(small(tmp_path / "whole", **changes))
+    times = {(event["event"], event["step"]): event["time"] for event in Run.open(tmp_path / "whole").events()}
+    span = times["step", 3] - times["start", 0] + 2  # seconds, with those of loading
+    changes |= {"latents_cache_dir": str(cache)}
+    config = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes)
+    delicate = [("shard0", 8), ("shard1", 7), ("named1", 7), ("step0", 2), ("step1", 2), ("save0", 1), ("draw1", 1)]
     for number in range(20):
-        where = draw.choice(["step0", "step1", "save0", "encode0", "encode1", *(["draw1"] if number < 3 else [])])
-        count = draw.choice([1, 2]) if where.startswith("step") else 1
-        launch(config, program=[str(tmp_path / "killing.py"), where, str(count)], status=1)
+        shutil.rmtree(cache, ignore_errors=True)
+        if number % 2:
+            moments.append(kill(config, f"time{draw.choice('01')}", draw.uniform(0.1, span)))
+        else:
+            where, most = delicate[number // 2 % len(delicate)]
+            moments.append(kill(config, where, draw.randint(1, most)))
+    print("killed after", *moments)
     launch(config)
     assert_same(tmp_path / "killed", tmp_path / "whole")
 

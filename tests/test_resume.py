@@ -1,18 +1,20 @@
 """The same configuration gives the same LoRA bit for bit, also when it is killed and goes on."""
 
+import multiprocessing
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from small_runs import assert_same, at_call, in_a_process, kill_me, largest_difference, small, train
+from test_caching import killed_at_shard, killed_in_shard
 
 from sdxl_nb import checkpoint, trainer
 from sdxl_nb.checkpoint import checkpoints, step_of
 from sdxl_nb.errors import ConfigError, ModelError
 from sdxl_nb.run import Run
 from sdxl_nb.step import Step
-from sdxl_nb.studio import Studio
 
 EVERYTHING = {  # whatever draws random numbers or keeps a state of its own
     "train_batch_size": 1,
@@ -90,9 +92,14 @@ def killed_while_drawing(config, count):
     train(config)
 
 
-def killed_while_caching(config, count):
-    Studio.encode = at_call(count, kill_me, Studio.encode)
-    train(config)
+def killed_at_a_time(config, seconds):
+    """By another process, whatever this one is at."""
+    process = multiprocessing.get_context("fork").Process(target=train, args=(config,))
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
 
 
 KILLS = {
@@ -118,18 +125,31 @@ def test_killed_and_resumed_is_never_killed(tmp_path, whole, moment):
 
 @pytest.mark.soak
 def test_killed_twenty_times(tmp_path):
+    """Ten times at moments that are known to be delicate and ten times at any, each time caching anew."""
     prompts = {"validation_prompt": "a card", "num_validation_images": 2, "validation_inference_steps": 1}
-    changes = EVERYTHING | {"max_train_steps": 20, "checkpointing_steps": 1, "checkpoints_total_limit": 2} | prompts
-    changes |= {"use_ema": True, "validation_split": 0.2}
-    whole = train(small(tmp_path / "whole", **changes)).folder
-    draw = random.Random(0)
+    changes = EVERYTHING | {"max_train_steps": 60, "checkpointing_steps": 1, "checkpoints_total_limit": 2} | prompts
+    changes |= {"use_ema": True, "validation_split": 0.2, "cache_latents": True, "train_text_encoder": False}
+    train(small(tmp_path / "first", **changes | {"max_train_steps": 1}))  # whatever is imported only once
+    begun, draw, moments = time.time(), random.Random(0), []
+    whole = train(small(tmp_path / "whole", **changes))
+    third = next(event["time"] for event in whole.events("step") if event["step"] == 3)
+    cache = tmp_path / "cache"
+    changes |= {"latents_cache_dir": str(cache)}
     config = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes)
-    for _ in range(20):
-        kills = [(killed_at_picture, 4), (killed_while_saving, 1), (killed_while_drawing, 1), (killed_while_caching, 1)]
-        kill, most = draw.choice(kills)
-        assert in_a_process(kill, config, draw.randint(1, most)) == -9
+    delicate = [(killed_at_shard, 12), (killed_in_shard, 12), (killed_at_picture, 4)]  # and the number of their moments
+    delicate += [(killed_while_saving, 1), (killed_while_drawing, 1)]
+    for number in range(20):
+        shutil.rmtree(cache, ignore_errors=True)
+        if number % 2:
+            assert killed_at_a_time(config, draw.uniform(0.1, third - begun)) == -9
+        else:
+            kill, most = delicate[number // 2 % len(delicate)]
+            assert in_a_process(kill, config, draw.randint(1, most)) == -9
+        moments.append(next(reversed(list(Run.open(config.output_dir).events())))["event"])
+    print("killed after", *moments)
     resumed(tmp_path / "killed", **changes)
-    assert_same(tmp_path / "killed", whole)
+    assert_same(tmp_path / "killed", whole.folder)
+    assert {"start", "step", "checkpoint"} <= set(moments)
 
 
 def test_latest_without_a_checkpoint_starts_with_a_note(tmp_path):
