@@ -13,7 +13,7 @@ from sdxl_nb.checkpoint import checkpoints, step_of
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.data import open_dataset
 from sdxl_nb.errors import ConfigError, DataError, SdxlNbError
-from sdxl_nb.processes import Processes
+from sdxl_nb.processes import PeerError, Processes
 from sdxl_nb.studio import Studio
 from sdxl_nb.trainer import Trainer
 
@@ -70,6 +70,8 @@ def test_the_loss_is_the_same_however_it_is_computed(tmp_path):
 
     class Third(Processes):
         def gather(self, value):
+            if value is None:  # no failure to tell
+                return [None]
             parts.append(value)
             return parts
 
@@ -148,6 +150,17 @@ def test_a_whole_run_that_looks(tmp_path, precision):
     blind = train(small(tmp_path / "blind", **HALF, use_ema=True, mixed_precision=precision))
     assert blind.losses() == run.losses()
     assert_same(blind.folder / "checkpoint-6", run.folder / "checkpoint-6")
+
+
+def test_a_process_that_cannot_measure_is_heard_by_all(tmp_path):
+    class First(Processes):
+        def gather(self, value):
+            return [value, ("DataError", "picture 7 is gone.")]
+
+    made = studio(small(tmp_path, lora_dropout=0.1, **HALF))
+    with pytest.raises(PeerError, match=r"picture 7 is gone\."):
+        heldout.measure(Trainer(made.config, made, None, None, First(2)).updates)
+    assert made.unet.training
 
 
 def test_by_hand(tmp_path):
