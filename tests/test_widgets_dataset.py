@@ -1,10 +1,12 @@
 """DatasetBrowser in process: what is shown while others work, captions with a trigger word, uploads, the audit."""
 
+import sys
 import threading
 from datetime import datetime
+from pathlib import Path
 
 import pytest
-from ipywidgets import HTML, FileUpload, Widget
+from ipywidgets import HTML, Button, FileUpload, Widget
 from test_editing import png
 from test_widgets_pictures import button, inside
 
@@ -13,6 +15,10 @@ from sdxl_nb.tiny.album import write_album
 from sdxl_nb.widgets.dataset import DatasetBrowser
 from sdxl_nb.widgets.mending import telling
 from sdxl_nb.widgets.selection import ALL, LEFT_OUT
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import browser as benchmark
 
 
 @pytest.fixture
@@ -50,6 +56,61 @@ def uploaded(*files):
         }
         for name, data in files
     )
+
+
+def test_pages_filters_and_search(album):
+    browser = browse(album, per_page=10)
+    assert browser._notice.value == ""
+    shapes = {browser._shapes.of(index, (1, 1)) for index in range(16)}
+    assert len(shapes) > 1 and all(side % 16 == 0 for shape in shapes for side in shape)
+    assert browser.pages == 3 and names(browser)[:3] == ["00.jpg", "01.jpg", "02.jpg"] and len(names(browser)) == 10
+    button(browser, "Next page").click()
+    assert browser.page == 1 and names(browser)[0] == "10.jpg"
+    for beyond in (99, 100):
+        browser.page = beyond
+        assert browser.page == 2 and browser._number.value == 3 and len(names(browser)) == 5
+    browser.search = "ring"
+    assert browser.page == 0 and 0 < len(names(browser)) < 5
+    browser.search = ""
+    browser.show = LEFT_OUT
+    assert names(browser) == ["no-caption.jpg"]
+    browser.audit()
+    kinds = browser._kinds.options
+    browser.show = next(kind for kind in kinds if "duplicate" in kind)
+    assert {"twin.jpg"} <= set(names(browser))
+    assert browser._repr_mimebundle_()["image/png"]
+    browser.close()
+
+
+def test_captions_are_saved_and_the_trigger_word_changes_the_configuration(album, folder):
+    browser = browse(album)
+    browser.save("00.jpg", "new & <words>")
+    assert (folder / "00.txt").read_text() == "new & <words>\n" and "00.txt" in browser._notice.value
+    assert browser.dataset.captions[0] == "new & <words>"
+    browser.show = LEFT_OUT
+    browser.save("no-caption.jpg", "found")
+    assert "no-caption.jpg" in list(browser.dataset.names)
+    browser.set_trigger(" zarko ")
+    assert browser.config.trigger_word == "zarko" and browser.dataset.captions[0] == "zarko, new & <words>"
+    browser.close()
+
+
+def test_what_is_typed_survives_the_page_being_built_again(album):
+    browser = browse(album, per_page=4)
+    browser._cards.children[1].editor.value = "not saved yet"
+    browser.turn()
+    assert browser._cards.children[1].editor.value == "not saved yet"
+    assert not button(browser._cards.children[1], "Save caption").disabled
+    browser.page = 1
+    assert all(card.editor.value == card.caption for card in browser._cards.children)
+    browser.close()
+
+
+def test_what_cannot_be_changed_says_why():
+    browser = browse(TrainConfig.preset("tiny"))
+    assert any("in no local folder" in h.value for h in inside(browser, HTML))
+    assert not any(b.description == "Save caption" for b in inside(browser, Button))
+    browser.close()
 
 
 def test_a_page_that_a_worker_builds_never_covers_the_one_that_was_turned_to(album, monkeypatch):
@@ -190,3 +251,10 @@ def test_progress_is_told_now_and_then_only(monkeypatch):
     monkeypatch.setattr("sdxl_nb.widgets.mending.OFTEN", 0)
     tell(1234, 5000)
     assert heard == ["Counting: 1,234 of 5,000 ..."]
+
+
+@pytest.mark.parametrize("many", [200, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_of_very_many_pictures_only_those_of_a_page_are_in_memory(many, tmp_path):
+    benchmark.many_links(tmp_path / "pictures", many)
+    found = benchmark.measure(tmp_path / "pictures", "mirel")
+    assert found["grown"] < 100 and found["grown_in_all"] < 300, found

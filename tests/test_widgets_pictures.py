@@ -11,15 +11,11 @@ from ipywidgets import FloatSlider
 from PIL import Image
 from small_runs import small, train
 
-from sdxl_nb import TrainConfig
 from sdxl_nb.errors import SdxlNbError
 from sdxl_nb.run import Run
-from sdxl_nb.tiny.album import write_album
-from sdxl_nb.widgets.dataset import DatasetBrowser
 from sdxl_nb.widgets.downloads import DownloadButton
-from sdxl_nb.widgets.pictures import BeforeAfter, PictureButton, thumbnail
+from sdxl_nb.widgets.pictures import BeforeAfter, thumbnail
 from sdxl_nb.widgets.playground import LoraPlayground
-from sdxl_nb.widgets.selection import LEFT_OUT
 from sdxl_nb.widgets.watching import Notice, Worker
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -204,74 +200,3 @@ def test_a_run_that_was_killed_is_drawn_with_its_newest_checkpoint(run, tmp_path
         assert [lora.path.parent.name for lora in playground.loras] == ["checkpoint-4"]
         assert list(playground.settings()["loras"]) == ["checkpoint-4"]
     assert list(LoraPlayground([run, run]).settings()["loras"]) == ["run", "run 2"]
-
-
-# The browser of a data set.
-
-
-@pytest.fixture
-def album(tmp_path):
-    config = TrainConfig.preset("tiny", train_data_dir=str(write_album(tmp_path / "album", faults=True)))
-    return config.replace(center_crop=False)
-
-
-def names(browser):
-    return [b.alt.partition(":")[0] for b in inside(browser, PictureButton)]
-
-
-def test_pages_filters_and_search(album):
-    browser = DatasetBrowser(album, per_page=10)
-    browser._work.wait(60)
-    assert browser._notice.value == ""
-    shapes = {browser._shapes.of(index, (1, 1)) for index in range(16)}
-    assert len(shapes) > 1 and all(side % 16 == 0 for shape in shapes for side in shape)
-    assert browser.pages == 3 and names(browser)[:3] == ["00.jpg", "01.jpg", "02.jpg"] and len(names(browser)) == 10
-    button(browser, "Next page").click()
-    assert browser.page == 1 and names(browser)[0] == "10.jpg"
-    browser.search = "ring"
-    assert browser.page == 0 and 0 < len(names(browser)) < 5
-    browser.search = ""
-    browser.show = LEFT_OUT
-    assert names(browser) == ["no-caption.jpg"]
-    browser.audit()
-    kinds = browser._kinds.options
-    browser.show = next(kind for kind in kinds if "duplicate" in kind)
-    assert {"twin.jpg"} <= set(names(browser))
-    assert browser._repr_mimebundle_()["image/png"]
-    browser.close()
-
-
-def test_captions_are_saved_and_the_trigger_word_changes_the_configuration(album, tmp_path):
-    browser = DatasetBrowser(album)
-    browser._work.wait(60)
-    browser.save("00.jpg", "new & <words>")
-    assert (tmp_path / "album" / "00.txt").read_text() == "new & <words>\n" and "00.txt" in browser._notice.value
-    assert browser.dataset.captions[0] == "new & <words>"
-    browser.show = LEFT_OUT
-    browser.save("no-caption.jpg", "found")
-    assert "no-caption.jpg" in list(browser.dataset.names)
-    browser.set_trigger(" zarko ")
-    assert browser.config.trigger_word == "zarko" and browser.dataset.captions[0] == "zarko, new & <words>"
-    browser.close()
-
-
-def test_what_is_typed_survives_the_page_being_built_again(album):
-    browser = DatasetBrowser(album, per_page=4)
-    browser._work.wait(60)
-    browser._cards.children[1].editor.value = "not saved yet"
-    browser.turn()
-    assert browser._cards.children[1].editor.value == "not saved yet"
-    assert not button(browser._cards.children[1], "Save caption").disabled
-    browser.page = 1
-    assert all(card.editor.value == card.caption for card in browser._cards.children)
-    browser.close()
-
-
-def test_what_cannot_be_changed_says_why():
-    browser = DatasetBrowser(TrainConfig.preset("tiny"))
-    browser._work.wait(60)
-    from ipywidgets import HTML, Button
-
-    assert any("in no local folder" in h.value for h in inside(browser, HTML))
-    assert not any(b.description == "Save caption" for b in inside(browser, Button))
-    browser.close()

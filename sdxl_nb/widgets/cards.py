@@ -46,7 +46,8 @@ def middle_crop(config: Any, size: tuple[int, int], target: tuple[int, int]) -> 
 def with_crop(picture: Any, crop: Crop) -> Any:
     """A small copy of the picture, dimmed outside its crop, which has a thin frame."""
     scale = SHOWN / max(picture.size)
-    small = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.LANCZOS)
+    size = [max(1, round(side * scale)) for side in picture.size]
+    small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # a fifth of the time for a camera's
     box = [round(place * scale) for place in crop.box]
     box = (box[0], box[1], min(box[2], small.width), min(box[3], small.height))
     shown = ImageEnhance.Brightness(small).enhance(0.35)

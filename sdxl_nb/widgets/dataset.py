@@ -56,7 +56,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         self._of, self._why = Label(), HTML()
         back, forth = (Button(description=f"{way} page", layout=Layout(width="130px")) for way in ("Previous", "Next"))
         back.on_click(lambda _: self.set_trait("page", max(0, self.page - 1)))
-        forth.on_click(lambda _: self.set_trait("page", min(self.pages - 1, self.page + 1)))
+        forth.on_click(lambda _: self.set_trait("page", self.page + 1))
         self._number.observe(lambda change: self.set_trait("page", change["new"] - 1), "value")
         self.observe(lambda change: self._number.set_trait("value", change["new"] + 1), "page")
         self._chosen = traitlets.link((self, "show"), (self._kinds, "value"))
@@ -71,6 +71,11 @@ class DatasetBrowser(Mending, Twin, VBox):
     @property
     def pages(self) -> int:
         return max(1, -(-len(self._shown) // self.per_page))
+
+    @traitlets.validate("page")
+    def _there(self, proposal: Any) -> int:
+        """The page, or the last one."""
+        return min(proposal["value"], self.pages - 1)
 
     def list_kinds(self) -> None:
         """Offer what can be shown now, and keep showing what is shown while it is among that."""
@@ -90,11 +95,10 @@ class DatasetBrowser(Mending, Twin, VBox):
             self._of.value = f"of {self.pages:,} ({count:,} picture{'s' * (count != 1)})"
             self._number.max = self.pages
             self._why.value = f"<i>{escape(selection.why(self.report, self.show))}</i>"
-            page = min(page, self.pages - 1)
-            if page != self.page:
-                self.page = page
-            else:
+            if self.page == min(page, self.pages - 1):
                 self.turn()
+            else:
+                self.page = page
 
     def _items(self) -> Any:
         """What is on the page: indices of pictures, and Faults."""

@@ -1,0 +1,94 @@
+"""DatasetBrowser on very many pictures: seconds until the first page and to another one, how memory grows.
+
+    python -m benchmarks.browser [--pictures 100000]
+
+Hard links to a few pictures of 1024 px, each with a caption file of its own, are opened in a fresh process, once with a
+trigger word and once without. Seconds are those that a person waits, and beside them those of the CPU. Memory counts
+from after the imports, at its peak: after the first page, and after fifty pages, a search and all that a browser does
+in the background. Out: a table.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .architectures import make_pictures
+
+SOURCES, SIDE, PAGES = 16, 1024, 50
+MEASURE = """
+import json, sys, time
+import torch
+from sdxl_nb import DatasetBrowser, TrainConfig
+from sdxl_nb.footprint import peak_memory
+
+def peak():
+    return peak_memory(torch.device("cpu")) / 2**20
+
+def since(moment):
+    return [now - then for now, then in zip((time.perf_counter(), time.thread_time()), moment)]
+
+config = TrainConfig.preset("tiny", train_data_dir=sys.argv[1], trigger_word=sys.argv[2] or None)
+before, begun = peak(), since((0, 0))
+browser = DatasetBrowser(config)
+first, grown = since(begun), peak() - before
+browser._work.wait()
+begun = since((0, 0))
+for page in range(1, PAGES + 1):
+    browser.page = page * 100
+turned = [seconds / PAGES for seconds in since(begun)]
+begun = since((0, 0))
+browser.search = "number 77"
+searched = since(begun)
+assert 'role="alert"' not in browser._notice.value, browser._notice.value
+print(json.dumps({"first": first, "page": turned, "search": searched, "grown": grown, "grown_in_all": peak() - before}))
+""".replace("PAGES", str(PAGES))
+
+
+def many_links(folder: Path, count: int) -> None:
+    """A folder of so many pictures, of which few are different, each with its caption beside it."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        make_pictures(Path(made), SOURCES, SIDE)
+        folder.mkdir()
+        for number in range(count):
+            os.link(Path(made, f"{number % SOURCES:06d}.jpg"), folder / f"{number:06d}.jpg")
+            (folder / f"{number:06d}.txt").write_text(f"a pattern of soft colours, number {number}\n")
+
+
+def measure(folder: Path, trigger_word: str = "") -> dict[str, Any]:
+    """(seconds, CPU seconds) of first, page and search, and MB, of a browser in a process of its own."""
+    command = [sys.executable, "-c", MEASURE, str(folder), trigger_word]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> list[str]:
+    parser = argparse.ArgumentParser("benchmarks.browser", description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=100_000)
+    given = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    lines = [
+        f"| {given.pictures:,} pictures | first page, s (CPU s) | another page | search | memory, first page, MB | "
+        "memory in all, MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory(prefix="sdxl_nb-browser-") as place:
+        folder = Path(place, "pictures")
+        many_links(folder, given.pictures)
+        for label, word in (("as they are", ""), ("with a trigger word", "mirel")):
+            found = measure(folder, word)
+            seconds = " | ".join("{:.2f} ({:.2f})".format(*found[name]) for name in ("first", "page", "search"))
+            lines.append(f"| {label} | {seconds} | {found['grown']:.0f} | {found['grown_in_all']:.0f} |")
+    print("\n".join(lines))
+    return lines
+
+
+if __name__ == "__main__":
+    main()
