@@ -81,20 +81,26 @@ class Stages:
             folder /= f"scale-{scale:g}"
         return folder / f"{row.number:02d}-{row.seed}.png"
 
-    def missing(self, scale: float) -> list[int]:
-        """The steps that lack pictures at this scale and whose LoRA is there to draw them."""
-        rows = self.rows()
-        lacking = [s for s in self.steps() if not all(self.path(s, row, scale).is_file() for row in rows)]
+    def missing(self, scale: float, among: Iterable[int] | None = None) -> list[int]:
+        """The steps, of all or of some, that lack pictures at this scale and whose LoRA is there to draw them."""
+        rows, steps = self.rows(), self.steps() if among is None else among
+        lacking = [s for s in steps if not all(self.path(s, row, scale).is_file() for row in rows)]
         kept = self.steps_with_lora()
         return [step for step in lacking if step and step in kept]
 
-    def draw(self, scale: float, base: Any = None, progress: Callable[[int, int], None] | None = None) -> list[Path]:
+    def draw(
+        self,
+        scale: float,
+        base: Any = None,
+        progress: Callable[[int, int], None] | None = None,
+        among: Iterable[int] | None = None,
+    ) -> list[Path]:
         """Draw what is `missing` at this scale, as the run's own validation does; returns the new pictures.
 
         `base` is a ready pipeline, or None to load the run's base. Raises ModelError when a file cannot be used.
         """
         config, rows, made = self.run.config, self.rows(), []
-        steps = self.missing(scale)
+        steps = self.missing(scale, among)
         settings = {
             "num_inference_steps": config.validation_inference_steps,
             "guidance_scale": config.validation_guidance_scale,

@@ -147,6 +147,22 @@ def test_what_can_be_shipped_is_shown_first_and_all_stages_page_by_page(long_run
     grid.close()
 
 
+def test_another_scale_is_drawn_of_the_stages_that_are_shown(long_run):
+    grid = ValidationGrid(long_run)
+    grid._columns.page = 1
+    grid.scale = 0.5
+    grid._work.wait(60)
+
+    def drawn():
+        return {folder.parent.name for folder in long_run.folder.glob("validation/step-*/scale-0.5")}
+
+    assert drawn() == {"step-36", "step-40"} and "2 pictures drawn at scale 0.5" in grid._notice.value
+    grid._columns.page = 0
+    grid._work.wait(60)
+    assert drawn() == {"step-12", "step-24", "step-36", "step-40"}
+    grid.close()
+
+
 def test_few_stages_need_no_paging(run):
     grid = ValidationGrid(run)
     assert grid._columns.layout.display == "none"
@@ -209,6 +225,10 @@ def test_the_grid_of_a_run_that_goes_on_fills_by_itself(run, tmp_path, often):
     until(lambda: [b.disabled for b in inside(grid, Button) if b.description == "Ship"] == [True, False])
     draws(run, tmp_path / "run", 6)
     until(lambda: shown(grid) == ["0", "4", "6"])
+    grid.stages.missing = lambda scale, among: [6]
+    grid._work.start = pytest.fail
+    grid._rescale()  # what is missing is the run's to draw
+    assert grid._notice.value == ""
     grid.close()
     assert grid._over.is_set()
 
@@ -317,3 +337,8 @@ def test_a_grid_that_is_closed_draws_no_further(run, tmp_path, monkeypatch):
     grid._work.wait(60)
     drawn = list((tmp_path / "run" / "validation").glob("step-*/scale-0.25"))
     assert [folder.parent.name for folder in drawn] == ["step-4"] and "closed" in grid._notice.value
+    grid = ValidationGrid(tmp_path / "run")
+    monkeypatch.setattr("sdxl_nb.widgets.grid.loaded", lambda config: grid.close() or stages.loaded(config))
+    grid.scale = 0.75
+    grid._work.wait(60)
+    assert grid._base is None  # though it came after the end

@@ -12,7 +12,7 @@ import traitlets
 from ipywidgets import HTML, Dropdown, HBox, Label, Layout, Text, VBox
 
 from ..errors import SdxlNbError
-from ..generation import release_memory
+from ..generation import load_base, release_memory
 from ..run import GOING_ON, Run
 from ..stages import FULL, Row, Stages, loaded
 from .children import replace
@@ -47,7 +47,7 @@ class ValidationGrid(Twin, VBox):
         self._controls(scale)
         traitlets.link((self, "scale"), (self._scales, "value"))
         self.observe(self.guard(lambda change: self._rescale()), "scale")
-        self._columns.observe(self.guard(lambda change: self.refresh()), "page")
+        self._columns.observe(self.guard(lambda change: self._rescale()), "page")
         self.scale = scale
         self.refresh()
         self._over = watched(self, self.run, self.refresh)
@@ -83,8 +83,8 @@ class ValidationGrid(Twin, VBox):
                 self._release()  # the run needs the memory
             view = self._look()
             if view != self._shown:
-                self._shown = view
                 self._show(view)
+                self._shown = view
 
     def _look(self) -> View:
         """What the run has drawn and kept, of the stages that are shown now."""
@@ -132,18 +132,26 @@ class ValidationGrid(Twin, VBox):
         return goal
 
     def _rescale(self) -> None:
-        """Show another scale, drawing in the background what was never drawn at it."""
+        """Show another scale, or other steps, drawing in the background what was never drawn."""
         self._put_away()
         self.refresh()
-        if self.stages.missing(self.scale):
-            self._work.start(self.guard(lambda: self._draw(self.scale)))
+        scale, steps = self.scale, self._shown.steps
+        if scale == FULL and self.run.status in GOING_ON:
+            return  # the run draws these itself
+        if self.stages.missing(scale, steps):
+            self._work.start(self.guard(lambda: self._draw(scale, steps)))
 
-    def _draw(self, scale: float) -> None:
-        """Draw what is missing; the base stays for the next scale."""
+    def _draw(self, scale: float, steps: list[int]) -> None:
+        """Draw what is missing; the base stays for the next time."""
         self._notice.say(f"Drawing at scale {scale:g} ...")
-        self._base = base = self.base or self._base or loaded(self.run.config)
-        made = self.stages.draw(scale, base, lambda done, total: self._drawn(scale, done, total))
-        self._notice.say(f"{len(made)} pictures drawn at scale {scale:g}.")
+        if self._base is None:
+            self._base = loaded(self.run.config) if self.base is None else load_base(self.base)
+        try:
+            made = self.stages.draw(scale, self._base, lambda done, total: self._drawn(scale, done, total), steps)
+            self._notice.say(f"{len(made)} pictures drawn at scale {scale:g}.")
+        finally:
+            if self.comm is None:  # closed meanwhile
+                self._release()
 
     def _drawn(self, scale: float, done: int, total: int) -> None:
         if self.comm is None:
