@@ -13,7 +13,7 @@ from test_widgets_pictures import button, inside
 from sdxl_nb import TrainConfig, audit
 from sdxl_nb.tiny.album import write_album
 from sdxl_nb.widgets.dataset import DatasetBrowser
-from sdxl_nb.widgets.mending import telling
+from sdxl_nb.widgets.measuring import telling
 from sdxl_nb.widgets.selection import ALL, LEFT_OUT
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -204,7 +204,7 @@ def test_an_audit_goes_on_when_a_caption_is_saved_and_says_how_far_it_is(album, 
     halfway, go_on, told, real = threading.Event(), threading.Event(), [], audit.audit_dataset
 
     def slow(config, progress):
-        monkeypatch.setattr("sdxl_nb.widgets.mending.OFTEN", 0)
+        monkeypatch.setattr("sdxl_nb.widgets.measuring.OFTEN", 0)
         report = real(config, progress=lambda *counts: (progress(*counts), told.append(browser._progress.value)))
         halfway.set()
         go_on.wait(20)
@@ -248,7 +248,7 @@ def test_progress_is_told_now_and_then_only(monkeypatch):
     for done in range(1000):
         tell(done, 1000)
     assert heard == []
-    monkeypatch.setattr("sdxl_nb.widgets.mending.OFTEN", 0)
+    monkeypatch.setattr("sdxl_nb.widgets.measuring.OFTEN", 0)
     tell(1234, 5000)
     assert heard == ["Counting: 1,234 of 5,000 ..."]
 

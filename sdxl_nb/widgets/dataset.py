@@ -14,20 +14,19 @@ from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layo
 from ..data import CaptionedPictures, open_dataset
 from ..errors import DataError
 from . import selection
-from .cards import card, count_words, middle_crop
+from .cards import card, middle_crop
 from .children import replace
-from .mending import Mending, telling
+from .measuring import Measuring
+from .mending import Mending
 from .selection import ALL
-from .shapes import Shapes
 from .theme import style_sheet
 from .twin import Twin
 from .watching import Notice, Worker
 
 PAGE = 12
-MEASURED = 5_000  # pictures at most that are all measured to know each one's bucket
 
 
-class DatasetBrowser(Mending, Twin, VBox):
+class DatasetBrowser(Mending, Measuring, Twin, VBox):
     """Thumbnails with captions, crops and token counts; see the module. `page`, `show` and `search` are its state."""
 
     page = traitlets.Int(0, min=0, help="Number of the page shown, from 0.")
@@ -129,42 +128,6 @@ class DatasetBrowser(Mending, Twin, VBox):
         crop = middle_crop(self.config, size, self._shape(item, size)) if self.config else None
         complaint = selection.remark(self.report, self.show, name)
         return card(name, written, picture, crop, self._words(item), self.saver(name), complaint)
-
-    def _words(self, index: int) -> Any:
-        """The caption in tokens, as it is trained with; None before the tokenizers are there."""
-        if not self._tokenizers:
-            return None
-        trained = self.dataset.captions[index]
-        led = trained != self.dataset.written[index]
-        return count_words(trained, self._tokenizers, self.config.trigger_word if led else "")
-
-    def _shape(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
-        return (self._shapes or Shapes(self.config, self.dataset)).of(index, size)
-
-    def measure(self) -> None:
-        """Look at what takes longer, in the background: tokens of the captions, and the shape that each picture gets.
-
-        Of a large set each picture shows the shape that it alone would get. The page is shown again with both.
-        """
-        if self.config is not None:
-            self._work.start(self._notice.guard(self._measure))
-
-    def _measure(self) -> None:
-        if self._tokenizers is None:
-            from ..models import Source, load
-
-            source = Source.of(self.config)
-            self._tokenizers = [load(source, name) for name in ("tokenizer", "tokenizer_2")]
-            self.turn()
-        dataset = self.dataset
-        if self.config.uses_buckets() and len(dataset) <= MEASURED:
-            shapes = Shapes(self.config, dataset)
-            shapes.measure(telling(self._progress.say, "Measuring the pictures"))
-            self._progress.say("")
-            with self._lock:
-                if dataset is self.dataset:  # else it is measured again
-                    self._shapes = shapes
-                    self.turn()
 
     def figure(self) -> Any:
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""

@@ -3,8 +3,6 @@
 In: a browser. Out: the tools above its cards, and the methods behind them. Files change only in a local folder.
 """
 
-import time
-from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -13,8 +11,8 @@ from ipywidgets import HTML, Button, FileUpload, Text
 from ..data import open_dataset
 from ..editing import add_picture, editable_folder, save_caption
 from ..errors import DataError
+from .measuring import telling
 
-OFTEN = 0.5  # seconds between two words on how far something is
 UPLOADED = (  # Jupyter's server drops a connection that sends a larger message, without a word
     "10 MB at once at most; put more into {folder} with JupyterLab's file browser, and run this cell again."
 )
@@ -110,16 +108,3 @@ class Mending:
             self.list_kinds()
             self.filter(self.page)
         self.measure()
-
-
-def telling(say: Callable[[str], Any], doing: str) -> Callable[[int, int], None]:
-    """A `progress(done, total)` that says how far something is, now and then."""
-    said = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= OFTEN:
-            said = time.monotonic()
-            say(f"{doing}: {done:,} of {total:,} ...")
-
-    return tell
