@@ -259,8 +259,15 @@ def test_a_run_that_is_over_is_left_alone_until_it_goes_on(trainer, watch, monke
     trainer.start(4)
     trainer.steps(1, 1)
     trainer.end("stopped")
+    monkeypatch.setattr(monitors, "SHARE", 1.0)
+    monkeypatch.setattr(Run, "trouble", SdxlNbError("AWS cannot be reached."))
     monitor = watch(interval=0.05)
     time.sleep(1.5)
+    before = len(looks)
+    time.sleep(1.0)
+    assert len(looks) > before  # until all of it has come
+    monkeypatch.setattr(Run, "trouble", None)
+    time.sleep(1.0)
     before = len(looks)
     time.sleep(1.0)
     assert len(looks) == before  # only its status is asked for

@@ -133,7 +133,8 @@ class RunMonitor(Twin, VBox):
         """Look again and again until the widget is closed; what goes wrong is shown, and looking goes on."""
         while not self._closed:
             begun = time.thread_time()
-            rests = self.status not in GOING_ON and time.monotonic() > self._changed + SETTLED
+            over = self.status not in GOING_ON and not self._troubled  # then all that there is has come
+            rests = over and time.monotonic() > self._changed + SETTLED
             try:
                 if not rests or self.run.status != self.status:
                     self.refresh()
