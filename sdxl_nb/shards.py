@@ -109,7 +109,7 @@ class Store:
         self.refresh()
 
     def refresh(self) -> None:
-        """Map the shards that appeared since: other processes and runs write here too."""
+        """Look for shards that appeared since: other processes and runs write here too."""
         try:
             about = os.stat(self.folder)
             settled = time.time() - about.st_mtime > SETTLED
