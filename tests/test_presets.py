@@ -1,21 +1,29 @@
 """Every shipped preset is valid, described, and what its name says."""
 
+import re
+from importlib import resources
+
 import pytest
 
-from sdxl_nb import presets
+from sdxl_nb import estimate, presets
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.errors import ConfigError
 
-# GB at 1024 px under autocast with fp32 LoRA weights, counted from the model's parts and not measured.
-FIXED = 6.2  # the U-Net's 2.567 G weights in bf16, 5.13, and the CUDA context and workspace; everything else is cached
-KEPT = {False: 7.75, True: 0.57}  # activations of a picture until its backward pass; True: gradient checkpointing
-LORA = 5_806_080 / 4 * 16 / 1e9  # of one rank: attention's parameters, each with gradient and two moments in fp32
 REAL = ["sdxl-8gb", "sdxl-12gb", "sdxl-16gb", "sdxl-24gb", "sdxl-80gb"]
 
 
-def peak(config):
-    """The estimated peak of GPU memory in GB."""
-    return FIXED + config.train_batch_size * KEPT[config.gradient_checkpointing] + config.rank * LORA
+SEVERAL = ["sdxl-12gb", "sdxl-24gb", *(pytest.param(name, marks=pytest.mark.soak) for name in REAL[::2])]
+
+
+def stated(name):
+    """The peak of GPU memory in GB that a preset's file tells of."""
+    text = resources.files(presets).joinpath(f"{name}.yaml").read_text("utf-8")
+    return re.match(r"# Estimated peak ([\d.]+) GB at 1024 px", text)[1]
+
+
+def row(config):
+    """The line of the estimate for a GPU with 80 GB, which every preset fits."""
+    return estimate(config, "ml.p5.4xlarge", pictures=100, here=False).rows[0]
 
 
 def test_names_are_tiny_and_then_by_memory():
@@ -44,11 +52,24 @@ def test_tiny_is_embedded_and_fixed():
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_presets_fit_their_memory_by_the_counted_parts(name):
+def test_real_presets_fit_their_memory(name):
     config = TrainConfig.preset(name)
     assert (config.resolution, config.mixed_precision) == (1024, "bf16")
     assert config.cache_latents and config.caches_text_embeddings() and config.target_modules == "attention"
-    assert peak(config) <= 0.9 * int(name.removeprefix("sdxl-").removesuffix("gb"))
+    assert float(stated(name)) <= 0.9 * memory(name)
+
+
+def memory(name):
+    return int(name.removeprefix("sdxl-").removesuffix("gb"))
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_what_a_preset_says_of_its_memory_is_the_estimate_and_twice_as_many_pictures_would_not_fit(name):
+    config = TrainConfig.preset(name)
+    found = row(config)
+    assert stated(name) == f"{found.peak / 1e9:.1f}" and found.micro_batch == config.train_batch_size
+    twice = row(config.replace(train_batch_size=2 * config.train_batch_size))
+    assert twice.peak / 1e9 > 0.9 * memory(name) or twice.micro_batch == config.train_batch_size
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest_name():
