@@ -36,8 +36,8 @@ def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool =
     """Train as `config` says, in this process; returns the Run when it is over (completed, or stopped by request).
 
     `callback` gets every event as a dict. Ctrl-C, SIGTERM, `Run.stop()` or a file named `stop` in the run folder end
-    it after the current step, with a checkpoint and the LoRA saved; before the first step a signal interrupts at once
-    (KeyboardInterrupt). Raises SdxlNbError with one sentence.
+    it after the current step, with a checkpoint and the LoRA saved. Before the first step there is no LoRA to save, but
+    what is encoded is kept, and a signal interrupts at once (KeyboardInterrupt). Raises SdxlNbError with one sentence.
     """
     check_machine(config)
     processes = Processes.join()
