@@ -7,20 +7,14 @@ writes the folder and calls one callback with plain events.
 import contextlib
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from . import checkpoint, disk, heldout, reporting
+from . import checkpoint, disk, heldout, keeping, reporting
 from .endings import NO_MEMORY_TO_DRAW, TooLittleMemory, ending, explained, in_memory
 from .errors import SdxlNbError, Stopped
 from .events import Callback, EventLog
-from .folder import LORA, RunFolder
-from .lora import LoraFile, build_metadata, collect, save_lora
+from .folder import RunFolder
 from .machine import check_machine
-from .optimizers import optimizer_state, restore_optimizer
 from .processes import Processes
 from .run import Run
 from .signals import StopRequest
@@ -67,10 +61,10 @@ def _run(
         studio = prepare(config, folder, progress)  # raises before anything is written
         found, resumed = processes.from_first(lambda: _found(config, folder))
         trainer = Trainer(config, studio, folder, stop, processes)
-        trainer.check_alike()
+        keeping.check_alike(trainer)
         if resumed:
-            checkpoint.check_resumable(resumed[0], trainer.progress(), found.name)
-            trainer.restore(*resumed)
+            checkpoint.check_resumable(resumed[0], keeping.progress(trainer), found.name)
+            keeping.restore(trainer, *resumed)
         if folder.writes and not resumed:
             disk.refuse_full_run(config, trainer.updates.flat.weights.numel(), trainer.steps)
         folder.begin(config, resumed_from=found)
@@ -108,6 +102,7 @@ class Trainer:
         self.stopping = False
         self.recent: list[float] = []
         self.record = heldout.Record()
+        self.superseded: int | None = None  # a checkpoint that was kept only for being the best
 
     def run(self, log: EventLog, resumed_from: int | None) -> dict[str, Any]:
         """Everything between start and end; returns the status, completed or stopped, and the reason if early."""
@@ -126,7 +121,7 @@ class Trainer:
             log.say(reason)
         with self.processes.together():
             if self.folder.writes:
-                self._finish(finished)
+                keeping.finish(self, finished)
         return {"status": "completed" if finished else "stopped"} | ({"reason": reason} if reason else {})
 
     def _prepare(self) -> bool:
@@ -140,7 +135,7 @@ class Trainer:
         if self._is_to_stop():
             return False
         if self._measures() and self._measure():  # before the first step, or what a stop or a kill left out
-            self._checkpoint()
+            keeping.save(self)
         if self._shows() and not self._is_to_stop():
             self._validate()
         return not self._is_to_stop()
@@ -161,7 +156,7 @@ class Trainer:
                 best = not stop and self._measures() and self._measure()
                 saves = stop or best or self._is_over() or self._saves()
                 if saves:
-                    self._checkpoint()
+                    keeping.save(self)
                 if stop:
                     return False
                 if self._shows():
@@ -193,7 +188,7 @@ class Trainer:
         self.step, self.waiting = step, []
         with contextlib.suppress(Exception):  # the failure is what gets told
             if step and self.saved != step:
-                self._checkpoint()
+                keeping.save(self)
         failure = self.updates.failure
         self.processes.fail(failure and self._whole(failure))
 
@@ -272,7 +267,7 @@ class Trainer:
 
     def _measure(self) -> bool:
         """Report the held-out loss; whether it is the best so far."""
-        with self._rescuing(), self._averaged():
+        with self._rescuing(), keeping.averaged(self):
             loss = heldout.measure(self.updates)
         former = self.record.best_step
         best = self.record.take(self.step, loss, self.config.early_stopping_threshold)
@@ -282,7 +277,7 @@ class Trainer:
 
     def _validate(self) -> None:
         """Draw and report the pictures, divided between the processes; the first one writes them."""
-        with self._rescuing(), self._averaged():
+        with self._rescuing(), keeping.averaged(self):
             with self.processes.together(), in_memory(NO_MEMORY_TO_DRAW):
                 mine = self.studio.validate(self.step)
             pictures = sorted(picture for part in self.processes.gather(mine) for picture in part)
@@ -307,118 +302,7 @@ class Trainer:
         with contextlib.suppress(Exception):
             self._settle(self.step)
             if self.step and self.saved != self.step and not self.updates.failure:
-                self._write_checkpoint()
-
-    def _averaged(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, the models have the averaged weights, if there is an average."""
-        return self.updates.average.in_place() if self.updates.average else contextlib.nullcontext()
-
-    # What a run keeps.
-
-    def progress(self) -> checkpoint.Progress:
-        """What a checkpoint of this moment says of itself."""
-        updates = self.updates
-        return checkpoint.Progress(
-            step=self.step,
-            identity=self.config.identity(),
-            pictures=len(self.studio.pictures),
-            data_fingerprint=self.studio.data_fingerprint,
-            processes=self.processes.count,
-            precision=str(self.studio.dtype).removeprefix("torch."),
-            parameters={n: list(p.shape) for n, p in zip(updates.flat.names, updates.flat.parameters, strict=True)},
-            batch=self.stream.batch,
-            optimizer=optimizer_state(updates.optimizer)[1],
-            scaler=updates.scaler.state_dict() or None,
-            heldout=asdict(self.record),
-            recent_losses=self.recent,
-            micro_batch=updates.micro_batch,
-        )
-
-    def check_alike(self) -> None:
-        """Raise when the processes have not read the same pictures or do not train the same layers."""
-        ours = self.progress()
-        seen = self.processes.gather((ours.data_fingerprint, ours.parameters, ours.precision))
-        if any(other != seen[0] for other in seen):
-            raise SdxlNbError(
-                "The processes do not see the same pictures, base model or precision: give all machines the same files."
-            )
-
-    def _checkpoint(self) -> None:
-        """Save; the processes agree on what fits into memory, so that a resumed run cuts its steps as this one."""
-        self.updates.micro_batch = min(self.processes.gather(self.updates.micro_batch))
-        with self.processes.together():
-            self._write_checkpoint()
-
-    def _write_checkpoint(self) -> None:
-        self.saved = self.step
-        if not self.folder.writes:
-            return
-        updates, folder = self.updates, self.folder.path
-        tensors = {"weights": updates.flat.weights.data, **optimizer_state(updates.optimizer)[0]}
-        if updates.average:
-            tensors["average"] = updates.average.weights
-        path = checkpoint.save(folder, self.progress(), tensors, self._write_lora)
-        self.log.emit("checkpoint", path=path.name)
-        if self.superseded:
-            checkpoint.discard(folder, self.superseded)
-        checkpoint.prune(folder, self.config.checkpoints_total_limit, best=self.record.best_step)
-
-    superseded: int | None = None  # a checkpoint that was kept only for being the best
-
-    def restore(self, progress: checkpoint.Progress, tensors: dict[str, torch.Tensor]) -> None:
-        """Go back to what `_checkpoint` saved."""
-        updates = self.updates
-        updates.flat.weights.data.copy_(tensors["weights"])
-        restore_optimizer(updates.optimizer, tensors, progress.optimizer)
-        if updates.average:
-            updates.average.weights.copy_(tensors["average"])
-        if progress.scaler:
-            updates.scaler.load_state_dict(progress.scaler)
-        self.step, self.recent = progress.step, list(progress.recent_losses)
-        self.saved = self.step
-        self.record = heldout.Record(**progress.heldout)
-        updates.micro_batch = min(updates.micro_batch, progress.micro_batch or updates.micro_batch)
-
-    def _write_lora(self, folder: Any) -> tuple[Any, Any]:
-        config = self.config
-        loss = {"train": reporting.recent_loss(self)} if self.recent else None
-        metadata = build_metadata(
-            config,
-            output_name=config.lora_name(),
-            steps=self.step,
-            epochs=math.ceil(self.step / self.stream.steps_per_epoch),
-            num_train_images=len(self.studio.pictures),
-            data_fingerprint=self.studio.data_fingerprint,
-            loss=loss,
-            trigger_words=[config.trigger_word] if config.trigger_word else [],
-            prediction_type=self.updates.kind,
-        )
-        with self._averaged():
-            return save_lora(collect(**self.studio.models), folder, config.lora_name(), metadata)
-
-    def _final_lora(self) -> Sequence[Any]:
-        """The LoRA files in the run folder: those of this step's checkpoint, or written now where there is none."""
-        folder = self.folder.path
-        made = [folder / f"checkpoint-{self.step}" / name for name in (LORA, f"{self.config.lora_name()}.safetensors")]
-        if not all(file.is_file() for file in made):
-            return self._write_lora(folder)
-        return [checkpoint.copy_file(file, folder / file.name) for file in made]
-
-    def _finish(self, finished: bool) -> None:
-        from .card import write_card
-
-        if self.config.load_best_model_at_end and finished and self.record.best_step not in (None, self.step):
-            record = self.record
-            self.restore(*checkpoint.load(self.folder.path / f"checkpoint-{record.best_step}"))
-            self.log.say(f"The LoRA is that of step {self.step}, whose held-out loss was {record.best_loss:.4f}.")
-        tables = {file.name: LoraFile(file).check() for file in self._final_lora()}
-        self.log.emit("lora", files=[{"file": name, "readers": t.as_dicts()} for name, t in tables.items()])
-        pictures, loss = len(self.studio.pictures), reporting.recent_loss(self)
-        write_card(self.config, self.folder.path, steps=self.step, pictures=pictures, loss=loss, tables=tables)
-        if self.config.push_to_hub and finished:
-            from .hub import publish
-
-            publish(self.config, self.folder.path, self.log)
+                keeping.write_checkpoint(self)
 
     def _warn(self, line: str) -> None:
         self.log.warn(line)
