@@ -34,7 +34,7 @@ SILENCE = 900.0  # seconds without a word after which a run on another machine i
 RAISED = re.compile(
     r"(?:\[rank\d+\]: ?)?((?:\w+\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b.*)"
 )  # a traceback's last line
-BAR = re.compile(r".*?\d+%\|.*?\]")  # a progress bar's line, as far as it is one
+BAR = re.compile(r".*?\|.*?\| *\S+/\S+ \[.*?\]")  # a progress bar's line, as far as it is one
 LAUNCHERS = ("CalledProcessError", "ChildFailedError")  # what torchrun raises when one of its processes has failed
 
 
