@@ -151,6 +151,7 @@ def test_the_sentence_of_a_process_that_fails_at_its_start(tmp_path, printed, sa
             "Fatal Python error: Bus error",
         ),
         ("\r 50%|#####     | 3/6 [00:01]\nRuntimeError: first\n  at last\n", "RuntimeError: first"),
+        ("\rencoding pictures: |          | 0/? [00:00<?, ?s/it]", None),
         ("7 pictures\n", None),
         ("", None),
     ],
