@@ -7,6 +7,7 @@ safetensors files are read; code from a repository is never run.
 import contextlib
 import functools
 import importlib
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from . import identity
 from .errors import ConfigError, ModelError
 from .sources import (
     WEIGHTS,
@@ -56,6 +58,30 @@ def load_vae(source: Source, dtype: torch.dtype) -> Any:
     return vae if vae.config.force_upcast else _cast(vae, dtype)
 
 
+def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> Any:
+    """What of the VAE encodes, in the dtype that `load_vae` takes: that of vae.py, read without importing diffusers.
+
+    The whole VAE of `load_vae` where vae.py does not cover it, or where it is not in one file of diffusers' own.
+    """
+    from .vae import PARTS, VaeEncoder, covers
+
+    _checked(source)
+    files = {path.suffix: path for path in identity.files(source, "vae")}
+    config, weights = files.get(".json"), files.get(".safetensors")
+    about = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    if weights is None or not weights.name.startswith(WEIGHTS["vae"]) or not covers(about):
+        return load_vae(source, dtype)
+    with torch.device("meta"):
+        vae = VaeEncoder(about)
+    wanted = torch.float32 if about.get("force_upcast", True) else dtype
+    try:
+        tensors = _read_weights(weights, f"the VAE of {source.vae or source.name}", wanted, PARTS)
+        vae.load_state_dict(tensors, assign=True)
+    except (ModelError, RuntimeError):  # it says what is wrong, or knows these older names
+        return load_vae(source, dtype)
+    return vae.requires_grad_(False).eval()
+
+
 def scheduler_config(source: Source) -> Mapping[str, Any]:
     """The configuration of the base's noise schedule, complete; from a file alone where that says everything."""
     _checked(source)
@@ -79,7 +105,7 @@ def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool 
     if file is None:
         theirs = load(source, "unet", dtype)
         return _ours(theirs.config, theirs.state_dict(), source) if covers(theirs.config) else theirs
-    return _ours(config, _read_weights(file, source, dtype), source)
+    return _ours(config, _read_weights(file, f"the unet of {source.name}", dtype), source)
 
 
 def _ours(config: Any, weights: dict[str, torch.Tensor], source: Source) -> Any:
@@ -100,15 +126,17 @@ def _weights_file(source: Source, part: str) -> Path | None:
     return None
 
 
-def _read_weights(file: Path, source: Source, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file in one dtype; ModelError when it is broken."""
+def _read_weights(
+    file: Path, what: str, dtype: torch.dtype, beginnings: str | tuple[str, ...] = ""
+) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file whose names begin so, in one dtype; ModelError when it is broken."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+        return {name: tensor.to(dtype) for name, tensor in load_file(file).items() if name.startswith(beginnings)}
     except (SafetensorError, OSError) as error:
-        raise ModelError(_capital(broken(f"the unet of {source.name}"))) from error
+        raise ModelError(_capital(broken(what))) from error
 
 
 def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> Any:
@@ -203,16 +231,17 @@ CLASSES = {  # library and class of each part
 def _class(part: str) -> type:
     """The class of a part; only what is used is imported, for each costs a second or more."""
     library, name = CLASSES[part]
-    with hushed():
+    with hushed(library):
         return getattr(importlib.import_module(library), name)
 
 
 def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
     """The part, frozen; whatever goes wrong becomes one ModelError with what to do."""
     other = part == "vae" and source.vae is not None
+    lean = CLASSES[part][0] == "transformers" and not source.is_single_file  # diffusers is not needed then
     what = f"the VAE {source.vae}" if other else f"the {part} of {source.name}"
     try:
-        with hushed():
+        with hushed(*(["transformers"] if lean else [])):
             loaded = read()
     except ModelError:
         raise
@@ -254,14 +283,12 @@ def _among(error: BaseException | None, *names: str) -> bool:
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def hushed(*libraries: str) -> Iterator[None]:
     """Silence transformers' and diffusers' bars, notices and warnings: what matters becomes a sentence of ours."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    both = (diffusers_logging, transformers_logging)
-    kept = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in both]
-    for module in both:
+    names = libraries or ("diffusers", "transformers")
+    modules = [importlib.import_module(f"{name}.utils.logging") for name in names]
+    kept = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in modules]
+    for module in modules:
         module.set_verbosity(logging.CRITICAL)
         module.disable_progress_bar()
     try:
@@ -269,7 +296,7 @@ def hushed() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for module, (verbosity, bar) in zip(both, kept, strict=True):
+        for module, (verbosity, bar) in zip(modules, kept, strict=True):
             module.set_verbosity(verbosity)
             if bar:
                 module.enable_progress_bar()

@@ -20,11 +20,12 @@ from .cache import CachedLatents, LiveLatents, Scaling, cache_folder
 from .captions import long_captions, varied
 from .class_pictures import open_class_pictures
 from .data import CaptionedPictures, open_dataset
-from .errors import Stopped
+from .errors import ConfigError, ModelError, Stopped
 from .events import EventLog
 from .folder import RunFolder
+from .lora import check_names, collect
 from .memo import Memo, examine
-from .models import Source, add_lora, load, load_unet, load_vae, scheduler_config
+from .models import Source, add_lora, load, load_unet, load_vae, load_vae_encoder, scheduler_config
 from .processes import Processes
 from .prompts import EmbeddedPrompts, Prompt, TextEncoders
 from .sampling import Choices, Stream, loss_weights
@@ -118,10 +119,18 @@ class Studio:
         names = add_lora(config, self.unet, self.encoders)
         self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
         self.trained = self.models
+        self._check_names()
         for parameter in self.unet.parameters():
             if parameter.requires_grad:  # here already: the optimizer's flat vector takes their place
                 parameter.data = parameter.data.to(self.device)
         self._speed_up()
+
+    def _check_names(self) -> None:
+        """Raise ConfigError for a module that a LoRA file could not name, before steps are spent on it."""
+        try:
+            check_names(collect(**self.models))
+        except ModelError as error:
+            raise ConfigError(f"target_modules: {error}") from error
 
     def _speed_up(self) -> None:
         config = self.config
@@ -144,8 +153,9 @@ class Studio:
 
     @functools.cached_property
     def vae(self) -> Any:
-        """On the CPU until it is used."""
-        return load_vae(self.source, self.dtype)
+        """On the CPU until it is used; where no pictures are drawn, the half that encodes."""
+        read = load_vae if self.config.validation_prompt else load_vae_encoder
+        return read(self.source, self.dtype)
 
     def _load_encoders(self) -> tuple[Any, ...]:
         dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype

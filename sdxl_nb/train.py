@@ -10,6 +10,7 @@ reason, 130 when interrupted before there was a step to finish.
 
 import contextlib
 import gc
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,28 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: Any, callback: Callable[[dict[str, Any]], None] | None = None) -> Any:
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
-    with absent(*_unused(config)):
+    from_s3 = any(str(value).startswith("s3://") for value in dict(config).values())
+    with absent(*(() if from_s3 else ("boto3",))):  # TensorBoard would import it
         return _load_fine_tune()(config, callback)
 
 
-def _unused(config: Any) -> Iterator[str]:
-    """Packages that others import at their start for what this run does not do."""
-    if not (config.validation_prompt or config.with_prior_preservation):
-        yield "scipy"  # by diffusers' samplers, which come with the VAE
-    if not any(str(value).startswith("s3://") for value in dict(config).values()):
-        yield "boto3"  # by TensorBoard
-
-
 def _load_fine_tune() -> Callable[..., Any]:
-    """What trains, imported without garbage collection: it would look in vain through a million objects that stay.
+    """What trains, imported with garbage collected thrice, not thousands of times: nearly every object stays.
 
     transformers would import scipy for the losses of its detectors, accelerate boto3 for a questionnaire.
     """
     gc.disable()
     try:
         with absent("scipy", "boto3"):
-            import peft  # noqa: F401 - every run needs it, and it is the largest import
-
+            for largest in ("transformers.modeling_utils", "peft"):  # what they leave makes room for what follows
+                importlib.import_module(largest)
+                gc.collect()
             from .trainer import fine_tune
     finally:
         gc.enable()

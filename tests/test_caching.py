@@ -41,7 +41,8 @@ def work(monkeypatch):
         monkeypatch.setattr(owner, name, counting)
 
     count(studios, "load", lambda source, part, *dtype: part)
-    count(studios, "load_vae", lambda source, dtype: "vae")
+    for name in ("load_vae", "load_vae_encoder"):
+        count(studios, name, lambda source, dtype: "vae")
     count(CaptionedPictures, "picture_bytes", lambda pictures, index: "read")
     count(memo, "_sha256", lambda path: "hashed")
     count(cache.CachedLatents, "_cut", lambda latents, rows: "encoded")

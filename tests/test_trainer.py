@@ -200,7 +200,7 @@ def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_pat
     config, order, parts = small(tmp_path), [], {}
     folder = RunFolder(config)
     made = prepare(config, folder, False)
-    load, load_vae, to = studios.load, studios.load_vae, type(made.unet).to
+    load, load_vae, to = studios.load, studios.load_vae_encoder, type(made.unet).to
 
     def note(part, model=None):
         order.append((part, [name for name, loaded in parts.items() if loaded() is not None]))
@@ -212,7 +212,7 @@ def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_pat
         return load(source, part) if "tokenizer" in part else note(part, load(source, part, *dtype))
 
     monkeypatch.setattr(studios, "load", noted)
-    monkeypatch.setattr(studios, "load_vae", lambda *asked: note("vae", load_vae(*asked)))
+    monkeypatch.setattr(studios, "load_vae_encoder", lambda *asked: note("vae", load_vae(*asked)))
     monkeypatch.setattr(type(made.unet), "to", lambda self, *a, **k: (note("unet"), to(self, *a, **k))[1])
     flat = Trainer(config, made, None, None, Processes()).updates.flat
     log = EventLog(folder.path, quiet=True)
@@ -485,3 +485,10 @@ def test_a_checkpoint_is_praised_only_where_there_is_one(tmp_path):
     progress = Progress(3, {}, 1, "", 1, "float32", {})
     checkpoint.save(tmp_path, progress, {"weights": torch.zeros(1)}, lambda draft: None)
     assert said().endswith("make room or choose another folder; checkpoint-3 is complete.")
+
+
+def test_a_module_that_no_program_knows_is_refused_before_anything_is_written(tmp_path):
+    config = small(tmp_path / "run", target_modules=["to_q", "conv_in"])
+    with pytest.raises(ConfigError, match=r"^target_modules: .* does not know the key lora_unet_input_blocks_0_0\."):
+        train(config)
+    assert not (tmp_path / "run").exists()

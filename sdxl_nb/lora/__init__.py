@@ -30,7 +30,7 @@ from .layers import (
 from .metadata import build_metadata, config_from_header
 from .reader import read_lora
 from .readers import KeyTable
-from .writer import save_lora
+from .writer import check_names, save_lora
 
 __all__ = [
     "Base",
@@ -41,6 +41,7 @@ __all__ = [
     "LoraWeights",
     "attach",
     "build_metadata",
+    "check_names",
     "check_patterns",
     "collect",
     "config_from_header",

@@ -62,6 +62,13 @@ def save_one(
     return path
 
 
+def check_names(weights: LoraWeights) -> None:
+    """Raise ModelError now for what writing these layers would raise it for later: a module without a known name."""
+    _refuse_unknown(weights)
+    for naming in ("diffusers", "kohya"):
+        _check_keys(_contents(weights, naming, None, torch.float32)[0], f"The LoRA's {naming} file", weights)
+
+
 def _contents(weights: LoraWeights, naming: str, metadata, dtype) -> tuple[dict, dict]:
     header = {**(metadata or {}), **_network_header(weights)}
     if naming == "diffusers":
