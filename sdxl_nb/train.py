@@ -37,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(config: Any, callback: Callable[[dict[str, Any]], None] | None = None) -> Any:
+def train(config: Any, *callback: Callable[[dict[str, Any]], None]) -> Any:
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
     from_s3 = any(str(value).startswith("s3://") for value in dict(config).values())
     with absent(*(() if from_s3 else ("boto3",))):  # TensorBoard would import it
-        return _load_fine_tune()(config, callback)
+        return _load_fine_tune()(config, *callback)
 
 
 def _load_fine_tune() -> Callable[..., Any]:
