@@ -10,7 +10,6 @@ reason, 130 when interrupted before there was a step to finish.
 
 import contextlib
 import gc
-import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -45,16 +44,15 @@ def train(config: Any, *callback: Callable[[dict[str, Any]], None]) -> Any:
 
 
 def _load_fine_tune() -> Callable[..., Any]:
-    """What trains, imported with garbage collected thrice, not thousands of times: nearly every object stays.
+    """What trains, imported without garbage collection: it would look in vain through a million objects that stay.
 
     transformers would import scipy for the losses of its detectors, accelerate boto3 for a questionnaire.
     """
     gc.disable()
     try:
         with absent("scipy", "boto3"):
-            for largest in ("transformers.modeling_utils", "peft"):  # what they leave makes room for what follows
-                importlib.import_module(largest)
-                gc.collect()
+            import peft  # noqa: F401 - every run needs it, and it is the largest import
+
             from .trainer import fine_tune
     finally:
         gc.enable()
