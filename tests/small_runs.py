@@ -13,6 +13,7 @@ from random_sdxl import make_pipeline
 from safetensors.torch import load_file
 
 from sdxl_nb.config import TrainConfig
+from sdxl_nb.studio import Studio
 from sdxl_nb.trainer import fine_tune
 
 SIZES = [(32, 32), (48, 32), (32, 56), (40, 40), (32, 32), (64, 48), (36, 32)]
@@ -104,3 +105,17 @@ def at_call(count, action, function):
         return function(*arguments, **named)
 
     return counted
+
+
+def fit_one_at_a_time(monkeypatch):
+    """Let memory end in the U-Net of every batch of more than one picture; the sizes that are tried."""
+    predict, sizes = Studio.predict, []
+
+    def small_gpu(studio, noisy, batch):
+        sizes.append(len(noisy))
+        if len(noisy) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(studio, noisy, batch)
+
+    monkeypatch.setattr(Studio, "predict", small_gpu)
+    return sizes

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from small_runs import assert_same, home, largest_difference, small, train
+from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, train
 from test_trainer import studio
 
 from sdxl_nb import heldout
@@ -114,21 +114,14 @@ def test_plain_lora_is_measured_with_the_arithmetic_of_training(tmp_path):
 
 def test_what_does_not_fit_into_memory_is_measured_in_halves(tmp_path, monkeypatch):
     whole = train(small(tmp_path / "whole", train_batch_size=4, max_train_steps=1, **HALF))
-    predict, sizes = Studio.predict, []
-
-    def small_gpu(studio, noisy, batch):
-        sizes.append(len(noisy))
-        if len(noisy) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return predict(studio, noisy, batch)
-
-    monkeypatch.setattr(Studio, "predict", small_gpu)
+    sizes = fit_one_at_a_time(monkeypatch)
     run = train(small(tmp_path / "halves", train_batch_size=4, max_train_steps=1, **HALF))
     assert sizes[:3] == [4, 2, 1] and max(sizes[2:]) == 1  # at step 0: the training steps need not find out again
     said = "A batch does not fit into memory: from now on {} at a time, with the same result."
     assert [e["message"] for e in run.events("warning")] == [said.format(2), said.format(1)]
     assert list(losses(run).values()) == pytest.approx(list(losses(whole).values()), rel=1e-5)
-    monkeypatch.setattr(Studio, "predict", lambda *a: small_gpu(*a) if torch.is_grad_enabled() else full())
+    fitting = Studio.predict
+    monkeypatch.setattr(Studio, "predict", lambda *a: fitting(*a) if torch.is_grad_enabled() else full())
     with pytest.raises(SdxlNbError, match=r"for one picture at a time: .* or --rank\.$"):
         train(small(tmp_path / "none", train_batch_size=1, **HALF))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import safe_open
-from small_runs import assert_same, home, largest_difference, small, train
+from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, train
 
 from sdxl_nb import cache, checkpoint, endings, unet
 from sdxl_nb import studio as studios
@@ -45,15 +45,7 @@ def test_accumulation_is_a_larger_batch(tmp_path, four, batch, accumulation):
 
 
 def test_a_batch_too_large_for_memory_is_halved(tmp_path, four, monkeypatch):
-    predict, sizes = Studio.predict, []
-
-    def small_gpu(studio, noisy, batch):
-        sizes.append(len(noisy))
-        if len(noisy) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return predict(studio, noisy, batch)
-
-    monkeypatch.setattr(Studio, "predict", small_gpu)
+    sizes = fit_one_at_a_time(monkeypatch)
     run = train(small(tmp_path, train_batch_size=4, **FLAT))
     assert sizes[:6] == [4, 2, 1, 1, 1, 1] and max(sizes[2:]) == 1
     said = "A batch does not fit into memory: from now on {} at a time, with the same result."
