@@ -145,6 +145,14 @@ class CaptionedPictures(Sequence):
         often = {"repeats": self.repeats, "weights": self.weights}
         return Listing(names, captions, read, stamp, [], self.notes, **often, known=known, written=written)
 
+    def left_out(self, name):
+        """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
+        rows = np.flatnonzero(flags(pc.is_in(self.listing.names, text_column([name]))))
+        try:
+            return decode(self.listing.read(int(rows[0])), name) if len(rows) else None
+        except (OSError, PictureError):
+            return None
+
     def check(self, progress=None):
         """Decodes every picture once and returns the Faults, those found when listing first.
 
@@ -183,12 +191,15 @@ class CaptionedPictures(Sequence):
         return html_table(self)
 
 
-def open_dataset(config):
-    """CaptionedPictures of the data that the configuration names; nothing is decoded. Raises DataError."""
+def open_dataset(config, *, uncaptioned=False):
+    """CaptionedPictures of the data that the configuration names; nothing is decoded. Raises DataError.
+
+    Where no picture has a caption that is one too, unless they are wanted `uncaptioned`: all left out, to look at.
+    """
     listing, source = list_source(config)
     if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
-    if not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
+    if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
         why = f" ({listing.notes[-1]})" if listing.notes else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
     missing = flags(listing.captions.is_null())

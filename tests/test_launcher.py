@@ -258,7 +258,13 @@ def test_of_a_run_that_is_being_replaced_nothing_is_shown(tmp_path, instead):
 
 def test_an_interrupt_while_waiting_leaves_the_run_alone(tmp_path, instead, capsys):
     instead("sleep 60", patience=60)
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    def interrupt():
+        wait_for(Launched(tmp_path / "run").about)
+        time.sleep(0.3)  # until it waits
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     run = launch(small(tmp_path / "run"))
     assert run.status == "starting" and alive(run_pid(run)) and "is still starting" in capsys.readouterr().out
     run.stop()

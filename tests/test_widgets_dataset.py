@@ -14,6 +14,7 @@ from sdxl_nb import TrainConfig, audit
 from sdxl_nb.tiny.album import write_album
 from sdxl_nb.widgets.dataset import DatasetBrowser
 from sdxl_nb.widgets.measuring import telling
+from sdxl_nb.widgets.pictures import PictureButton
 from sdxl_nb.widgets.selection import ALL, LEFT_OUT
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -258,3 +259,23 @@ def test_of_very_many_pictures_only_those_of_a_page_are_in_memory(many, tmp_path
     benchmark.many_links(tmp_path / "pictures", many)
     found = benchmark.measure(tmp_path / "pictures", "mirel")
     assert found["grown"] < 100 and found["grown_in_all"] < 300, found
+
+
+def test_a_folder_without_captions_is_shown_to_be_captioned(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png())
+    (tmp_path / "torn.png").write_bytes(png()[:40])
+    browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)))
+    assert browser.show == LEFT_OUT and names(browser) == ["a.png", "b.png", "torn.png"]
+    assert [bool(inside(card, PictureButton)[0].value) for card in browser._cards.children] == [True, True, False]
+    assert "has no caption: add one" in said(browser._cards.children[0])
+    assert browser._repr_mimebundle_()["image/png"]
+    browser.search = "b"
+    assert names(browser) == ["b.png"]
+    browser._cards.children[0].editor.value = "a blue square"
+    button(browser, "Save caption").click()
+    browser.search, browser.show = "", ALL
+    assert names(browser) == ["b.png"] and browser.dataset.captions == ["a blue square"]
+    browser.set_trigger("mirel")
+    assert browser.dataset.captions == ["mirel", "mirel, a blue square", "mirel"]
+    browser.close()

@@ -263,8 +263,9 @@ def test_a_run_that_is_over_is_left_alone_until_it_goes_on(trainer, watch, monke
     monkeypatch.setattr(Run, "trouble", SdxlNbError("AWS cannot be reached."))
     monitor = watch(interval=0.05)
     time.sleep(1.5)
-    before = len(looks)
-    time.sleep(1.0)
+    before, until = len(looks), time.monotonic() + 20
+    while len(looks) == before and time.monotonic() < until:
+        time.sleep(0.05)
     assert len(looks) > before  # until all of it has come
     monkeypatch.setattr(Run, "trouble", None)
     time.sleep(1.0)

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -62,11 +62,13 @@ def test_a_notice_says_errors_escaped_and_a_worker_takes_the_newest_job():
     assert notice.guard(lambda: 1 / 0)() is None and "ZeroDivisionError: division by zero" in notice.value
     notice.fail(SdxlNbError("<b> is wrong"))
     assert "&lt;b&gt; is wrong" in notice.value and "SdxlNbError" not in notice.value
-    worker.start(lambda: (time.sleep(0.2), done.append(0)))
-    time.sleep(0.05)
+    begun, others_wait = threading.Event(), threading.Event()
+    worker.start(lambda: (begun.set(), others_wait.wait(20), done.append(0)))
+    assert begun.wait(20)
     for number in (1, 2, 3):
         worker.start(lambda number=number: done.append(number))
-    worker.wait(5)
+    others_wait.set()
+    worker.wait(20)
     assert done == [0, 3] and not worker.busy
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import traitlets
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layout, Text, VBox
 
-from ..data import CaptionedPictures, open_dataset
+from ..data import CaptionedPictures
 from ..errors import DataError
 from . import selection
 from .cards import card, middle_crop
 from .children import replace
 from .measuring import Measuring
 from .mending import Mending
-from .selection import ALL
+from .selection import ALL, LEFT_OUT
 from .theme import style_sheet
 from .twin import Twin
 from .watching import Notice, Worker
@@ -35,7 +35,7 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
 
     def __init__(self, dataset: Any, config: Any = None, report: Any = None, per_page: int = PAGE):
         self.config = config if isinstance(dataset, CaptionedPictures) else dataset
-        self.dataset = dataset if isinstance(dataset, CaptionedPictures) else open_dataset(self.config)
+        self.dataset = dataset if isinstance(dataset, CaptionedPictures) else self.opened()
         self.report, self.per_page, self._tokenizers, self._shapes = report, per_page, None, None
         self._notice, self._progress = Notice(), Notice()
         self._work, self._auditing = Worker(), Worker()
@@ -44,6 +44,8 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
         self._controls()
         self.observe(self._notice.guard(lambda change: self.filter()), ["show", "search"])
         self.observe(self._notice.guard(lambda change: self.turn()), "page")
+        if self.dataset.faults and not len(self.dataset):
+            self.show = LEFT_OUT
         self.filter()
         self.measure()
 
@@ -118,7 +120,8 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
     def _card(self, item: Any) -> VBox:
         """The card of a picture, or of one that was left out. Its caption is as it is written, without trigger word."""
         if not isinstance(item, int):
-            return card(item.name, "", None, None, None, self.saver(item.name), item.sentence)
+            picture = self.dataset.left_out(item.name)
+            return card(item.name, "", picture, None, None, self.saver(item.name), item.sentence)
         name, written = self.dataset.names[item], self.dataset.written[item] or ""
         try:
             picture = self.dataset[item].picture

@@ -8,7 +8,7 @@ from typing import Any
 
 from ipywidgets import HTML, Button, FileUpload, Text
 
-from ..data import open_dataset
+from ..data import CaptionedPictures, open_dataset
 from ..editing import add_picture, editable_folder, save_caption
 from ..errors import DataError
 from .measuring import telling
@@ -100,9 +100,13 @@ class Mending:
         else:
             self._notice.say(said[0])
 
+    def opened(self) -> CaptionedPictures:
+        """The data set as it is now; its pictures may all lack captions, for here they can get some."""
+        return open_dataset(self.config, uncaptioned=True)
+
     def reopen(self) -> None:
         """Read the data set again, as it is now, and stay on the page."""
-        dataset = open_dataset(self.config)
+        dataset = self.opened()
         with self._lock:
             self.dataset, self._shapes = dataset, None
             self.list_kinds()

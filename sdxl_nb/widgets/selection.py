@@ -18,11 +18,12 @@ def kinds(dataset: Any, report: Any) -> list[str]:
 
 def selected(dataset: Any, report: Any, show: str, search: str) -> Any:
     """Indices of the pictures that were asked for and hold the text `search`; of those left out their Faults."""
+    wanted = search.lower()
     if show == LEFT_OUT:
-        return list(dataset.faults)
+        return [fault for fault in dataset.faults if wanted in fault.name.lower()]
     if show == ALL and not search:
         return range(len(dataset))
-    names, wanted = None if show == ALL else report.files(show), search.lower()
+    names = None if show == ALL else report.files(show)
     faults = [fault for fault in dataset.faults if names and fault.name in names and wanted in fault.name.lower()]
     both = zip(dataset.names, dataset.written, strict=True)
     return faults + [
