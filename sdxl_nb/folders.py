@@ -23,6 +23,7 @@ from .pictures import SUFFIXES, UNREADABLE_SUFFIXES, Fault, is_text, printable
 SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
 CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_CAPTION = 1_000_000  # bytes of one caption's file
+SHORT = 4096  # bytes that hold nearly every caption: to have the room for the largest costs more than to read one
 NO_CAPTIONS = "no metadata.jsonl, no metadata.csv and no .txt beside the pictures"
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."
 
@@ -264,7 +265,9 @@ def read_text(root, name):
     try:
         file = os.open(f"{root}/{name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the calls of open(): 100,000
         try:
-            text = os.read(file, MAX_CAPTION + 1)
+            text = os.read(file, SHORT)
+            if len(text) == SHORT:
+                text += os.read(file, MAX_CAPTION + 1 - SHORT)
         finally:
             os.close(file)
         if len(text) > MAX_CAPTION:

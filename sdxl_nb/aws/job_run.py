@@ -202,7 +202,7 @@ class JobRun(Run):
 
     def _fetch(self, lora_of: str | None = None) -> None:
         old = self._bytes_of_events()
-        if "events.jsonl" in self.mirror.fetch(lora_of, state=False) and not self._bytes_of_events().startswith(old):
+        if "events.jsonl" in self.mirror.fetch(lora_of) and not self._bytes_of_events().startswith(old):
             self._reader._forget()  # after an interruption the file goes on from an older state
         self._in_s3 = [int(name.split("-")[1]) for name in self.mirror.whole]
 
@@ -230,12 +230,12 @@ class JobRun(Run):
     @property
     def lora(self):
         """The finished LoRA, or that of the newest checkpoint, fetched for it. Raises AwsError, ModelError."""
-        self.refresh()
-        if not (self.folder / "pytorch_lora_weights.safetensors").is_file():
-            newest = next(reversed(self.mirror.checkpoints()), None)
-            if newest:
-                self.mirror.fetch(checkpoint=newest)
-        return super().lora
+        from ..lora import LoraFile
+
+        steps = self.checkpoints_elsewhere()
+        if (self.folder / "pytorch_lora_weights.safetensors").is_file() or not steps:
+            return super().lora
+        return LoraFile(self.fetch_lora(steps[-1]))
 
     def log(self, lines: int = 20) -> str:
         """The last lines that the job printed, from CloudWatch; of several instances the first's. Raises AwsError."""

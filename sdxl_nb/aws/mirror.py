@@ -35,14 +35,11 @@ class Mirror:
             self.known: dict[str, str] = {}
         self.whole: list[str] = []
 
-    def fetch(self, checkpoint: str | None = None, *, state: bool = True) -> set[str]:
-        """Bring what is new, of checkpoints only the named one; returns the names fetched. Raises AwsError.
-
-        Without `state` only the LoRA files of that checkpoint come, a quarter of it, which is enough to draw with.
-        """
+    def fetch(self, lora_of: str | None = None) -> set[str]:
+        """Bring what is new, of checkpoints only the named one's LoRA files; returns the names. Raises AwsError."""
         found = self.list()
         self.whole = _whole(found)
-        wanted = [name for name in found if self._wanted(name, checkpoint, state)]
+        wanted = [name for name in found if self._wanted(name, lora_of)]
         new = [name for name in wanted if not self._has(name, found[name])]
         with explained(f"The run's files were not fetched from s3://{self.bucket}/{self.prefix}"):
             first = [name for name in new if name not in LAST]
@@ -67,17 +64,13 @@ class Mirror:
                 raise DataError(f"s3://{self.bucket}/{self.prefix}{name} would be saved outside its folder.")
         return {name: etag for name, etag in found.items() if name and not name.endswith("/")}
 
-    def checkpoints(self) -> list[str]:
-        """Names of the checkpoints that are whole in S3, oldest first. Raises AwsError."""
-        return _whole(self.list())
-
-    def _wanted(self, name: str, checkpoint: str | None, state: bool) -> bool:
+    def _wanted(self, name: str, lora_of: str | None) -> bool:
         first, last = name.split("/")[0], name.split("/")[-1]
         if first.startswith(".") or first in LEFT:
             return False
         if not first.startswith("checkpoint-"):
             return True
-        return first == checkpoint and (state or (last.endswith(".safetensors") and last != "state.safetensors"))
+        return first == lora_of and last.endswith(".safetensors") and last != "state.safetensors"
 
     def _has(self, name: str, etag: str) -> bool:
         return self.known.get(name) == etag and (self.folder / name).is_file()
