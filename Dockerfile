@@ -15,7 +15,7 @@ RUN useradd --create-home --user-group --no-log-init sdxl-nb \
 
 # The requirements at their locked versions change seldom: their layer is the large one and stays.
 WORKDIR /opt/sdxl-nb/source
-ARG EXTRAS="cuda sagemaker wandb"
+ARG EXTRAS="cuda prodigy sagemaker wandb"
 COPY constraints.txt pyproject.toml ./
 RUN python -c "import sys, tomllib; \
 p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .layout import drawings
 from .lora import LoraFile
 from .lora.metadata import safe_config
 
@@ -46,7 +47,7 @@ def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: fl
 
 def _pictures(config: Any, folder: Path) -> list[str]:
     """A table of the last validation pictures beside those of step 0."""
-    steps = sorted(int(p.name.split("-")[1]) for p in folder.glob("validation/step-*"))
+    steps = list(drawings(folder))
     if not steps or not config.validation_prompt:
         return []
     shown = [steps[0], steps[-1]] if len(steps) > 1 else steps

@@ -8,7 +8,6 @@ what the data were. Random numbers need no state: they are functions of (seed, p
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -19,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .errors import ConfigError, ModelError
+from .layout import checkpoints, step_of
 
 CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
 SAME_RESULT = ("gradient_checkpointing", "enable_xformers_memory_efficient_attention")  # what a lack of memory asks for
-NAME = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,6 @@ class Progress:
     heldout: dict[str, Any] = field(default_factory=dict)
     recent_losses: list[float] = field(default_factory=list)
     micro_batch: int | None = None  # what fitted into memory at once
-
-
-def checkpoints(folder: str | Path) -> list[Path]:
-    """The complete checkpoints of a run folder, oldest first."""
-    found = [p for p in Path(folder).glob("checkpoint-*") if NAME.fullmatch(p.name) and (p / "state.json").is_file()]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimizer step in a checkpoint's name."""
-    return int(NAME.fullmatch(checkpoint.name)[1])
 
 
 def find(output_dir: str | Path, asked: str | None) -> Path | None:

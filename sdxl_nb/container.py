@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError, SdxlNbError
+from .layout import LORA, checkpoints, drawings, step_of
 
 USUAL = "/opt/ml"
 ROOT = Path(os.environ.get("SDXL_NB_ML_ROOT", USUAL))
 PROCESSES = "SDXL_NB_PROCESSES"  # processes on each instance; without it one for each GPU
 SECRETS = {"SDXL_NB_HUB_TOKEN_SECRET": "HF_TOKEN", "SDXL_NB_WANDB_SECRET": "WANDB_API_KEY"}
-LORA = "pytorch_lora_weights.safetensors"
 STOP_SECONDS = 60  # then processes that did not see the stop file are told by a signal; SageMaker kills after 120
 
 
@@ -178,8 +178,6 @@ def steps_of(file: Path) -> int:
 
 
 def newest_step(folder: Path) -> int:
-    from .checkpoint import checkpoints, step_of
-
     return max(map(step_of, checkpoints(folder)), default=0)
 
 
@@ -188,7 +186,7 @@ def resumable(config: Any) -> Any:
 
     SageMaker copies file by file: an instance that went away in the middle leaves a checkpoint in pieces.
     """
-    from .checkpoint import checkpoints, load
+    from .checkpoint import load
 
     folder = Path(config.output_dir)
     for path in reversed(checkpoints(folder)):
@@ -306,7 +304,7 @@ def deliver(config: Any) -> None:
     for name in (LORA, f"{config.lora_name()}.safetensors", "README.md", "config.json"):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, model / name)
-    steps = sorted(folder.glob("validation/step-*"), key=lambda path: int(path.name.split("-")[1]))
+    steps = list(drawings(folder).values())
     for path in {*steps[:1], *steps[-1:]}:
         shutil.copytree(path, model / "validation" / path.name, dirs_exist_ok=True)
 

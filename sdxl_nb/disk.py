@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .architectures import Architecture
-from .epochs import count_pictures
+from .epochs import count_pictures, validation_pictures
 from .errors import SdxlNbError
 
 STATES = {"adamw": 3, "adamw8bit": 1.6, "prodigy": 5, "adafactor": 2.1}  # fp32 numbers a weight
@@ -54,11 +54,13 @@ class Need:
         return ""
 
     def __str__(self) -> str:
+        cache = f"{said(self.cache)} of cache (latents {said(self.latents)}, embeddings {said(self.embeddings)})"
         line = (
-            f"Disk: {said(self.cache)} of cache (latents {said(self.latents)}, embeddings {said(self.embeddings)}), "
+            f"Disk: {cache if self.entries else 'a cache for pictures not counted yet'}, "
             f"{said(self.checkpoints)} of checkpoints and LoRA files, {said(self.validation)} of validation pictures"
         )
-        return f"{line}. {self.shortage()}".strip() if self.shortage() else f"{line}; there is room."
+        room = "; there is room." if self.entries else "."
+        return f"{line}. {self.shortage()}".strip() if self.shortage() else f"{line}{room}"
 
 
 def needed(config: Any, built: Architecture, pictures: int | None = None) -> tuple[Need, list[str]]:
@@ -80,13 +82,16 @@ def needed(config: Any, built: Architecture, pictures: int | None = None) -> tup
     return Need(entries, latents, embeddings, cache_folder(config), Path(config.output_dir)), notes
 
 
-def with_checkpoints(need: Need, config: Any, trained: int, steps: int | None) -> Need:
-    """The Need with the run folder counted: checkpoints that are kept, the LoRA files, validation pictures."""
+def with_checkpoints(need: Need, config: Any, trained: int, steps: int | None, an_epoch: int | None) -> Need:
+    """The Need with the run folder counted: checkpoints that are kept, the LoRA files, validation pictures.
+
+    `an_epoch` is its number of steps; where that is not known, the pictures before the first and after the last count.
+    """
     made = -(-steps // config.checkpointing_steps) if steps else 1
     kept = min(made, config.checkpoints_total_limit or made)
     weight = FILES + STATES[config.optimizer_name()] + getattr(config, "use_ema", False)
     one = round(4 * trained * weight)
-    drawn = len(config.validation_prompt or []) * config.num_validation_images
+    drawn = validation_pictures(config, steps or 1, an_epoch or steps or 1)
     # one more than are kept: a new one is complete before the oldest goes
     checkpoints = (kept + (kept < made)) * one + FILES * 4 * trained
     return replace(need, checkpoints=checkpoints, validation=round(drawn * PICTURE * config.resolution**2))
@@ -98,13 +103,13 @@ def refuse_full_disk(need: Need) -> None:
         raise SdxlNbError(sentence)
 
 
-def refuse_full_run(config: Any, trained: int, steps: int) -> None:
+def refuse_full_run(config: Any, trained: int, steps: int, an_epoch: int) -> None:
     """Raise SdxlNbError when the disk cannot hold the checkpoints and files of a run with so many LoRA weights.
 
     What the caches lack is known later, and refused by shards.Store.
     """
     empty = Need(None, 0, 0, Path(config.output_dir), Path(config.output_dir))
-    refuse_full_disk(with_checkpoints(empty, config, trained, steps))
+    refuse_full_disk(with_checkpoints(empty, config, trained, steps, an_epoch))
 
 
 def existing(folder: Path) -> Path:

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from .checkpoint import checkpoints
 from .errors import SdxlNbError
 from .events import EventLog
+from .layout import checkpoints
 from .speed import is_compiler, not_compiled
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)

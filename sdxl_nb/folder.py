@@ -10,11 +10,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import events
-from .checkpoint import checkpoints, find, sweep
+from .checkpoint import find, sweep
 from .errors import ConfigError, SdxlNbError
+from .layout import LORA, checkpoints
 
 OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation")
-LORA = "pytorch_lora_weights.safetensors"
 
 
 class RunFolder:

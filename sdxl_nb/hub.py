@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, SdxlNbError
+from .layout import LORA
 from .sources import endpoint, first_line
 
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 SHOWN = re.compile(r"\]\((validation/step-\d+/[\w-]+\.png)\)")  # a picture in the card
 
 
@@ -52,7 +52,7 @@ def published(config: Any, folder: Path) -> list[str]:
     """What leaves the run folder: the two LoRA files, the card, and the pictures that the card shows."""
     card = (folder / "README.md").read_text(encoding="utf-8")
     pictures = sorted({name for name in SHOWN.findall(card) if (folder / name).is_file()})
-    return [DIFFUSERS_FILE, f"{config.lora_name()}.safetensors", "README.md", *pictures]
+    return [LORA, f"{config.lora_name()}.safetensors", "README.md", *pictures]
 
 
 def repository_name(name: str) -> str:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _config(given: Any) -> Any:
     from .config import TrainConfig
 
-    if not (given.folder / DIFFUSERS_FILE).is_file() or not (given.folder / "config.json").is_file():
+    if not (given.folder / LORA).is_file() or not (given.folder / "config.json").is_file():
         raise ConfigError(f"{given.folder} holds no finished run: give the output_dir of one")
     config = TrainConfig.load(given.folder / "config.json")
     changes = {"hub_model_id": given.repository} if given.repository else {}

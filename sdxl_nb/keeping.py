@@ -13,7 +13,7 @@ import torch
 
 from . import checkpoint, heldout, reporting
 from .errors import SdxlNbError
-from .folder import LORA
+from .layout import LORA
 from .lora import LoraFile, build_metadata, collect, save_lora
 from .optimizers import optimizer_state, restore_optimizer
 

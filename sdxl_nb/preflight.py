@@ -186,7 +186,9 @@ def estimate(
     job = _Job(config, built, need.entries)
     rows = [job.row_here()] if here else []
     rows += [job.row(_machine(instance, config, region)) for instance in chosen]
-    need = disk.with_checkpoints(need, config, job.count.trained, rows[0].steps if rows else None)
+    an_epoch = steps_per_epoch(config, need.entries) if need.entries else None
+    steps = rows[0].steps if rows else config.max_train_steps
+    need = disk.with_checkpoints(need, config, job.count.trained, steps, an_epoch)
     tight = any(row.micro_batch < config.train_batch_size for row in rows)
     return Estimate(rows, need, job.advice() if tight else [], notes, job.count)
 

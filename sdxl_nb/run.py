@@ -18,6 +18,7 @@ from typing import Any
 from .errors import SdxlNbError
 from .events import EventReader
 from .launcher import SILENCE, Launched, alive, is_heard_of, is_taken
+from .layout import LORA, checkpoints, drawings
 
 GOING_ON = ("starting", "running")
 RECENT = 50  # steps that the averages look back on
@@ -107,8 +108,7 @@ class Run:
         return f"The process is {how}; {goes_on}."
 
     def _newest_checkpoint(self) -> Path | None:
-        found = [p for p in self.folder.glob("checkpoint-*") if (p / "state.json").is_file()]
-        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+        return next(reversed(checkpoints(self.folder)), None)
 
     def _goes_on(self, info: dict[str, Any]) -> bool:
         if info["host"] != socket.gethostname():
@@ -205,11 +205,9 @@ class Run:
     @property
     def lora(self):
         """The finished LoRA, or that of the newest checkpoint."""
-        from .checkpoint import checkpoints
         from .lora import LoraFile
 
-        final = self.folder / "pytorch_lora_weights.safetensors"
-        newest = next((p for p in reversed(checkpoints(self.folder))), None)
+        final, newest = self.folder / LORA, self._newest_checkpoint()
         if final.is_file() or newest is None:
             return LoraFile(self.folder)
         return LoraFile(newest)
@@ -218,8 +216,7 @@ class Run:
         """Validation pictures by optimizer step, sorted by prompt and seed."""
         if Launched(self.folder).replaces():
             return {}
-        folders = sorted(self.folder.glob("validation/step-*"), key=lambda p: int(p.name.split("-")[1]))
-        return {int(p.name.split("-")[1]): sorted(p.glob("*.png")) for p in folders}
+        return {step: sorted(folder.glob("*.png")) for step, folder in drawings(self.folder).items()}
 
     def stop(self) -> None:
         """Ask the run to save its state and end after the current step; one that encodes or still starts, at once."""

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .checkpoint import checkpoints, step_of
 from .errors import SdxlNbError
-from .folder import LORA
 from .generation import Cell, PictureGrid, generate, load_base
+from .layout import LORA, checkpoints, step_of
 
 FULL = 1.0  # the scale that training itself draws with
 

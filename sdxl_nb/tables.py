@@ -18,7 +18,9 @@ from .errors import DataError
 from .folders import scan
 from .listing import CHUNK, Listing, TextColumn, file_stamp, text_column
 from .pictures import SUFFIXES, PictureError, first_line
+from .sources import ANSWER_SECONDS
 
+UNREACHABLE = {"ConnectionError", "ConnectTimeout", "TransportError", "TimeoutException"}
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 OTHER_SPLITS = re.compile(r"(^|[^a-z])(test|validation|valid|val|dev|eval)([^a-z]|$)")
 
@@ -29,10 +31,29 @@ def list_hub(name, config):
         raise DataError(f"'{name}' is not the name of a data set on the hub (owner/name): check --dataset_name.")
     import datasets
 
+    ask(name, config.cache_dir)
     table = load(name, config.dataset_config_name, split="train", cache_dir=config.cache_dir)
     settings = datasets.config
     caches = [config.cache_dir, settings.HF_CACHE_HOME, settings.HF_DATASETS_CACHE, hub_cache()]
     return list_table(table, f"the data set {name}", [cache for cache in caches if cache], config)
+
+
+def ask(name, cache_dir):
+    """Raise DataError for a data set of which nothing is here when the hub does not answer at once.
+
+    Its own client would ask again and again, with a warning each time, for half a minute.
+    """
+    from datasets import config
+    from huggingface_hub import HfApi, constants
+
+    kept = Path(cache_dir or config.HF_DATASETS_CACHE) / name.replace("/", "___")  # as datasets names its folders
+    if constants.HF_HUB_OFFLINE or kept.is_dir():
+        return
+    try:
+        HfApi().dataset_info(name, timeout=ANSWER_SECONDS)
+    except Exception as error:  # httpx's and huggingface_hub's own, by version
+        if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE:
+            raise DataError(explain(name, error)) from error  # of all else `load` knows more
 
 
 def hub_cache():
@@ -57,7 +78,7 @@ def explain(name, error):
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if "OfflineModeIsEnabled" in f"{kinds}{text}":
         return f"The data set {name} is not in the cache, and HF_HUB_OFFLINE=1 forbids to fetch it: unset it once."
-    if kinds & {"ConnectionError", "ConnectTimeout", "TransportError", "TimeoutException"}:
+    if kinds & UNREACHABLE:
         return (
             f"The data set {name} cannot be fetched, because the hub at {endpoint} cannot be reached: check "
             "the network or HF_ENDPOINT, set HF_HUB_OFFLINE=1 to use the cache, or give a folder with --train_data_dir."

@@ -66,7 +66,8 @@ def _run(
             checkpoint.check_resumable(resumed[0], keeping.progress(trainer), found.name)
             keeping.restore(trainer, *resumed)
         if folder.writes and not resumed:
-            disk.refuse_full_run(config, trainer.updates.flat.weights.numel(), trainer.steps)
+            weights, an_epoch = trainer.updates.flat.weights.numel(), trainer.stream.steps_per_epoch
+            disk.refuse_full_run(config, weights, trainer.steps, an_epoch)
         folder.begin(config, resumed_from=found)
         log = EventLog(folder.path, [callback] if callback else [], writes=folder.writes, quiet=not progress)
     with ending(log, begun) as outcome, explained(folder.path):

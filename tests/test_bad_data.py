@@ -336,7 +336,7 @@ def test_no_usable_picture(tmp_path):
 
 FETCH = """
 import json, sys, time
-time.sleep = lambda seconds: None  # the client's retries
+time.sleep = lambda seconds: print("slept", file=sys.stderr)  # as the client does before it asks again
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.data import DataError, open_dataset
 for name in sys.argv[1:]:
@@ -350,7 +350,7 @@ for name in sys.argv[1:]:
 def fetch(environment, *names):
     command = [sys.executable, "-c", FETCH, *names]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "slept" not in done.stderr and "Retrying" not in done.stderr, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -252,3 +252,12 @@ def test_training_says_what_the_audit_finds(tmp_path):
     train(small(tmp_path / "run", resolution=64, max_train_steps=1))
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "Data audit (names, sizes and captions): 7 pictures; too small 7" in log
+
+
+def test_pictures_of_every_round_are_counted_and_a_cache_that_is_not_known_is_not_nothing(tmp_path):
+    config = small(tmp_path / "run", validation_prompt=["a", "b"], num_validation_images=1)
+    need = estimate(config, (), here=False).need
+    assert need.validation == pytest.approx(3 * 2 * disk.PICTURE * 32 * 32, abs=1)  # before, after steps 4 and 6
+    assert "kB of cache (latents" in str(need) and str(need).endswith("; there is room.")
+    said = str(disk.Need(None, 0, 0, tmp_path, tmp_path))
+    assert said.startswith("Disk: a cache for pictures not counted yet, 0 kB of checkpoints") and "room" not in said

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import SdxlNbError
 from ..events import update
+from ..layout import LORA
 from ..run import GOING_ON, Run
 from . import costs, tuning_step
 from .complaints import SLOWER, TROUBLE, UNREACHABLE, AwsError, explained
@@ -146,11 +147,6 @@ class JobRun(Run):
         return self._ended() or ("running" if began else "starting")
 
     @property
-    def secondary_status(self) -> str:
-        """SageMaker's own word for what the job is doing: Starting, Downloading, Training, Interrupted ..."""
-        return self.describe()["SecondaryStatus"]
-
-    @property
     def preparing(self) -> str:
         """What SageMaker is doing before the training begins."""
         return f"SageMaker says {self._said.get('SecondaryStatus', 'nothing yet')}"
@@ -204,7 +200,7 @@ class JobRun(Run):
         old = self._bytes_of_events()
         if "events.jsonl" in self.mirror.fetch(lora_of) and not self._bytes_of_events().startswith(old):
             self._reader._forget()  # after an interruption the file goes on from an older state
-        self._in_s3 = [int(name.split("-")[1]) for name in self.mirror.whole]
+        self._in_s3 = self.mirror.whole
 
     def checkpoints_elsewhere(self) -> list[int]:
         """The steps of the checkpoints that were whole in S3 at the last look."""
@@ -233,9 +229,8 @@ class JobRun(Run):
         from ..lora import LoraFile
 
         steps = self.checkpoints_elsewhere()
-        if (self.folder / "pytorch_lora_weights.safetensors").is_file() or not steps:
-            return super().lora
-        return LoraFile(self.fetch_lora(steps[-1]))
+        newest = self.fetch_lora(steps[-1]) if steps and not (self.folder / LORA).is_file() else None
+        return LoraFile(newest) if newest else super().lora
 
     def log(self, lines: int = 20) -> str:
         """The last lines that the job printed, from CloudWatch; of several instances the first's. Raises AwsError."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import DataError
+from ..layout import whole
 from ..s3 import split_url, write_whole
 from .complaints import explained
 
@@ -24,7 +24,7 @@ LAST = ("events.jsonl", "run.json")  # they tell of the other files, so they com
 
 
 class Mirror:
-    """`fetch` brings what is new, and names in `whole` the checkpoints in S3. `url` is the run folder's prefix."""
+    """`fetch` brings what is new; `whole` are the steps of the checkpoints in S3. `url` is the run folder's prefix."""
 
     def __init__(self, session: Any, url: str, folder: Path):
         self.session, self.folder = session, folder
@@ -33,12 +33,12 @@ class Mirror:
             self.known = json.loads((folder / KNOWN).read_text(encoding="utf-8"))
         if not isinstance(getattr(self, "known", None), dict):
             self.known: dict[str, str] = {}
-        self.whole: list[str] = []
+        self.whole: list[int] = []
 
     def fetch(self, lora_of: str | None = None) -> set[str]:
         """Bring what is new, of checkpoints only the named one's LoRA files; returns the names. Raises AwsError."""
         found = self.list()
-        self.whole = _whole(found)
+        self.whole = whole(found)
         wanted = [name for name in found if self._wanted(name, lora_of)]
         new = [name for name in wanted if not self._has(name, found[name])]
         with explained(f"The run's files were not fetched from s3://{self.bucket}/{self.prefix}"):
@@ -78,10 +78,3 @@ class Mirror:
     def _get(self, name: str) -> None:
         client = self.session.client("s3")
         write_whole(self.folder / name, partial(client.download_fileobj, self.bucket, self.prefix + name))
-
-
-def _whole(names: Collection[str]) -> list[str]:
-    """The checkpoints of which all files are among these names, oldest first."""
-    found = [name.split("/")[0] for name in names if name.endswith("/state.json") and name.count("/") == 1]
-    found = [name for name in found if f"{name}/state.safetensors" in names and name.startswith("checkpoint-")]
-    return sorted(found, key=lambda name: int(name.split("-")[1]))

@@ -15,12 +15,11 @@ import torch
 
 from ..complaints import shown
 from ..errors import ConfigError, ModelError
+from ..layout import LORA
 from .base import SDXL, Base
 from .layers import Layer, LoraWeights
 from .metadata import ADAPTER_KEY, BASE_KEY, config_from_header
 from .names import COMPONENTS, UNET, split_key
-
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
 
 def find_lora(path: str | os.PathLike) -> Path:
@@ -30,7 +29,7 @@ def find_lora(path: str | os.PathLike) -> Path:
         raise ModelError(f"There is no LoRA file or folder at {path}; check the name.")
     if path.is_file():
         return path
-    for name in (DIFFUSERS_FILE, "adapter_model.safetensors"):
+    for name in (LORA, "adapter_model.safetensors"):
         if (path / name).is_file():
             return path / name
     files = sorted(file for file in path.glob("*.safetensors") if not file.name.startswith("."))

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelError
+from ..layout import LORA
 from .base import Module
 from .layers import Layer, LoraWeights, fit, peft_fields
 from .metadata import ADAPTER_KEY, BASE_KEY, data_hashes
 from .names import COMPONENTS, UNET, diffusers_key, kohya_key
-from .reader import DIFFUSERS_FILE, read_file
+from .reader import read_file
 from .readers import key_table
 
 
@@ -32,13 +33,13 @@ def save_lora(
     Returns (diffusers path, kohya path). ModelError, and nothing written, if a module is not the base model's or has
     no kohya name, if a weight is not finite in `dtype`, or if what was written does not read back equal.
     """
-    if not output_name or Path(output_name).name != output_name or f"{output_name}.safetensors" == DIFFUSERS_FILE:
+    if not output_name or Path(output_name).name != output_name or f"{output_name}.safetensors" == LORA:
         raise ModelError(f"{output_name!r} cannot name the kohya file; use a plain file name such as 'my_style'.")
     _refuse_unknown(weights)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        folder / DIFFUSERS_FILE: _contents(weights, "diffusers", metadata, dtype),
+        folder / LORA: _contents(weights, "diffusers", metadata, dtype),
         folder / f"{output_name}.safetensors": _contents(weights, "kohya", metadata, dtype),
     }
     _write_checked(files, weights, dtype)

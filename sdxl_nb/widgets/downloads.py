@@ -30,9 +30,11 @@ class DownloadButton(anywidget.AnyWidget):
         button.title = "Save " + model.get("filename");
         button.disabled = model.get("disabled");
       }
-      button.onclick = () => model.send({ kind: "asked" });
+      const view = Math.random();  // every view of this button hears the answer, one has asked for it
+      button.onclick = () => model.send({ view });
       let parts = [];
       const save = (message, buffers) => {
+        if (message.view !== view) return;
         parts.push(...buffers);
         if (!message.filename) return;  // the last one has it
         const link = document.createElement("a");
@@ -71,10 +73,10 @@ class DownloadButton(anywidget.AnyWidget):
 
     def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
         try:
-            data = self.read()
+            data, answer = self.read(), {"view": message.get("view")}
             last = (len(data) - 1) // PART * PART if data else 0
             for start in range(0, last, PART):
-                self.send({}, [data[start : start + PART]])
-            self.send({"filename": self.filename}, [data[last:]])
+                self.send(answer, [data[start : start + PART]])
+            self.send(answer | {"filename": self.filename}, [data[last:]])
         except Exception as error:  # shown by the widget that holds the button
             self.fail(error)
