@@ -178,6 +178,8 @@ def near_duplicates(names: Sequence[str], measures: Sequence[Measure]) -> list[F
         if not is_blank(measure) and measure.digest not in seen:
             seen.add(measure.digest)
             kept.append(i)
+    if not kept:
+        return []
     hashes, colours = looks([measures[i] for i in kept])
     groups = duplicates.groups(duplicates.near(hashes, colours))
     remarks = {

@@ -276,6 +276,12 @@ def test_what_squares_crop_away(tmp_path):
     assert pictures.CROPPED not in by_kind(audit(tmp_path / "d"))
 
 
+def test_pictures_that_are_all_blank(tmp_path):
+    for number in range(2):
+        save(tmp_path / "d", f"p{number}.png", Image.new("RGB", (300, 300), (90, 91 + number, 90)))
+    assert by_kind(audit(tmp_path / "d")) == {pictures.BLANK: {"p0.png", "p1.png"}}
+
+
 def test_buckets_are_reported(tmp_path):
     photographs.copy_all(tmp_path / "d")
     assert "pictures by size" in str(audit(tmp_path / "d")).lower()
