@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from .complaints import shown
 from .errors import ConfigError, SdxlNbError
 from .events import update
 
@@ -43,14 +44,20 @@ def launch(config: "TrainConfig", num_processes: int = 1, *, say: Callable[[str]
 
     At once means when the run has begun, or after PATIENCE seconds: with many pictures to look at or a model to
     download the Run is `starting` until then, and `say` gets a line about it. Raises ConfigError before a process is
-    started, and SdxlNbError with the sentence that the process ended with meanwhile, or the first line of its
-    exception; what fails later is the run's `error`. An interrupt ends the waiting and not the run.
+    started, or DataError for an empty folder of pictures, and SdxlNbError with the sentence that the process ended with
+    meanwhile, or the first line of its exception; what fails later is the run's `error`. An interrupt ends the waiting
+    and not the run.
     """
+    from .config import TrainConfig
     from .folder import RunFolder
     from .machine import check_machine
     from .run import Run
 
+    if not isinstance(config, TrainConfig):
+        advice = 'TrainConfig.preset("tiny") starts from a preset, TrainConfig.load(file) reads a file'
+        raise TypeError(f"launch takes a TrainConfig, not {shown(config)}: {advice}")
     check_machine(config)
+    _refuse_empty(config)
     _check_processes(num_processes)
     launched = Launched(Path(config.output_dir))
     if launched.status() == "starting":  # it takes the folder's lock only when it has imported torch
@@ -83,6 +90,20 @@ def command(config: "TrainConfig", num_processes: int = 1) -> list[str]:
     if num_processes > 1:  # accelerate launch cannot do it on CPUs; accelerate itself finds torchrun's processes
         python += ["torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}", "-m"]
     return [*python, "sdxl_nb.train", *config.to_flags()]
+
+
+def _refuse_empty(config: "TrainConfig") -> None:
+    """Raise DataError when the pictures' folder holds nothing at all. To list what it holds may take long: not here."""
+    place = config.train_data_dir or config.dataset_name
+    folder = os.path.expanduser(place)
+    if not os.path.isdir(folder):
+        return
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        if next(entries, None):
+            return
+    from .data import list_directory
+
+    list_directory(place, config)  # which says what is wrong
 
 
 def _check_processes(wanted: int) -> None:

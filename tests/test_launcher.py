@@ -2,14 +2,15 @@
 
 import os
 import signal
-import threading
 import time
 
 import pytest
 from small_runs import assert_same, small, train
 
 from sdxl_nb import launcher
-from sdxl_nb.errors import ConfigError, SdxlNbError
+from sdxl_nb.config import TrainConfig
+from sdxl_nb.data import open_dataset
+from sdxl_nb.errors import ConfigError, DataError, SdxlNbError
 from sdxl_nb.launcher import Launched, alive, command, launch
 from sdxl_nb.run import Run
 from sdxl_nb.widgets.grid import ValidationGrid
@@ -84,9 +85,10 @@ def test_launched_killed_resumed_stopped_and_finished_it_ends_with_the_same_lora
 
 
 def test_what_the_process_says_at_its_start_is_raised_and_leaves_nothing(tmp_path):
-    (tmp_path / "empty").mkdir()
-    config = small(tmp_path / "new" / "run", train_data_dir=str(tmp_path / "empty"))
-    with pytest.raises(SdxlNbError, match="empty") as raised:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "notes.txt").write_text("no picture")
+    config = small(tmp_path / "new" / "run", train_data_dir=str(tmp_path / "texts"))
+    with pytest.raises(SdxlNbError, match="holds no pictures") as raised:
         launch(config)
     assert "Traceback" not in str(raised.value) and "error:" not in str(raised.value)
     assert not (tmp_path / "new").exists()
@@ -102,6 +104,25 @@ def test_a_bad_setting_is_refused_before_a_process_is_started(tmp_path, monkeypa
     (tmp_path / "run" / "README.md").write_text("mine")
     with pytest.raises(ConfigError, match="holds files that a run would replace"):
         launch(small(tmp_path / "run"))
+
+
+def test_an_empty_folder_of_pictures_is_refused_before_a_process_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(Launched, "start", lambda *arguments: pytest.fail("a process was started"))
+    empty = str(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
+    for source in ({"train_data_dir": empty}, {"dataset_name": empty, "train_data_dir": None}):
+        config = small(tmp_path / "run", **source)
+        for refused in (open_dataset, launch):
+            with pytest.raises(DataError) as raised:
+                refused(config)
+            assert str(raised.value) == f"The folder {empty} is empty: check --train_data_dir."
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("wrong", ["tiny", None, {"rank": 4}, TrainConfig])
+def test_what_is_no_configuration_is_refused_in_one_sentence(wrong):
+    with pytest.raises(TypeError, match=r"launch takes a TrainConfig, not .*: TrainConfig.preset\(.tiny.\) starts"):
+        launch(wrong)
 
 
 def test_the_command_line_holds_settings_only(tmp_path, monkeypatch):
@@ -199,6 +220,7 @@ def test_widgets_of_a_run_that_starts(tmp_path, instead, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     instead("echo loading; sleep 60")
     run = launch(small(tmp_path / "run", **DRAWN, pretrained_model_name_or_path="someone/some-sdxl"))
+    wait_for(lambda: run.log() == "loading")
     monitor, grid = RunMonitor(run, interval=1000.0), ValidationGrid(run)
     grid.close()
     assert "looking at the pictures, then loading someone/some-sdxl, which is downloaded the first time" in (
@@ -239,8 +261,11 @@ def test_a_run_that_was_stopped_while_it_started_is_resumed_from_its_beginning(t
 
 
 def test_a_run_that_fails_after_a_while_says_why(tmp_path, instead):
-    instead("sleep 1; echo 'error: the hub cannot be reached'; exit 1")
+    go = tmp_path / "go"
+    instead(f"while ! [ -e '{go}' ]; do sleep 0.1; done; echo 'error: the hub cannot be reached'; exit 1")
     run = launch(small(tmp_path / "run"))
+    assert run.status == "starting"
+    go.touch()
     assert run.wait(20) == "failed" and run.error == "the hub cannot be reached"
 
 
@@ -252,19 +277,22 @@ def test_of_a_run_that_is_being_replaced_nothing_is_shown(tmp_path, instead):
     run = launch(config)
     assert (run.step, list(run.events()), run.pictures(), run.config.rank) == (0, [], {}, 3)
     assert not run.config.overwrite_output_dir  # loaded again it must not replace a run by itself
+    wait_for(lambda: run.log() == "loading")
     run.stop()
     assert run.wait(20) == "stopped" and run.summary()["steps"] == 0 and run.log() == "loading"
 
 
-def test_an_interrupt_while_waiting_leaves_the_run_alone(tmp_path, instead, capsys):
+def test_an_interrupt_while_waiting_leaves_the_run_alone(tmp_path, instead, monkeypatch, capsys):
     instead("sleep 60", patience=60)
+    asked, has_begun = [], Launched.has_begun
 
-    def interrupt():
-        wait_for(Launched(tmp_path / "run").about)
-        time.sleep(0.3)  # until it waits
-        os.kill(os.getpid(), signal.SIGINT)
+    def interrupted(launched):
+        asked.append(launched)
+        if len(asked) == 2:  # the second look, while it waits
+            raise KeyboardInterrupt
+        return has_begun(launched)
 
-    threading.Thread(target=interrupt).start()
+    monkeypatch.setattr(Launched, "has_begun", interrupted)
     run = launch(small(tmp_path / "run"))
     assert run.status == "starting" and alive(run_pid(run)) and "is still starting" in capsys.readouterr().out
     run.stop()
