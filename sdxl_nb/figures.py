@@ -4,13 +4,17 @@ In: PIL pictures and texts. Out: a `Sheet`, white on any page, without pyplot. P
 that the tiny base's 64 px pictures are enlarged by a whole factor: every pixel of theirs is an equal square.
 """
 
+import functools
 import io
 import math
 import textwrap
+import unicodedata
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 DPI = 100
 WIDE, NARROW, GAP = 192, 128, 8  # pixels: a picture's side with up to MANY columns and with more; space between
@@ -19,6 +23,11 @@ LABEL = 170  # pixels at most for the words beside a row
 LINE = 15  # pixels that a line of text takes at FONT points
 FONT = 9
 CHARACTER = 7.4  # pixels of an average character at FONT points
+SCRIPTS = (  # fonts for what the usual one, DejaVu Sans, does not write
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Hiragino Sans"),
+    *("PingFang SC", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Thai", "Noto Sans Devanagari"),
+    *("Arial Unicode MS",),
+)
 
 
 class Sheet(Figure):
@@ -27,10 +36,30 @@ class Sheet(Figure):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"facecolor": "white", "dpi": DPI} | options)
 
+    def draw(self, renderer: Any) -> None:
+        """Draw, with every font there is for words of other scripts; what none of them has is a box, without a word."""
+        foreign = [text for text in self.findobj(Text) if not text.get_text().isascii()]
+        if not foreign:
+            return super().draw(renderer)
+        for text in foreign:
+            text.set_fontfamily(list(dict.fromkeys([*text.get_fontfamily(), *script_fonts()])))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+            return super().draw(renderer)
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
         return buffer.getvalue()
+
+
+@functools.cache
+def script_fonts() -> list[str]:
+    """Those of the fonts for other scripts that are on this machine."""
+    from matplotlib.font_manager import get_font_names
+
+    there = set(get_font_names())
+    return [name for name in SCRIPTS if name in there]
 
 
 def picture_sheet(
@@ -82,12 +111,18 @@ def show(axes: Any, picture: Any) -> None:
 
 def wrapped(text: str, width: float) -> str:
     """The text in lines of so many characters, five at most."""
-    return "\n".join(textwrap.fill(line, int(width), max_lines=5, placeholder=" ...") for line in text.split("\n"))
+    lines = ((line, int(width * len(line) / max(1, columns_of(line)))) for line in text.split("\n"))
+    return "\n".join(textwrap.fill(line, most, max_lines=5, placeholder=" ...") for line, most in lines)
+
+
+def columns_of(line: str) -> int:
+    """How many characters' room a line takes: a Chinese, Japanese or Korean one has that of two."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in line)
 
 
 def width_of(texts: Sequence[str]) -> int:
     """Pixels that the longest line of these texts takes."""
-    return math.ceil(max((CHARACTER * len(line) for text in texts for line in text.split("\n")), default=0))
+    return math.ceil(max((CHARACTER * columns_of(line) for text in texts for line in text.split("\n")), default=0))
 
 
 def height(texts: Sequence[str]) -> int:

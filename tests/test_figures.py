@@ -1,11 +1,14 @@
 """Sheets of pictures, measured in the pixels that come out."""
 
 import io
+import warnings
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from sdxl_nb.figures import Sheet, picture_sheet, wrapped
+from sdxl_nb import figures
+from sdxl_nb.figures import Sheet, picture_sheet, script_fonts, wrapped
 
 
 def card(colour, size=(64, 64)):
@@ -57,3 +60,37 @@ def test_no_picture_a_sentence_and_a_large_picture():
 def test_wrapping_keeps_lines_and_ends():
     assert wrapped("scale 1\nseed 0", 20) == "scale 1\nseed 0"
     assert wrapped("word " * 60, 20).count("\n") == 4 and wrapped("word " * 60, 20).endswith(" ...")
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """The fonts for other scripts, as if this machine had these."""
+    script_fonts.cache_clear()
+    yield lambda *names: monkeypatch.setattr(figures, "SCRIPTS", names)
+    script_fonts.cache_clear()
+
+
+def test_words_of_other_scripts_are_written_with_the_fonts_there_are(fonts, caplog):
+    capital = "\N{MATHEMATICAL SCRIPT CAPITAL A}"  # STIX, which comes with matplotlib, has it; DejaVu Sans has not
+    boxed = pixels(picture_sheet([[card("red")]], beside=[capital * 3]))
+    script_fonts.cache_clear()
+    fonts("Nowhere Sans", "STIXGeneral")
+    assert script_fonts() == ["STIXGeneral"]
+    sheet = picture_sheet([[card("red")]], beside=[capital * 3])
+    assert np.abs(pixels(sheet) - boxed).max() > 100
+    assert sheet.axes[0].yaxis.label.get_fontfamily()[-1] == "STIXGeneral"
+    assert "findfont" not in caplog.text
+
+
+def test_words_that_no_font_has_are_drawn_without_a_warning(fonts):
+    fonts()
+    house = "\N{CJK UNIFIED IDEOGRAPH-5BB6}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pixels(picture_sheet([[card("red")]], above=[house], beside=[house * 40])).max() == 255
+
+
+def test_wide_characters_have_the_room_of_two():
+    lines = wrapped("\N{CJK UNIFIED IDEOGRAPH-5BB6}" * 60, 20).split("\n")
+    assert len(lines) == 5 and all(len(line) <= 10 for line in lines[:-1])
+    assert figures.width_of(lines[:1]) == figures.width_of(["x" * 20])
