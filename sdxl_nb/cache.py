@@ -114,7 +114,9 @@ class LiveLatents(Encoder):
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, time_ids = zip(*ahead(self._cut, zip(indices, choices, strict=True)), strict=True)
-        mean, std = encode(self.vae, pixels)
+        some = at_once(self.config.resolution, self.vae.device)  # the U-Net's batch is larger than the VAE has room for
+        parts = [encode(self.vae, pixels[first : first + some]) for first in range(0, len(pixels), some)]
+        mean, std = map(torch.cat, zip(*parts, strict=True))
         if not self.works:
             refuse_no_numbers(mean)
             self.works = True

@@ -41,6 +41,7 @@ class Progress:
     heldout: dict[str, Any] = field(default_factory=dict)
     recent_losses: list[float] = field(default_factory=list)
     micro_batch: int | None = None  # what fitted into memory at once
+    heldout_fingerprint: str | None = None
 
 
 def find(output_dir: str | Path, asked: str | None) -> Path | None:
@@ -156,6 +157,11 @@ def check_resumable(progress: Progress, current: Progress, name: str) -> None:
         raise ConfigError(
             f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
             "restore them, or choose another --output_dir"
+        )
+    if progress.heldout_fingerprint not in (None, current.heldout_fingerprint):
+        raise ConfigError(
+            f"{name} was measured on other held-out pictures, whose losses do not compare: restore them, or choose "
+            "another --output_dir"
         )
     if list(progress.parameters.items()) != list(current.parameters.items()):  # their order is the flat vector's
         raise ConfigError(f"{name} holds other LoRA layers than this base model gets: choose another --output_dir")

@@ -21,6 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from .building import ALONE
+
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0, "adafactor": 4.1, "lion": 4.0}  # a weight
 FREE = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "alias", "lift_fresh"}
@@ -244,7 +246,7 @@ def count_vae(vae: dict[str, Any], pixels: int, dtype: torch.dtype) -> tuple[int
     """(bytes of its weights, most that encoding one picture and decoding one take beside them, FLOPs of encoding)."""
     from .models import hushed
 
-    with hushed(), torch.device("meta"):
+    with ALONE, hushed(), torch.device("meta"):
         from diffusers import AutoencoderKL
 
         model = AutoencoderKL.from_config(vae).to(dtype).requires_grad_(False).eval()
@@ -271,7 +273,7 @@ def _with_lora(config: Any, architecture: dict[str, Any], dtype: torch.dtype) ->
     from .speed import wants_ours
     from .unet import SdxlUNet, covers
 
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # peft draws, and training's generator must not move
+    with ALONE, torch.device("meta"), torch.random.fork_rng(devices=[]):  # peft draws; training's own must not move
         if wants_ours(config) and covers(architecture):
             unet = SdxlUNet(architecture)
         else:

@@ -35,6 +35,7 @@ def progress(trainer: Any) -> checkpoint.Progress:
         heldout=asdict(trainer.record),
         recent_losses=trainer.recent,
         micro_batch=updates.micro_batch,
+        heldout_fingerprint=trainer.studio.heldout_fingerprint,
     )
 
 
@@ -81,8 +82,17 @@ def restore(trainer: Any, kept: checkpoint.Progress, tensors: dict[str, torch.Te
     if kept.scaler:
         updates.scaler.load_state_dict(kept.scaler)
     trainer.step = trainer.saved = kept.step
-    trainer.recent, trainer.record = list(kept.recent_losses), heldout.Record(**kept.heldout)
+    trainer.recent, trainer.record = list(kept.recent_losses), _record(trainer, kept)
     updates.micro_batch = min(updates.micro_batch, kept.micro_batch or updates.micro_batch)
+
+
+def _record(trainer: Any, kept: checkpoint.Progress) -> heldout.Record:
+    """The held-out losses so far; without the best one where its checkpoint is gone, as a later best makes it."""
+    record, folder = heldout.Record(**kept.heldout), trainer.folder.path
+    there = trainer.processes.from_first(lambda: [path.name for path in checkpoint.checkpoints(folder)])
+    if record.best_step is None or f"checkpoint-{record.best_step}" in there:
+        return record
+    return heldout.Record(step=record.step)
 
 
 def averaged(trainer: Any) -> contextlib.AbstractContextManager[None]:

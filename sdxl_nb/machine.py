@@ -13,6 +13,7 @@ from .config import TrainConfig
 from .errors import ConfigError
 from .trackers import check_wandb
 
+PRECISIONS = ("no", "fp16", "bf16")
 OPTIONAL = ("xformers", "bitsandbytes", "prodigyopt", "tensorboard", "wandb", "comet_ml", "torch_npu")
 
 
@@ -58,7 +59,13 @@ def check_machine(config: TrainConfig, machine: Machine | None = None) -> None:
 
 
 def _check_precision(config: TrainConfig, machine: Machine) -> None:
-    precision = config.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if configured not in PRECISIONS:
+        raise ConfigError(
+            f"accelerate is configured for {configured}, in which no LoRA is trained here: set "
+            "ACCELERATE_MIXED_PRECISION to bf16, fp16 or no, or run accelerate config again"
+        )
+    precision = config.mixed_precision or configured
     if precision == "fp16" and machine.device == "cpu":
         raise ConfigError(
             "mixed_precision fp16 needs a CUDA GPU or Apple MPS and this machine has neither: "

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from . import identity
+from .building import ALONE
 from .errors import ConfigError, ModelError
 from .sources import (
     WEIGHTS,
@@ -71,7 +72,7 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> Any:
     about = json.loads(config.read_text(encoding="utf-8")) if config else {}
     if weights is None or not weights.name.startswith(WEIGHTS["vae"]) or not covers(about):
         return load_vae(source, dtype)
-    with torch.device("meta"):
+    with ALONE, torch.device("meta"):
         vae = VaeEncoder(about)
     wanted = torch.float32 if about.get("force_upcast", True) else dtype
     try:
@@ -112,7 +113,7 @@ def _ours(config: Any, weights: dict[str, torch.Tensor], source: Source) -> Any:
     """Our U-Net around weights that are here already: no copy is made."""
     from .unet import SdxlUNet
 
-    with torch.device("meta"):
+    with ALONE, torch.device("meta"):
         unet = SdxlUNet(config)
     wrong = unet.load_state_dict(weights, strict=False, assign=True)
     _complete(unet, {"missing_keys": wrong.missing_keys}, f"the unet of {source.name}")
@@ -241,7 +242,7 @@ def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
     lean = CLASSES[part][0] == "transformers" and not source.is_single_file  # diffusers is not needed then
     what = f"the VAE {source.vae}" if other else f"the {part} of {source.name}"
     try:
-        with hushed(*(["transformers"] if lean else [])):
+        with ALONE, hushed(*(["transformers"] if lean else [])):
             loaded = read()
     except ModelError:
         raise
@@ -323,19 +324,36 @@ def add_lora(config, unet: Any, text_encoders: tuple[Any, ...] = ()) -> list[str
         "rank_pattern": config.rank_pattern or {},
         "alpha_pattern": config.alpha_pattern or {},
     }
-    torch.manual_seed(config.seed)
     models = {"unet": (unet, target_modules(config.target_modules, unet))}
     if config.train_text_encoder:
         for name, encoder in zip(("text_encoder", "text_encoder_2"), text_encoders, strict=True):
             models[name] = (encoder, text_target_modules(config.target_modules))
-    for name, (model, targets) in models.items():
-        try:
-            inject_adapter_in_model(LoraConfig(target_modules=targets, **common), model)
-        except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
-            raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
+    with ALONE:
+        torch.manual_seed(config.seed)
+        for name, (model, targets) in models.items():
+            try:
+                inject_adapter_in_model(LoraConfig(target_modules=targets, **common), model)
+            except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
+                raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
+    for model, _ in models.values():
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("lora_" in name)
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        if config.use_dora:
+            _exact_magnitudes(model)
     check_patterns(config, [name for model, _ in models.values() for name in lora_names(model)])
     return list(models)
+
+
+def _exact_magnitudes(model: Any) -> None:
+    """DoRA's magnitudes in fp32: peft rounds them to the dtype of a base in half precision.
+
+    Its linear layers divide by norms in fp32 and would not start as the base's; convolutions divide by rounded ones.
+    """
+    for module in model.modules():
+        vectors = getattr(module, "lora_magnitude_vector", {})
+        weight = module.get_base_layer().weight if len(vectors) else None
+        if weight is not None and weight.ndim == 2 and weight.dtype != torch.float32:
+            for vector in vectors.values():
+                vector.weight.data = torch.linalg.norm(weight.float(), dim=1).view_as(vector.weight)

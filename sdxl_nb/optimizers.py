@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from .errors import ConfigError
 from .parameters import FlatParameters
+from .sources import first_line
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,8 +38,17 @@ def _adamw(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
 
 def _adamw8bit(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
     """Moments in 8 bits, each block of 256 with a scale of its own (arXiv 2110.02861)."""
-    import bitsandbytes
+    try:
+        import bitsandbytes
 
+        tried = torch.nn.Parameter(torch.zeros(4096, device=flat.weights.device))  # smaller ones are not quantised
+        tried.grad = torch.zeros_like(tried)
+        bitsandbytes.optim.AdamW8bit([tried]).step()
+    except Exception as error:  # what it lacks, a library for this CUDA say, it tells at the first step
+        raise ConfigError(
+            f"optimizer adamw8bit: bitsandbytes does not work here ({first_line(error).rstrip('.')}): install a "
+            "version for this CUDA, or drop it, AdamW in fp32 is the default"
+        ) from error
     return bitsandbytes.optim.AdamW8bit([flat.weights], **_adam_options(config))
 
 

@@ -61,8 +61,8 @@ class FlatParameters:
 class Average:
     """Exponential moving average of the weights, one operation a step.
 
-    As diffusers' EMAModel with its warm-up: after step n (from 1) the average keeps min(decay, (1 + n) / (10 + n)) of
-    itself, so that it forgets the random start of a short run.
+    As diffusers' EMAModel with its warm-up: after step n (from 1) the average keeps min(decay, n / (9 + n)) of itself,
+    and nothing after the first, so that it forgets the random start.
     """
 
     def __init__(self, flat: FlatParameters, decay: float):
@@ -74,7 +74,7 @@ class Average:
 
         That one lies on the device, and nobody waits for it.
         """
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        share = 1 - min(self.decay, step / (9 + step)) if step > 1 else 1.0
         self.weights.lerp_(self.flat.weights.detach(), share if skipped is None else share * (1 - skipped))
 
     @contextlib.contextmanager
@@ -100,19 +100,20 @@ def learning_rates(config, steps: int, processes: int):
             return peak
         if step < warmup:
             return peak * step / max(1, warmup)
-        return peak * SCHEDULES[config.lr_scheduler]((step - warmup) / max(1, steps - warmup))
+        return SCHEDULES[config.lr_scheduler]((step - warmup) / max(1, steps - warmup), peak)
 
     return rate
 
 
-def _cosine_with_restarts(done: float, cycles: int = 1) -> float:
-    return 0.0 if done >= 1 else max(0.0, 0.5 * (1 + math.cos(math.pi * (cycles * done % 1))))
+def _cosine(done: float, peak: float) -> float:
+    return peak * max(0.0, 0.5 * (1 + math.cos(math.pi * done)))
 
 
-SCHEDULES = {  # the share of the peak rate when so much of the time after warm-up is done
-    "constant_with_warmup": lambda done: 1.0,
-    "linear": lambda done: max(0.0, 1 - done),
-    "cosine": lambda done: max(0.0, 0.5 * (1 + math.cos(math.pi * done))),
-    "cosine_with_restarts": _cosine_with_restarts,
-    "polynomial": lambda done: 1e-7 if done > 1 else (1 - 1e-7) * (1 - done) + 1e-7,  # of power 1, as in diffusers
+LAST = 1e-7  # diffusers' lr_end
+SCHEDULES = {  # the rate from its peak, when so much of the time after warm-up is done
+    "constant_with_warmup": lambda done, peak: peak,
+    "linear": lambda done, peak: peak * max(0.0, 1 - done),
+    "cosine": _cosine,
+    "cosine_with_restarts": lambda done, peak: 0.0 if done >= 1 else _cosine(done, peak),  # of one cycle
+    "polynomial": lambda done, peak: LAST if done > 1 else (peak - LAST) * (1 - done) + LAST,  # of power 1
 }

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+import torch
+
 from . import architectures, counting, disk, prices
+from .cache import at_once
 from .counting import Count
 from .epochs import steps_per_epoch
 from .errors import ConfigError
@@ -223,9 +226,10 @@ class _Job:
         config = config or self.config
         count = self._count(config, cuda).at(pictures)
         weights, encoding, decoding, _ = self.vae
+        encoding *= min(pictures, at_once(config.resolution, torch.device("cuda" if cuda else "cpu")))
         training = count.peak + self._others(config, pictures)
         if not config.cache_latents:
-            training += weights + max(0, encoding * pictures - (count.peak - count.resident))
+            training += weights + max(0, encoding - (count.peak - count.resident))
         drawing = count.resident + weights + decoding if config.validation_prompt else 0
         return round(max(training, weights + encoding, drawing) * SPARE + (CONTEXT if cuda else 0))
 

@@ -12,6 +12,8 @@ from .errors import ConfigError, SdxlNbError
 from .sources import first_line
 from .unet import SdxlUNet
 
+VERSIONS = 64
+
 
 def wants_ours(config: Any) -> bool:
     """Whether our U-Net may do it; xformers and NPU attention come through diffusers' own."""
@@ -34,7 +36,20 @@ def make_ready(unet: Any, config: Any, device: torch.device, remarks: list[str])
     if device.type == "cuda":  # a kernel outlives this run; convolutions have it by default, as in diffusers' script
         torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     if config.torch_compile:
-        unet.compile_repeated_blocks()
+        _compile(unet)
+
+
+def _compile(unet: Any) -> None:
+    """Compile the blocks, in as many versions as a run asks for.
+
+    They share one function, of which dynamo keeps eight versions and then computes without it, with no more than a
+    line in its log; and widths, buckets, smaller batches, gradients or none are versions.
+    """
+    import torch._dynamo
+
+    torch._dynamo.reset()  # the versions of an earlier run in this process
+    torch._dynamo.config.recompile_limit = VERSIONS
+    unet.compile_repeated_blocks()
 
 
 def _recompute(unet: Any, policy: str, remarks: list[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from . import objective
 from .endings import TOO_LARGE, TooLittleMemory, is_out_of_memory
 from .errors import ConfigError
+from .footprint import give_back
 from .optimizers import make_optimizer
 from .parameters import Average, FlatParameters, learning_rates
 from .processes import Processes
@@ -189,9 +190,7 @@ class Step:
         if self.micro_batch == 1:
             raise TooLittleMemory(TOO_LARGE)
         self.micro_batch = -(-self.micro_batch // 2)
-        free = getattr(getattr(torch, self.studio.device.type, None), "empty_cache", None)
-        if free:
-            free()
+        give_back(self.studio.device)
         same = "the same result" + (" but for other random choices of lora_dropout" if self.config.lora_dropout else "")
         self.warn(f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with {same}.")
 

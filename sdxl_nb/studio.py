@@ -5,7 +5,6 @@ opened and checked before any model is loaded, and nothing is written to the run
 """
 
 import functools
-import gc
 import hashlib
 import os
 import time
@@ -23,6 +22,7 @@ from .data import CaptionedPictures, open_dataset
 from .errors import ConfigError, ModelError, Stopped
 from .events import EventLog
 from .folder import RunFolder
+from .footprint import give_back
 from .lora import check_names, collect
 from .memo import Memo, examine
 from .models import Source, add_lora, load, load_unet, load_vae, load_vae_encoder, scheduler_config
@@ -111,7 +111,7 @@ class Studio:
         self.counts = loss_weights(len(pictures) - of_class, of_class, pictures.weights, config.prior_loss_weight)
         if config.varies_captions() and config.cache_text_embeddings and not config.train_text_encoder:
             self.remarks.append(VARIED)
-        self.data_fingerprint = _fingerprint(pictures)
+        self.data_fingerprint, self.heldout_fingerprint = _fingerprint(pictures), _fingerprint(held_out)
         self.schedule = scheduler_config(self.source)
         # on the device only when the encoders have left it
         self.unet = load_unet(self.source, self.dtype, ours=wants_ours(config))
@@ -190,7 +190,7 @@ class Studio:
         load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
         self.prompt.fill(load_both, self._cached(log, "captions", asked), self.processes)
         load_both.cache_clear()
-        self._free()
+        give_back(self.device)
         cut = self.prompt.cut()
         if len(cut):
             (first,) = long_captions([self.captions[int(cut[0])]], self.tokenizers)
@@ -229,7 +229,7 @@ class Studio:
         if loaded is not None and self.config.validation_prompt:
             self.vae = loaded.to("cpu")
         del loaded
-        self._free()
+        give_back(self.device)
 
     def _store(self, kind: str, digest: str, without: str, log: EventLog) -> Store:
         """The rows of this kind that were made by parts of this identity."""
@@ -250,12 +250,6 @@ class Studio:
                 raise Stopped(f"Stopped after {done:,} of {total:,} {kind} were encoded.")
 
         return update
-
-    def _free(self) -> None:
-        """Give the memory of models that are let go back to the device."""
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def caption(self, index: int, choices: Choices) -> str:
         """The caption of a picture at a position."""

@@ -9,11 +9,14 @@ import math
 import time
 from typing import Any
 
+import torch
+
 from . import checkpoint, disk, heldout, keeping, reporting
 from .endings import NO_MEMORY_TO_DRAW, TooLittleMemory, ending, explained, in_memory
 from .errors import SdxlNbError, Stopped
 from .events import Callback, EventLog
 from .folder import RunFolder
+from .footprint import give_back
 from .machine import check_machine
 from .processes import Processes
 from .run import Run
@@ -44,6 +47,8 @@ def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool =
                 _run(config, folder, processes, callback, progress and processes.first, stop)
         finally:
             folder.release()
+            if torch.accelerator.is_available():  # memory that a notebook's next cell may want
+                give_back()
     return Run(folder.path)
 
 

@@ -245,8 +245,8 @@ class Transformer(nn.Module):
     def forward(self, x: torch.Tensor, prompt: torch.Tensor, run: Run) -> torch.Tensor:
         tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
         (tokens,) = run(tokens, self.proj_in)
-        for block in self.transformer_blocks:
-            tokens = block.segment(block, tokens, prompt, run)
+        for block in self.transformer_blocks:  # drawing is not worth compiling once more
+            tokens = block.segment(block if self.training else block.forward, tokens, prompt, run)
         (tokens,) = run(tokens, self.proj_out)
         return x + tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from random_sdxl import make_pipeline
 from small_runs import SIZES, home, small
 
-from sdxl_nb.cache import CachedLatents, LiveLatents, Scaling, cache_folder
+from sdxl_nb.cache import CachedLatents, LiveLatents, Scaling, cache_folder, encode
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.data import CaptionedPictures, open_dataset
 from sdxl_nb.errors import ModelError, SdxlNbError
@@ -52,6 +52,17 @@ def test_the_same_latents_and_time_ids(tmp_path, vae, flip):
     assert ours[0].shape == (7, 4, 8, 8) and ours[0].dtype == ours[1].dtype == torch.float32
     assert torch.allclose(ours[0], theirs[0], atol=1e-6) and torch.equal(ours[1], theirs[1])
     assert stored.moving == 0
+
+
+def test_live_latents_are_encoded_as_many_at_once_as_there_is_room_for(tmp_path, vae, monkeypatch):
+    """The U-Net trains more pictures at once than the VAE has room for, which keeps its full size in its layers."""
+    _, live = both(tmp_path, vae)
+    whole, sizes = live(EVERY, choices()), []
+    monkeypatch.setattr("sdxl_nb.cache.at_once", lambda resolution, device: 3)
+    monkeypatch.setattr("sdxl_nb.cache.encode", lambda vae, pixels: (sizes.append(len(pixels)), encode(vae, pixels))[1])
+    parts = live(EVERY, choices())
+    assert sizes == [3, 3, 1]
+    assert torch.allclose(parts[0], whole[0], atol=1e-6) and torch.equal(parts[1], whole[1])
 
 
 def test_time_ids_are_true_sizes_and_the_middle(tmp_path, vae):

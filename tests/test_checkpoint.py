@@ -24,6 +24,7 @@ def progress(step, **changes):
         "parameters": {"unet.a": [2, 3]},
         "batch": 4,
         "optimizer": {},
+        "heldout_fingerprint": "def",
     }
     return Progress(step=step, **values | changes)
 
@@ -176,6 +177,7 @@ def test_damage_is_named(tmp_path, file, content):
         ({"identity": {"rank": 2, "train_batch_size": 2}, "batch": 8}, "took 4 pictures a step, now it would be 8"),
         ({"precision": "bfloat16"}, "precision float32, now it is bfloat16"),
         ({"parameters": {"unet.b": [2, 3]}}, "other LoRA layers"),
+        ({"heldout_fingerprint": "x"}, "measured on other held-out pictures"),
     ],
 )
 def test_another_run_is_refused(changes, said):

@@ -2,13 +2,15 @@
 
 import math
 import shutil
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, train
 from test_trainer import studio
 
-from sdxl_nb import heldout
+from sdxl_nb import checkpoint, heldout, keeping
 from sdxl_nb.checkpoint import checkpoints, step_of
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.data import open_dataset
@@ -284,3 +286,18 @@ def test_every_optimizer_resumes_exactly(tmp_path, optimizer):
     assert largest_difference(whole.folder / "checkpoint-2", whole.folder) > 0
     with pytest.raises(SdxlNbError, match=r"optimizer \("):
         train(small(tmp_path / "again", resume_from_checkpoint="checkpoint-2", learning_rate=changes["learning_rate"]))
+
+
+def test_a_best_checkpoint_that_a_later_best_took_away_is_forgotten(tmp_path):
+    """Who goes back to an earlier checkpoint finds the best one of then no more."""
+    run = train(small(tmp_path, heldout_steps=1, checkpointing_steps=2, max_train_steps=4, **HALF))
+    kept, _ = checkpoint.load(tmp_path / "checkpoint-2")
+    trainer = SimpleNamespace(folder=SimpleNamespace(path=run.folder), processes=Processes.join())
+    there, gone = ({**kept.heldout, "best_step": step, "best_loss": 0.5} for step in (2, 1))
+    assert keeping._record(trainer, replace(kept, heldout=there)).best_step == 2
+    assert asdict(keeping._record(trainer, replace(kept, heldout=gone))) == {
+        "step": 2,
+        "best_step": None,
+        "best_loss": None,
+        "waited": 0,
+    }

@@ -8,7 +8,7 @@ from sdxl_nb.config import TrainConfig
 from sdxl_nb.errors import ConfigError
 from sdxl_nb.machine import Machine, check_machine
 
-EVERYTHING = frozenset({"xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml"})
+EVERYTHING = frozenset({"xformers", "bitsandbytes", "prodigyopt", "tensorboard", "wandb", "comet_ml"})
 CPU = Machine("cpu", True, frozenset({"tensorboard"}), False)
 MPS = Machine("mps", False, frozenset({"tensorboard"}), False)
 TURING = Machine("cuda", False, EVERYTHING, False)
@@ -23,6 +23,7 @@ REFUSED = [
     (CPU, {XFORMERS: True}, f"{XFORMERS} needs a CUDA GPU and this machine has none: drop it, PyTorch's SDPA is used by default"),
     (BARE_GPU, {XFORMERS: True}, f"{XFORMERS} needs xformers: pip install xformers, or drop it, PyTorch's SDPA is used by default"),
     (BARE_GPU, {"use_8bit_adam": True}, "use_8bit_adam needs bitsandbytes: pip install bitsandbytes, or drop it, AdamW in fp32 is the default"),
+    (CPU, {"optimizer": "prodigy"}, "optimizer prodigy needs prodigyopt: pip install prodigyopt, or use --optimizer adamw"),
     (CPU, {"optimizer": "adamw8bit"}, "optimizer adamw8bit needs a CUDA GPU and this machine has none: drop it, AdamW in fp32 is the default"),
     (AMPERE, {"enable_npu_flash_attention": True}, "enable_npu_flash_attention needs an Ascend NPU with torch_npu: drop it, PyTorch's SDPA is used by default"),
     (CPU, {"report_to": "wandb"}, "report_to wandb needs the package wandb: pip install wandb, or --report_to none"),
@@ -56,6 +57,7 @@ def test_what_the_machine_lacks_is_one_sentence_with_the_remedy(tmp_path, monkey
         (CPU, {"mixed_precision": "bf16", "resume_from_checkpoint": "latest", "train_data_dir": "s3://bucket/fish"}),
         (MPS, {"mixed_precision": "fp16"}),
         (AMPERE, {"mixed_precision": "bf16", XFORMERS: True, "use_8bit_adam": True, "push_to_hub": True}),
+        (TURING, {"mixed_precision": "fp16", "optimizer": "prodigy"}),
     ],
 )
 def test_what_the_machine_has_passes(machine, settings):
@@ -81,3 +83,12 @@ def test_a_forced_cpu_is_a_cpu(monkeypatch):
     here = Machine.here()
     assert (here.device, here.bf16) == ("cpu", True)
     assert "tensorboard" in here.packages
+
+
+def test_a_precision_of_accelerates_that_is_not_ours(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    for settings in ({}, {"mixed_precision": "bf16"}):
+        with pytest.raises(
+            ConfigError, match="^accelerate is configured for fp8, in which no LoRA is trained here: set"
+        ):
+            check_machine(TrainConfig(**settings), AMPERE)

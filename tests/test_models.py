@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -17,7 +18,7 @@ from test_single_file import BASE, same, sgm_checkpoint
 
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.errors import ConfigError, ModelError
-from sdxl_nb.models import Source, add_lora, load, load_pipeline, load_vae
+from sdxl_nb.models import Source, add_lora, load, load_pipeline, load_unet, load_vae
 from sdxl_nb.sources import DEFAULT_BASE
 
 TINY = Source("embedded:tiny-sdxl")
@@ -386,3 +387,49 @@ def test_a_hub_that_is_down_is_said_at_once(tmp_path):
         "check the network, HF_ENDPOINT or the name."
     )
     assert time.monotonic() - begun < 10
+
+
+def test_what_loads_a_model_and_what_makes_layers_take_turns(monkeypatch, tmp_path):
+    """Meanwhile the libraries have torch.nn.Module make layers without values, in every thread."""
+    from diffusers import AutoencoderKL
+
+    begun, go_on, from_pretrained = threading.Event(), threading.Event(), AutoencoderKL.from_pretrained
+
+    def slow(*arguments, **options):
+        begun.set()
+        go_on.wait(60)
+        return from_pretrained(*arguments, **options)
+
+    monkeypatch.setattr(AutoencoderKL, "from_pretrained", slow)
+    source, config = Source("embedded:tiny-sdxl"), TrainConfig.preset("tiny", output_dir=str(tmp_path))
+    unet = load(source, "unet")
+    threads = [
+        threading.Thread(target=load, args=(source, "vae")),
+        threading.Thread(target=add_lora, args=(config, unet)),
+    ]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    threads[1].join(0.5)
+    assert threads[1].is_alive() and not any("lora_" in name for name, _ in unet.named_parameters())
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    made = [parameter for name, parameter in unet.named_parameters() if "lora_" in name]
+    assert made and not any(parameter.is_meta for parameter in made)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dora_begins_as_a_base_in_half_precision(dtype, tmp_path):
+    """peft rounds its magnitudes to the base's dtype, and divides by norms that are not rounded."""
+    config = TrainConfig.preset("tiny", output_dir=str(tmp_path), use_dora=True, target_modules=["to_q", "conv1"])
+    unet = load_unet(Source("embedded:tiny-sdxl"), dtype)
+    add_lora(config, unet)
+    for module in unet.modules():
+        if hasattr(module, "lora_magnitude_vector"):
+            base = module.get_base_layer()
+            given = (
+                torch.randn(2, 9, base.in_features) if base.weight.ndim == 2 else torch.randn(2, base.in_channels, 8, 8)
+            )
+            with torch.autocast("cpu", dtype):
+                assert torch.equal(module(given), base(given))

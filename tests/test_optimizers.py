@@ -1,6 +1,8 @@
 """Optimizers by name: one step by hand, and each goes on exactly from what its state says in tensors and JSON."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,3 +120,15 @@ def test_a_state_may_be_nested():
     kept = other.loaded["state"][0]
     assert kept["step"] == 3 and kept["quantised"]["state1"].tolist() == [1, 2]
     assert kept["quantised"]["state1"].dtype == torch.uint8 and other.loaded["param_groups"][0]["lr"] == 0.1
+
+
+def test_bitsandbytes_that_does_not_work_is_a_sentence(monkeypatch):
+    """It is imported without its library for the GPU, and fails at the first step."""
+
+    def fail(parameters, **options):
+        raise RuntimeError("CUDA Setup failed despite GPU being available.\nPlease run ...")
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=SimpleNamespace(AdamW8bit=fail)))
+    said = r"bitsandbytes does not work here \(CUDA Setup failed despite GPU being available\): install a version for"
+    with pytest.raises(ConfigError, match=said):
+        make_optimizer(config(optimizer="adamw8bit"), layers())

@@ -64,10 +64,13 @@ def test_the_average_by_hand_and_its_place():
     flat.weights.data.fill_(1.0)
     average = Average(flat, 0.5)
     flat.weights.data.fill_(3.0)
-    average.update(1)  # keeps (1 + 1) / (10 + 1) of itself
+    average.update(1)  # keeps nothing of the random start
+    assert average.weights.tolist() == [3.0] * 9
+    average.weights.fill_(1.0)
+    average.update(2)  # keeps 2 / 11 of itself
     assert average.weights.tolist() == pytest.approx([2 / 11 * 1 + 9 / 11 * 3] * 9)
     average.weights.fill_(1.0)
-    average.update(1000)  # 1001 / 1010 is more than 0.5
+    average.update(1000)  # 1000 / 1009 is more than 0.5
     assert average.weights.tolist() == [2.0] * 9
     with average.in_place():
         assert (flat.parameters[0] == 2).all()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.errors import SdxlNbError
-from sdxl_nb.events import EventLog
+from sdxl_nb.events import EventLog, update
 from sdxl_nb.folder import RunFolder
 from sdxl_nb.plots import smooth
 from sdxl_nb.run import Run
@@ -41,8 +41,7 @@ def folder(tmp_path):
 
 
 def set_info(folder, **fields):
-    known = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(known | fields))
+    update(folder / "run.json", **fields)
 
 
 def test_what_a_finished_run_says(folder):

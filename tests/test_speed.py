@@ -14,7 +14,7 @@ from sdxl_nb.errors import ConfigError
 from sdxl_nb.models import Source, load_unet, scheduler_config
 from sdxl_nb.parameters import learning_rates
 from sdxl_nb.speed import make_ready, wants_ours
-from sdxl_nb.unet import SdxlUNet
+from sdxl_nb.unet import Block, SdxlUNet
 
 SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
@@ -25,7 +25,7 @@ def test_schedules_are_diffusers(tmp_path, name):
 
     config = small(tmp_path, lr_scheduler=name, lr_warmup_steps=3, learning_rate=0.5)
     rate = learning_rates(config, 11, 1)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)  # polynomial ends at a rate of its own
     theirs = get_scheduler(name, optimizer, num_warmup_steps=3, num_training_steps=11).lr_lambdas[0]
     assert [rate(step) for step in range(14)] == pytest.approx([0.5 * theirs(step) for step in range(14)], abs=1e-12)
 
@@ -91,6 +91,30 @@ def test_compiled_blocks_train_as_plain_ones(tmp_path, monkeypatch, changes, tol
     run = train(small(tmp_path / "compiled", max_train_steps=2, torch_compile=True, **FLAT, **changes))
     assert traced and run.losses()[1] == pytest.approx(plain.losses()[1], rel=tolerance)
     assert largest_difference(run.folder, plain.folder) < tolerance
+
+
+def test_every_step_is_compiled_also_after_others_shapes_and_drawings(tmp_path, monkeypatch):
+    """Dynamo gives up silently after eight versions, which smaller batches, buckets and pictures soon make."""
+    compiled, forward, ran, seen = SdxlUNet.compile_repeated_blocks, SdxlUNet.forward, [], []
+
+    def backend(module, inputs):
+        return lambda *given: (ran.append(1), module.forward(*given))[1]
+
+    def counting(unet, *arguments, **named):
+        before = len(ran)
+        result = forward(unet, *arguments, **named)
+        blocks = sum(isinstance(part, Block) for part in unet.modules())
+        seen.append((unet.training, len(arguments[0]), (len(ran) - before) / blocks))
+        return result
+
+    monkeypatch.setattr(SdxlUNet, "compile_repeated_blocks", lambda unet: compiled(unet, backend=backend))
+    monkeypatch.setattr(SdxlUNet, "forward", counting)
+    drawn = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
+    wild = {"center_crop": False, "aspect_ratio_buckets": True, "resolution": 64, "validation_split": 0.3}
+    for rank in (2, 3, 4):
+        train(small(tmp_path / str(rank), torch_compile=True, train_batch_size=3, rank=rank, **FLAT, **drawn, **wild))
+    assert {share for training, _, share in seen if training} == {1} and len({size for _, size, _ in seen}) > 1
+    assert {share for training, _, share in seen if not training} == {0}
 
 
 def test_diffusers_unet_is_checkpointed_whole_and_says_so(tmp_path):

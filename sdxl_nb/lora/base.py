@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..building import ALONE
 from ..errors import ModelError
 from .names import SDXL as SDXL_LAYOUT
 from .names import TE1, TE2, UNET, Layout
@@ -111,7 +112,7 @@ def _inventory(description: str) -> Mapping[str, Module]:
 
     parts = json.loads(description)
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with ALONE, torch.device("meta"), torch.random.fork_rng(devices=[]):
             if covers(parts[UNET]):  # the same modules, a second less to import
                 unet = SdxlUNet(parts[UNET])
             else:

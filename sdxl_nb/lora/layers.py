@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..building import ALONE
 from ..errors import ConfigError, ModelError
 from .base import SDXL, Base, module_of
 from .names import COMPONENTS, TE1, TE2, UNET, canonical_path
@@ -287,10 +288,7 @@ def _inject(model, plan: dict[str, Layer], adapter: str, dtype) -> None:
     if len({layer.dora_scale is None for layer in plan.values()}) > 1:
         raise ModelError("The LoRA mixes DoRA and plain LoRA layers in one model, which peft cannot hold.")
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    with (
-        _peft_quiet(),
-        torch.random.fork_rng(devices=[]),
-    ):  # peft draws initial weights; looking must not move training's generator
+    with ALONE, _peft_quiet(), torch.random.fork_rng(devices=[]):  # peft draws; training's generator must not move
         inject_adapter_in_model(LoraConfig(**peft_fields(plan)), model, adapter_name=adapter)
     model._hf_peft_config_loaded = True  # what diffusers' and transformers' own adapter methods ask for
     for name, module in lora_modules(model):
