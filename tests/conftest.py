@@ -4,6 +4,8 @@ import os
 import secrets
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,6 +42,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what the first pr
 def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test finds an empty cache: what another has computed must not decide what this one sees."""
     monkeypatch.setenv("SDXL_NB_CACHE", os.path.join(os.environ["HF_HOME"], "sdxl_nb", secrets.token_hex(8)))
+
+
+@pytest.fixture(autouse=True)
+def _no_work_left() -> Iterator[None]:
+    """A widget's worker ends with its test: loading a model, it would leave layers that the next one makes empty."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_run)"):  # widgets.watching.Worker
+            thread.join(60)
 
 
 def _stay_here(event: str, args: tuple[Any, ...]) -> None:

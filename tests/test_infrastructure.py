@@ -251,11 +251,11 @@ def start_space(home, programs, **more):
     environment = {"HOME": str(home), "PATH": f"{programs}:/usr/bin:/bin", "SDXL_NB_SOURCE": "s3://bucket/source.zip"}
     environment |= more
     script = INFRASTRUCTURE / "studio" / "install-kernel.sh"
-    assert subprocess.run(["bash", script], env=environment, cwd=home, timeout=20).returncode == 0
+    assert subprocess.run(["bash", script], env=environment, cwd=home, timeout=60).returncode == 0
 
 
 def wait_for(path, text):
-    for _ in range(200):
+    for _ in range(1200):
         if path.exists() and text in path.read_text():
             return path.read_text()
         time.sleep(0.05)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -158,22 +156,16 @@ def test_save_refuses_a_key_that_a_reader_does_not_know(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def peak() -> float:
-    """The most memory this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 COUNTS = {"attention": 5_806_080, "attention+ff": 10_639_360, "all": 12_296_960}  # at rank 4
 CROSS_AT_8 = 7_618_560  # attention, with rank 8 for attn2's to_k and to_v
 
 
 def test_trainable_parameters_of_full_size_sdxl():
-    """On the meta device, through peft itself; at most 2 GB more than before."""
-    begun, before = time.monotonic(), peak()
+    """On the meta device, through peft itself: no number of them exists."""
     ranks = {"attn2.to_k": 8, "attn2.to_v": 8}
     for preset, patterns, count in [*((p, {}, n) for p, n in COUNTS.items()), ("attention", ranks, CROSS_AT_8)]:
         unet = make_unet("meta", **WIDE)
         targets = target_modules(preset, unet)
         inject_adapter_in_model(LoraConfig(r=4, target_modules=targets, rank_pattern=patterns), unet)
         assert sum(p.numel() for name, p in unet.named_parameters() if "lora_" in name) == count
-    assert time.monotonic() - begun < 60 and peak() - before < 2e9
+        assert all(p.is_meta for p in unet.parameters())

@@ -386,7 +386,7 @@ def test_a_hub_that_is_down_is_said_at_once(tmp_path):
         f"sdxl_nb.errors.ModelError: {DEFAULT_BASE} is not here and the hub at {hub.url} cannot be reached: "
         "check the network, HF_ENDPOINT or the name."
     )
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20  # the client would ask again for 25 s
 
 
 def test_what_loads_a_model_and_what_makes_layers_take_turns(monkeypatch, tmp_path):

@@ -364,7 +364,9 @@ def test_a_job_that_is_not_there(job, monkeypatch):
 def test_a_network_that_is_away_for_a_while(aws, tmp_path, long_run):
     run = start(aws, small(tmp_path / "run", **LONG))
     aws.job(run.job).wait_for("step=5 ")
-    time.sleep(0.5)
+    end = time.monotonic() + 60
+    while not run.step and time.monotonic() < end:
+        time.sleep(0.05)
     assert run.step >= 1
     with aws.offline():
         time.sleep(0.3)

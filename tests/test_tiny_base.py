@@ -36,6 +36,7 @@ def test_it_is_small_and_safetensors_only():
 
 
 def test_the_weights_are_fp16_and_name_no_machine():
+    assert len(list(BASE.rglob("*.safetensors"))) == 4
     for path in BASE.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 - not a dict
