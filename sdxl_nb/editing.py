@@ -36,6 +36,11 @@ def save_caption(config: Any, name: str, caption: str) -> Path:
     caption = " ".join(caption.split())
     if not is_text(caption):
         raise DataError(f"The caption of {name} holds half a character: type it again.")
+    if not caption and not config.trigger_word:  # it would be trained on all the same, and teach no word
+        raise DataError(
+            f"The empty caption of {name} is not saved: training would learn the picture without any words. "
+            "Say what is seen, give a trigger word to train on alone, or remove the picture."
+        )
     if not inside(folder, name, "the form").is_file():
         raise DataError(f"There is no picture {name} in {folder} any more: open the data set again.")
     table = table_of(folder)

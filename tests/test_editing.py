@@ -83,6 +83,17 @@ def test_an_added_picture_gets_a_free_name_and_must_be_a_picture(folder):
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("empty", ["", " \n\t"])
+def test_an_empty_caption_is_refused_where_it_would_teach_no_word(folder, empty):
+    (folder / "a.txt").write_text("old")
+    with pytest.raises(DataError, match=r"The empty caption of a\.png is not saved: training would learn the picture"):
+        save_caption(config(folder), "a.png", empty)
+    assert (folder / "a.txt").read_text() == "old"
+    save_caption(config(folder, trigger_word="mirel"), "a.png", empty)
+    assert (folder / "a.txt").read_text() == "\n"
+    assert captions(folder, trigger_word="mirel")["a.png"] == "mirel"
+
+
 @pytest.mark.parametrize("name", ["gone.png", "../a.png"])
 def test_only_pictures_of_the_folder_are_captioned(folder, name):
     with pytest.raises(DataError, match=r"There is no picture gone.png in|leads out of"):
