@@ -7,7 +7,8 @@ import threading
 
 import numpy as np
 import pytest
-from ipywidgets import FloatSlider
+import traitlets
+from ipywidgets import HTML
 from PIL import Image
 from small_runs import small, train
 
@@ -15,7 +16,8 @@ from sdxl_nb.errors import SdxlNbError
 from sdxl_nb.run import Run
 from sdxl_nb.widgets.downloads import DownloadButton
 from sdxl_nb.widgets.pictures import BeforeAfter, thumbnail
-from sdxl_nb.widgets.playground import LoraPlayground
+from sdxl_nb.widgets.playground import NOTHING, LoraPlayground
+from sdxl_nb.widgets.sliders import Slider
 from sdxl_nb.widgets.watching import Notice, Worker
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -179,19 +181,79 @@ def test_a_number_that_cannot_be_is_taken_back_and_said_beside_it(run):
 
     playground = LoraPlayground(run, prompt="x", steps=3)
     (guidance,) = inside(playground, FloatText)
-    steps = inside(playground, IntText)[1]
+    seed, steps = inside(playground, IntText)
     for control, value, said in (
         (steps, 0, "Steps must be from 1 to 1000: 0 was not taken."),
         (steps, 2000, "Steps must be from 1 to 1000: 2000 was not taken."),
         (guidance, 200.0, "Guidance must be from 0 to 100: 200 was not taken."),
+        (seed, -1, "Seed must be from 0 to 4294967295: -1 was not taken."),
+        (seed, 10**20 - 1, "Seed must be from 0 to 4294967295: 99999999999999999999 was not taken."),
     ):
         control.value = value
         assert said in playground._refused.value and 'role="alert"' in playground._refused.value
         assert (playground.steps, steps.value, playground.guidance, guidance.value) == (3, 3, 5.0, 5.0)
+        assert (playground.seed, seed.value) == (0, 0)
     steps.value = 4
     assert playground.steps == 4 and playground._refused.value == ""
     playground.scale = 3.5  # code may go where the slider ends
-    assert playground.scale == 3.5 == inside(playground, FloatSlider)[0].value
+    assert playground.scale == 3.5 == inside(playground, Slider)[0].value
+
+
+def test_what_was_refused_is_said_until_something_is_taken(run):
+    from ipywidgets import FloatText, IntText, Text
+
+    playground = LoraPlayground([run, run], prompt="x")
+    playground._auto.value = False
+    (guidance,), (prompt,), numbers = (inside(playground, kind) for kind in (FloatText, Text, IntText))
+    taken = [(guidance, 6.0), (prompt, "y"), *((number, 7) for number in numbers)]
+    for control, value in [*taken, *((slider, 0.5) for slider in inside(playground, Slider))]:
+        guidance.value = -1.0
+        assert "-1 was not taken" in playground._refused.value
+        control.value = value
+        assert playground._refused.value == ""
+    assert playground.weights == (0.5, 0.5)
+
+
+def test_weights_set_by_code_are_shown_and_stay(run):
+    playground = LoraPlayground([run, run], prompt="x", weights=[1, 0.5])
+    playground._auto.value = False
+    sliders = playground._weights
+    assert [slider.value for slider in sliders] == [1.0, 0.5]
+    playground.weights = (0.3, 2.5)
+    assert [slider.value for slider in sliders] == [0.3, 2.5] and sliders[1].max == 2.5
+    sliders[0].value = 0.4
+    assert playground.weights == (0.4, 2.5) == tuple(playground.settings()["loras"].values())
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 2, 3), (1, "x"), (1, float("nan"))])
+def test_weights_are_one_number_for_each_lora(run, weights):
+    playground, said = LoraPlayground([run, run], prompt="x"), r"weights must be one number for each LoRA, 2 in all"
+    with pytest.raises(traitlets.TraitError, match=said):
+        playground.weights = weights
+    assert playground.weights == (1.0, 1.0)
+    with pytest.raises(traitlets.TraitError, match=said):
+        LoraPlayground([run, run], weights=weights)
+
+
+def test_a_slider_says_what_it_is_and_has_room(run):
+    one, several = LoraPlayground(run), LoraPlayground([run, run.folder / "checkpoint-4"])
+    assert [slider.description for slider in inside(one, Slider)] == ["LoRA scale"]
+    assert [slider.description for slider in inside(several, Slider)] == ["LoRA scale", "run", "checkpoint-4"]
+    assert len({slider.room for slider in inside(several, Slider)}) == 1  # one below the other
+    assert 'range.setAttribute("aria-label", name)' in Slider._esm
+    for widget in (Slider, BeforeAfter):  # JupyterLab would take the arrow keys of a range for its own
+        assert widget._esm.count('type="range"') == widget._esm.count("data-lm-suppress-shortcuts") == 1
+    assert all(slider.layout.width is None for slider in inside(several, Slider))  # as wide as there is room
+
+
+def test_before_anything_is_drawn_the_playground_says_so(run):
+    playground = LoraPlayground(run, prompt="a <card>", steps=1)
+    words = [text.value for text in inside(playground, HTML)]
+    assert inside(playground, BeforeAfter) == [] and any(NOTHING in text for text in words)
+    playground.draw()
+    (pair,) = inside(playground, BeforeAfter)
+    assert pair.alt == "a <card>" and pair.before and pair.after
+    assert not any(NOTHING in text.value for text in inside(playground, HTML))
 
 
 def test_a_run_that_was_killed_is_drawn_with_its_newest_checkpoint(run, tmp_path):

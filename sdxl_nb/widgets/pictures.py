@@ -41,6 +41,7 @@ class PictureButton(anywidget.AnyWidget):
     clicks = traitlets.Int(0, help="How often it was pressed.").tag(sync=True)
 
     _esm = """
+    const LONGEST = 1.5;  // heights of a picture by its width; a taller one is shown smaller, not cut
     function render({ model, el }) {
       const button = document.createElement("button");
       button.className = "sdxl-nb-picture";
@@ -48,14 +49,14 @@ class PictureButton(anywidget.AnyWidget):
       const image = document.createElement("img");
       let url = null;
       function draw() {
-        button.setAttribute("aria-label", model.get("alt"));
         button.title = model.get("alt");
         const side = model.get("side") + "px";
         button.style.width = side;
+        image.style.maxHeight = `calc(${LONGEST} * ${side})`;
         if (url) URL.revokeObjectURL(url);
         const bytes = model.get("value");
         url = bytes && bytes.byteLength ? URL.createObjectURL(new Blob([bytes])) : null;
-        if (url) { image.src = url; image.alt = ""; button.replaceChildren(image); }
+        if (url) { image.src = url; image.alt = model.get("alt"); button.replaceChildren(image); }
         else { button.style.height = side; button.textContent = model.get("alt"); }
       }
       button.onclick = () => { model.set("clicks", model.get("clicks") + 1); model.save_changes(); };
@@ -70,7 +71,7 @@ class PictureButton(anywidget.AnyWidget):
     .sdxl-nb-picture { padding: 0; border: 2px solid transparent; background: var(--jp-layout-color2); cursor: zoom-in;
       color: var(--jp-ui-font-color2); font-size: var(--jp-ui-font-size0); display: block; overflow: hidden;
       white-space: normal; box-sizing: border-box; max-width: 100%; }
-    .sdxl-nb-picture img { width: 100%; display: block; }
+    .sdxl-nb-picture img { width: 100%; display: block; object-fit: contain; }
     .sdxl-nb-picture:focus-visible, .sdxl-nb-picture:hover { border-color: var(--jp-brand-color1); outline: none; }
     """
 
@@ -82,13 +83,14 @@ class BeforeAfter(anywidget.AnyWidget):
     after = traitlets.Bytes(help="The picture on the right.").tag(sync=True)
     position = traitlets.Int(50, min=0, max=100, help="Where the line stands, in percent.").tag(sync=True)
     labels = traitlets.List(traitlets.Unicode(), ["before", "after"], help="What the two are.").tag(sync=True)
+    alt = traitlets.Unicode(help="What both show, for those who do not see it.").tag(sync=True)
     side = traitlets.Int(384, help="Width in CSS pixels.").tag(sync=True)
 
     _esm = """
     function render({ model, el }) {
       el.innerHTML = '<div class="sdxl-nb-pair"><img class="under"><img class="over"><i></i>' +
         '<span class="left"></span><span class="right"></span>' +
-        '<input type="range" min="0" max="100"></div>';
+        '<input type="range" min="0" max="100" data-lm-suppress-shortcuts="true"></div>';  // arrow keys are its own
       const pair = el.firstChild, [under, over] = pair.querySelectorAll("img");
       const line = pair.querySelector("i"), input = pair.querySelector("input");
       const urls = {};
@@ -109,7 +111,8 @@ class BeforeAfter(anywidget.AnyWidget):
         const [left, right] = model.get("labels");
         pair.querySelector(".left").textContent = left;
         pair.querySelector(".right").textContent = right;
-        under.alt = left; over.alt = right;
+        for (const [image, label] of [[under, left], [over, right]])
+          image.alt = [model.get("alt"), label].filter(Boolean).join(", ");
         input.setAttribute("aria-label", `how much of ${left} and of ${right} to show`);
         pair.style.width = model.get("side") + "px";
       }
@@ -118,6 +121,7 @@ class BeforeAfter(anywidget.AnyWidget):
       model.on("change:after", () => fill(over, "after"));
       model.on("change:position", move);
       model.on("change:labels", words);
+      model.on("change:alt", words);
       model.on("change:side", words);
       fill(under, "before"); fill(over, "after"); move(); words();
       return () => Object.values(urls).forEach((url) => url && URL.revokeObjectURL(url));

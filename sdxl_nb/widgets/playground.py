@@ -5,31 +5,38 @@ and a weight for each LoRA. `playground.draw()` draws at once and returns the pi
 as a matplotlib Figure.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import traitlets
-from ipywidgets import HTML, Button, Checkbox, FloatSlider, FloatText, HBox, IntText, Layout, Text, VBox
+from ipywidgets import HTML, Button, Checkbox, FloatText, HBox, IntText, Layout, Text, VBox
 
 from ..errors import ConfigError
 from ..generation import PictureGrid
+from .children import replace
+from .controls import bind
 from .downloads import DownloadButton
 from .drawing import FIRST, SECOND, Drawing, Painter, Settings, lora_of, names_of, trigger_of
 from .pictures import BeforeAfter, thumbnail
+from .sliders import Slider
 from .theme import style_sheet
 from .twin import Twin
 from .watching import Notice, Worker, check_traits
 
 LARGE = 512  # pixels sent of a picture
+NOTHING = "Nothing is drawn yet: press Draw to see the prompt without and with LoRA."
 
 
 class LoraPlayground(Twin, VBox):
     """Prompt, seed, steps, guidance and scale in; the picture with and without the LoRAs out. See the module."""
 
     prompt = traitlets.Unicode(help="What to draw.")
-    seed = traitlets.Int(0, help="Seed of the picture.")
+    seed = traitlets.Int(0, min=0, max=2**32 - 1, help="Seed of the picture.")
     steps = traitlets.Int(20, min=1, max=1000, help="Denoising steps.")
     guidance = traitlets.Float(5.0, min=0.0, max=100.0, help="Guidance scale.")
     scale = traitlets.Float(1.0, help="Scale of all LoRAs together; 0 is the base.")
@@ -54,68 +61,45 @@ class LoraPlayground(Twin, VBox):
         wide = {"description_width": "80px"}
         prompt = Text(description="Prompt", style=wide, layout=Layout(width="auto"), continuous_update=False)
         seed = IntText(description="Seed", style=wide, layout=Layout(width="170px"))
-        steps = IntText(description="Steps", style={"description_width": "50px"}, layout=Layout(width="130px"))
-        guidance = FloatText(description="Guidance", step=None, style=wide, layout=Layout(width="170px"))
-        scale = FloatSlider(min=0, max=2, step=0.05, description="LoRA scale", style=wide, continuous_update=False)
+        steps = IntText(description="Steps", style={"description_width": "45px"}, layout=Layout(width="110px"))
+        narrow = {"style": {"description_width": "70px"}, "layout": Layout(width="140px")}
+        guidance = FloatText(description="Guidance", step=None, **narrow)
+        several = len(self.loras) > 1  # then each has a weight, by a name that may be long
+        room = 160 if several else 80
+        scale = Slider(description="LoRA scale", room=room)
+        self._weights = [Slider(description=name, min=-1, room=room) for name in self._names if several]
         self._refused = HTML()
+        say = partial(self._refused.set_trait, "value")
         for control in (prompt, seed, steps, guidance):
-            self._bind(control.description.lower(), control)
-        self._bind("scale", scale)
-        self._weights = [self._weight(number) for number in range(len(self.loras))] if len(self.loras) > 1 else []
+            bind(self, control.description.lower(), control, say)
+        bind(self, "scale", scale, say)
+        for place, slider in enumerate(self._weights):
+            bind(self, "weights", slider, say, place)
         draw = Button(description="Draw", button_style="primary", icon="paint-brush", tooltip="Draw the picture")
+        draw.layout.width = "100px"
         draw.on_click(self._notice.guard(lambda _: self._start()))
-        self._auto = Checkbox(value=True, description="draw when a slider moves", indent=False)
+        often = {"indent": False, "layout": Layout(width="auto")}
+        self._auto = Checkbox(value=True, description="draw when a slider moves", **often)
         self._pair = BeforeAfter(labels=[FIRST, SECOND], side=384)
         self._downloads = [
             DownloadButton("Picture", "lora.png", lambda: self._drawing.png(), self._notice.fail, disabled=True),
             DownloadButton("Settings", "lora.json", lambda: self._drawing.json(), self._notice.fail, disabled=True),
         ]
         numbers = HBox([seed, steps, guidance, self._refused], layout=Layout(flex_flow="row wrap"))
-        left = VBox([prompt, numbers, scale, *self._weights, HBox([draw, self._auto, *self._downloads])])
-        left.layout.flex = "1 1 380px"
-        both = HBox([left, self._pair], layout=Layout(flex_flow="row wrap", grid_gap="16px"))
-        self.children = [style_sheet(), both, self._notice]
+        buttons = HBox([draw, self._auto, *self._downloads], layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
+        self._left = VBox([prompt, numbers, scale, *self._weights, buttons], layout=Layout(flex="1 1 380px"))
+        nothing = HTML(f'<div class="sdxl-nb-hint">{NOTHING}</div>', layout=Layout(flex="0 1 384px"))
+        self._both = HBox([self._left, nothing], layout=Layout(flex_flow="row wrap", grid_gap="16px"))
+        self.children = [style_sheet(), self._both, self._notice]
         self.add_class("sdxl-nb")
 
-    def _bind(self, name: str, control: Any) -> None:
-        """Keep a trait and its control alike; what the trait refuses is taken back, and said beside the control."""
-
-        def show(change: Any = None) -> None:
-            value = getattr(self, name)
-            if isinstance(control, FloatSlider):  # code may go beyond its ends
-                control.min, control.max = min(control.min, value), max(control.max, value)
-            control.value = value
-
-        def typed(change: Any) -> None:
-            try:
-                setattr(self, name, change["new"])
-                self._refused.value = ""
-            except traitlets.TraitError:
-                show()
-                self._refused.value = _refusal(control.description, self.traits()[name], change["new"])
-
-        show()
-        control.observe(self._notice.guard(typed), "value")
-        self.observe(show, name)
-
-    def _weight(self, number: int) -> FloatSlider:
-        name = self._names[number]
-        slider = FloatSlider(
-            value=self.weights[number],
-            min=-1,
-            max=2,
-            step=0.05,
-            description=name,
-            tooltip=f"Weight of {name}",
-            style={"description_width": "160px"},
-            continuous_update=False,
-        )
-
-        def changed(change: Any) -> None:
-            self.weights = tuple(w.value for w in self._weights)
-
-        slider.observe(self._notice.guard(changed), "value")
-        return slider
+    @traitlets.validate("weights")
+    def _one_each(self, proposal: Any) -> tuple[float, ...]:
+        """A number for each LoRA."""
+        given, count = proposal["value"], len(self.loras)
+        if len(given) != count or not all(isinstance(w, Real) and math.isfinite(w) for w in given):
+            raise traitlets.TraitError(f"weights must be one number for each LoRA, {count} in all, not {given}.")
+        return tuple(map(float, given))
 
     def _start(self) -> None:
         self._work.start(self._notice.guard(self.draw))
@@ -134,6 +118,8 @@ class LoraPlayground(Twin, VBox):
         self._drawing, self.pictures = drawing, drawing.pictures
         before, after = (drawing.pictures.at(0, label) for label in (FIRST, SECOND))
         self._pair.before, self._pair.after = thumbnail(before, LARGE), thumbnail(after, LARGE)
+        self._pair.alt = drawing.settings.prompt
+        replace(self._both, [self._left, self._pair])
         for button in self._downloads:
             button.disabled = False
         self._notice.say(f"{str(drawing.settings).capitalize()}.")
@@ -157,8 +143,3 @@ class LoraPlayground(Twin, VBox):
         if self._drawing is None:
             self.draw()
         return self._drawing.figure()
-
-
-def _refusal(what: str, trait: Any, value: float) -> str:
-    said = f"{what} must be from {trait.min:g} to {trait.max:g}: {value:g} was not taken."
-    return f'<div class="sdxl-nb-hint sdxl-nb-error" role="alert">{said}</div>'
