@@ -6,12 +6,14 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from ipywidgets import HTML, Button, FileUpload, Widget
+from ipywidgets import HTML, Button, FileUpload, HBox, Widget
 from test_editing import png
 from test_widgets_pictures import button, inside
 
-from sdxl_nb import TrainConfig, audit
+from sdxl_nb import TrainConfig, audit, open_dataset
+from sdxl_nb.findings import NOTE, WARNING, AuditReport, Finding
 from sdxl_nb.tiny.album import write_album
+from sdxl_nb.widgets.cards import SAID, Words, card
 from sdxl_nb.widgets.dataset import DatasetBrowser
 from sdxl_nb.widgets.measuring import telling
 from sdxl_nb.widgets.pictures import PictureButton
@@ -241,6 +243,97 @@ def test_what_is_shown_stays_and_says_why_each_picture_is_there(album):
     browser.save("no-caption.jpg", "found")
     browser.show = LEFT_OUT if LEFT_OUT in browser._kinds.options else ALL
     assert browser._why.value == "<i></i>"
+
+
+RED = "--jp-error-color1"
+
+
+def test_what_was_done_is_said_above_the_cards(album):
+    browser = browse(album)
+    order = list(browser.children)
+    tools = next(box for box in order if inside(box, FileUpload))
+    for said in (browser._notice, browser._progress):
+        assert order.index(tools) < order.index(said) < order.index(browser._cards)
+
+
+def test_a_caption_that_is_saved_or_refused_is_answered_on_its_card(album, folder):
+    browser = browse(album)
+    card = browser._cards.children[5]
+    card.editor.value = "new words"
+    button(card, "Save caption").click()
+    browser._work.wait(60)  # the page was built again
+    assert browser._cards.children[5] is not card
+    card = browser._cards.children[5]
+    assert "Saved in 05.txt." in card.answer.value and RED not in card.answer.value
+    assert [other.name for other in browser._cards.children if other.answer.value] == ["05.jpg"]
+    card.editor.value = "newer words"
+    assert card.answer.value == ""
+    (folder / "05.jpg").unlink()
+    button(card, "Save caption").click()
+    assert "There is no picture 05.jpg" in card.answer.value and RED in card.answer.value
+    assert "There is no picture 05.jpg" in browser._notice.value and 'role="alert"' in browser._notice.value
+    browser.turn()
+    card = browser._cards.children[5]
+    assert "There is no picture 05.jpg" in card.answer.value and card.editor.value == "newer words"
+
+
+def test_an_empty_caption_is_refused_or_said_to_leave_the_trigger_word_alone(album, folder):
+    browser = browse(album)
+    (card, *_), written = browser._cards.children, (folder / "00.txt").read_text()
+    card.editor.value = " "
+    button(card, "Save caption").click()
+    assert "training would learn the picture without any words" in card.answer.value
+    assert (folder / "00.txt").read_text() == written
+    browser.set_trigger("zarko")
+    card = browser._cards.children[0]
+    assert card.editor.value == " "
+    button(card, "Save caption").click()
+    said = "It is empty: training gives zarko alone."
+    assert said in browser._notice.value and said in browser._cards.children[0].answer.value
+    assert (folder / "00.txt").read_text() == "\n" and browser.dataset.captions[0] == "zarko"
+
+
+def test_long_texts_and_tall_pictures_leave_a_card_its_size():
+    long = "word <b> " * 400
+    made = card("a.png", long, None, None, Words(1200, 77, long), None, f"loses {long}")
+    assert said(made).count("word &lt;b&gt; " * 390) == 2 == said(made).count('title="')  # only where one points
+    shown = said(made).replace("word &lt;b&gt; " * 390, "")
+    assert shown.count("word") < 6 * SAID
+    (picture,) = inside(made, PictureButton)
+    assert len(picture.alt) == len("a.png: ") + SAID
+    assert "image.style.maxHeight" in picture._esm and "object-fit: contain" in picture._css
+    assert 'image.alt = model.get("alt")' in picture._esm
+
+
+def test_only_faults_and_warnings_are_in_the_colour_of_errors(album):
+    found = [Finding(kind, kind, ["00.jpg"], "m", "a", {"00.jpg": "128x32"}) for kind in (NOTE, WARNING)]
+    browser = browse(album, report=AuditReport("x", 1, found))
+    for kind in (NOTE, WARNING):
+        browser.show = kind
+        (only,) = browser._cards.children
+        assert "128x32" in said(only) and (RED in said(only)) == (kind == WARNING)
+    browser.show = LEFT_OUT
+    assert RED in said(browser._cards.children[0])
+
+
+@pytest.mark.parametrize("given", ["folder", Path("folder"), None, {"train_data_dir": "x"}, ["a.png"]])
+def test_what_is_no_data_set_is_said(given):
+    with pytest.raises(TypeError, match=r"DatasetBrowser shows a TrainConfig or an open data set, not .*folder"):
+        DatasetBrowser(given)
+
+
+def test_an_audit_in_the_place_of_the_configuration_is_said(album):
+    with pytest.raises(TypeError, match=r"config must be a TrainConfig, not AuditReport: .*report=report"):
+        DatasetBrowser(open_dataset(album), AuditReport("x", 1, []))
+    assert browse(open_dataset(album), per_page=4).pages == 7
+
+
+def test_the_pager_is_never_squeezed(album):
+    browser = browse(album)
+    back = button(browser, "Previous page")
+    turn = next(box for box in inside(browser, HBox) if back in box.children)
+    assert turn.layout.flex_flow == "row wrap"
+    assert {w.layout.flex for w in (back, button(browser, "Next page"), browser._of)} == {"0 0 auto"}
 
 
 def test_progress_is_told_now_and_then_only(monkeypatch):

@@ -16,6 +16,8 @@ from .pictures import PictureButton, thumbnail
 
 WIDTH = 216  # CSS pixels of a card
 SHOWN = 448  # pixels of a thumbnail's longer side at most
+TEXT = "line-height:1.35;overflow-wrap:anywhere"  # how what a card says is set
+SAID = 80  # characters of a long text that a card shows; the whole is in its title
 
 
 class Words(NamedTuple):
@@ -64,7 +66,18 @@ def words_line(words: Words | None) -> str:
     line = f"{words.tokens} of {words.limit} tokens" + (f" with {escape(words.trigger)}" if words.trigger else "")
     if not words.cut:
         return line
-    return f'<span style="color:var(--jp-error-color1)">{line}; cut: <s>{escape(words.cut)}</s></span>'
+    cut = f'<s title="{escape(words.cut)}">{escape(shortened(words.cut))}</s>'
+    return coloured(f"{line}; cut: {cut}")
+
+
+def coloured(html: str) -> str:
+    """What is wrong, as HTML in the colour of errors."""
+    return f'<span style="color:var(--jp-error-color1)">{html}</span>'
+
+
+def shortened(text: str, most: int = SAID) -> str:
+    """The text, or its beginning."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def card(
@@ -75,32 +88,55 @@ def card(
     words: Words | None,
     save: Callable[[str], Any] | None,
     complaint: str = "",
+    harmless: bool = False,
 ) -> VBox:
-    """The card; `picture` is None where it cannot be read, `save` where the caption cannot be changed."""
+    """The card; `picture` is None where it cannot be read, `save` where the caption cannot be changed.
+
+    A `harmless` complaint is not in the colour of errors. `answer` of the card is what is said of its caption.
+    """
     shown = picture if picture is None or crop is None else with_crop(picture, crop)
-    image = PictureButton(value=b"" if shown is None else thumbnail(shown, SHOWN), alt=f"{name}: {caption}", side=WIDTH)
+    alt = f"{name}: {shortened(caption)}"
+    image = PictureButton(value=b"" if shown is None else thumbnail(shown, SHOWN), alt=alt, side=WIDTH)
     about = "cannot be read" if picture is None else f"{picture.width} × {picture.height}"
     if crop is not None:
         about += f" → {crop.target_size[1]} × {crop.target_size[0]}"
     lines = [f"<b title='{escape(name)}'>{escape(_short(name))}</b>", about, words_line(words)]
     if complaint:
-        lines.append(f'<span style="color:var(--jp-error-color1)">{escape(complaint)}</span>')
-    text = HTML(f"<div style='line-height:1.35;overflow-wrap:anywhere'>{'<br>'.join(filter(None, lines))}</div>")
-    editor = _editor(name, caption, save)
+        told = f'<span title="{escape(complaint)}">{escape(shortened(complaint, 2 * SAID))}</span>'
+        lines.append(told if harmless else coloured(told))
+    text = HTML(f"<div style='{TEXT}'>{'<br>'.join(filter(None, lines))}</div>")
+    answer = HTML()
+    editor = _editor(name, caption, save, answer)
     whole = VBox([image, text, *editor], layout=Layout(width=f"{WIDTH + 8}px", margin="0 0 10px 0"))
-    whole.name, whole.caption, whole.editor = name, caption, editor[0]
+    whole.name, whole.caption, whole.editor, whole.answer = name, caption, editor[0], answer
     return whole
 
 
-def _editor(name: str, caption: str, save: Callable[[str], Any] | None) -> list[Any]:
+def answer(card: VBox, html: str) -> None:
+    """Say on the card itself what became of its caption: the widget's notice may be far up."""
+    card.answer.value = f"<div style='{TEXT}'>{html}</div>"
+
+
+def keep(old: VBox, new: VBox) -> None:
+    """What was typed and not saved, and what was said of it: a card is built again under somebody's hands."""
+    if old.editor.value != old.caption:
+        new.editor.value = old.editor.value
+    new.answer.value = old.answer.value
+
+
+def _editor(name: str, caption: str, save: Callable[[str], Any] | None, answer: HTML) -> list[Any]:
     wide = Layout(width=f"{WIDTH}px", height="64px")
     box = Textarea(value=caption, disabled=save is None, layout=wide, tooltip=f"Caption of {name}")
     if save is None:
         return [box]
     button = Button(description="Save caption", disabled=True, layout=Layout(width="110px"))
-    box.observe(lambda change: setattr(button, "disabled", box.value == caption), "value")
+
+    def typed(change: Any) -> None:
+        button.disabled, answer.value = box.value == caption, ""
+
+    box.observe(typed, "value")
     button.on_click(lambda _: save(box.value))
-    return [box, HBox([button])]
+    return [box, HBox([button]), answer]
 
 
 def _short(name: str, most: int = 30) -> str:

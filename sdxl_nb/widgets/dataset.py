@@ -11,10 +11,12 @@ from typing import Any
 import traitlets
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layout, Text, VBox
 
+from ..complaints import shown
+from ..config import TrainConfig
 from ..data import CaptionedPictures
 from ..errors import DataError
 from . import selection
-from .cards import card, middle_crop
+from .cards import card, keep, middle_crop
 from .children import replace
 from .measuring import Measuring
 from .mending import Mending
@@ -34,8 +36,10 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
     search = traitlets.Unicode("", help="Only captions and names that hold this text.")
 
     def __init__(self, dataset: Any, config: Any = None, report: Any = None, per_page: int = PAGE):
-        self.config = config if isinstance(dataset, CaptionedPictures) else dataset
-        self.dataset = dataset if isinstance(dataset, CaptionedPictures) else self.opened()
+        _check(dataset, config)
+        is_open = isinstance(dataset, CaptionedPictures)
+        self.config = config if is_open else dataset
+        self.dataset = dataset if is_open else self.opened()
         self.report, self.per_page, self._tokenizers, self._shapes = report, per_page, None, None
         self._notice, self._progress = Notice(), Notice()
         self._work, self._auditing = Worker(), Worker()
@@ -54,18 +58,19 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
         self._kinds = Dropdown(options=[ALL], description="Show", layout=Layout(width="300px"))
         search = Text(description="Search", placeholder="in captions and names", continuous_update=False)
         self._number = BoundedIntText(min=1, description="Page", layout=Layout(width="150px"))
-        self._of, self._why = Label(), HTML()
-        back, forth = (Button(description=f"{way} page", layout=Layout(width="130px")) for way in ("Previous", "Next"))
+        self._of, self._why = Label(layout=Layout(flex="0 0 auto")), HTML()
+        whole = {"width": "130px", "flex": "0 0 auto"}  # never squeezed where the page is narrow
+        back, forth = (Button(description=f"{way} page", layout=Layout(**whole)) for way in ("Previous", "Next"))
         back.on_click(lambda _: self.set_trait("page", max(0, self.page - 1)))
         forth.on_click(lambda _: self.set_trait("page", self.page + 1))
         self._number.observe(lambda change: self.set_trait("page", change["new"] - 1), "value")
         self.observe(lambda change: self._number.set_trait("value", change["new"] + 1), "page")
         self._chosen = traitlets.link((self, "show"), (self._kinds, "value"))
         traitlets.link((self, "search"), (search, "value"))
-        turn = HBox([back, self._number, self._of, forth])
+        turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
         filters = HBox([self._kinds, search, turn], layout=Layout(flex_flow="row wrap"))
         tools = HBox(self.tools(), layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
-        self.children = [style_sheet(), filters, tools, self._why, self._cards, self._notice, self._progress]
+        self.children = [style_sheet(), filters, tools, self._notice, self._progress, self._why, self._cards]
         self.add_class("sdxl-nb")
         self.list_kinds()
 
@@ -109,11 +114,11 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
     def turn(self) -> None:
         """Show the page: only its pictures are decoded."""
         with self._lock:
-            typed = {old.name: old.editor.value for old in self._cards.children if _is_edited(old)}
+            were = {old.name: old for old in self._cards.children if hasattr(old, "editor")}
             cards = [self._card(item) for item in self._items()]
             for new in cards:
-                if new.name in typed:  # the page is built again under somebody's hands: what is not saved stays
-                    new.editor.value = typed[new.name]
+                if new.name in were:
+                    keep(were[new.name], new)
             empty = escape(selection.nothing(self.report, self.show, self.search))
             replace(self._cards, cards or [HTML(f"<i>{empty}</i>")])
 
@@ -130,7 +135,8 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
         size = (picture.height, picture.width)
         crop = middle_crop(self.config, size, self._shape(item, size)) if self.config else None
         complaint = selection.remark(self.report, self.show, name)
-        return card(name, written, picture, crop, self._words(item), self.saver(name), complaint)
+        harmless = selection.is_harmless(self.report, self.show)
+        return card(name, written, picture, crop, self._words(item), self.saver(name), complaint, harmless)
 
     def figure(self) -> Any:
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""
@@ -138,5 +144,11 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
         return self.dataset.select(indices).figure(self.per_page)
 
 
-def _is_edited(card: Any) -> bool:
-    return hasattr(card, "editor") and card.editor.value != card.caption
+def _check(dataset: Any, config: Any) -> None:
+    """Raise TypeError for what is no data set and names none."""
+    if not isinstance(dataset, TrainConfig | CaptionedPictures):
+        advice = "for a folder, write DatasetBrowser(TrainConfig(train_data_dir='folder'))."
+        raise TypeError(f"DatasetBrowser shows a TrainConfig or an open data set, not {shown(dataset)}: {advice}")
+    if not isinstance(config, TrainConfig | None):
+        kind = type(config).__name__
+        raise TypeError(f"config must be a TrainConfig, not {kind}: an audit's report is given as report=report.")

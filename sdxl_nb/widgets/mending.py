@@ -11,6 +11,7 @@ from ipywidgets import HTML, Button, FileUpload, Text
 from ..data import CaptionedPictures, open_dataset
 from ..editing import add_picture, editable_folder, save_caption
 from ..errors import DataError
+from .cards import answer, coloured
 from .measuring import telling
 
 UPLOADED = (  # Jupyter's server drops a connection that sends a larger message, without a word
@@ -47,17 +48,33 @@ class Mending:
         return [word, audit, upload, HTML(f"<small>{escape(UPLOADED.format(folder=folder))}</small>")]
 
     def saver(self, name: str) -> Any:
-        """What saves the caption of a picture, or None where it cannot be changed."""
-        return self._notice.guard(lambda caption: self.save(name, caption)) if self.editable else None
+        """What saves the caption of a picture, or None where it cannot be changed; its card too says a refusal."""
+
+        def save(caption: str) -> None:
+            try:
+                self.save(name, caption)
+            except DataError as error:
+                for card in self._cards_of(name):
+                    answer(card, coloured(escape(str(error))))
+                raise
+
+        return self._notice.guard(save) if self.editable else None
+
+    def _cards_of(self, name: str) -> list[Any]:
+        """The card of this picture, if it is on the page."""
+        with self._lock:
+            return [card for card in self._cards.children if getattr(card, "name", None) == name]
 
     def save(self, name: str, caption: str) -> None:
         """Store a corrected caption beside its picture and show the page again. Raises DataError."""
         path = save_caption(self.config, name, caption)
-        for card in self._cards.children:
-            if getattr(card, "name", "") == name and card.editor.value == caption:
+        alone = "" if caption.strip() else f" It is empty: training gives {self.config.trigger_word} alone."
+        for card in self._cards_of(name):
+            if card.editor.value == caption:
                 card.caption = caption  # so that it does not count as typed and not saved
+            answer(card, escape(f"Saved in {path.name}.{alone}"))
         self.reopen()
-        self._notice.say(f"The caption of {name} is in {path.name}.")
+        self._notice.say(f"The caption of {name} is in {path.name}.{alone}")
 
     def set_trigger(self, word: str) -> None:
         """Put a trigger word before every caption: no file changes, `config` does."""

@@ -6,6 +6,8 @@ says of it.
 
 from typing import Any
 
+from ..findings import NOTE
+
 ALL, LEFT_OUT = "all pictures", "left out"
 NAMED = 6  # files that a sentence names
 
@@ -46,6 +48,11 @@ def why(report: Any, show: str) -> str:
 def remark(report: Any, show: str, name: str) -> str:
     """What exactly is the matter with one picture."""
     return "; ".join(finding.remarks[name] for finding in findings(report, show) if name in finding.remarks)
+
+
+def is_harmless(report: Any, show: str) -> bool:
+    """Whether the audit only notes the kind that is shown, and nothing need be done."""
+    return all(finding.severity == NOTE for finding in findings(report, show))
 
 
 def nothing(report: Any, show: str, search: str) -> str:
