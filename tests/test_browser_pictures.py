@@ -123,7 +123,7 @@ def test_the_scale_slider_changes_the_picture(lab, run_folder):
     assert after.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
     first = after.get_attribute("src")
     lab.photograph("playground", ".sdxl-nb")
-    page.locator(".widget-hslider", has_text="LoRA scale").locator(".noUi-handle").focus()
+    page.get_by_role("slider", name="LoRA scale").focus()
     for _ in range(10):
         page.keyboard.press("ArrowLeft")
     expect(widget.get_by_role("status")).to_contain_text(re.compile(r"scale 0\.5"), timeout=60_000)
