@@ -30,6 +30,7 @@ WRONG = [  # field, what is typed, what is then said beside it
     ("output_dir", "s3://bucket/run", "output_dir must be a local folder"),
     ("pretrained_model_name_or_path", "embedded:tiny", "use embedded:tiny-sdxl"),
     ("dataset_name", "", "there are no training pictures: give dataset_name or train_data_dir"),
+    ("train_data_dir", "nothing", "The folder nothing is empty: check train_data_dir."),
 ]
 TRAIN = """from sdxl_nb import RunMonitor, TrainConfig, launch
 config = TrainConfig.preset("tiny", output_dir="run", max_train_steps=600, validation_inference_steps=2)
@@ -50,13 +51,25 @@ def button(page, name):
     return page.locator(".sdxl-nb button", has_text=name)
 
 
+def tab_to(page, place):
+    """Go to a button as one does without a mouse, from where the focus is."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if place.evaluate("place => place === document.activeElement"):
+            return
+    raise AssertionError(f"Tab does not reach {place}")
+
+
 def copied(page, title, number):
-    """What the clipboard holds once the Copy button of this part was pressed."""
-    if not page.locator("textarea.sdxl-nb-text").nth(number).is_visible():
-        page.get_by_text(title).click()
+    """What the clipboard holds once this part was unfolded and its Copy button pressed, by keyboard alone."""
+    tab_to(page, button(page, title))
+    page.keyboard.press("Enter")
     copy = page.locator(".sdxl-nb-copy").nth(number)
-    copy.click()
+    expect(copy).to_be_visible()
+    tab_to(page, copy)
+    page.keyboard.press("Space")
     expect(copy).to_have_text("Copied")
+    expect(copy).to_be_focused()
     page.context.grant_permissions(["clipboard-read"])
     return page.evaluate("() => navigator.clipboard.readText()")
 
@@ -66,7 +79,8 @@ def different(config, wanted):
     return [name for name in wanted if name != "seed" and config[name] != wanted[name]]
 
 
-def test_ten_wrong_values_are_explained_beside_their_fields(lab):
+def test_eleven_wrong_values_are_explained_beside_their_fields(lab):
+    (lab.folder / "nothing").mkdir()
     page = lab.open(FORM)
     for field, typed, said in WRONG:
         place = page.get_by_label(field, exact=True)
@@ -75,20 +89,20 @@ def test_ten_wrong_values_are_explained_beside_their_fields(lab):
         alert = row(page, field).get_by_role("alert")
         expect(alert).to_contain_text(said)
         expect(alert).to_be_in_viewport()
+        expect(place).to_have_accessible_description(re.compile(re.escape(said)))  # what a screen reader says of it
+        expect(place).to_have_attribute("aria-invalid", "true")
         place.fill(before)
         expect(row(page, field).get_by_role("alert")).to_have_count(0)
-    assert len(WRONG) == 10
+    assert len(WRONG) == 11
 
 
-def test_the_form_says_what_will_happen_and_can_be_taken_along(lab):
+def test_the_form_says_what_will_happen_and_can_be_taken_along_without_a_mouse(lab):
     page = lab.open(FORM)
     expect(page.locator(".sdxl-nb-plan")).to_contain_text("56 pictures at 64 px, 8 a step: 7 steps an epoch.")
     lab.photograph("form", ".sdxl-nb")
     page.get_by_label("rank", exact=True).fill("16")
     page.keyboard.press("Tab")
-    expect(page.get_by_label("learning_rate", exact=True)).to_be_focused()  # the next one, without a mouse
-    page.get_by_text("Copy as Python").click()
-    expect(page.locator("textarea.sdxl-nb-text").first).to_have_value(re.compile(r"rank=16"))
+    expect(page.get_by_label("learning_rate", exact=True)).to_be_focused()
     wanted = TrainConfig.preset("tiny", rank=16).model_dump()
     python = copied(page, "Copy as Python", 0)
     exec(python, scope := {})
@@ -102,10 +116,37 @@ def test_the_form_says_what_will_happen_and_can_be_taken_along(lab):
         button(page, "Download").click()
     assert download.value.suggested_filename == "config.json"
     assert Path(download.value.path()).read_text() == file
-    page.get_by_text("more LoRA").click()
-    page.get_by_label("lora_alpha", exact=True).fill("-1")
-    expect(page.get_by_text("more LoRA · 1 changed · 1 to be mended")).to_be_visible()
+    use_what_is_folded(lab, page)
+
+
+def use_what_is_folded(lab, page):
+    """Settings in a folded group are reached, changed and folded again without a mouse."""
+    page.get_by_label("validation_prompt", exact=True).focus()
+    alpha, heading = page.get_by_label("lora_alpha", exact=True), button(page, "more LoRA")
+    expect(alpha).to_have_count(0)
+    tab_to(page, heading)
+    expect(heading).to_have_attribute("aria-expanded", "false")
+    page.keyboard.press("Enter")
+    expect(alpha).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(alpha).to_be_focused()
+    expect(alpha).to_have_accessible_description(re.compile("LoRA strength is lora_alpha / rank"))
+    page.keyboard.type("-1")
+    page.keyboard.press("Shift+Tab")
+    expect(heading).to_have_text("▾ more LoRA · 1 changed · 1 to be mended")
+    expect(heading).to_be_focused()
+    expect(heading).to_have_attribute("aria-expanded", "true")
     lab.photograph("form-wrong", ".sdxl-nb")
+    page.set_viewport_size({"width": 900, "height": 1800})
+    lab.photograph("form-narrow", ".sdxl-nb", both=False)
+    prompt = page.get_by_label("validation_prompt", exact=True).bounding_box()
+    line = row(page, "validation_prompt").bounding_box()
+    page.set_viewport_size({"width": 1280, "height": 1800})
+    assert prompt["x"] + prompt["width"] <= line["x"] + line["width"]  # nothing of its border is cut off
+    heading.focus()
+    page.keyboard.press("Space")
+    expect(alpha).to_have_count(0)
+    expect(heading).to_have_text("▸ more LoRA · 1 changed · 1 to be mended")
 
 
 def begin(path):

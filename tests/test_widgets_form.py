@@ -10,11 +10,13 @@ from ipywidgets import Checkbox, Dropdown
 
 from sdxl_nb.config import TrainConfig
 from sdxl_nb.data import PICTURES
+from sdxl_nb.epochs import Counts
 from sdxl_nb.errors import ConfigError
 from sdxl_nb.flags import read_flags, train_parser
 from sdxl_nb.presets import names
 from sdxl_nb.widgets.editors import same
 from sdxl_nb.widgets.form import OPEN, ConfigForm
+from sdxl_nb.widgets.plan import plan
 from sdxl_nb.widgets.takeaway import as_flags, as_python, changes
 
 
@@ -127,24 +129,87 @@ def test_state_can_be_set_from_code(form):
         ConfigForm(presets="tiny")
 
 
-def test_folded_groups_say_what_is_in_them_and_open_at_a_problem(form):
-    titles = list(form._groups)
+def test_folded_groups_say_what_is_in_them_and_unfold_at_a_problem(form):
+    fold = form._folds["LoRA"]
+    assert not any(other.unfolded for other in form._folds.values()) and fold._head.description == "▸ more LoRA"
+    assert len(fold.children) == 1  # what is folded is not built in the browser
     type_in(form, use_dora=True, lora_dropout="2")
-    at = titles.index("LoRA")
-    assert form._folded.titles[at] == "more LoRA · 2 changed · 1 to be mended" and form._folded.selected_index == at
+    assert fold._head.description == "▾ more LoRA · 2 changed · 1 to be mended"
+    assert form._editors["lora_dropout"].row in fold.children[1].children
+    fold._head.click()  # a person who folds it up has seen the problem, and still sees that there is one
+    type_in(form, lora_dropout="3")
+    assert fold._head.description == "▸ more LoRA · 2 changed · 1 to be mended" and len(fold.children) == 1
+    assert "error-color" in fold._head.style.text_color
+    type_in(form, lora_dropout="0.0", use_dora=False)
+    assert fold._head.description == "▸ more LoRA" and "error-color" not in fold._head.style.text_color
+    fold._head.click()
+    type_in(form, lora_dropout="3", gradient_accumulation_steps="0")
+    assert [group for group, other in form._folds.items() if other.unfolded] == ["training", "LoRA"]
+
+
+@pytest.mark.parametrize("field", ["train_data_dir", "dataset_name"])
+def test_pictures_that_cannot_be_trained_on_are_named_as_such_beside_their_field(form, tmp_path, field):
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(PICTURES / "emblem", tmp_path / "bare", ignore=shutil.ignore_patterns("*.txt", "metadata*"))
+    for folder, said in (("empty", " is empty: check train_data_dir."), ("bare", "or give a trigger_word")):
+        type_in(form, **{field: str(tmp_path / folder)})
+        form._outlook.wait(60)
+        assert said in hint(form, field) and 'role="alert"' in hint(form, field)
+        assert "sdxl-nb-wrong" in form._editors[field].row._dom_classes
+        assert form.problems == {} and getattr(form.config, field).endswith(folder)  # elsewhere it may be right
+        text = form._outlook.value
+        assert "These pictures cannot be trained on" in text and said in text and "Not on this machine" not in text
+        assert "--" not in text
+        type_in(form, rank="3" if folder == "empty" else "4")
+        assert said in hint(form, field)  # these pictures are the same
+    type_in(form, **{field: str(PICTURES / "emblem")})
+    assert 'role="note"' in hint(form, field)  # at once
+    form._outlook.wait(60)
+    assert 'role="note"' in hint(form, field) and "cannot be trained on" not in form._outlook.value
+    type_in(form, **{field: str(tmp_path / "empty")})
+    assert 'role="alert"' in hint(form, field)  # known from before, and looked at again
+    shutil.copytree(PICTURES / "emblem", tmp_path / "empty", dirs_exist_ok=True)
+    type_in(form, rank="5")
+    form._outlook.wait(60)
+    assert 'role="note"' in hint(form, field) and "cannot be trained on" not in form._outlook.value
+
+
+@pytest.mark.parametrize("wrong", ["tiny", {"rank": 4}, TrainConfig])
+def test_what_is_no_configuration_is_refused_in_one_sentence(wrong):
+    with pytest.raises(TypeError, match=r"ConfigForm takes a TrainConfig, not .*: ConfigForm\(preset=.tiny.\) starts"):
+        ConfigForm(wrong)
 
 
 def test_what_will_happen(form):
     form._outlook.wait(60)
     text = re.sub("<[^>]*>", "\n", form._outlook.value)
-    assert "56 pictures at 64 px, 8 a step: 7 steps an epoch." in text and "450 steps are 64.29 epochs" in text
+    assert "56 pictures at 64 px, 8 a step: 7 steps an epoch." in text and "450 steps are 64.3 epochs;" in text
     assert "517,888 trainable parameters" in text
     type_in(form, max_train_steps="", mixed_precision="fp16")
     form._outlook.wait(60)
     assert "700 steps are 100 epochs" in form._outlook.value
     assert 'role="alert"' in form._outlook.value and "mixed_precision fp16 needs a CUDA GPU" in form._outlook.value
+    assert "Not on this machine" in form._outlook.value and ": use mixed_precision no, or preset" in form._outlook.value
     type_in(form, rank="0", validation_prompt="<script>")
     assert "rank must be at least 1" in form._outlook.value and "What will happen" not in form._outlook.value
+
+
+@pytest.mark.parametrize(
+    ("steps", "pictures", "said"),
+    [
+        (1, 1, "1 picture at 64 px, 8 a step: 1 step an epoch. 1 step is 1 epoch; a checkpoint every step."),
+        (1, 56, "56 pictures at 64 px, 8 a step: 7 steps an epoch. 1 step is 0.1 epochs;"),
+        (1, 1000, "125 steps an epoch. 1 step is less than 0.1 epochs;"),
+        (1_000_000, 56, "1,000,000 steps are 142,857.1 epochs;"),
+        (14, 56, "14 steps are 2 epochs;"),
+    ],
+)
+def test_numbers_and_plurals_of_what_will_happen(steps, pictures, said):
+    drawn = {"validation_prompt": "a card", "num_validation_images": 1, "validation_epochs": 1}
+    config = TrainConfig.preset("tiny", max_train_steps=steps, checkpointing_steps=1, **drawn)
+    text = " ".join(plan(config, Counts(pictures, 0, pictures, 1)))
+    assert said in text and " 1 validation picture before the first step, every epoch and at the end: " in text
+    assert "1 step; a checkpoint" in plan(config.replace(max_train_steps=1), None)[0]
 
 
 def test_steps_are_counted_as_training_counts_them(form, tmp_path):

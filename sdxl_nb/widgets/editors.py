@@ -41,7 +41,7 @@ class Editor:
             "description": self.name,
             "tooltip": self.sentence,
             "style": {"description_width": NAME},
-            "layout": Layout(width=INPUT, max_width="100%"),
+            "layout": Layout(width=INPUT, max_width="100%", min_width="0"),  # a text area would not shrink below 100%
         }
         null = [(NOT_SET, "")] if "null" in self.types else []
         if "boolean" in self.types and null:

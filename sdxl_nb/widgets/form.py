@@ -8,12 +8,15 @@ flags do, so that a changed base model brings its own VAE and a folder replaces 
 from typing import Any
 
 import traitlets
-from ipywidgets import HTML, Accordion, Button, Dropdown, HBox, Layout, VBox
+from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
 
 from .. import presets
+from ..complaints import shown
 from ..config import TrainConfig
 from ..errors import ConfigError
+from .aria import Aria
 from .editors import INPUT, NAME, Editor, same
+from .fold import Fold
 from .outlook import Outlook, Table, settings_table
 from .takeaway import Takeaway
 from .theme import style_sheet
@@ -49,11 +52,15 @@ class ConfigForm(Twin, VBox):
 
     def __init__(self, config: TrainConfig | None = None, **traits: Any):
         check_traits(type(self), traits, also=("config",))
+        if not isinstance(config, TrainConfig | None):
+            advice = 'ConfigForm(preset="tiny") starts from a preset, TrainConfig.load(file) reads a file'
+            raise TypeError(f"ConfigForm takes a TrainConfig, not {shown(config)}: {advice}")
         super().__init__()
         self.add_class("sdxl-nb")
         self._base = self._given = self._shown = config or TrainConfig()
-        self._notice, self._outlook = Notice(), Outlook()
+        self._notice = Notice()
         guard = self._notice.guard
+        self._outlook = Outlook(guard(self._mark))
         self._takeaway = Takeaway(guard, self._notice.say, self._notice.fail)
         self._editors = {name: Editor(name, guard(self._typed)) for name in TrainConfig.model_fields}
         self._build()
@@ -76,12 +83,12 @@ class ConfigForm(Twin, VBox):
         for name, field in TrainConfig.model_fields.items():
             if name not in OPEN:
                 groups.setdefault(field.json_schema_extra["group"], []).append(self._editors[name])
-        self._groups, self._folded = groups, Accordion([VBox([e.row for e in group]) for group in groups.values()])
-        self._folded.selected_index = None
+        self._groups = groups
+        self._folds = {group: Fold(group, [e.row for e in editors]) for group, editors in groups.items()}
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
-        rows = [self._editors[name].row for name in OPEN]
-        self.children = [style_sheet(), top, *rows, self._folded, self._outlook, self._takeaway, self._notice]
+        rows = [*(self._editors[name].row for name in OPEN), *self._folds.values()]
+        self.children = [style_sheet(), Aria(), top, *rows, self._outlook, self._takeaway, self._notice]
 
     @property
     def config(self) -> TrainConfig:
@@ -119,24 +126,27 @@ class ConfigForm(Twin, VBox):
             self.value, self.problems = config, problems
         for name, editor in self._editors.items():
             editor.show(self.edits.get(name, getattr(self._shown, name)))
-            editor.mark(edited=name in self.edits, problem=problems.get(name))
-        self._name_groups()
         preset = None if self.preset == GIVEN else self.preset
         self._about.value = f'<div class="sdxl-nb-hint">{presets.describe(preset) if preset else GIVEN_MEANS}</div>'
         self._outlook.show(config, problems)
         self._takeaway.show(config, preset)
+        self._mark()
 
-    def _name_groups(self) -> None:
-        """Say at each folded group how much of it is changed or wrong, and unfold the first that is wrong."""
-        titles, wrong = [], None
-        for number, (group, editors) in enumerate(self._groups.items()):
-            counts = [sum(e.name in known for e in editors) for known in (self.edits, self.problems)]
-            said = [f"{n} {word}" for n, word in zip(counts, ("changed", "to be mended"), strict=True) if n]
-            titles.append(" · ".join([f"more {group}" if group in ALSO_OPEN else group, *said]))
-            wrong = number if counts[1] and wrong is None else wrong
-        self._folded.titles = titles
-        if wrong is not None and self._folded.selected_index is None:
-            self._folded.selected_index = wrong
+    def _mark(self) -> None:
+        """Mark at each field, and at each folded group, what is changed or wrong; called again once pictures are seen.
+
+        Pictures that cannot be trained on are no problem of the configuration, but of the folder or data set it names.
+        """
+        problems = dict(self.problems)
+        if self.value and (fault := self._outlook.fault):
+            problems["train_data_dir" if self.value.train_data_dir else "dataset_name"] = fault
+        for name, editor in self._editors.items():
+            editor.mark(edited=name in self.edits, problem=problems.get(name))
+        for group, editors in self._groups.items():
+            changed, wrong = (sum(e.name in known for e in editors) for known in (self.edits, problems))
+            said = [f"{n} {word}" for n, word in ((changed, "changed"), (wrong, "to be mended")) if n]
+            title = " · ".join([f"more {group}" if group in ALSO_OPEN else group, *said])
+            self._folds[group].mark(title, bool(wrong))
 
     def table(self) -> Any:
         """The settings that differ from the defaults, as an HTML table without a widget. Raises ConfigError."""

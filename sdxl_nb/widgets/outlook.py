@@ -5,6 +5,9 @@ parameters, with a button for what `estimate` expects of memory, time and price.
 moment, so it is done aside.
 """
 
+import os
+import re
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -12,33 +15,44 @@ from IPython.display import HTML as Table
 from ipywidgets import HTML, Button, VBox
 
 from ..config import TrainConfig
-from ..epochs import Counts, count_pictures, steps_per_epoch, validation_pictures
-from ..errors import SdxlNbError
+from ..epochs import count_pictures
+from ..errors import DataError, SdxlNbError
+from .plan import expectations, plan
 from .watching import Notice, Worker
 
 DATA = (  # the settings that the counts of pictures depend on
     *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "caption_column", "max_train_samples"),
     *("trigger_word", "folder_repeats", "validation_split"),
 )
+FLAG = re.compile(rf"--(?=(?:preset|{'|'.join(TrainConfig.model_fields)})\b)")
+NOT_HERE, NOT_THESE = "Not on this machine", "These pictures cannot be trained on"
 
 
 class Outlook(VBox):
-    """One framed block of text; `show` says what is known at once, and what must be looked up when it is."""
+    """One framed block of text; `show` says what is known at once, and what must be looked up when it is.
 
-    def __init__(self) -> None:
+    `looked()` is called when something was looked up; then `fault` says what is wrong with the pictures.
+    """
+
+    def __init__(self, looked: Callable[[], Any]) -> None:
         self._text, self._table, self._notice = HTML(), HTML(), Notice()
         self._button = Button(description="Estimate memory, time and price", icon="calculator")
         self._button.tooltip = "For this machine and for SageMaker instances; takes some seconds"
         self._button.layout.width = "280px"
         self._button.on_click(lambda button: self._work.start(self._notice.guard(self.estimate)))
         super().__init__([self._text, self._button, self._table, self._notice])
-        self._work, self._counts = Worker(), {}
+        self._work, self._counts, self._faults, self._looked = Worker(), {}, {}, looked
         self._newest: TrainConfig | None = None
 
     @property
     def value(self) -> str:
         """The text shown, as HTML."""
         return self._text.value
+
+    @property
+    def fault(self) -> str | None:
+        """Why the pictures of the configuration shown cannot be trained on, as far as they were looked at."""
+        return self._faults.get(_key(self._newest)) if self._newest else None
 
     def show(self, config: TrainConfig | None, problems: dict[str, str]) -> None:
         """Say what the configuration will do, or how many settings are to be mended."""
@@ -59,7 +73,10 @@ class Outlook(VBox):
 
         config = self._newest
         self._notice.say("Counting ...")
-        table = estimate(config)._repr_html_()
+        try:
+            table = FLAG.sub("", estimate(config)._repr_html_())
+        except SdxlNbError as error:
+            raise SdxlNbError(explained(error)) from error
         if config is self._newest:
             self._table.value = table
             self._notice.say("")
@@ -74,70 +91,33 @@ class Outlook(VBox):
 
     def _look(self, config: TrainConfig) -> None:
         """What takes a moment; an answer that comes too late for what is typed by then is not shown."""
+        key, more, wrong = _key(config), [], []
         try:
-            if _key(config) not in self._counts and is_here(config):
-                self._counts[_key(config)] = count_pictures(config)
-            more, wrong = expectations(config), []
-        except SdxlNbError as error:
-            more, wrong = [], [str(error)]
+            if key not in self._counts and is_here(config):
+                self._counts[key] = count_pictures(config)
+            self._faults.pop(key, None)
+            more = expectations(config)
+        except DataError as error:
+            self._faults[key] = explained(error)
+            wrong = [NOT_THESE, self._faults[key]]
         except Exception as error:
-            more, wrong = [], [f"{type(error).__name__}: {error}"]
+            wrong = [NOT_HERE, explained(error)]
         if config is self._newest:
             self._say(config, more)
             if wrong:
-                self._text.value += _framed("Not on this machine", wrong, wrong=True)
+                self._text.value += _framed(wrong[0], wrong[1:], wrong=True)
+            self._looked()
 
 
 def is_here(config: TrainConfig) -> bool:
     """Whether the pictures can be counted without fetching anything."""
-    folder = config.train_data_dir
-    return "://" not in folder if folder else str(config.dataset_name).startswith("embedded:")
+    folder, name = config.train_data_dir, str(config.dataset_name)
+    return "://" not in folder if folder else name.startswith("embedded:") or os.path.isdir(name)
 
 
-def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
-    """Steps, epochs, saving and drawing in a line each; without the counts of pictures only what is sure."""
-    steps, epochs = config.max_train_steps, None if config.max_train_steps else config.num_train_epochs
-    lines, in_all = [], ""
-    if counts:
-        an_epoch = steps_per_epoch(config, counts.entries)
-        steps = steps or epochs * an_epoch
-        epochs = steps / an_epoch
-        batch = config.train_batch_size * config.gradient_accumulation_steps
-        lines.append(f"{_said(counts)} at {config.resolution} px, {batch} a step: {an_epoch:,} steps an epoch.")
-        in_all = f": {validation_pictures(config, steps, an_epoch):,} in all"
-    said = [f"{steps:,} steps" if steps else "", f"{epochs:,.4g} epochs" if epochs else ""]
-    lines.append(f"{' are '.join(filter(None, said))}; a checkpoint every {config.checkpointing_steps:,} steps.")
-    if config.validation_prompt:
-        drawn = len(config.validation_prompt) * config.num_validation_images
-        often = "every epoch" if config.validation_epochs == 1 else f"every {config.validation_epochs} epochs"
-        lines.append(f"{drawn} validation pictures before the first step, {often} and at the end{in_all}.")
-    else:
-        lines.append("No validation pictures: give validation_prompt to see it learn.")
-    lines.append(f"Everything goes to {config.output_dir}.")
-    return lines
-
-
-def _said(counts: Counts) -> str:
-    """The pictures in words, and why an epoch sees more or less of them."""
-    more = [f"{counts.held_out:,} of them held out"] if counts.held_out else []
-    if counts.entries != counts.pictures - counts.held_out:
-        more.append(f"with repeats {counts.entries:,} an epoch")
-    return f"{counts.pictures:,} pictures" + (f" ({', '.join(more)})" if more else "")
-
-
-def expectations(config: TrainConfig) -> list[str]:
-    """What must be looked up: trainable parameters. Raises SdxlNbError where this machine cannot train it."""
-    from ..lora.sizes import trainable_parameters
-    from ..machine import Machine, check_machine
-
-    machine = Machine.here()
-    check_machine(config, machine)
-    if machine.device == "cpu" and not config.pretrained_model_name_or_path.startswith("embedded:"):
-        raise SdxlNbError(
-            "There is no GPU here, and real SDXL takes days on a CPU: launch it on a machine that has one, or choose "
-            "the preset tiny."
-        )
-    return [f"{trainable_parameters(config):,} trainable parameters."]
+def explained(error: Exception) -> str:
+    """What went wrong, in the form's words: the sentence of one of ours without the dashes of its flags."""
+    return FLAG.sub("", str(error)) if isinstance(error, SdxlNbError) else f"{type(error).__name__}: {error}"
 
 
 def _key(config: TrainConfig) -> tuple[Any, ...]:

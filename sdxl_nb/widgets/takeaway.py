@@ -8,16 +8,17 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from ipywidgets import HTML, Accordion, Button, HBox, Layout, Text, VBox
+from ipywidgets import HTML, Button, HBox, Layout, Text, VBox
 
 from ..config import TrainConfig
 from ..forms import render
 from ..layers import overlay
 from .downloads import DownloadButton
+from .fold import Fold
 
 COPY = (
     "const t=this.parentNode.querySelector('textarea');"
-    "t.select();document.execCommand('copy');this.textContent='Copied'"
+    "t.select();document.execCommand('copy');this.textContent='Copied';this.focus()"
 )
 
 
@@ -45,7 +46,7 @@ def changes(config: TrainConfig, preset: str | None) -> dict[str, Any]:
     return needed | {name: value for name, value in wanted.items() if value != reached[name]}
 
 
-class Takeaway(Accordion):
+class Takeaway(VBox):
     """The three forms of the configuration; `show` fills them."""
 
     def __init__(self, guard: Callable[..., Any], say: Callable[[str], Any], fail: Callable[[Exception], Any]):
@@ -57,9 +58,9 @@ class Takeaway(Accordion):
         self._save.on_click(guard(lambda button: self.save(self._path.value)))
         self._download = DownloadButton("Download", "config.json", lambda: self._file().encode(), fail)
         buttons = HBox([self._path, self._save, self._download], layout=Layout(flex_flow="row wrap"))
-        super().__init__([*self._texts[:2], VBox([self._texts[2], buttons])])
-        self.titles = ("Copy as Python", "Copy as flags", "Copy or save as a file")
-        self.selected_index = None
+        python, flags, file = ([text] for text in self._texts)
+        folds = {"Copy as Python": python, "Copy as flags": flags, "Copy or save as a file": [*file, buttons]}
+        super().__init__([Fold(title, inside) for title, inside in folds.items()])
 
     def show(self, config: TrainConfig | None, preset: str | None) -> None:
         """Fill the three texts; without a valid configuration they say so."""
