@@ -1,13 +1,14 @@
 """A run stage by stage: what it drew, what its held-out loss was, and the LoRA it had; drawn at other scales, shipped.
 
 In: a Run. Out: `Stages`, which the grid shows and which needs no widget: pictures as files, a PictureGrid, and a
-folder with the LoRA of the stage that one has chosen. A stage is an optimizer step at which pictures were drawn.
+folder with the LoRA of the stage that one has chosen. A stage is an optimizer step at which pictures were drawn, or
+whose LoRA is there.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,12 +74,24 @@ class Stages:
         kept = {*map(step_of, checkpoints(self.run.folder)), *self.run.checkpoints_elsewhere(), self._last_step()}
         return sorted(kept - {None})
 
+    def best(self) -> int | None:
+        """The step of lowest held-out loss among those with a LoRA; the last of them where none was measured."""
+        kept = self.steps_with_lora()
+        return lowest(self.heldout(), kept) or (kept[-1] if kept else None)
+
     def path(self, step: int, row: Row, scale: float = FULL) -> Path:
         """Where the picture of a step, row and scale lies, or will; step 0 is the base, whatever the scale."""
         folder = self.run.folder / "validation" / f"step-{step}"
         if step and scale != FULL:
             folder /= f"scale-{scale:g}"
         return folder / f"{row.number:02d}-{row.seed}.png"
+
+    def written(self, step: int, row: Row, scale: float = FULL) -> int | None:
+        """When the picture of a step, row and scale was written, in nanoseconds; None where it was not drawn."""
+        try:
+            return self.path(step, row, scale).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def missing(self, scale: float, among: Iterable[int] | None = None) -> list[int]:
         """The steps, of all or of some, that lack pictures at this scale and whose LoRA is there to draw them."""
@@ -122,12 +135,22 @@ class Stages:
 
         heldout, found = self.heldout(), {}
         for step in self.steps() if steps is None else steps:
-            label = f"step {step}" + (f"\nheld-out {heldout[step]:.4f}" if step in heldout else "")
+            label = _label(step, heldout)
             for row in self.rows():
                 if (path := self.path(step, row, scale)).is_file():
                     with Image.open(path) as picture:
                         found[Cell(row.prompt, label, row.seed)] = picture.copy()
         return PictureGrid(found)
+
+    def figure(self, steps: Sequence[int], scale: float = FULL) -> Any:
+        """These steps as a matplotlib Figure: a column for each, its held-out loss above, a row a prompt and seed."""
+        from .figures import picture_sheet
+
+        heldout = self.heldout()
+        rows = [[_opened(self.path(step, row, scale)) for step in steps] for row in self.rows()]
+        above = [_label(step, heldout) for step in steps]
+        beside = [f"{row.prompt}\nseed {row.seed}" for row in self.rows()]
+        return picture_sheet(rows or [["no prompt"] * len(steps)], above=above, beside=beside)
 
     def lora_file(self, step: int) -> Path:
         """The LoRA of a step as ComfyUI, AUTOMATIC1111 and diffusers read it. Raises SdxlNbError when it is gone."""
@@ -177,6 +200,11 @@ class Stages:
         (folder / "chosen.json").write_text(json.dumps(chosen, indent=1), encoding="utf-8")
 
 
+def lowest(losses: Mapping[int, float], steps: Iterable[int]) -> int | None:
+    """The step of lowest loss among these; None where none of them has one."""
+    return min((step for step in steps if step in losses), key=losses.get, default=None)
+
+
 def loaded(config: Any) -> Any:
     """A pipeline of the run's own base that draws as its validation does, on the GPU if there is one."""
     from .sources import Source
@@ -185,6 +213,20 @@ def loaded(config: Any) -> Any:
     pipeline = load_base(Source.of(config))
     pipeline.scheduler = drawing_scheduler(config, pipeline.scheduler)
     return pipeline
+
+
+def _label(step: int, heldout: Mapping[int, float]) -> str:
+    return f"step {step}" + (f"\nheld-out {heldout[step]:.4f}" if step in heldout else "")
+
+
+def _opened(path: Path) -> Any:
+    """The picture in a file; where there is none, the words for that."""
+    from PIL import Image
+
+    if not path.is_file():
+        return "not drawn"
+    with Image.open(path) as picture:
+        return picture.copy()
 
 
 def _write(picture: Any, path: Path) -> Path:

@@ -1,14 +1,17 @@
 """The stages of a run: pictures by step and scale, and one of them shipped."""
 
 import json
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 from small_runs import small, tensors, train
 
 from sdxl_nb.errors import SdxlNbError
-from sdxl_nb.stages import Row, Stages
+from sdxl_nb.stages import Row, Stages, lowest
+from sdxl_nb.widgets.grid import ValidationGrid
 
 PROMPTS = ["a card", "another <card>"]
 
@@ -54,6 +57,39 @@ def test_another_scale_is_drawn_once_and_scale_one_again_is_what_the_run_drew(st
     assert stages.missing(1.0) == [6] and stages.draw(1.0) == [stages.path(6, r) for r in stages.rows()]
     assert np.abs(np.asarray(Image.open(own)).astype(int) - drawn).max() <= 1
     own.with_suffix(".kept").unlink()
+
+
+def test_the_best_is_of_lowest_heldout_loss_among_those_with_a_lora(stages, monkeypatch):
+    assert stages.best() == 6  # none was measured
+    losses = {0: 0.1, 2: 0.2, 4: 0.3, 6: 0.4}
+    monkeypatch.setattr(stages, "heldout", lambda: losses)
+    assert stages.best() == 4 and lowest(losses, [6, 8]) == 6 and lowest(losses, [8]) is None
+    monkeypatch.setattr(stages, "steps_with_lora", list)
+    assert stages.best() is None
+
+
+def test_a_figure_has_a_place_for_every_step(stages):
+    axes = stages.figure([0, 2, 6]).axes
+    assert [place.get_title() for place in axes] == ["step 0", "step 2", "step 6", "", "", ""]
+    assert [[text.get_text() for text in place.texts] for place in axes] == [[], ["not drawn"], []] * 2
+    assert axes[3].get_ylabel().split("\n")[-1] == "seed 5"
+
+
+def test_the_notebook_ships_the_best_and_leaves_what_a_person_shipped(run, tmp_path, capsys):
+    notebook = nbformat.read(Path(__file__).parent.parent / "notebooks" / "04_validate.ipynb", as_version=4)
+    (ships,) = (cell.source for cell in notebook.cells if "grid.ship(" in cell.source)
+    moved = tmp_path / "run"
+    moved.symlink_to(run.folder)
+    grid = ValidationGrid(moved)
+    grid._folder.value = str(tmp_path / "run-chosen")  # as it says by itself, but for the name of the folder
+    grid.ship(4)
+    names = {"grid": grid, "output_dir": str(moved)}
+    for _ in range(2):
+        exec(ships, names)
+    assert (tmp_path / "run-chosen" / "small.safetensors").is_file()
+    assert json.loads((names["chosen"] / "chosen.json").read_text())["step"] == grid.stages.best() == 6
+    assert "step 6:" in capsys.readouterr().out
+    grid.close()
 
 
 def test_the_grid_has_a_column_for_each_step(stages):
