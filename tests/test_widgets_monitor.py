@@ -14,6 +14,7 @@ from sdxl_nb.events import EventLog
 from sdxl_nb.folder import RunFolder
 from sdxl_nb.run import Run
 from sdxl_nb.widgets import monitor as monitors
+from sdxl_nb.widgets import sights
 from sdxl_nb.widgets.monitor import RunMonitor
 from sdxl_nb.widgets.readings import duration
 
@@ -92,18 +93,60 @@ def test_a_run_from_caching_to_its_end(trainer, watch):
     assert (monitor.step, monitor.steps, monitor._bar.value, monitor._stop.disabled) == (5, 10, 0.5, False)
     for said in ("step 5 of 10", "<td>0.1250</td>", "1.00e-04", "3.50 GB", "five &lt;steps&gt;"):
         assert said in text(monitor)
-    assert bytes(monitor._curve.value).startswith(b"\x89PNG") and monitor._curve.layout.display is None
+    assert 'src="data:image/png;base64,iVBORw0KGgo' in monitor._curve.value and monitor._curve.layout.display is None
+    said = "up to step 5: training loss, smoothed, 0.4208 at step 5, held-out loss 0.1250 at step 5"
+    assert f'alt="Curve of the loss {said}"' in monitor._curve.value
     (picture,) = monitor._drawn.children
-    assert (
-        len(picture.children[0].value) < 4000
-        and "a &lt;b&gt;card&lt;/b&gt;<br>step 0, seed 0" in picture.children[1].value
-    )
+    small, words = (part.value for part in picture.children)
+    assert len(small) < 4000 and 'alt="a &lt;b&gt;card&lt;/b&gt;, step 0, seed 0"' in small
+    assert "object-fit:contain" in small and "a &lt;b&gt;card&lt;/b&gt;<br>step 0, seed 0" in words
     trainer.steps(6, 10)
     trainer.end("completed")
     monitor.refresh()
     assert monitor.status == "completed" and monitor._stop.disabled and monitor._resume.disabled
     assert "✓ Completed: step 10 of 10" in text(monitor) and monitor.error == ""
     assert len(monitor.figure().axes[0].lines) == 3  # each step, smoothed, held out
+
+
+def test_only_the_state_is_announced_not_every_step(trainer, watch):
+    trainer.start(4)
+    trainer.steps(1, 1)
+    monitor, announced = watch(), []
+    monitor._announced.observe(lambda change: announced.append(change.new), "value")
+    assert ">Running</span>" in monitor._announced.value and 'role="status"' in monitor._announced.value
+    trainer.steps(2, 3)
+    monitor.refresh()
+    assert "step 3 of 4" in monitor._headline.value and 'role="status"' not in monitor._headline.value
+    assert announced == []
+    trainer.end("stopped")
+    monitor.refresh()
+    assert len(announced) == 1 and ">Stopped</span>" in announced[0]
+
+
+def test_a_long_prompt_is_cut_and_whole_where_one_points(trainer, watch):
+    known = json.loads((trainer.path / "config.json").read_text())
+    (trainer.path / "config.json").write_text(json.dumps(known | {"validation_prompt": ["字" * 400]}))
+    trainer.draw(0)
+    words = watch()._drawn.children[0].children[1].value
+    assert f'title="{"字" * 400}"' in words and words.partition(">")[2].count("字") == 79 and "…<br>step 0" in words
+
+
+def test_pictures_of_a_run_that_was_overwritten_are_shown_anew(trainer, watch):
+    trainer.draw(0)
+    monitor = watch()
+    (before,) = monitor._drawn.children
+    monitor.refresh()
+    assert monitor._drawn.children == (before,)
+    shutil.rmtree(trainer.path / "validation")
+    trainer.draw(0, size=512)
+    trainer.log.say("over")
+    monitor.refresh()
+    assert monitor._drawn.children != (before,) and before.comm is None
+    about = json.loads((trainer.path / "run.json").read_text())
+    (trainer.path / "run.json").write_text(json.dumps(about | {"id": "another"}))
+    seen = monitor._seen
+    monitor.refresh()  # as many events, the same log: another run all the same
+    assert monitor._seen != seen
 
 
 def test_opened_again_it_shows_the_whole_history(trainer, watch):
@@ -131,7 +174,7 @@ def test_a_failure_is_told_escaped(trainer, watch):
 def test_the_thread_follows_by_itself_until_closed(trainer, watch):
     monitor = watch(interval=0.05)
     heard = threading.Event()
-    monitor.observe(lambda change: heard.set(), "step")
+    monitor.observe(lambda change: change.new == 2 and heard.set(), "step")
     trainer.start(4)
     trainer.steps(1, 2)
     assert heard.wait(20)
@@ -229,8 +272,8 @@ def test_the_curve_is_drawn_seldom_and_at_the_end(trainer, watch, monkeypatch):
         drawn.append(run.step)
         return b"PNG"
 
-    monkeypatch.setattr(monitors, "curve", dear)
-    monkeypatch.setattr(monitors, "CURVES", 0.0001)  # for a thousand seconds
+    monkeypatch.setattr(sights, "curve", dear)
+    monkeypatch.setattr(sights, "SHARE", 0.0001)  # for a thousand seconds
     trainer.start(9)
     trainer.steps(1, 2)
     monitor = watch()
@@ -239,12 +282,12 @@ def test_the_curve_is_drawn_seldom_and_at_the_end(trainer, watch, monkeypatch):
         monitor.refresh()
         assert monitor.step == step
     assert drawn == [2]
-    monkeypatch.setattr(monitors, "CURVES", 1.0)
-    monitor._next_curve = 0.0
+    monkeypatch.setattr(sights, "SHARE", 1.0)
+    monitor._curve._next = 0.0
     monitor.refresh()
     monitor.refresh()  # nothing new
     assert drawn == [2, 8]
-    monitor._next_curve = time.monotonic() + 1000
+    monitor._curve._next = time.monotonic() + 1000
     trainer.steps(9, 9)
     trainer.end("completed")
     monitor.refresh()
@@ -268,7 +311,10 @@ def test_a_run_that_is_over_is_left_alone_until_it_goes_on(trainer, watch, monke
         time.sleep(0.05)
     assert len(looks) > before  # until all of it has come
     monkeypatch.setattr(Run, "trouble", None)
-    time.sleep(1.0)
+    until = time.monotonic() + 20
+    while (monitor._troubled or monitor._notice.value) and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)  # a look that had begun
     before = len(looks)
     time.sleep(1.0)
     assert len(looks) == before  # only its status is asked for
@@ -306,6 +352,8 @@ def test_no_run_and_unknown_settings(trainer, tmp_path):
         RunMonitor(tmp_path / "none")
     with pytest.raises(TypeError, match="RunMonitor has no setting intervall: did you mean interval"):
         RunMonitor(trainer.path, intervall=2)
+    with pytest.raises(SdxlNbError, match=r"^RunMonitor shows a Run, or the output_dir of one, not a TrainConfig"):
+        RunMonitor(trainer.config)
 
 
 def test_ten_thousand_steps_are_looked_at_quickly(trainer, watch):

@@ -10,17 +10,17 @@ import time
 from typing import Any
 
 import traitlets
-from ipywidgets import HTML, Button, FloatProgress, HBox, Image, Layout, VBox
+from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox
 
 from ..run import GOING_ON, Run
-from .readings import curve, headline, log_block, numbers, picture_row, progress, stopping
+from .readings import announcement, headline, log_block, numbers, progress, stopping
+from .sights import Curve, Newest
 from .theme import style_sheet
 from .twin import Twin
-from .watching import Notice, Worker, check_traits
+from .watching import Notice, Worker, check_traits, run_of
 
 LINES = 12  # of the log
 OFTEN, SHARE = 1.0, 0.05  # seconds between two looks, and the share of one core that looking may take at most
-CURVES = 0.02  # the share of one core for drawing the curve, ten times as dear as all else in a look
 SETTLED, RARELY = 180.0, 60.0  # seconds after which a run that is over is looked at seldom, and between two looks then
 COLOURS = {"running": "info", "completed": "success", "stopped": "warning", "failed": "danger", "interrupted": "danger"}
 
@@ -37,13 +37,13 @@ class RunMonitor(Twin, VBox):
     def __init__(self, run: Run | str, **traits: Any):
         self._wake, self._closed = threading.Event(), False
         check_traits(type(self), traits, also=("run",))
+        self.run = run_of(type(self), run)
         super().__init__()
         self.add_class("sdxl-nb")
-        self.run = run if isinstance(run, Run) else Run.open(run)
         self._notice, self._work, self._lock = Notice(), Worker(), threading.Lock()
-        self._seen = self._pictures = self._drawn_to = None
+        self._seen = self._known = None
         self._troubled = self._priced = False
-        self._changed = self._next_curve = time.monotonic()
+        self._changed = time.monotonic()
         self._build()
         for name, value in traits.items():
             setattr(self, name, value)
@@ -52,9 +52,9 @@ class RunMonitor(Twin, VBox):
 
     def _build(self) -> None:
         self._headline, self._numbers, self._log = HTML(), HTML(), HTML()
+        self._announced = HTML(layout=Layout(height="0", margin="0"))
         self._bar = FloatProgress(max=1.0, layout=Layout(width="auto"))
-        self._curve = Image(format="png", layout=Layout(max_width="720px", width="100%"))
-        self._drawn = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
+        self._curve, self._drawn = Curve(), Newest()
         self._stop = Button(description="Stop", icon="stop", tooltip="Keep what is done, and end")
         where = "Go on from the newest checkpoint, or without one from the beginning"
         self._resume = Button(description="Resume", icon="play", tooltip=where)
@@ -64,8 +64,8 @@ class RunMonitor(Twin, VBox):
             [self._stop, self._resume, self._notice], layout=Layout(flex_flow="row wrap", align_items="center")
         )
         self.children = [
-            *(style_sheet(), self._headline, self._bar, buttons, self._numbers),
-            *(self._curve, self._drawn, self._log),
+            *(style_sheet(), self._announced, self._headline, self._bar, buttons),
+            *(self._numbers, self._curve, self._drawn, self._log),
         ]
 
     def refresh(self) -> None:
@@ -73,7 +73,7 @@ class RunMonitor(Twin, VBox):
         with self._lock:
             self.run.refresh()
             self._show()
-            self._show_curve()
+            self._curve.show(self.run, self.status)
             self._tell(self.run.trouble)
 
     def _show(self) -> None:
@@ -81,7 +81,7 @@ class RunMonitor(Twin, VBox):
         status = run.status
         share, said = progress(run, status)
         log = log_block(run, LINES)
-        seen = (status, said, run.step, log, len(list(run.events())))
+        seen = (self._id(), status, said, run.step, log, len(list(run.events())))
         if seen == self._seen:
             return
         if self.status in GOING_ON and status not in GOING_ON:
@@ -90,6 +90,7 @@ class RunMonitor(Twin, VBox):
             self._changed, self._priced = time.monotonic(), False
         self.status, self.step, self.steps = status, run.step, run.steps or 0
         self.error = run.error or ""
+        self._announced.value = announcement(status)
         self._headline.value = headline(self.status, said, self.error, str(run.folder.absolute()))
         self._bar.value, self._bar.bar_style = share, COLOURS.get(self.status, "info")
         self._stop.disabled, self._resume.disabled = (
@@ -98,19 +99,12 @@ class RunMonitor(Twin, VBox):
         )
         self._numbers.value = numbers(run)
         self._log.value = log
-        self._curve.layout.display = None if self.step else "none"
-        self._show_pictures()
-        self._seen = seen
+        self._drawn.show(run)
+        self._seen, self._known = seen, (self._id(), status)
 
-    def _show_curve(self) -> None:
-        """Draw the curve when there is more of it: seldom while the run goes on, at once when it is over."""
-        upto = self.step, self.run.heldout()
-        early = self.status in GOING_ON and time.monotonic() < self._next_curve
-        if upto == self._drawn_to or early or not self.step:
-            return
-        begun = time.thread_time()
-        self._curve.value, self._drawn_to = curve(self.run), upto
-        self._next_curve = time.monotonic() + (time.thread_time() - begun) / CURVES
+    def _id(self) -> str | None:
+        """What tells a run from one that was in the same folder before it."""
+        return self.run.info.get("id")
 
     def _tell(self, trouble: Exception | None) -> None:
         """Show what looking failed with, and take it away when it has passed."""
@@ -120,15 +114,6 @@ class RunMonitor(Twin, VBox):
             self._notice.say("")
         self._troubled = trouble is not None
 
-    def _show_pictures(self) -> None:
-        """The pictures of the newest step that has some."""
-        drawn = {step: paths for step, paths in self.run.pictures().items() if paths}
-        newest = max(drawn, default=None)
-        found = newest, drawn.get(newest, [])
-        if found != self._pictures:
-            self._drawn.children = picture_row(self.run, *found)
-            self._pictures = found
-
     def _watch(self) -> None:
         """Look again and again until the widget is closed; what goes wrong is shown, and looking goes on."""
         while not self._closed:
@@ -136,7 +121,7 @@ class RunMonitor(Twin, VBox):
             over = self.status not in GOING_ON and not self._troubled  # then all that there is has come
             rests = over and time.monotonic() > self._changed + SETTLED
             try:
-                if not rests or self.run.status != self.status:
+                if not rests or (self._id(), self.run.status) != self._known:
                     self.refresh()
             except Exception as error:
                 self._tell(error)

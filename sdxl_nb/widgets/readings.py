@@ -1,18 +1,13 @@
-"""What the monitor shows of a run: how far it is, its numbers, its curve and its newest pictures.
+"""What the monitor says of a run: how far it is, its numbers, its log.
 
-In: a Run. Out: HTML, PNG bytes and picture widgets. What a run or a person wrote (captions, folders, log) is escaped.
+In: a Run. Out: HTML. What a run or a person wrote (folders, errors, log) is escaped.
 """
 
-import io
 from html import escape
-from pathlib import Path
 from typing import Any
-
-from ipywidgets import HTML, Image, VBox
 
 from ..errors import SdxlNbError
 from ..plots import smooth
-from .pictures import thumbnail
 
 SIGNS = {
     "starting": "◌ Starting",
@@ -22,7 +17,7 @@ SIGNS = {
     "failed": "✗ Failed",
     "interrupted": "✗ Interrupted",
 }
-SHOWN, SIDE = 8, 160  # pictures at most, and their side in CSS pixels
+HIDDEN = "position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%)"  # but read out
 
 
 def progress(run: Any, status: str) -> tuple[float, str]:
@@ -74,7 +69,12 @@ def headline(status: str, said: str, error: str, folder: str) -> str:
     """Status, progress, where, and the error if there is one."""
     mark = f'<span class="sdxl-nb-status">{SIGNS.get(status, status)}{": " if said else ""}{escape(said)}</span>'
     wrong = f'<div class="sdxl-nb-error" role="alert">{escape(error)}</div>' if error else ""
-    return f'<div role="status">{mark}<div class="sdxl-nb-where">{escape(folder)}</div>{wrong}</div>'
+    return f'<div>{mark}<div class="sdxl-nb-where">{escape(folder)}</div>{wrong}</div>'
+
+
+def announcement(status: str) -> str:
+    """The status alone, for a screen reader to say when it changes: the steps would be said once a second."""
+    return f'<span role="status" style="{HIDDEN}">{escape(status.capitalize())}</span>'
 
 
 def numbers(run: Any) -> str:
@@ -109,25 +109,3 @@ def log_block(run: Any, lines: int) -> str:
     except SdxlNbError as error:
         text = str(error)
     return f'<pre class="sdxl-nb-log" tabindex="0" aria-label="log">{escape(text)}</pre>' if text else ""
-
-
-def curve(run: Any) -> bytes:
-    """The loss as PNG, without a ground of its own, sharp on fine screens."""
-    from ..plots import loss_figure
-
-    buffer = io.BytesIO()
-    loss_figure(run, see_through=True).savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
-def picture_row(run: Any, step: int | None, paths: list[Path]) -> list[Any]:
-    """Small copies of the pictures drawn at a step, prompt and seed below each."""
-    prompts = run.config.validation_prompt or [] if paths else []
-    return [_picture(path, prompts, step) for path in paths[:SHOWN]]
-
-
-def _picture(path: Path, prompts: list[str], step: int | None) -> VBox:
-    number, seed = path.stem.split("-")
-    prompt = prompts[int(number)] if int(number) < len(prompts) else f"prompt {number}"
-    small = Image(value=thumbnail(path, 256), format="webp", width=SIDE, height=SIDE)
-    return VBox([small, HTML(f'<div class="sdxl-nb-caption">{escape(prompt)}<br>step {step}, seed {seed}</div>')])

@@ -5,6 +5,7 @@ widget itself (`Notice`). Nothing here prints, and nothing uses `ipywidgets.Outp
 """
 
 import difflib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,14 +16,14 @@ from ipywidgets import HTML
 from traitlets import TraitType
 
 from ..errors import SdxlNbError
-from ..run import GOING_ON
+from ..run import GOING_ON, Run
 
 OFTEN, RARELY = 1.0, 4.0  # seconds between two looks at a run that goes on, and at one that is over
 SHARE = 0.05  # of one core that looking may take at most
 
 
 class Notice(HTML):
-    """One line below a widget: what was done, or what went wrong and what to do about it."""
+    """One line of a widget: what was done, or what went wrong and what to do about it."""
 
     def say(self, text: str) -> None:
         """Show a sentence."""
@@ -96,6 +97,16 @@ def watched(widget: Any, run: Any, refresh: Callable[[], Any]) -> threading.Even
 
     threading.Thread(target=watch, daemon=True).start()
     return over
+
+
+def run_of(widget: type, given: Any) -> Run:
+    """The Run that a widget was given, or the one in a folder, S3 prefix or job. Raises SdxlNbError for all else."""
+    if isinstance(given, Run):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return Run.open(given)
+    kind = type(given).__name__
+    raise SdxlNbError(f"{widget.__name__} shows a Run, or the output_dir of one, not a {kind}: give Run.open(folder).")
 
 
 def check_traits(widget: type, given: Iterable[str], also: Iterable[str] = ()) -> None:
