@@ -14,6 +14,8 @@ from sdxl_nb.tiny.album import write_album
 
 GRID = """from sdxl_nb import ValidationGrid
 ValidationGrid("run")"""
+WATCH = """from sdxl_nb import RunMonitor
+RunMonitor("run")"""
 LAUNCHED = """from sdxl_nb import TrainConfig, ValidationGrid, launch
 config = TrainConfig.preset("tiny", output_dir="launched", max_train_steps=400, validation_epochs=1)
 run = launch(config.replace(validation_inference_steps=2, report_to="none"))
@@ -36,7 +38,8 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run_folder(lab, finished):
-    shutil.copytree(finished.folder, lab.folder / "run", dirs_exist_ok=True)
+    shutil.rmtree(lab.folder / "run", ignore_errors=True)
+    shutil.copytree(finished.folder, lab.folder / "run")
     return lab.folder / "run"
 
 
@@ -61,26 +64,72 @@ def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
     lab.photograph("grid", ".sdxl-nb")
     pictures(grid).nth(2).click()
     expect(pictures(grid)).to_have_count(7)
-    assert decoded(grid)[-1] == 512
+    assert decoded(grid)[0] == 512  # above the table
+    enlarged = grid.locator(".sdxl-nb-large button")
+    expect(enlarged).to_be_focused()
+    expect(enlarged).to_be_in_viewport(ratio=1)
+    lab.photograph("grid-enlarged", ".sdxl-nb")
+    page.keyboard.press("Enter")
+    expect(pictures(grid)).to_have_count(6)
+    expect(grid.get_by_role("button", name="step 14").first).to_be_focused()  # what was pressed
+    page.keyboard.press("Enter")
+    expect(pictures(grid)).to_have_count(7)
     page.get_by_label("LoRA scale").select_option("0.5")
     expect(grid).to_contain_text("4 pictures drawn at scale 0.5", timeout=60_000)
     expect(pictures(grid)).to_have_count(6)
     page.get_by_label("Ship to").fill(str(lab.folder / "chosen"))
-    grid.get_by_role("button", name="Ship").nth(1).click()
+    grid.get_by_role("button", name="Ship 7").click()
     expect(grid.get_by_role("status")).to_contain_text("The LoRA of step 7 is in")
+    assert grid.get_by_role("status").bounding_box()["y"] < pictures(grid).first.bounding_box()["y"]
     assert (lab.folder / "chosen" / "pytorch_lora_weights.safetensors").is_file()
-    grid.get_by_role("button", name="Ship").nth(2).click()
+    grid.get_by_role("button", name="Ship 14").click()
     expect(grid.get_by_role("alert")).to_contain_text("name a new folder")
     with page.expect_download() as download:
-        grid.get_by_role("button", name="Download", exact=True).nth(1).click()
+        grid.get_by_role("button", name="Download 7").click()
     assert download.value.suggested_filename == "run-step7.safetensors"
     assert Path(download.value.path()).read_bytes() == (run_folder / "checkpoint-7" / "run.safetensors").read_bytes()
-    expect(grid.get_by_role("button", name="Download", exact=True).first).to_be_disabled()  # the base has no LoRA
+    expect(grid.get_by_role("button", name="Download 0")).to_have_count(0)  # the base has no LoRA
     with page.expect_download() as download:
         grid.get_by_role("button", name="Download grid").click()
     assert download.value.suggested_filename == "grid.png"
     with open(download.value.path(), "rb") as file:
         assert file.read(4) == b"\x89PNG"
+
+
+def test_loras_without_pictures_are_shown_and_drawn_and_those_without_prompts_shipped(lab, run_folder):
+    shutil.rmtree(run_folder / "validation" / "step-7")
+    shutil.copytree(run_folder, lab.folder / "plain", dirs_exist_ok=True, ignore=shutil.ignore_patterns("validation"))
+    config = json.loads((run_folder / "config.json").read_text())
+    without = {name: value for name, value in config.items() if "validation" not in name}
+    (lab.folder / "plain" / "config.json").write_text(json.dumps(without))
+    page = lab.open(GRID, 'ValidationGrid("plain")')
+    grid, plain = page.locator(".sdxl-nb").first, page.locator(".sdxl-nb").last
+    expect(grid.get_by_text("not drawn", exact=True)).to_have_count(2)
+    expect(pictures(grid)).to_have_count(4)
+    expect(plain).to_contain_text("it has no validation_prompt")
+    expect(plain.get_by_role("button", name="Ship 7")).to_be_enabled()
+    expect(plain.get_by_label("LoRA scale")).to_be_hidden()
+    lab.photograph("grid-not-drawn", ".jp-Notebook")
+    grid.get_by_role("button", name="Draw what is missing").click()
+    expect(grid.get_by_role("status")).to_contain_text("2 pictures drawn at scale 1.", timeout=60_000)
+    expect(pictures(grid)).to_have_count(6)
+    expect(grid.get_by_role("button", name="Draw what is missing")).to_be_disabled()
+
+
+def test_long_prompts_leave_room_for_the_pictures(lab, run_folder):
+    config = json.loads((run_folder / "config.json").read_text())
+    prompts = ["a blueprint of a house, " * 40, "unbroken" * 100][: len(config["validation_prompt"])]
+    (run_folder / "config.json").write_text(json.dumps(config | {"validation_prompt": prompts}))
+    page = lab.open(GRID, WATCH)
+    grid, monitor = page.locator(".sdxl-nb").first, page.locator(".sdxl-nb").last
+    expect(pictures(grid)).to_have_count(6)
+    expect(monitor.get_by_role("img", name="Curve of the loss up to step 14: training loss")).to_be_visible()
+    drawn = monitor.get_by_role("img", name="step 14, seed")
+    expect(drawn).to_have_count(2)
+    for words in page.locator(".sdxl-nb-caption").all():
+        assert words.bounding_box()["height"] < 128 and len(words.get_attribute("title")) >= 800
+    assert {(box["width"], box["height"]) for box in (one.bounding_box() for one in drawn.all())} == {(160, 160)}
+    lab.photograph("long-prompts", ".jp-Notebook")
 
 
 def test_the_grid_of_a_run_that_goes_on_fills_by_itself(lab):

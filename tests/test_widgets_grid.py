@@ -7,21 +7,23 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
-from ipywidgets import HTML, Button, Checkbox, Widget
-from PIL import Image
+from ipywidgets import HTML, Button, Checkbox, Label, Widget
+from PIL import Image, ImageChops
 from small_runs import small, train
 from test_widgets_pictures import VIEW, button, inside, opened
 
 from sdxl_nb import stages
 from sdxl_nb.checkpoint import checkpoints
+from sdxl_nb.errors import SdxlNbError
 from sdxl_nb.run import Run
 from sdxl_nb.stages import Stages
 from sdxl_nb.widgets import watching
 from sdxl_nb.widgets.columns import MOST, main_steps
 from sdxl_nb.widgets.downloads import DownloadButton
-from sdxl_nb.widgets.grid import NOT_BEGUN, ValidationGrid
+from sdxl_nb.widgets.enlarged import Enlarged, LargePicture, large
+from sdxl_nb.widgets.grid import NO_PROMPT, NOT_BEGUN, ValidationGrid
 from sdxl_nb.widgets.pictures import PictureButton
-from sdxl_nb.widgets.table import large
+from sdxl_nb.widgets.table import EMPTY, Table
 from sdxl_nb.widgets.watching import Notice
 
 PICTURES = {"validation_prompt": ["a <card>"], "num_validation_images": 1, "validation_inference_steps": 2}
@@ -40,7 +42,19 @@ def long_run(tmp_path_factory):
 
 
 def shown(grid):
-    return [picture.alt.rpartition(" ")[2] for picture in inside(grid, PictureButton)]
+    """The steps of the columns."""
+    heads = (label.value for table in inside(grid, Table) for label in inside(table, Label))
+    return [head.removeprefix("step ").replace("base", "0") for head in heads if head.startswith(("step ", "base"))]
+
+
+def ships(grid):
+    """The steps whose Ship button there is, and whether it can be pressed."""
+    buttons = [b for b in inside(grid, Button) if b.description.startswith("Ship ")]
+    return {int(b.description.removeprefix("Ship ")): not b.disabled for b in buttons}
+
+
+def empty(grid):
+    return [cell for cell in inside(grid, HTML) if cell.value == EMPTY]
 
 
 def until(true, seconds=20):
@@ -60,9 +74,9 @@ def test_the_grid_shows_every_step_and_enlarges_one(run):
     assert all(opened(p.value).size == (256, 256) for p in pictures)
     pictures[2].clicks += 1
     assert grid.enlarged == (6, grid.stages.rows()[0])
-    large = inside(grid, PictureButton)[-1]
-    assert large.alt == "a <card>, seed 5, step 6, scale 1" and opened(large.value).size == (512, 512)
-    large.clicks += 1
+    (big,) = inside(grid, LargePicture)
+    assert big.alt == "a <card>, seed 5, step 6, scale 1" and opened(big.value).size == (512, 512)
+    big.clicks += 1
     assert grid.enlarged == () and len(inside(grid, PictureButton)) == 3
     bundle = grid._repr_mimebundle_()
     assert {VIEW, "image/png", "text/plain"} == set(bundle) and bundle["text/plain"] == "ValidationGrid"
@@ -74,7 +88,7 @@ def test_another_scale_is_drawn_in_the_background(run):
     grid.scale = 0.5
     grid._work.wait(60)
     assert "2 pictures drawn at scale 0.5" in grid._notice.value
-    assert all(p.value for p in inside(grid, PictureButton))
+    assert len(inside(grid, PictureButton)) == 3 and empty(grid) == []
     assert (run.folder / "validation" / "step-6" / "scale-0.5" / "00-5.png").is_file()
     grid.close()
 
@@ -87,18 +101,89 @@ def test_ship_from_the_grid_and_a_second_time_is_refused_in_the_widget(run, tmp_
     assert (tmp_path / "chosen" / "small.safetensors").is_file()
     button(grid, "Copy the LoRA of step 6 with its card").click()
     assert grid.chosen == 4 and 'role="alert"' in grid._notice.value and "name a new folder" in grid._notice.value
-    assert button(grid, "The LoRA of this step was not kept").disabled
     grid.close()
 
 
-def test_a_run_without_pictures_says_so(tmp_path):
-    grid = ValidationGrid(train(small(tmp_path / "run", max_train_steps=1)))
-    assert "it has no validation_prompt" in inside(grid, type(grid._notice).__mro__[1])[1].value
+def test_a_run_without_prompts_says_so_and_its_loras_can_be_taken(tmp_path):
+    grid = ValidationGrid(train(small(tmp_path / "run", max_train_steps=4)))
+    assert [h.value for h in inside(grid._shelf, HTML)] == [f"<i>{NO_PROMPT}</i>"]
+    assert shown(grid) == ["2", "4"] and ships(grid) == {2: True, 4: True}
+    assert [b.label for b in inside(grid._shelf, DownloadButton)] == ["Download 2", "Download 4"]
+    assert all(control.layout.display == "none" for control in (grid._scales, grid._draws, grid._paper))
+    grid._folder.value = str(tmp_path / "chosen")
+    button(grid, "Ship 2").click()
+    assert grid.chosen == 2 and not (tmp_path / "chosen" / "validation").exists()
+    assert [axes.get_title() for axes in grid.figure().axes] == ["step 2", "step 4"]
+    with pytest.raises(SdxlNbError, match="There is no validation_prompt to draw"):
+        grid.draw()
+    grid.close()
+
+
+def test_a_run_without_anything_yet_says_so(run, tmp_path):
+    grid = ValidationGrid(going_on(run, tmp_path / "run", []))
+    grid._over.set()
+    assert [h.value for h in inside(grid._shelf, HTML)] == ["<i>No validation picture yet.</i>"]
     (download,) = inside(grid, DownloadButton)
     download._asked(download, {"kind": "asked"}, [])
-    assert "The run has drawn no picture yet." in grid._notice.value
+    assert "The run has drawn no picture yet, and kept no LoRA." in grid._notice.value
     assert "image/png" not in grid._repr_mimebundle_()
     grid.close()
+
+
+def test_what_is_said_and_the_large_picture_are_above_the_table(run):
+    grid = ValidationGrid(run)
+    kinds = [type(child) for child in grid.children]
+    assert kinds.index(Notice) < kinds.index(Enlarged) < grid.children.index(grid._shelf) == len(kinds) - 1
+    assert "requestAnimationFrame" in LargePicture._esm  # the focus goes there, and back
+    grid.close()
+
+
+def test_a_long_prompt_is_cut_and_whole_where_one_points(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    prompt = "word " * 80 + "<end>"
+    config = json.loads((run.folder / "config.json").read_text()) | {"validation_prompt": [prompt]}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    grid = ValidationGrid(tmp_path / "run")
+    (said,) = [h.value for h in inside(grid._shelf, HTML) if "seed 5" in h.value]
+    assert f'title="{"word " * 80}&lt;end&gt;"' in said and len(said.partition(">")[2]) < 120 and "…<br>seed 5" in said
+    grid.close()
+
+
+def test_pictures_that_were_overwritten_are_shown_anew(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    grid = ValidationGrid(tmp_path / "run")
+    grid._over.set()
+    before = inside(grid, PictureButton)
+    before[1].clicks += 1
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "run" / "validation" / "step-4" / "00-5.png")
+    grid.refresh()
+    after = inside(grid, PictureButton)
+    assert grid.enlarged == () and len(after) == 3
+    assert [one is other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    assert opened(after[1].value).convert("RGB").getpixel((9, 9)) == (255, 0, 0)
+    grid.close()
+
+
+def test_any_scale_can_be_set_and_is_offered(run):
+    grid = ValidationGrid(run, scale=0.4)
+    grid._work.wait(60)
+    grid.scale = 0.3
+    grid._work.wait(60)
+    assert grid.scale == grid._scales.value == 0.3 and "2 pictures drawn at scale 0.3" in grid._notice.value
+    assert [label for label, _ in grid._scales.options][:4] == ["0.25", "0.3", "0.4", "0.5"]
+    grid._scales.value = 0.4
+    assert grid.scale == 0.4
+    grid.close()
+
+
+def test_no_run_and_unknown_settings(run, tmp_path):
+    with pytest.raises(TypeError, match=r"ValidationGrid has no setting scal: did you mean scale\?"):
+        ValidationGrid(run, scal=1)
+    with pytest.raises(SdxlNbError, match=r"There is no run in .*nowhere: give the output_dir of one"):
+        ValidationGrid(tmp_path / "nowhere")
+    said = r"^ValidationGrid shows a Run, or the output_dir of one, not a TrainConfig: give Run\.open\(folder\)\.$"
+    with pytest.raises(SdxlNbError, match=said):
+        ValidationGrid(run.config)
 
 
 @pytest.mark.parametrize(("own", "side"), [(64, 512), (512, 512), (768, 768), (1024, 1024), (2048, 1024)])
@@ -106,32 +191,43 @@ def test_an_enlarged_picture_has_its_own_size(own, side, tmp_path):
     Image.new("RGB", (own, own), "red").save(tmp_path / "x.png")
     picture = large(tmp_path / "x.png", "red")
     assert picture.side == side and opened(picture.value).size == (side, side)
-    assert "max-width: 100%" in PictureButton._css
+    assert "max-width: 100%" in PictureButton._css and "max-height: 80vh" in LargePicture._css
 
 
 # Which columns.
 
 
 def test_the_main_steps():
-    assert main_steps([0, 5], (), None) == [0, 5]
+    assert main_steps([5, 0], (), ()) == [0, 5]
     steps = list(range(0, 1000, 10))
-    plain = main_steps(steps, (), None)
+    plain = main_steps(steps, (), ())
     assert len(plain) == MOST and plain[0] == 0 and plain[-1] == 990
     assert max(b - a for a, b in pairwise(plain)) <= 170
-    assert {0, 130, 990} < set(main_steps(steps, (), 130)) and 135 not in main_steps(steps, (), 135)
-    kept = {70, 75, 200, 330, 995}  # 75 and 995 have no picture
-    chosen = main_steps(steps, kept, 130)
+    assert {0, 130, 990} < set(main_steps(steps, (), {130})) and 135 not in main_steps(steps, (), {135, None})
+    chosen = main_steps(steps, {70, 200, 330}, {130})
     assert len(chosen) == MOST and {0, 70, 130, 200, 330, 990} < set(chosen)
-    many = main_steps(steps, set(steps), 130)
+    many = main_steps(steps, set(steps), {130})
     assert len(many) == MOST and {0, 130, 990} < set(many)
     assert max(b - a for a, b in pairwise(many)) <= 260
+
+
+def test_the_main_steps_of_pictures_and_loras_that_never_meet():
+    drawn, kept = set(range(0, 2101, 7)), set(range(5, 1505, 5)) - set(range(0, 2101, 7)) | {2100}
+    few = main_steps({0, 7, 14, 21}, {5, 10, 20, 21}, {20})
+    assert few == [0, 5, 7, 10, 14, 20, 21]
+    main = main_steps(drawn, kept, {505})
+    assert len(main) == MOST and {0, 505, 2100} < set(main)
+    assert len(kept & set(main)) == 5 and len(drawn & set(main)) == 4  # 2100 is of both
+    assert main_steps(drawn | kept & set(main), kept, {505}) == main  # drawn by hand, they stay where they are
+    loras = main_steps((), kept, {505})
+    assert len(loras) == MOST and max(b - a for a, b in pairwise(loras)) <= 800
+    assert main_steps(drawn, {2100}, ())[-1] == 2100
 
 
 def test_what_can_be_shipped_is_shown_first_and_all_stages_page_by_page(long_run):
     grid = ValidationGrid(long_run)
     assert len(shown(grid)) == MOST and {"0", "12", "24", "36", "40"} < set(shown(grid))
-    ships = [b for b in inside(grid, Button) if b.description == "Ship" and not b.disabled]
-    assert len(ships) == 4 and grid._columns.layout.display is None
+    assert sum(ships(grid).values()) == 4 and grid._columns.layout.display is None
     (every,) = inside(grid, Checkbox)
     every.value = True
     assert shown(grid) == [str(step) for step in range(0, 32, 4)] and button(grid, "Earlier").disabled
@@ -169,22 +265,86 @@ def test_few_stages_need_no_paging(run):
     grid.close()
 
 
+# Pictures and LoRAs of different steps.
+
+
+@pytest.fixture
+def apart(long_run, tmp_path):
+    """A run with pictures at steps 0, 4 and 40, and LoRAs of steps 12, 24, 36 and 40."""
+    aside = shutil.ignore_patterns("scale-*", "step-[123568]*", "step-[23]?")
+    shutil.copytree(long_run.folder, tmp_path / "run", ignore=aside)
+    return Run.open(tmp_path / "run")
+
+
+def test_the_columns_are_the_steps_with_pictures_and_those_with_a_lora(apart):
+    grid = ValidationGrid(apart)
+    assert shown(grid) == ["0", "4", "12", "24", "36", "40"]
+    assert ships(grid) == {4: False, 12: True, 24: True, 36: True, 40: True}
+    assert len(inside(grid, PictureButton)) == 3 and len(empty(grid)) == 3
+    figure = grid.figure()
+    assert [axes.get_title() for axes in figure.axes] == [f"step {step}" for step in shown(grid)]
+    assert [axes.texts[0].get_text() for axes in figure.axes if axes.texts] == ["not drawn"] * 3
+    grid.close()
+
+
+def test_what_is_missing_is_drawn_also_at_scale_one(apart, long_run):
+    grid = ValidationGrid(apart)
+    grid._over.set()
+    assert "the 3 of these stages that lack pictures at scale 1" in grid._draws.tooltip
+    button(grid, "Draw what is missing").click()
+    grid._work.wait(60)
+    assert "3 pictures drawn at scale 1." in grid._notice.value
+    assert len(inside(grid, PictureButton)) == 6 and empty(grid) == []
+    ours, the_runs = (Image.open(r.folder / "validation" / "step-24" / "00-5.png") for r in (apart, long_run))
+    assert max(high for _, high in ImageChops.difference(ours, the_runs).getextrema()) <= 1
+    assert grid._draws.disabled and grid.draw() == []
+    shutil.rmtree(apart.folder / "validation" / "step-24")
+    assert grid.draw() == [apart.folder / "validation" / "step-24" / "00-5.png"]
+    grid.close()
+
+
+def test_a_run_that_goes_on_draws_at_scale_one_itself(apart):
+    about = json.loads((apart.folder / "run.json").read_text()) | {"status": "running", "host": "elsewhere"}
+    (apart.folder / "run.json").write_text(json.dumps(about))
+    grid = ValidationGrid(apart)
+    assert len(empty(grid)) == 3 and grid._draws.disabled and "when it is over" in grid._draws.tooltip
+    with pytest.raises(SdxlNbError, match="The run is running and draws at scale 1 itself"):
+        grid.draw()
+    grid.close()
+
+
+def test_three_hundred_checkpoints_are_shown_eight_at_a_time(apart):
+    for step in range(41, 341):
+        shutil.copytree(apart.folder / "checkpoint-40", apart.folder / f"checkpoint-{step}")
+    grid = ValidationGrid(apart)
+    grid._over.set()
+    assert len(shown(grid)) == MOST and {"0", "4"} <= set(shown(grid)) and shown(grid)[-1] == "340"
+    assert len(grid.figure().axes) == MOST and grid._shown.missing == [int(step) for step in shown(grid)[2:]]
+    grid._columns.page = 38
+    assert shown(grid) == ["339", "340"] and "2 of 306 stages: steps 339 to 340" in grid._columns._said.value
+    assert len(grid.figure().axes) == 2
+    grid.close()
+
+
 # A LoRA to take along.
 
 
 def test_a_lora_is_downloaded_and_read_only_when_it_is_asked_for(run, monkeypatch):
     grid, failed, sent = ValidationGrid(run), [], []
-    buttons = [b for b in inside(grid, DownloadButton) if b.label == "Download"]
-    names = [f"small-step{step}.safetensors" for step in (0, 4, 6)]
-    assert [b.filename for b in buttons] == names and [b.disabled for b in buttons] == [True, False, False]
-    monkeypatch.setattr(buttons[1], "send", lambda content, buffers: sent.append((content, bytes(buffers[0]))))
-    buttons[1]._asked(buttons[1], {"kind": "asked"}, [])
-    assert sent == [({"filename": names[1]}, (run.folder / "checkpoint-4" / "small.safetensors").read_bytes())]
+    buttons = [b for b in inside(grid, DownloadButton) if b.label != "Download grid"]
+    names = [f"small-step{step}.safetensors" for step in (4, 6)]
+    assert [b.label for b in buttons] == ["Download 4", "Download 6"]
+    assert [b.filename for b in buttons] == names and [b.disabled for b in buttons] == [False, False]
+    monkeypatch.setattr(buttons[0], "send", lambda content, buffers: sent.append((content, bytes(buffers[0]))))
+    buttons[0]._asked(buttons[0], {"kind": "asked"}, [])
+    assert sent == [
+        ({"view": None, "filename": names[0]}, (run.folder / "checkpoint-4" / "small.safetensors").read_bytes())
+    ]
     monkeypatch.setattr(Stages, "lora_file", lambda stages, step: failed.append(step))
     ValidationGrid(run).close()
     assert failed == []  # nothing was read for a grid alone
-    buttons[0]._asked(buttons[0], {"kind": "asked"}, [])
-    assert failed == [0] and 'role="alert"' in grid._notice.value
+    buttons[1]._asked(buttons[1], {"kind": "asked"}, [])
+    assert failed == [6] and 'role="alert"' in grid._notice.value
     grid.close()
 
 
@@ -220,12 +380,13 @@ def test_the_grid_of_a_run_that_goes_on_fills_by_itself(run, tmp_path, often):
     draws(run, tmp_path / "run", 4)
     until(lambda: shown(grid) == ["0", "4"])
     assert inside(grid, PictureButton)[0] is base  # what is there already stays
-    assert all(b.disabled for b in inside(grid, Button) if b.description == "Ship")
+    assert not any(ships(grid).values())
     shutil.copytree(run.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
-    until(lambda: [b.disabled for b in inside(grid, Button) if b.description == "Ship"] == [True, False])
+    until(lambda: ships(grid) == {4: True})
     draws(run, tmp_path / "run", 6)
     until(lambda: shown(grid) == ["0", "4", "6"])
-    grid.stages.missing = lambda scale, among: [6]
+    shutil.copytree(run.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-5")
+    until(lambda: shown(grid) == ["0", "4", "5", "6"])
     grid._work.start = pytest.fail
     grid._rescale()  # what is missing is the run's to draw
     assert grid._notice.value == ""
@@ -275,6 +436,7 @@ def test_looking_takes_a_small_share_of_a_core(often):
             pass
 
     over = watching.watched(widget, SimpleNamespace(status="running"), look)
+    until(lambda: looked)
     time.sleep(0.7)
     over.set()
     assert len(looked) == 1  # the next one is due a second after it
@@ -294,7 +456,7 @@ def test_what_is_replaced_is_closed_and_so_is_everything_with_the_grid(run):
     pictures = inside(grid, PictureButton)
     for picture in pictures[1:]:
         picture.clicks += 1
-    inside(grid, PictureButton)[-1].clicks += 1
+    inside(grid, LargePicture)[0].clicks += 1
     assert open_widgets() == full
     grid.scale = 0.25
     grid._work.wait(60)
@@ -310,7 +472,7 @@ def test_what_is_replaced_is_closed_and_so_is_everything_with_the_grid(run):
 def test_the_base_is_loaded_once_for_all_scales_and_given_back(run, tmp_path, monkeypatch):
     shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("scale-*"))
     loads = []
-    monkeypatch.setattr("sdxl_nb.widgets.grid.loaded", lambda config: loads.append(1) or stages.loaded(config))
+    monkeypatch.setattr("sdxl_nb.widgets.filling.loaded", lambda config: loads.append(1) or stages.loaded(config))
     grid = ValidationGrid(tmp_path / "run")
     grid._over.set()
     for scale in (0.25, 0.75):
@@ -338,7 +500,7 @@ def test_a_grid_that_is_closed_draws_no_further(run, tmp_path, monkeypatch):
     drawn = list((tmp_path / "run" / "validation").glob("step-*/scale-0.25"))
     assert [folder.parent.name for folder in drawn] == ["step-4"] and "closed" in grid._notice.value
     grid = ValidationGrid(tmp_path / "run")
-    monkeypatch.setattr("sdxl_nb.widgets.grid.loaded", lambda config: grid.close() or stages.loaded(config))
+    monkeypatch.setattr("sdxl_nb.widgets.filling.loaded", lambda config: grid.close() or stages.loaded(config))
     grid.scale = 0.75
     grid._work.wait(60)
     assert grid._base is None  # though it came after the end

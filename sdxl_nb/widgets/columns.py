@@ -1,7 +1,7 @@
 """Which stages of a run stand side by side: the ones that matter, or all of them, some at a time.
 
-In: the steps of a run, those whose LoRA is there, and the best. Out: the steps to show, and the controls that lead to
-the others; they are hidden where all fit.
+In: the steps with pictures, those whose LoRA is there, and the best. Out: the steps to show, and the controls that lead
+to the others; they are hidden where all fit.
 """
 
 from collections.abc import Collection, Sequence
@@ -37,11 +37,12 @@ class Columns(HBox):
     def _turned(self, change: Any) -> None:
         self._all.value = change["new"] is not None
 
-    def of(self, steps: Sequence[int], kept: Collection[int], best: int | None) -> list[int]:
+    def of(self, drawn: Collection[int], kept: Collection[int], best: Collection[int]) -> list[int]:
         """The steps of this page; the controls say which of all they are."""
+        steps = sorted({*drawn, *kept})
         pages = max(1, -(-len(steps) // MOST))
         page = None if self.page is None else min(max(self.page, 0), pages - 1)
-        shown = main_steps(steps, kept, best) if page is None else list(steps[page * MOST : (page + 1) * MOST])
+        shown = main_steps(drawn, kept, best) if page is None else steps[page * MOST : (page + 1) * MOST]
         self.layout.display = None if len(steps) > MOST else "none"
         self._earlier.disabled, self._later.disabled = not page, page is None or page == pages - 1
         for button in (self._earlier, self._later):
@@ -55,13 +56,24 @@ def _range(steps: Sequence[int]) -> str:
     return f"steps {steps[0]} to {steps[-1]}" if steps else "none"
 
 
-def main_steps(steps: Sequence[int], kept: Collection[int], best: int | None) -> list[int]:
-    """At most MOST of the steps: first, last and best, then those whose LoRA is there, then others, evenly chosen."""
+def main_steps(drawn: Collection[int], kept: Collection[int], best: Collection[int]) -> list[int]:
+    """At most MOST of the steps: first, last and best, then those whose LoRA is there, then others, evenly chosen.
+
+    Where pictures and LoRAs are of different steps, half of the places stay for pictures.
+    """
+    steps = sorted({*drawn, *kept})
     if len(steps) <= MOST:
-        return list(steps)
-    chosen = {steps[0], steps[-1], *({best} & set(steps))}
-    for those in ([step for step in steps if step in kept], steps):
-        chosen.update(_spread([step for step in those if step not in chosen], MOST - len(chosen)))
+        return steps
+    chosen = {steps[0], steps[-1], *(set(best) & set(steps))}
+
+    def add(those: Collection[int], places: int) -> None:
+        chosen.update(_spread([step for step in steps if step in those and step not in chosen], places))
+
+    apart = set(kept) - set(drawn) and set(drawn) - set(kept) - chosen
+    left = MOST - len(chosen)
+    add(kept, (left + 1) // 2 if apart else left)
+    add(set(steps) - set(kept), MOST - len(chosen))
+    add(steps, MOST - len(chosen))
     return sorted(chosen)
 
 

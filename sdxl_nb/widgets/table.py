@@ -5,20 +5,19 @@ again, a cell that stays the same is the same widget, so that nothing flickers o
 """
 
 from collections.abc import Callable
-from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ipywidgets import HTML, Button, GridBox, Label, Layout
-from PIL import Image
 
 from ..stages import Row
 from . import children
+from .caption import caption
 from .downloads import DownloadButton
 from .pictures import PictureButton, thumbnail
 
-SIDE = 128  # CSS pixels of a picture
-SMALL, LARGE = 512, 1024  # pixels of an enlarged one, at least and at most
+SIDE, WORDS = 128, 164  # CSS pixels of a picture, and of the words beside a row
+EMPTY = f"""<div style="width:{SIDE}px; height:{SIDE}px; line-height:{SIDE}px; text-align:center; box-sizing:border-box;
+border:1px dashed var(--jp-border-color2); color:var(--jp-ui-font-color2)">not drawn</div>"""
 
 
 class View(NamedTuple):
@@ -27,10 +26,16 @@ class View(NamedTuple):
     begun: bool
     steps: list[int]
     rows: list[Row]
-    present: set[tuple[int, Row]]
+    present: dict[tuple[int, Row], int]  # when each picture was written, in nanoseconds
     heldout: dict[int, float]
     kept: set[int]
     scale: float
+
+    @property
+    def missing(self) -> list[int]:
+        """The steps that lack a picture and have a LoRA to draw it with."""
+        lacking = [step for step in self.steps if not all((step, row) in self.present for row in self.rows)]
+        return [step for step in lacking if step and step in self.kept]
 
 
 class Table(GridBox):
@@ -54,7 +59,7 @@ class Table(GridBox):
         for row in view.rows:
             cell(_prompt, row)
             for step in view.steps:
-                cell(self._picture, step, row, view.scale if (step, row) in view.present else None)
+                cell(self._picture, step, row, view.scale, view.present.get((step, row)))
         if view.heldout:
             cell(_label, "held-out loss")
             for step in view.steps:
@@ -63,28 +68,33 @@ class Table(GridBox):
             cell(_label, words)
             for step in view.steps:
                 cell(make, step, step in view.kept)
-        self.layout.grid_template_columns = f"150px repeat({len(view.steps)}, {SIDE}px)"
+        self.layout.grid_template_columns = f"{WORDS}px repeat({len(view.steps)}, {SIDE}px)"
         children.replace(self, list(self._cells.values()))
 
-    def _picture(self, step: int, row: Row, scale: float | None) -> PictureButton:
-        """The picture at this scale; without one it was not drawn."""
-        if scale is None:
-            return PictureButton(alt="not drawn", side=SIDE)
+    def _picture(self, step: int, row: Row, scale: float, written: int | None) -> Any:
+        """The picture at this scale; an empty place where it was not drawn."""
+        if written is None:
+            return HTML(EMPTY, layout=Layout(margin="0"))
         picture = thumbnail(self._grid.stages.path(step, row, scale))
         button = PictureButton(value=picture, alt=f"{row.prompt}, seed {row.seed}, step {step}", side=SIDE)
         button.observe(self._grid.guard(lambda change: self._grid.enlarge(step, row)), "clicks")
         return button
 
-    def _ship(self, step: int, there: bool) -> Button:
+    def _ship(self, step: int, there: bool) -> Any:
+        if not step:
+            return Label()  # the base has no LoRA
         tooltip = f"Copy the LoRA of step {step} with its card" if there else "The LoRA of this step was not kept"
-        button = Button(description="Ship", tooltip=tooltip, disabled=not there, layout=Layout(width=f"{SIDE}px"))
+        place = Layout(width=f"{SIDE}px", margin="0")
+        button = Button(description=f"Ship {step}", tooltip=tooltip, disabled=not there, layout=place)
         button.on_click(self._grid.guard(lambda _: self._grid.ship(step)))
         return button
 
-    def _download(self, step: int, there: bool) -> DownloadButton:
+    def _download(self, step: int, there: bool) -> Any:
         """The file that ComfyUI, AUTOMATIC1111, Forge and diffusers read; its bytes are read when it is pressed."""
+        if not step:
+            return Label()
         name, grid = f"{self._grid.run.config.lora_name()}-step{step}.safetensors", self._grid
-        return DownloadButton("Download", name, lambda: grid.lora(step), grid.fail, not there, f"{SIDE}px")
+        return DownloadButton(f"Download {step}", name, lambda: grid.lora(step), grid.fail, not there, f"{SIDE}px")
 
 
 def _label(text: str) -> Label:
@@ -96,11 +106,4 @@ def _middle(text: str, step: int) -> Label:
 
 
 def _prompt(row: Row) -> HTML:
-    return HTML(f"<div style='line-height:1.3'>{escape(row.prompt)}<br><small>seed {row.seed}</small></div>")
-
-
-def large(path: Path, alt: str) -> PictureButton:
-    """A picture in its own size, up to 1024 px; those of the tiny base are enlarged pixel by pixel."""
-    with Image.open(path) as picture:
-        side = min(max(*picture.size, SMALL), LARGE)
-    return PictureButton(value=thumbnail(path, side), alt=alt, side=side)
+    return HTML(caption(row.prompt, f"seed {row.seed}"))
