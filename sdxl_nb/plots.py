@@ -33,6 +33,7 @@ def loss_figure(run: Any, *, see_through: bool = False):
         axes.text(0.5, 0.5, "no step yet", ha="center", va="center", transform=axes.transAxes, color=INK)
     axes.set(xlabel="optimizer step", ylabel="loss" if run.heldout()[0] else "training loss")
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half a step
     if see_through:
         axes.set_facecolor("none")
         axes.tick_params(colors=INK)

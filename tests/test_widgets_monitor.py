@@ -160,7 +160,8 @@ def test_opened_again_it_shows_the_whole_history(trainer, watch):
         False,
         True,
     )
-    assert len(monitor.figure().axes[0].lines[0].get_xdata()) == 3
+    (axes,) = monitor.figure().axes
+    assert len(axes.lines[0].get_xdata()) == 3 and all(tick == int(tick) for tick in axes.get_xticks())
 
 
 def test_a_failure_is_told_escaped(trainer, watch):
