@@ -61,7 +61,7 @@ def add_picture(config: Any, name: str, data: bytes, caption: str = "") -> str:
     table = table_of(folder)
     _write(folder / name, data)
     if table is not None:
-        new = {file_column(config, table): name, config.columns()[1]: " ".join(caption.split())}
+        new = {file_column(config, table): name, config.columns()[1]: " ".join(caption.split()) or None}
         _rewrite(table, [*metadata.rows(table), new], name)
     elif caption.strip():
         save_caption(config, name, caption)

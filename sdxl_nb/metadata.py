@@ -30,11 +30,14 @@ def parquet_rows(path):
 
 
 def csv_rows(path):
-    """The rows of CSV text. Strict, because an unclosed quote would otherwise swallow the rows that follow it."""
+    """The rows of CSV text, None where a cell is empty, as datasets reads them.
+
+    Strict, because an unclosed quote would otherwise swallow the rows that follow it.
+    """
     reader = csv.DictReader(lines(path, newline=""), restkey=REST, strict=True)
     try:
         for row in reader:
-            yield {key: value for key, value in row.items() if key or key is REST}
+            yield {key: value or None for key, value in row.items() if key or key is REST}
     except csv.Error as error:
         row = f"the row that starts at line {reader.line_num + 1} of {path.name}"
         raise DataError(f"{row} is not CSV ({error}): close each quote and double those inside.") from error

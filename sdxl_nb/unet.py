@@ -355,7 +355,7 @@ class SdxlUNet(nn.Module):
         if any(value is not None for value in unused.values()):
             raise TypeError(f"this U-Net does not take {', '.join(unused)}")
         run = self.fast.begin() if self.fast is not None and self.training else plain
-        if run is not plain:  # pixels as tokens need no copy then, and convolutions are no slower
+        if run is not plain:  # on CPUs pixels as tokens need no copy then
             sample = sample.contiguous(memory_format=torch.channels_last)
         embedding = F.silu(self._embed(sample, timestep, added_cond_kwargs, run))
         (x,) = run(sample, self.conv_in)

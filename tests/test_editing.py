@@ -48,6 +48,8 @@ def test_a_row_is_changed_and_a_row_is_added(folder, table):
     assert captions(folder) == {"a.png": "one", "b.png": 'four, "five" <b>'}
     assert add_picture(config(folder), "c.png", png("blue"), "new") == "c.png"
     assert captions(folder) == {"a.png": "one", "b.png": 'four, "five" <b>', "c.png": "new"}
+    assert add_picture(config(folder), "d.png", png("green")) == "d.png"  # left out until it has one
+    assert "d.png" not in captions(folder) and "d.png" in open_dataset(config(folder)).faults.names
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 

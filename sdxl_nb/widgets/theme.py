@@ -21,7 +21,6 @@ CSS = """
   border-radius: 3px; border: 1px solid var(--jp-border-color2, #ccc); color: var(--jp-content-font-color1, inherit);
   background: var(--jp-cell-editor-background, transparent); }
 .sdxl-nb pre.sdxl-nb-log { max-height: 200px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
-.sdxl-nb .jupyter-widget-Collapse-header, .sdxl-nb .jupyter-widget-Accordion-child { color: inherit; }
 .sdxl-nb table.sdxl-nb-numbers { border-collapse: collapse; margin: 2px 0; }
 .sdxl-nb table.sdxl-nb-numbers th { font-weight: 400; text-align: left; padding: 1px 22px 0 0; line-height: 1.3;
   color: var(--jp-ui-font-color2, #666); font-size: 12px; }
