@@ -94,34 +94,29 @@ def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
     assert download.value.suggested_filename == "grid.png"
     with open(download.value.path(), "rb") as file:
         assert file.read(4) == b"\x89PNG"
-
-
-def test_loras_without_pictures_are_shown_and_drawn_and_those_without_prompts_shipped(lab, run_folder):
     shutil.rmtree(run_folder / "validation" / "step-7")
-    shutil.copytree(run_folder, lab.folder / "plain", dirs_exist_ok=True, ignore=shutil.ignore_patterns("validation"))
-    config = json.loads((run_folder / "config.json").read_text())
-    without = {name: value for name, value in config.items() if "validation" not in name}
-    (lab.folder / "plain" / "config.json").write_text(json.dumps(without))
-    page = lab.open(GRID, 'ValidationGrid("plain")')
-    grid, plain = page.locator(".sdxl-nb").first, page.locator(".sdxl-nb").last
+    page.get_by_label("LoRA scale").select_option("1")
     expect(grid.get_by_text("not drawn", exact=True)).to_have_count(2)
     expect(pictures(grid)).to_have_count(4)
-    expect(plain).to_contain_text("it has no validation_prompt")
-    expect(plain.get_by_role("button", name="Ship 7")).to_be_enabled()
-    expect(plain.get_by_label("LoRA scale")).to_be_hidden()
-    lab.photograph("grid-not-drawn", ".jp-Notebook")
+    lab.photograph("grid-not-drawn", ".sdxl-nb")
     grid.get_by_role("button", name="Draw what is missing").click()
     expect(grid.get_by_role("status")).to_contain_text("2 pictures drawn at scale 1.", timeout=60_000)
     expect(pictures(grid)).to_have_count(6)
     expect(grid.get_by_role("button", name="Draw what is missing")).to_be_disabled()
 
 
-def test_long_prompts_leave_room_for_the_pictures(lab, run_folder):
+def test_long_prompts_leave_room_and_without_prompts_a_lora_is_shipped(lab, run_folder):
+    shutil.copytree(run_folder, lab.folder / "plain", ignore=shutil.ignore_patterns("validation"))
     config = json.loads((run_folder / "config.json").read_text())
+    without = {name: value for name, value in config.items() if "validation" not in name}
+    (lab.folder / "plain" / "config.json").write_text(json.dumps(without))
     prompts = ["a blueprint of a house, " * 40, "unbroken" * 100][: len(config["validation_prompt"])]
     (run_folder / "config.json").write_text(json.dumps(config | {"validation_prompt": prompts}))
-    page = lab.open(GRID, WATCH)
-    grid, monitor = page.locator(".sdxl-nb").first, page.locator(".sdxl-nb").last
+    page = lab.open(GRID, WATCH, 'ValidationGrid("plain")')
+    grid, monitor, plain = (page.locator(".sdxl-nb").nth(number) for number in range(3))
+    expect(plain).to_contain_text("it has no validation_prompt")
+    expect(plain.get_by_role("button", name="Ship 7")).to_be_enabled()
+    expect(plain.get_by_label("LoRA scale")).to_be_hidden()
     expect(pictures(grid)).to_have_count(6)
     expect(monitor.get_by_role("img", name="Curve of the loss up to step 14: training loss")).to_be_visible()
     drawn = monitor.get_by_role("img", name="step 14, seed")
