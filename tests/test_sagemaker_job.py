@@ -115,7 +115,7 @@ def test_a_grid_can_be_shown_before_the_job_has_a_machine(aws, tmp_path):
     assert grid._notice.value == ""
     assert run.wait(300) == "completed"
     grid.refresh()
-    assert grid._shown.steps == [0, 4, 6] and grid._shown.kept == {4, 6}
+    assert grid._shown.steps == [0, 2, 4, 6] and grid._shown.kept == {2, 4, 6}
     grid.close()
 
 
