@@ -89,6 +89,6 @@ def test_a_precision_of_accelerates_that_is_not_ours(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     for settings in ({}, {"mixed_precision": "bf16"}):
         with pytest.raises(
-            ConfigError, match="^accelerate is configured for fp8, in which no LoRA is trained here: set"
+            ConfigError, match=r"^accelerate is configured for fp8, in which no LoRA is trained here: set"
         ):
             check_machine(TrainConfig(**settings), AMPERE)
