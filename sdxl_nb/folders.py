@@ -272,7 +272,7 @@ def read_text(root, name):
             os.close(file)
         if len(text) > MAX_CAPTION:
             raise DataError(f"{os.path.basename(name)} is larger than {MAX_CAPTION:,} bytes: shorten it.")
-        return text.decode("utf-8-sig")
+        return text.decode().removeprefix("\ufeff")  # a third of the time of utf-8-sig
     except UnicodeDecodeError as error:
         raise DataError(f"{os.path.basename(name)} is not UTF-8 text: save it as UTF-8.") from error
     except OSError as error:  # a link that leads nowhere, a file of somebody else

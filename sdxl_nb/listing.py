@@ -9,6 +9,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -89,10 +90,11 @@ class TextColumn:
 
 def text_column(texts: Iterable[str | None]) -> pa.Array:
     """An Arrow column of these texts."""
-    column = TextColumn()
-    for text in texts:
-        column.append(text)
-    return column.finish()
+    rest = iter(texts)
+    chunks = [_built([])]
+    while some := list(islice(rest, CHUNK)):
+        chunks.append(_built(some))
+    return pa.concat_arrays(chunks)
 
 
 def _built(texts: Sequence[str | None]) -> pa.Array:
