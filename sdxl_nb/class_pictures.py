@@ -5,7 +5,6 @@ drawn by the base model alone, from seed N, into class-N.png: the same picture w
 that was interrupted goes on, and runs share the folder. Pictures of one's own count too.
 """
 
-import gc
 import json
 import os
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from . import folders
 from .config import TrainConfig
 from .data import CaptionedPictures
 from .errors import DataError, ModelError
+from .footprint import give_back
 from .listing import Files, Listing, text_column
 from .pictures import SUFFIXES
 from .sources import Source
@@ -125,7 +125,7 @@ def draw(config: TrainConfig, folder: Path, numbers: list[int], progress: Progre
         raise DataError(f"Class pictures cannot be written to {folder} ({error.strerror}).") from error
     finally:
         pipeline.cache_clear()
-        gc.collect()  # it leaves memory before training's own models come
+        give_back()  # it leaves memory before training's own models come
 
 
 def draw_batch(config: TrainConfig, folder: Path, pipeline: Any, numbers: list[int]) -> None:

@@ -5,7 +5,6 @@ In: the name of a base (or a ready pipeline), LoRA files, prompts. Out: a `Pictu
 the CPU, so it depends on its prompt, scale and seed alone: not on batching, nor on what was drawn before.
 """
 
-import gc
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import ConfigError
+from .footprint import give_back
 from .layers import DEFAULT_BASE, DEFAULT_VAE
 
 EMBEDDED_BASE = "embedded:tiny-sdxl"
@@ -153,7 +153,7 @@ def load_base(base):
         return load_pipeline(source)
     pipeline = load_pipeline(source, torch.float16)
     pipeline.vae.enable_slicing()  # decodes one by one
-    release_memory()
+    give_back()
     if fits(_bytes_of(pipeline), torch.cuda.mem_get_info()[0]):
         return pipeline.to("cuda")
     pipeline.enable_model_cpu_offload(torch.cuda.current_device())
@@ -175,15 +175,6 @@ def fits(weights: int, free: int) -> bool:
 def at_once(height: int, width: int) -> int:
     """How many pictures surely fit beside each other: eight small ones, one from 512 x 512 pixels on."""
     return min(MOST_AT_ONCE, max(1, 512**2 // (height * width)))
-
-
-def release_memory() -> None:
-    """Give back the GPU memory of pipelines that nobody holds any more."""
-    import torch
-
-    gc.collect()  # a pipeline is a circle of references
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _bytes_of(pipeline) -> int:

@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -387,36 +386,6 @@ def test_a_hub_that_is_down_is_said_at_once(tmp_path):
         "check the network, HF_ENDPOINT or the name."
     )
     assert time.monotonic() - begun < 20  # the client would ask again for 25 s
-
-
-def test_what_loads_a_model_and_what_makes_layers_take_turns(monkeypatch, tmp_path):
-    """Meanwhile the libraries have torch.nn.Module make layers without values, in every thread."""
-    from diffusers import AutoencoderKL
-
-    begun, go_on, from_pretrained = threading.Event(), threading.Event(), AutoencoderKL.from_pretrained
-
-    def slow(*arguments, **options):
-        begun.set()
-        go_on.wait(60)
-        return from_pretrained(*arguments, **options)
-
-    monkeypatch.setattr(AutoencoderKL, "from_pretrained", slow)
-    source, config = Source("embedded:tiny-sdxl"), TrainConfig.preset("tiny", output_dir=str(tmp_path))
-    unet = load(source, "unet")
-    threads = [
-        threading.Thread(target=load, args=(source, "vae")),
-        threading.Thread(target=add_lora, args=(config, unet)),
-    ]
-    threads[0].start()
-    assert begun.wait(60)
-    threads[1].start()
-    threads[1].join(0.5)
-    assert threads[1].is_alive() and not any("lora_" in name for name, _ in unet.named_parameters())
-    go_on.set()
-    for thread in threads:
-        thread.join(60)
-    made = [parameter for name, parameter in unet.named_parameters() if "lora_" in name]
-    assert made and not any(parameter.is_meta for parameter in made)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

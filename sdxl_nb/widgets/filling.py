@@ -11,7 +11,8 @@ from typing import Any
 from ipywidgets import Button, Layout
 
 from ..errors import SdxlNbError
-from ..generation import load_base, release_memory
+from ..footprint import give_back
+from ..generation import load_base
 from ..run import GOING_ON
 from ..stages import FULL, loaded
 
@@ -80,4 +81,4 @@ class Filling:
     def _release(self) -> None:
         if self._base is not None:
             self._base = None
-            release_memory()
+            give_back()
