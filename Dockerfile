@@ -26,7 +26,7 @@ print(*p['dependencies'], *(r for e in sys.argv[1:] for r in p['optional-depende
 
 COPY README.md LICENSE ./
 COPY sdxl_nb sdxl_nb
-RUN pip install --no-deps . && python -I -c "import sdxl_nb.config"
+RUN pip install --no-deps . && python -I -c "import sdxl_nb.config.train_config"
 
 WORKDIR /home/sdxl-nb
 ENTRYPOINT ["python", "-m", "sdxl_nb.container"]

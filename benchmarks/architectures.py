@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sdxl_nb.architectures import UNET
+from sdxl_nb.models.architectures import UNET
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {

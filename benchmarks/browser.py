@@ -25,7 +25,7 @@ MEASURE = """
 import json, sys, time
 import torch
 from sdxl_nb import DatasetBrowser, TrainConfig, open_dataset
-from sdxl_nb.footprint import peak_memory
+from sdxl_nb.system.memory import peak_memory
 
 def peak():
     return peak_memory(torch.device("cpu")) / 2**20

@@ -31,7 +31,7 @@ class Steps:
     def save(self) -> None:
         import torch
 
-        from sdxl_nb.footprint import peak_memory
+        from sdxl_nb.system.memory import peak_memory
 
         # asked here: what the system tells a parent of its child counts what the parent itself held at the fork
         memory = peak_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -41,7 +41,7 @@ class Steps:
 
 def ours(steps: Steps, noise: str | None, flags: list[str]) -> None:
     """What `python -m sdxl_nb.train` does."""
-    from sdxl_nb.flags import read_flags, train_parser
+    from sdxl_nb.config.flags import read_flags, train_parser
 
     config, _ = read_flags(train_parser("bench", ""), flags)
     if noise:
@@ -57,7 +57,8 @@ def _record(path: str, config: Any) -> None:
 
     import numpy as np
 
-    from sdxl_nb import sampling, step
+    from sdxl_nb.data import sampling
+    from sdxl_nb.training import step
 
     drawn: dict[int, list[Any]] = {}
     order: list[tuple[int, int]] = []

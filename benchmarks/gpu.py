@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from sdxl_nb.architectures import UNET
+from sdxl_nb.models.architectures import UNET
 
 from .architectures import SIZES
 from .compare import Work, prepare, run
@@ -73,8 +73,8 @@ def build(config: dict[str, Any], option: Option, device: torch.device, rank: in
 
     from sdxl_nb.lora.fast import LoraFast
     from sdxl_nb.lora.layers import ATTENTION
-    from sdxl_nb.parameters import FlatParameters
-    from sdxl_nb.unet import SdxlUNet
+    from sdxl_nb.models.unet import SdxlUNet
+    from sdxl_nb.training.state.parameters import FlatParameters
 
     with torch.device(device):
         unet = SdxlUNet(config).to(torch.bfloat16).requires_grad_(False).train()

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdxl_nb.architectures import UNET
+from sdxl_nb.models.architectures import UNET
 
 FREE = {"alias", "detach", "empty", "empty_like", "empty_strided", "is_same_size", "lift_fresh", "new_empty"}
 FREE |= {"resize_", "scalar_tensor", "t", "_unsafe_view"}
@@ -100,8 +100,8 @@ def full_size(rank: int = 16, dtype: torch.dtype = torch.bfloat16) -> tuple[Any,
 
     from sdxl_nb.lora.fast import LoraFast
     from sdxl_nb.lora.layers import ATTENTION
-    from sdxl_nb.parameters import FlatParameters
-    from sdxl_nb.unet import SdxlUNet
+    from sdxl_nb.models.unet import SdxlUNet
+    from sdxl_nb.training.state.parameters import FlatParameters
 
     with torch.device("meta"):
         unet = SdxlUNet(UNET).to(dtype).requires_grad_(False).train()

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from sdxl_nb import Run, TrainConfig, fine_tune, generate, open_dataset
-from sdxl_nb.generation import compare
+from sdxl_nb.drawing.generation import compare
 
 PICTURES = Path(__file__).parent / "pictures"
 PROMPTS = ["a blueprint of a house", "a blueprint of a moon", "a blueprint of a small heart"]

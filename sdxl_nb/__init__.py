@@ -7,55 +7,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the same
-    from sdxl_nb.audit import audit_dataset as audit_dataset
-    from sdxl_nb.aws.doctor import doctor as doctor
+    from sdxl_nb.audit.inspection import audit_dataset as audit_dataset
+    from sdxl_nb.aws.diagnosis import doctor as doctor
     from sdxl_nb.aws.job import launch_sagemaker as launch_sagemaker
     from sdxl_nb.aws.pipeline import start_pipeline as start_pipeline
-    from sdxl_nb.config import TrainConfig as TrainConfig
-    from sdxl_nb.data import open_dataset as open_dataset
-    from sdxl_nb.generation import generate as generate
-    from sdxl_nb.launcher import launch as launch
-    from sdxl_nb.lora import LoraFile as LoraFile
-    from sdxl_nb.preflight import estimate as estimate
-    from sdxl_nb.run import Run as Run
-    from sdxl_nb.trainer import fine_tune as fine_tune
-    from sdxl_nb.widgets.dataset import DatasetBrowser as DatasetBrowser
-    from sdxl_nb.widgets.form import ConfigForm as ConfigForm
-    from sdxl_nb.widgets.grid import ValidationGrid as ValidationGrid
-    from sdxl_nb.widgets.monitor import RunMonitor as RunMonitor
-    from sdxl_nb.widgets.playground import LoraPlayground as LoraPlayground
+    from sdxl_nb.config.train_config import TrainConfig as TrainConfig
+    from sdxl_nb.data.dataset import open_dataset as open_dataset
+    from sdxl_nb.drawing.generation import generate as generate
+    from sdxl_nb.lora.files.file import LoraFile as LoraFile
+    from sdxl_nb.preflight.estimate_table import estimate as estimate
+    from sdxl_nb.runs.launcher import launch as launch
+    from sdxl_nb.runs.run import Run as Run
+    from sdxl_nb.training.trainer import fine_tune as fine_tune
+    from sdxl_nb.widgets.dataset.browser import DatasetBrowser as DatasetBrowser
+    from sdxl_nb.widgets.form.form import ConfigForm as ConfigForm
+    from sdxl_nb.widgets.grid.grid import ValidationGrid as ValidationGrid
+    from sdxl_nb.widgets.monitor.monitor import RunMonitor as RunMonitor
+    from sdxl_nb.widgets.playground.playground import LoraPlayground as LoraPlayground
 
 __version__ = "0.1.0"
 
 # No name may be the name of a module: importing the module would put it in the name's place.
 _MODULES = {
-    "LoraPlayground": "widgets.playground",
-    "ValidationGrid": "widgets.grid",
-    "DatasetBrowser": "widgets.dataset",
-    "ConfigForm": "widgets.form",
-    "LoraFile": "lora",
-    "Run": "run",
-    "RunMonitor": "widgets.monitor",
-    "TrainConfig": "config",
-    "audit_dataset": "audit",
-    "doctor": "aws.doctor",
-    "estimate": "preflight",
-    "fine_tune": "trainer",
-    "generate": "generation",
-    "launch": "launcher",
+    "LoraPlayground": "widgets.playground.playground",
+    "ValidationGrid": "widgets.grid.grid",
+    "DatasetBrowser": "widgets.dataset.browser",
+    "ConfigForm": "widgets.form.form",
+    "LoraFile": "lora.files.file",
+    "Run": "runs.run",
+    "RunMonitor": "widgets.monitor.monitor",
+    "TrainConfig": "config.train_config",
+    "audit_dataset": "audit.inspection",
+    "doctor": "aws.diagnosis",
+    "estimate": "preflight.estimate_table",
+    "fine_tune": "training.trainer",
+    "generate": "drawing.generation",
+    "launch": "runs.launcher",
     "launch_sagemaker": "aws.job",
-    "open_dataset": "data",
+    "open_dataset": "data.dataset",
     "start_pipeline": "aws.pipeline",
 }
+# What `Run.open` needs of the floor above it, which it may not import: a job that runs elsewhere is a run too.
+_OF_JOBS = {"JobRun": "aws.job_run", "open_run": "aws.job"}
 
 __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     """The public name, from the module that holds it; an AttributeError for any other."""
-    if name not in _MODULES:
+    module = _MODULES.get(name) or _OF_JOBS.get(name)
+    if not module:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .config import TrainConfig
-from .errors import ConfigError, SdxlNbError
-from .flags import Parser, read_flags, train_parser
+from .config.flags import Parser, read_flags, train_parser
+from .config.train_config import TrainConfig
+from .system.errors import ConfigError, SdxlNbError
 
 PROG = "python -m sdxl_nb.build_pipeline"
 TEXTS = {

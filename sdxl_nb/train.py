@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .errors import ConfigError, SdxlNbError
-from .flags import read_flags, train_parser
-from .machine import check_machine
+from .config.flags import read_flags, train_parser
+from .config.machine import check_machine
+from .system.errors import ConfigError, SdxlNbError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def _load_fine_tune() -> Callable[..., Any]:
         with absent("scipy", "boto3"):
             import peft  # noqa: F401 - every run needs it, and it is the largest import
 
-            from .trainer import fine_tune
+            from .training.trainer import fine_tune
     finally:
         gc.enable()
     gc.collect()

@@ -6,7 +6,7 @@ from unicodedata import category
 
 from hypothesis import strategies as st
 
-from sdxl_nb.config import TrainConfig
+from sdxl_nb.config.train_config import TrainConfig
 
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30),

@@ -12,9 +12,9 @@ from PIL import Image
 from random_sdxl import make_pipeline
 from safetensors.torch import load_file
 
-from sdxl_nb.config import TrainConfig
-from sdxl_nb.studio import Studio
-from sdxl_nb.trainer import fine_tune
+from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.training.setup import Studio
+from sdxl_nb.training.trainer import fine_tune
 
 SIZES = [(32, 32), (48, 32), (32, 56), (40, 40), (32, 32), (64, 48), (36, 32)]
 

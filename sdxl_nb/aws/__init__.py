@@ -1,1 +1,18 @@
-"""Amazon Web Services: training on SageMaker. boto3 and sagemaker are imported only when something here is called."""
+"""How does it run on SageMaker?
+
+The same TrainConfig in; a job or a pipeline, and its Run, out. boto3 and sagemaker are imported only when called.
+"""
+
+from ..system.lazy import public
+
+__getattr__, __dir__, __all__ = public(
+    __name__,
+    {
+        "launch_sagemaker": "job",  # a training job
+        "start_pipeline": "pipeline",  # a pipeline, created and started
+        "doctor": "diagnosis",  # what is missing on this account
+        "JobRun": "job_run",  # a job as a Run
+        "open_run": "job",  # the Run of a job's name or prefix
+        "Job": "tuning_step",  # what a job runs on, under what limits
+    },
+)

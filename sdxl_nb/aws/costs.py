@@ -10,7 +10,7 @@ import datetime
 import functools
 from typing import Any
 
-from .. import prices
+from ..preflight import prices
 
 
 @functools.cache

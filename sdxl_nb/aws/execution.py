@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from .complaints import AwsError, explained
+from .messages import AwsError, explained
 from .session import Session
 from .tuning_step import STEP
 

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..system.errors import ConfigError
 from . import costs, staging, tuning_step
-from .complaints import AwsError
 from .job_run import MARKER, JobRun, first_job, newest_job
+from .messages import AwsError
 from .session import Session
 
 

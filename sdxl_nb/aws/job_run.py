@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import SdxlNbError
-from ..events import update
-from ..layout import LORA
-from ..run import GOING_ON, Run
+from ..config.layout import LORA
+from ..runs.events import update
+from ..runs.run import GOING_ON, Run
+from ..system.errors import SdxlNbError
 from . import costs, tuning_step
-from .complaints import SLOWER, TROUBLE, UNREACHABLE, AwsError, explained
+from .messages import SLOWER, TROUBLE, UNREACHABLE, AwsError, explained
 from .mirror import Mirror
 from .session import Session
 
@@ -154,7 +154,7 @@ class JobRun(Run):
     @property
     def config(self) -> Any:
         """The TrainConfig of the run; as long as it has not begun, that of the job. Raises SdxlNbError."""
-        from ..container import config_of
+        from .container import config_of
 
         if not (self.folder / "config.json").is_file():
             return config_of(self.describe()["HyperParameters"])
@@ -176,7 +176,7 @@ class JobRun(Run):
     @functools.cached_property
     def mirror(self) -> Mirror:
         """The run folder in S3 and here. Raises AwsError."""
-        from ..container import config_of
+        from .container import config_of
 
         said = self.describe()
         fingerprint = config_of(said["HyperParameters"]).fingerprint()
@@ -226,7 +226,7 @@ class JobRun(Run):
     @property
     def lora(self):
         """The finished LoRA, or that of the newest checkpoint, fetched for it. Raises AwsError, ModelError."""
-        from ..lora import LoraFile
+        from ..lora.files.file import LoraFile
 
         steps = self.checkpoints_elsewhere()
         newest = self.fetch_lora(steps[-1]) if steps and not (self.folder / LORA).is_file() else None

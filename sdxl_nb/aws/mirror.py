@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import DataError
-from ..layout import whole
-from ..s3 import split_url, write_whole
-from .complaints import explained
+from ..config.layout import whole
+from ..data.sources.s3 import split_url, write_whole
+from ..system.errors import DataError
+from .messages import explained
 
 KNOWN = ".mirror.json"
 LEFT = ("lock", "stop", "wandb")

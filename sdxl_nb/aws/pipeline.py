@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .. import forms
-from ..complaints import nearest
-from ..errors import ConfigError
+from ..config import formats
+from ..config.messages import nearest
+from ..system.errors import ConfigError
 from . import costs, staging
-from .complaints import AwsError, explained
 from .execution import Execution
+from .messages import AwsError, explained
 from .session import Session
 from .tuning_step import Job, as_text, model_trainer, request, tuning_step
 
@@ -215,7 +215,7 @@ def _define(
 
 def _checkpoint_folder(config: Any, staged: staging.Staged, cached: bool) -> str:
     """The same for the same settings and data, so that a run that failed goes on; anew to train without the cache."""
-    told = forms.digest({"settings": config.identity(), "channels": staged.channels})[:16]
+    told = formats.digest({"settings": config.identity(), "channels": staged.channels})[:16]
     return told if cached else f"{told}-{uuid.uuid4().hex[:6]}"
 
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import SdxlNbError
-from .complaints import DENIED, AwsError, code_of, explained
+from ..system.errors import SdxlNbError
+from .messages import DENIED, AwsError, code_of, explained
 from .stack import StackOutputs, stack_outputs
 
 METADATA = Path("/opt/ml/metadata/resource-metadata.json")  # Studio and notebook instances have it

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..errors import SdxlNbError
+from ..system.errors import SdxlNbError
 
 STACK_NAME = "SdxlNb"
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError")

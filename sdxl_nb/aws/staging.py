@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from .complaints import explained
+from ..system.errors import DataError
+from .messages import explained
 
 INPUT = "/opt/ml/input/data"
 CHANNELS = {  # setting: its channel, and the prefix of the bucket that its files go to

@@ -18,8 +18,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError
-from ..forms import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
+from ..config.formats import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
+from ..system.errors import ConfigError
 from . import staging
 from .session import Session
 from .staging import Staged

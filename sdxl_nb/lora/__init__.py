@@ -1,57 +1,34 @@
-"""LoRA files: names for every reader, metadata, scale, sums; the front door to the modules of this folder.
+"""What is a LoRA, on a model and in a file?
 
-`LoraFile(path)` describes a file and checks its keys (file.py); layers.py is about live models, reader.py and
-writer.py about files, readers.py about who reads them, arithmetic.py merges and resizes, fusing.py puts a LoRA into a
-base. On the command line (command.py):
-
-    python -m sdxl_nb.lora {check,info} FILE
-    python -m sdxl_nb.lora convert FILE GOAL --to {kohya,diffusers}
-    python -m sdxl_nb.lora merge FILE[=WEIGHT] FILE[=WEIGHT] ... --rank N --output GOAL
-    python -m sdxl_nb.lora resize FILE GOAL --rank N
-    python -m sdxl_nb.lora fuse BASE FILE GOAL --scale S
+Weights in under any reader's names, on any SDXL; the same weights out again. `python -m sdxl_nb.lora` is command.py.
 """
 
-from .base import Base
-from .file import LoraFile, LoraInfo
-from .fusing import fuse
-from .layers import (
-    Layer,
-    LoraWeights,
-    attach,
-    check_patterns,
-    collect,
-    delta,
-    detach,
-    lora_names,
-    set_scale,
-    target_modules,
-    text_target_modules,
-)
-from .metadata import build_metadata, config_from_header
-from .reader import read_lora
-from .readers import KeyTable
-from .writer import check_names, save_lora
+from ..system.lazy import public
 
-__all__ = [
-    "Base",
-    "KeyTable",
-    "Layer",
-    "LoraFile",
-    "LoraInfo",
-    "LoraWeights",
-    "attach",
-    "build_metadata",
-    "check_names",
-    "check_patterns",
-    "collect",
-    "config_from_header",
-    "delta",
-    "detach",
-    "fuse",
-    "lora_names",
-    "read_lora",
-    "save_lora",
-    "set_scale",
-    "target_modules",
-    "text_target_modules",
-]
+__getattr__, __dir__, __all__ = public(
+    __name__,
+    {
+        "LoraFile": "files.file",  # a LoRA file, described and checked
+        "LoraInfo": "files.file",  # what a file says of itself
+        "read_lora": "files.reader",  # any LoRA file -> LoraWeights
+        "save_lora": "files.writer",  # LoraWeights -> both files, checked
+        "check_names": "files.writer",  # what writing would refuse, known beforehand
+        "build_metadata": "files.metadata",  # the header of a run's files
+        "KeyTable": "files.readers",  # which reader knows which key
+        "Base": "base",  # the shapes of one SDXL
+        "Layer": "layers",  # one module's LoRA
+        "LoraWeights": "layers",  # all layers of a LoRA
+        "add_lora": "adapter",  # trainable layers on a frozen base
+        "attach": "layers",  # a LoRA on live models
+        "detach": "layers",  # and off again
+        "collect": "layers",  # a LoRA from live models
+        "set_scale": "layers",  # which LoRAs act, how strongly
+        "delta": "layers",  # the change of one weight
+        "lora_names": "layers",  # the modules that carry LoRA
+        "target_modules": "layers",  # which layers of the U-Net
+        "text_target_modules": "layers",  # which layers of the text encoders
+        "check_patterns": "layers",  # names in rank_pattern that no layer has
+        "fuse": "fusing",  # a LoRA inside a base
+        "trainable_parameters": "sizes",  # how many weights, without a model
+    },
+)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import ModelError
+from ..system.errors import ModelError
 from .layers import Layer, LoraWeights
 
 

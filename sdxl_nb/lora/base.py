@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..building import ALONE
-from ..errors import ModelError
+from ..models.lock import ALONE
+from ..system.errors import ModelError
 from .names import SDXL as SDXL_LAYOUT
 from .names import TE1, TE2, UNET, Layout
 
@@ -108,7 +108,7 @@ def _check_unet(config: dict) -> None:
 def _inventory(description: str) -> Mapping[str, Module]:
     import torch
 
-    from ..unet import SdxlUNet, covers
+    from ..models.unet import SdxlUNet, covers
 
     parts = json.loads(description)
     try:

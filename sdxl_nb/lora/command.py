@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..errors import SdxlNbError
+from ..system.errors import SdxlNbError
 
 # Headers that describe the file they were in, not the one that is written.
 STALE = ("lora_adapter_metadata", "format", "sshs_", "modelspec.hash", "ss_new_", "ss_network_")
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments) -> int:
-    from .file import LoraFile
+    from .files.file import LoraFile
 
     table = LoraFile(arguments.file).check()
     print(table)
@@ -66,21 +66,21 @@ def _check(arguments) -> int:
 
 
 def _info(arguments) -> int:
-    from .file import LoraFile
+    from .files.file import LoraFile
 
     print(LoraFile(arguments.file).info())
     return 0
 
 
 def _convert(arguments) -> int:
-    from .reader import read_lora
+    from .files.reader import read_lora
 
     return _save(read_lora(arguments.file), arguments.goal, arguments, arguments.to)
 
 
 def _resize(arguments) -> int:
     from .arithmetic import resize
-    from .reader import read_lora
+    from .files.reader import read_lora
 
     reduced = resize(read_lora(arguments.file), arguments.rank)
     print(f"kept {reduced.kept:.2%} of the energy; least in {_worst(reduced)}")
@@ -89,7 +89,7 @@ def _resize(arguments) -> int:
 
 def _merge(arguments) -> int:
     from .arithmetic import merge
-    from .reader import read_lora
+    from .files.reader import read_lora
 
     pairs = [_weighted(text) for text in arguments.files]
     reduced = merge([(read_lora(path), weight) for path, weight in pairs], arguments.rank)
@@ -123,7 +123,7 @@ def _worst(reduced) -> str:
 def _save(weights, goal: str, arguments, naming: str = "kohya") -> int:
     import torch
 
-    from .writer import save_one
+    from .files.writer import save_one
 
     header = {key: value for key, value in weights.metadata.items() if not key.startswith(STALE)}
     path = save_one(weights, goal, naming, header, getattr(torch, arguments.dtype))

@@ -2,10 +2,11 @@
 
     y = x W' + b + s (x A') B'        (LoRA, arXiv 2106.09685; peft's Linear and Conv2d)
 
-In: a U-Net of unet.py that carries peft layers, and the flat vector of their weights (parameters.py). Out: a `run`
-for its forward pass. Layers that share an input are one product (W and A stacked); LoRA computes in the U-Net's dtype
-over the fp32 masters, cast once a step; the backward pass adds each gradient where it belongs in one flat buffer,
-with no parameter-by-parameter bookkeeping. peft's layers stay what is saved, and what draws pictures.
+In: a U-Net of models/unet.py that carries peft layers, and the flat vector of their weights
+(training/state/parameters.py). Out: a `run` for its forward pass. Layers that share an input are one product (W and A
+stacked); LoRA computes in the U-Net's dtype over the fp32 masters, cast once a step; the backward pass adds each
+gradient where it belongs in one flat buffer, with no parameter-by-parameter bookkeeping. peft's layers stay what is
+saved, and what draws pictures.
 Ideas: RunLoRA (arXiv 2312.03415), LoRAFusion (arXiv 2510.00206), sd-scripts pull request 1156.
 """
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ModelError
+from ..system.errors import ModelError
 from .base import Base
+from .files.reader import read_lora
 from .layers import attach, detach, lora_modules, models_of, set_scale
-from .reader import read_lora
 
 ADAPTER = "fused"
 
@@ -29,7 +29,7 @@ def fuse(
     `base`: embedded:tiny-sdxl, a hub id, a diffusers folder or a checkpoint. Sums are made in fp32; `dtype` is that of
     the U-Net and text encoders in the folder, fp32 unless given. ModelError, and no folder, if something does not fit.
     """
-    from ..models import load_pipeline
+    from ..models.loading import load_pipeline
 
     goal = Path(goal)
     if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):

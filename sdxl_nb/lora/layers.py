@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..building import ALONE
-from ..errors import ConfigError, ModelError
+from ..models.lock import ALONE
+from ..system.errors import ConfigError, ModelError
 from .base import SDXL, Base, module_of
 from .names import COMPONENTS, TE1, TE2, UNET, canonical_path
 

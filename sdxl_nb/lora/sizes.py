@@ -15,7 +15,7 @@ from .names import TE1, TE2, UNET
 
 def base_of(config: Any) -> Base:
     """The base that a configuration names: read from its folder, and SDXL's own shapes where it is not here."""
-    from ..sources import Source
+    from ..models.sources import Source
 
     where = Path(Source.of(config).location)
     if not (where / "unet" / "config.json").is_file():

@@ -1,7 +1,7 @@
 """Read a 64 px picture back from its pixels: which shape, which colour, which ground, where, and in which style.
 
 The judge of the tiny SDXL and of LoRAs trained on it. It knows only pixels: no network, nothing learned. Validated on
-real drawings by tests/test_tiny_checker.py before it judges anything.
+real drawings by tests/tiny/test_tiny_checker.py before it judges anything.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from .concepts import (
-    BLUEPRINT_INK,
-    BLUEPRINT_PAPER,
-    EMBLEM_FIELD,
-    EMBLEM_RIM,
-    EMBLEM_STAR,
-    draw_blueprint,
-)
+from .concepts import BLUEPRINT_INK, BLUEPRINT_PAPER, EMBLEM_FIELD, EMBLEM_RIM, EMBLEM_STAR, draw_blueprint
 from .draw import COLOURS, SHAPES, SIDE, Scene, Thing, draw
 
 NAMES = list(COLOURS)

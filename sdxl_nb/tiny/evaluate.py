@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..lora import attach, read_lora, set_scale
-from ..models import load_pipeline
+from ..lora.files.reader import read_lora
+from ..lora.layers import attach, set_scale
+from ..models.loading import load_pipeline
 from .checker import all_right, is_blueprint, read, read_pair, read_texture
 from .concepts import PICTURES, blueprint_caption
 from .draw import COLOURS, HELD_OUT, POSITIONS, SHAPES, SIDE, TEXTURES, Scene, Thing, caption, place

@@ -1,4 +1,17 @@
-"""What one sees and presses in a notebook: widgets that read a configuration or a run folder, never the training code.
+"""What does one see and press in a notebook?
 
-Each has a plain twin that needs no widget (a table, a matplotlib Figure), and shows its errors where they happen.
+A configuration or a Run in; widgets out, each with a plain twin, each showing its errors where they happen.
 """
+
+from ..system.lazy import public
+
+__getattr__, __dir__, __all__ = public(
+    __name__,
+    {
+        "ConfigForm": "form.form",  # a configuration, built
+        "DatasetBrowser": "dataset.browser",  # pictures and captions, mended
+        "RunMonitor": "monitor.monitor",  # a run, watched
+        "ValidationGrid": "grid.grid",  # a run's pictures, step by step
+        "LoraPlayground": "playground.playground",  # a LoRA, tried
+    },
+)

@@ -1,0 +1,266 @@
+"""python -m sdxl_nb.audit: what is wrong with a data set, before money is spent on it.
+
+    python -m sdxl_nb.audit --train_data_dir pictures
+    python -m sdxl_nb.audit --train_data_dir pictures --resolution 768 --trigger_word sks --json findings.json
+
+In: the settings of a run (--help lists them), of which those about data, resolution, buckets and the base's tokenizers
+matter. Out: an AuditReport. `audit_dataset` decodes every picture once; `quick_findings` looks at names, sizes,
+captions and hashes only, and is what training does by itself. Exit code: 0, 1 when training would refuse the data,
+2 for a setting that cannot work.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.flags import read_flags, train_parser
+from ..data import buckets
+from ..data.dataset import CaptionedPictures, Faults, open_dataset
+from ..data.decoding import Fault, PictureError, printable
+from ..system.errors import ConfigError, DataError, ModelError, SdxlNbError
+from ..system.threads import ahead
+from . import caption_faults, picture_faults
+from .findings import NOTE, WARNING, AuditReport, Finding, found
+from .measures import Header, Measure, measure, read_header
+
+TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+ORPHAN_CAPTION = "caption_without_picture"
+UNCHECKED = "not_checked"
+FIRST = 10_000  # pictures that a start of training looks at: captions of more would take seconds
+
+
+def audit_dataset(
+    config: Any, *, quick: bool = False, progress: bool | Callable[[int, int], Any] = True
+) -> AuditReport:
+    """Everything that is wrong with the pictures and captions that a TrainConfig names, as an AuditReport.
+
+    Every picture is decoded once, by as many threads as there are cores, and let go; what stays is some 300 bytes a
+    picture. `quick` reads headers instead. `progress` shows a bar, or is called with how many were looked at and how
+    many there are. Data that training would refuse are a finding of severity error, not an exception; ConfigError and
+    ModelError can still come from a configuration that names no base model.
+    """
+    try:
+        pictures = open_dataset(config)
+    except DataError as error:
+        return AuditReport(_source(config), 0, [picture_faults.unusable(str(error))], full=not quick)
+    look = partial(_header if quick else _measured, pictures, config.resolution)
+    looked, faults = _examined(pictures, look, progress)
+    good = [index for index, one in enumerate(looked) if one is not None]
+    if not good:
+        finding = picture_faults.unusable(f"None of the {len(pictures)} pictures can be used: replace them.")
+        listed = picture_faults.left_out([*pictures.faults, *faults])
+        return AuditReport(pictures.source, 0, [finding, *listed], full=not quick, pictures=pictures)
+    used = pictures.select(good)
+    names, kept = list(used.names), [looked[i] for i in good]
+    captions = dict(zip(names, used.captions, strict=True))
+    headers = kept if quick else [one.header for one in kept]
+    sizes = np.array([header.size for header in headers])
+    tokenizers, notes = _tokenizers(config)
+    findings = [*picture_faults.left_out([*pictures.faults, *faults]), *picture_faults.noted(pictures.notes), *notes]
+    findings += [*_orphans(config), *_about_sizes(config, names, sizes), *_about_headers(names, headers)]
+    findings += [*_about_captions(config, captions, tokenizers)]
+    if not quick:
+        findings += [*_about_pixels(names, kept, list(captions.values())), *_overlap(config, used, names, kept)]
+    shapes = buckets.of(config, sizes).summary()
+    return AuditReport(pictures.source, len(good), findings, shapes, full=not quick, pictures=pictures)
+
+
+def quick_findings(
+    config: Any,
+    pictures: CaptionedPictures,
+    sizes: np.ndarray,
+    digests: Sequence[bytes] = (),
+    tokenizers: Sequence[Any] = (),
+) -> AuditReport:
+    """The audit that training does by itself, of pictures that are open and whose upright sizes (N, 2) are known.
+
+    `digests` are their SHA-256. Nothing is read or decoded.
+    """
+    captions = dict(zip(pictures.names, pictures.captions, strict=True))
+    names = list(captions)
+    findings = picture_faults.left_out(pictures.faults) + _about_sizes(config, names, np.asarray(sizes))
+    findings += _about_captions(config, captions, dict(zip(TOKENIZERS, tokenizers, strict=False)))
+    if len(digests):
+        texts = list(captions.values())
+        findings += picture_faults.exact_duplicates(names, [bytes(one) for one in digests], texts)
+    return AuditReport(pictures.source, len(pictures), findings, full=False, pictures=pictures)
+
+
+def quick_summary(config: Any, pictures: CaptionedPictures, sizes: np.ndarray) -> str:
+    """One line of `quick_findings` for the start of training; of very many pictures the first are looked at.
+
+    Class pictures come last, and are not looked at: they may have the names of others.
+    """
+    own = len(pictures) - pictures.class_pictures
+    some = pictures.select(range(min(own, FIRST)))
+    report = quick_findings(config, some, np.asarray(sizes)[: len(some)])
+    more = f" Of {own} pictures the first were looked at." if len(some) < own else ""
+    advice = " python -m sdxl_nb.audit says which, and looks at the pixels too." if report.findings else ""
+    return report.summary() + advice + more
+
+
+def _source(config: Any) -> str:
+    return str(config.train_data_dir or config.dataset_name)
+
+
+# Reading the pictures.
+
+
+def _header(pictures: CaptionedPictures, resolution: int, index: int) -> Header | Fault:
+    try:
+        return read_header(pictures.picture_bytes(index), pictures.names[index])
+    except PictureError as error:
+        return Fault(pictures.names[index], str(error))
+
+
+def _measured(pictures: CaptionedPictures, resolution: int, index: int) -> Measure | Fault:
+    try:
+        return measure(pictures.picture_bytes(index), pictures.names[index], resolution)
+    except PictureError as error:
+        return Fault(pictures.names[index], str(error))
+
+
+def _examined(
+    pictures: CaptionedPictures, look: Callable[[int], Any], progress: bool | Callable[[int, int], Any]
+) -> tuple[list[Any], list[Fault]]:
+    """What `look` says of each picture, None for one that cannot be used, and the Faults."""
+    from ..system.progress import progress_bar
+
+    seen, faults = [], []
+    with progress_bar(
+        total=len(pictures), desc="looking at pictures", disable=progress is not True, leave=False
+    ) as bar:
+        for result in ahead(look, range(len(pictures))):
+            if isinstance(result, Fault):
+                faults.append(result)
+            seen.append(None if isinstance(result, Fault) else result)
+            bar.update()
+            if callable(progress):
+                progress(len(seen), len(pictures))
+    return seen, faults
+
+
+# The parts of an audit.
+
+
+def _about_sizes(config: Any, names: Sequence[str], sizes: np.ndarray) -> list[Finding]:
+    shapes = buckets.of(config, sizes)
+    return [
+        *picture_faults.too_small(names, shapes, config.resolution),
+        *picture_faults.extreme_aspect(names, sizes),
+        *picture_faults.cropped_away(names, shapes, config.uses_buckets()),
+        *picture_faults.few_in_bucket(names, shapes, config.train_batch_size),
+    ]
+
+
+def _about_headers(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
+    return picture_faults.rotated(names, headers) + picture_faults.frames(names, headers)
+
+
+def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: Sequence[str]) -> list[Finding]:
+    return [
+        *picture_faults.exact_duplicates(names, [one.digest for one in measures], captions),
+        *picture_faults.near_duplicates(names, measures),
+        *picture_faults.blank(names, measures),
+        *picture_faults.blurred(names, measures),
+        *picture_faults.transparent(names, measures),
+    ]
+
+
+def _about_captions(config: Any, captions: Mapping[str, str], tokenizers: Mapping[str, Any]) -> list[Finding]:
+    """Captions as they are written; what the tokenizers cut is told of captions with the trigger word in front."""
+    written = _written(config, captions)
+    findings = [*caption_faults.check_captions(written), *caption_faults.cut_captions(captions, tokenizers)]
+    led = [name for name, caption in captions.items() if (config.trigger_word or "").lower() in caption.lower()]
+    return findings + caption_faults.trigger_coverage(written, config.trigger_word, led)
+
+
+def _written(config: Any, captions: Mapping[str, str]) -> Mapping[str, str]:
+    """The captions without the trigger word that training puts in front of them; a missing one is empty."""
+    if not config.trigger_word:
+        return captions
+    try:
+        bare = open_dataset(config.replace(trigger_word=None))
+    except DataError:  # no captions at all
+        return dict.fromkeys(captions, "")
+    texts = dict(zip(bare.names, bare.captions, strict=True))
+    return {name: texts.get(name, "") for name in captions}
+
+
+def _tokenizers(config: Any) -> tuple[dict[str, Any], list[Finding]]:
+    """The base's tokenizers by text encoder, or a note that says why captions cannot be counted in tokens."""
+    from ..models.loading import load
+    from ..models.sources import Source
+
+    try:
+        return {encoder: load(Source.of(config), part) for encoder, part in TOKENIZERS.items()}, []
+    except ModelError as error:
+        message = f"The length of captions in tokens was not checked: {error}"
+        return {}, [Finding(UNCHECKED, NOTE, [], message, "")]
+
+
+def _orphans(config: Any) -> list[Finding]:
+    """Caption files of a local folder that belong to no picture: a name is misspelt, or a picture is missing."""
+    place = config.train_data_dir
+    if not place or "://" in place:
+        return []
+    from ..data.sources.folders import sort_files, training_folder, walk
+
+    files, texts, tables, *_ = sort_files(walk(training_folder(Path(place).expanduser())))
+    if tables:
+        return []
+    stems = {name.rpartition(".")[0] for name in files.to_pylist()}
+    orphans = {printable(name): "" for name in sorted(texts.to_pylist()) if name.rpartition(".")[0] not in stems}
+    advice = "Give picture and caption the same name, or remove what is left over."
+    return found(ORPHAN_CAPTION, WARNING, orphans, "Caption files without a picture of their name.", advice)
+
+
+def _overlap(config: Any, used: CaptionedPictures, names: Sequence[str], measures: Sequence[Measure]) -> list[Finding]:
+    """Pictures to train on that the held-out ones hold too: as the same file, or nearly."""
+    if not config.validation_data_dir and not config.validation_split:
+        return []
+    from ..data.split import divide
+
+    try:
+        kept, held_out = divide(
+            config, used, lambda opened: Faults()
+        )  # those that cannot be read are passed over below
+    except SdxlNbError as error:
+        return [Finding(UNCHECKED, NOTE, [], f"The validation pictures cannot be looked at: {error}", "")]
+    known = dict(zip(names, measures, strict=True))
+    if config.validation_data_dir:
+        others = dict(_all_measured(held_out, config.resolution))
+    else:
+        others = {name: known[name] for name in held_out.names}
+    mine = list(kept.names)
+    return picture_faults.overlap(mine, [known[name] for name in mine], others)
+
+
+def _all_measured(pictures: CaptionedPictures, resolution: int) -> Iterator[tuple[str, Measure]]:
+    looked = ahead(partial(_measured, pictures, resolution), range(len(pictures)))
+    for name, result in zip(pictures.names, looked, strict=True):
+        if isinstance(result, Measure):
+            yield name, result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Audit as argv says; prints the report. Errors a user can mend are one sentence on stderr."""
+    parser = train_parser("python -m sdxl_nb.audit", "Look for faults in pictures and captions.")
+    parser.add_argument("--json", metavar="FILE", help="write the findings as a JSON list too")
+    parser.add_argument("--quick", action="store_true", help="read names, sizes and captions only, decode nothing")
+    try:
+        config, asked = read_flags(parser, argv)
+        report = audit_dataset(config, quick=asked.quick)
+        if asked.json:
+            report.save(asked.json)
+        print(str(report).encode(errors="backslashreplace").decode())
+    except SdxlNbError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 1 if report.fails else 0

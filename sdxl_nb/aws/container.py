@@ -1,0 +1,327 @@
+"""The training image's entry point: SageMaker's container contract, and nothing else.
+
+    python -m sdxl_nb.container train        # what SageMaker runs, as process 1
+
+In: /opt/ml/input (hyperparameters, hosts, channels) and the job's environment variables. Out: the run folder
+/opt/ml/checkpoints/<fingerprint>, which SageMaker copies to S3 while it is written and brings back after a spot
+interruption; /opt/ml/model with the finished files; /opt/ml/output/failure, whose first line is the reason; exit 0
+when the run is complete or was asked to stop. SDXL_NB_ML_ROOT is another place for /opt/ml, for a dry run.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config.layout import LORA, checkpoints, drawings, step_of
+from ..system.errors import ModelError, SdxlNbError
+
+USUAL = "/opt/ml"
+ROOT = Path(os.environ.get("SDXL_NB_ML_ROOT", USUAL))
+PROCESSES = "SDXL_NB_PROCESSES"  # processes on each instance; without it one for each GPU
+SECRETS = {"SDXL_NB_HUB_TOKEN_SECRET": "HF_TOKEN", "SDXL_NB_WANDB_SECRET": "WANDB_API_KEY"}
+STOP_SECONDS = 60  # then processes that did not see the stop file are told by a signal; SageMaker kills after 120
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`train` is the container's command; `worker` is one of several processes, started by torchrun."""
+    command = sys.argv[1:] if argv is None else list(argv)
+    if command[:1] == ["worker"]:
+        return worker(command[1])
+    if command not in ([], ["train"]):
+        print(f"error: unknown command {' '.join(command)}: the image is run as `IMAGE train`", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _interrupt)  # process 1 has no default action for it
+    try:
+        return train()
+    except KeyboardInterrupt:
+        print("Stopped before the first step: there was nothing to save.", flush=True)
+        return 0
+    except BaseException as error:
+        report_failure(error)
+        return 1
+
+
+def train() -> int:
+    """Everything from reading the job to delivering the model."""
+    hosts, rank = read_hosts()
+    read_secrets()
+    config = read_config()
+    (Path(config.output_dir) / "stop").unlink(missing_ok=True)  # meant for the job before this one
+    if is_complete(config):
+        print("This run is complete already: its files are delivered again.", flush=True)
+    else:
+        config = resumable(config)
+        processes = count_processes()
+        if processes == len(hosts) == 1:
+            train_here(config)
+        else:
+            launch_workers(config, hosts, rank, processes)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what follows takes a moment and must not be cut short
+    if rank == 0:
+        deliver(config)
+    return 0
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+# What the job is
+
+
+def read_json(name: str) -> Any:
+    """A file of /opt/ml/input/config; an empty object where there is none."""
+    path = ROOT / "input" / "config" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_hosts() -> tuple[list[str], int]:
+    """The names of all instances, and the place of this one among them."""
+    resources = read_json("resourceconfig")
+    hosts = sorted(resources.get("hosts", ["localhost"]), key=lambda name: (len(name), name))  # algo-2 before algo-10
+    if len(hosts) > 1 and Path("/sys/class/net", interface := resources.get("network_interface_name", "")).is_dir():
+        for library in ("NCCL", "GLOO"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+    return hosts, hosts.index(resources.get("current_host", hosts[0]))
+
+
+def read_config() -> Any:
+    """The TrainConfig in the hyperparameters, its run folder named by its fingerprint. Raises ConfigError."""
+    written = read_json("hyperparameters")
+    folder = ROOT / "checkpoints" / config_of(written).fingerprint()
+    here = {name: _in_root(value) for name, value in written.items()}
+    return config_of({**here, "output_dir": str(folder)})
+
+
+def config_of(hyperparameters: Mapping[str, str]) -> Any:
+    """The TrainConfig that a job's hyperparameters say; an empty one is left out. Raises ConfigError."""
+    from ..config.train_config import TrainConfig
+
+    values = {name: value for name, value in hyperparameters.items() if value != "" and not _of_sagemaker(name)}
+    return TrainConfig.from_hyperparameters(values)
+
+
+def _of_sagemaker(name: str) -> bool:
+    return name.startswith(("sagemaker_", "_tuning"))
+
+
+def _in_root(value: str) -> str:
+    """A path below /opt/ml, where that is elsewhere."""
+    return f"{ROOT}{value[len(USUAL) :]}" if value.startswith(f"{USUAL}/") else value
+
+
+def read_secrets() -> None:
+    """Put the hub's and W&B's tokens into this process's environment; the job names only where they are kept."""
+    for variable, wanted in SECRETS.items():
+        if name := os.environ.get(variable):
+            os.environ[wanted] = read_secret(name, wanted)
+
+
+def read_secret(name: str, key: str) -> str:
+    """A secret's text, or in a JSON object the value of `key`. Raises SdxlNbError."""
+    from .messages import explained
+
+    with explained(f"Reading the secret {name} with the job's role"):
+        import boto3
+
+        region = os.environ.get("AWS_REGION")
+        text = boto3.client("secretsmanager", region_name=region).get_secret_value(SecretId=name)["SecretString"]
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
+        text = found.get(key, text) if isinstance(found, dict) else text
+    return text.strip()
+
+
+def count_processes() -> int:
+    """Processes on this instance: as set, or one for each GPU."""
+    if asked := os.environ.get(PROCESSES):
+        return int(asked)
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+# Where it was
+
+
+def is_complete(config: Any) -> bool:
+    """Whether the folder holds the run's last LoRA; a copy that was cut short may have an older one."""
+    folder = Path(config.output_dir)
+    try:
+        completed = json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] == "completed"
+    except (OSError, ValueError, KeyError):
+        return False
+    files = [folder / LORA, folder / f"{config.lora_name()}.safetensors"]
+    least = 0 if config.load_best_model_at_end else newest_step(folder)
+    return completed and all(file.is_file() and steps_of(file) >= least for file in files)
+
+
+def steps_of(file: Path) -> int:
+    """The optimizer steps that a LoRA file's header says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "numpy") as opened:
+            return int((opened.metadata() or {}).get("ss_steps", -1))
+    except (SafetensorError, ValueError):
+        return -1
+
+
+def newest_step(folder: Path) -> int:
+    return max(map(step_of, checkpoints(folder)), default=0)
+
+
+def resumable(config: Any) -> Any:
+    """The configuration that goes on from the newest whole checkpoint of this very run, or begins anew.
+
+    SageMaker copies file by file: an instance that went away in the middle leaves a checkpoint in pieces.
+    """
+    from ..training.state.checkpoint import load
+
+    folder = Path(config.output_dir)
+    for path in reversed(checkpoints(folder)):
+        try:
+            load(path)
+            return config.replace(resume_from_checkpoint="latest")
+        except ModelError:
+            print(f"Note: {path.name} came back from S3 in pieces and is left out.", flush=True)
+            shutil.rmtree(path)
+    return config.replace(overwrite_output_dir=True)  # nothing but the events of steps that are lost
+
+
+# Training
+
+
+def train_here(config: Any) -> None:
+    """Train in this process, whose SIGTERM the trainer takes over."""
+    from ..training.trainer import fine_tune
+
+    fine_tune(config, say, progress=False)
+
+
+def launch_workers(config: Any, hosts: list[str], rank: int, processes: int) -> None:
+    """One torchrun on each instance, with a static rendezvous: no name is looked up but that of the first one."""
+    scratch = Path(tempfile.mkdtemp(prefix="sdxl-nb-"))
+    config.save(scratch / "config.json")
+    errors = scratch / "error.json"
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    command += [f"--nnodes={len(hosts)}", f"--node-rank={rank}", f"--shutdown-timeout={STOP_SECONDS}"]
+    command += [f"--master-addr={hosts[0] if len(hosts) > 1 else '127.0.0.1'}"]
+    command += [f"--master-port={os.environ.get('MASTER_PORT', '29500')}", "-m", "sdxl_nb.container", "worker"]
+    command += [str(scratch / "config.json")]
+    asked: list[float] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(time.monotonic()))
+    launched = subprocess.Popen(command, env={**os.environ, "TORCHELASTIC_ERROR_FILE": str(errors)})
+    while (code := _wait(launched)) is None:
+        if asked:  # again and again: the trainer removes what lies there when it begins
+            Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+            (Path(config.output_dir) / "stop").touch()
+        if asked and time.monotonic() > asked[0] + STOP_SECONDS:
+            launched.terminate()
+    (Path(config.output_dir) / "stop").unlink(missing_ok=True)
+    if code != 0:
+        raise SdxlNbError(_root_cause(errors, code))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return process.wait(0.5)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _root_cause(errors: Path, code: int) -> str:
+    """What torchrun says of the process that failed first, where that one could not say it itself."""
+    try:
+        message = json.loads(errors.read_text())["message"]
+        message = message["message"] if isinstance(message, dict) else message
+    except (OSError, ValueError, KeyError):
+        message = f"torchrun ended with exit code {code}"
+    return f"A training process failed: {message}."
+
+
+def worker(config_file: str) -> int:
+    """One of several processes; the first to fail says why in the failure file."""
+    from ..config.train_config import TrainConfig
+    from ..training.trainer import fine_tune
+
+    try:
+        fine_tune(TrainConfig.load(config_file), say, progress=False)
+    except KeyboardInterrupt:
+        return 0
+    except BaseException as error:
+        report_failure(error)
+        return 1
+    return 0
+
+
+def say(event: Mapping[str, Any]) -> None:
+    """Print an event as a line for CloudWatch; the job's metrics are found in those of steps."""
+    if line := as_line(event):
+        print(line, flush=True)
+
+
+def as_line(event: Mapping[str, Any]) -> str:
+    """The line for an event; empty for one that needs none."""
+    kind, step = event["event"], event["step"]
+    if kind == "start":
+        shown = ("steps", "pictures", "batch", "processes", "device", "resumed_from")
+        return "start: " + _numbers({name: event.get(name) for name in shown})
+    if kind == "step":
+        return _numbers({"step": step, **{name: event[name] for name in ("train_loss", "lr", "seconds")}})
+    if kind == "heldout":
+        return _numbers({"step": step, "heldout_loss": event.get("loss")})
+    lines = {
+        "warning": "Note: {message}",
+        "checkpoint": "Saved {path}.",
+        "validation": "Drew validation pictures at step {step}.",
+        "end": "end: {status} {error}",
+    }
+    return lines.get(kind, "").format(**event).removesuffix(" None")
+
+
+def _numbers(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items() if v is not None)
+
+
+# What comes out
+
+
+def deliver(config: Any) -> None:
+    """Copy the finished files to /opt/ml/model: both LoRA files, card, settings, first and last pictures."""
+    folder, model = Path(config.output_dir), ROOT / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    for name in (LORA, f"{config.lora_name()}.safetensors", "README.md", "config.json"):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, model / name)
+    steps = list(drawings(folder).values())
+    for path in {*steps[:1], *steps[-1:]}:
+        shutil.copytree(path, model / "validation" / path.name, dirs_exist_ok=True)
+
+
+def report_failure(error: BaseException) -> None:
+    """Write the reason to the failure file, whose first 1,024 characters SageMaker shows; the first to come stays."""
+    sentence = str(error) if isinstance(error, SdxlNbError) else f"{type(error).__name__}: {error}"
+    text = _without_secrets(f"{sentence}\n\n{''.join(traceback.format_exception(error))}")
+    print(text, file=sys.stderr, flush=True)
+    path = ROOT / "output" / "failure"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+
+
+def _without_secrets(text: str) -> str:
+    for name in SECRETS.values():
+        if value := os.environ.get(name):
+            text = text.replace(value, "***")
+    return text

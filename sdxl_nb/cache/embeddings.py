@@ -1,0 +1,137 @@
+"""Captions as SDXL's U-Net wants them: the penultimate hidden states of both text encoders, and a pooled embedding.
+
+SDXL paper (arXiv 2307.01952), section 2.1. An empty caption is all zeros, as in diffusers' pipeline
+(`force_zeros_for_empty_prompt`), so that training without a caption and guidance away from none are the same thing.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..system.errors import SdxlNbError
+from ..system.keys import key_of
+from ..system.threads import share_out
+from ..system.transfer import sent
+from .shards import KEY, Store
+
+
+class Prompt(NamedTuple):
+    """`hidden` (N, tokens, width of both encoders) and `pooled` (N, width of the second)."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor
+
+
+class TextEncoders:
+    """Both tokenizers and encoders; `encode(captions)` keeps gradients where the encoders have any to keep."""
+
+    def __init__(self, tokenizers: Sequence[Any], encoders: Sequence[Any]):
+        self.tokenizers, self.encoders = tuple(tokenizers), tuple(encoders)
+
+    def encode(self, captions: Sequence[str]) -> Prompt:
+        """One Prompt for a batch of captions; longer ones than the tokenizers take are cut."""
+        hidden, pooled = [], None
+        for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
+            device = next(encoder.parameters()).device
+            ids = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+            out = encoder(sent(ids, device), output_hidden_states=True)
+            hidden.append(out.hidden_states[-2])
+            pooled = getattr(out, "text_embeds", None)
+        filled = sent(torch.tensor([bool(caption) for caption in captions]), pooled.device)
+        return Prompt(torch.cat(hidden, dim=-1) * filled[:, None, None], pooled * filled[:, None])
+
+    __call__ = encode
+
+    def cut(self, captions: Sequence[str]) -> list[int]:
+        """How many tokens of each caption lie beyond what the tokenizers take."""
+        beyond = np.zeros(len(captions), dtype=np.int64)
+        for tokenizer in self.tokenizers:
+            ids = tokenizer(list(captions), truncation=False, verbose=False)["input_ids"]
+            beyond = np.maximum(beyond, [len(each) - tokenizer.model_max_length for each in ids])
+        return beyond.tolist()
+
+
+class EmbeddedPrompts:
+    """The embeddings of known captions, from a Store; a call looks them up, `fill` adds what lacks.
+
+    `captions` are those of the pictures, `others` any more. A caption's key tells its text.
+    """
+
+    def __init__(self, captions: Sequence[str], others: Sequence[str], store: Store):
+        self.captions, self.others, self.store = captions, list(others), store
+        count = len(self.captions) + len(self.others)
+        self.keys = np.fromiter(map(key_of, chain(self.others, self.captions)), KEY, count)
+        self.places = store.find(self.keys)
+        self.computed = 0  # captions that `fill` embedded
+
+    def fill(
+        self,
+        load_encoders: Callable[[], TextEncoders],
+        progress: Callable[[int, int], None] | None = None,
+        processes: Any = None,
+        batch: int = 8,
+    ) -> None:
+        """Embed what is not in the store; `load_encoders()` is called only when something is. Raises SdxlNbError."""
+        _, first = np.unique(self.keys, return_index=True)
+        numbers = np.sort(first)
+
+        def work(share: range) -> None:
+            mine = numbers[share.start : share.stop : share.step]
+            self.store.refresh()
+            mine = mine[self.store.find(self.keys[mine]) < 0]
+            if len(mine):
+                self._fill(mine, load_encoders(), batch, progress, len(share))
+
+        share_out(len(numbers), work, processes)
+        self.places = self.store.find(self.keys)
+        if (self.places < 0).any():
+            raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
+
+    @torch.no_grad()
+    def _fill(self, mine: np.ndarray, encoders: TextEncoders, batch: int, progress: Any, total: int) -> None:
+        with self.store.writer() as writer:
+            for first in range(0, len(mine), batch):
+                self._embed(mine[first : first + batch].tolist(), encoders, batch, writer, len(mine))
+                if progress:
+                    progress(total - len(mine) + min(first + batch, len(mine)), total)
+
+    def _embed(self, numbers: list[int], encoders: TextEncoders, batch: int, writer: Any, count: int) -> None:
+        self.store.refresh()
+        numbers = [n for n in numbers if self.store.find(self.keys[n : n + 1])[0] < 0]  # another run may be as far
+        if not numbers:
+            return
+        texts = [self._text(number) for number in numbers]
+        # always as many at once, so that no embedding depends on what was encoded beside it
+        hidden, pooled = (t.cpu() for t in encoders.encode(texts + texts[-1:] * (batch - len(texts))))
+        if not self.computed:
+            self.store.refuse_to_fill(count * (hidden[0].nbytes + pooled[0].nbytes + 20))
+        cut = torch.tensor(encoders.cut(texts), dtype=torch.int32)
+        for at, number in enumerate(numbers):
+            key = bytes(self.keys[number]).ljust(16, b"\0")
+            writer.add(key, hidden=hidden[at], pooled=pooled[at], cut=cut[at : at + 1])
+        self.computed += len(numbers)
+
+    def _text(self, number: int) -> str:
+        return self.others[number] if number < len(self.others) else self.captions[number - len(self.others)]
+
+    def cut(self) -> np.ndarray:
+        """The pictures whose captions are longer than the tokenizers take."""
+        found, own = [np.empty(0, np.int64)], self.places[len(self.others) :]
+        for first in range(0, len(own), 4096):
+            (beyond,) = self.store.read(own[first : first + 4096], ["cut"])
+            found.append(np.flatnonzero(beyond.numpy().ravel() > 0) + first)
+        return np.concatenate(found)
+
+    def __len__(self) -> int:
+        """The number of different captions."""
+        return len(np.unique(self.places))
+
+    def __call__(self, captions: Sequence[str]) -> Prompt:
+        """KeyError for a caption that was not among those given."""
+        places = self.store.find(np.array([key_of(caption) for caption in captions], KEY))
+        if (places < 0).any():
+            raise KeyError(captions[int(np.argmin(places))])
+        return Prompt(*self.store.read(places, ("hidden", "pooled")))

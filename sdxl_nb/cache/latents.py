@@ -1,0 +1,258 @@
+"""Pictures as VAE latents: encoded once for all runs and kept on disk, or anew for every step.
+
+In: captioned pictures, a frozen VAE and a TrainConfig. Out: for the pictures and random choices of
+a batch, scaled latents (N, 4, h, w) fp32 and SDXL's time ids (N, 6) fp32. The VAE gives a mean and a standard
+deviation; the sample is drawn at every step from the position's own noise, so encoding once changes no loss.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..data.crops import Crop, plan_crop
+from ..data.sampling import Choices
+from ..system.errors import ModelError, SdxlNbError
+from ..system.keys import key_of
+from ..system.memory import NO_MEMORY_TO_ENCODE, in_memory
+from ..system.threads import ahead, share_out
+from ..system.transfer import sent
+from .shards import KEY, Store
+
+Progress = Callable[[int, int], None]
+Shape = tuple[int, int]
+
+
+def cache_folder(config: Any) -> Path:
+    """The folder that runs share: latents_cache_dir, else SDXL_NB_CACHE, else sdxl_nb in the user's cache folder."""
+    given = config.latents_cache_dir or os.environ.get("SDXL_NB_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sdxl_nb"
+
+
+class Scaling(NamedTuple):
+    """How a VAE's latents become the U-Net's: shifted, then scaled. The defaults are AutoencoderKL's."""
+
+    factor: float = 0.18215
+    shift: float = 0.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Scaling":
+        """As a VAE's config says."""
+        return cls(config.get("scaling_factor", cls().factor), config.get("shift_factor") or 0.0)
+
+
+class Encoder:
+    """Crops pictures and draws their latents: the part that both ways share.
+
+    `target(index)` is the (height, width) in pixels that a picture is trained at; by default the square of
+    `resolution`. A batch holds pictures of one target.
+    """
+
+    def __init__(
+        self,
+        pictures: Any,
+        config: Any,
+        scaling: Scaling,
+        target: Callable[[int], Shape] | None = None,
+    ):
+        self.pictures, self.sizes, self.config, self.scaling = pictures, pictures.sizes(), config, scaling
+        self.target = target or (lambda index: (config.resolution, config.resolution))
+
+    def crop(self, index: int, choices: Choices | None, flip: bool) -> Crop:
+        """The crop of a picture; without choices the one that does not change: its centre, or place (u, v) = (½, ½)."""
+        config = self.config
+        u, v = (choices.u, choices.v) if choices else (0.5, 0.5)
+        size = tuple(self.sizes[index].tolist())
+        return plan_crop(size, self.target(index), config.center_crop, flip, u, v, config.image_interpolation_mode)
+
+    def flips(self, choices: Choices) -> bool:
+        return self.config.random_flip and choices.flip
+
+    def sample(self, mean: torch.Tensor, std: torch.Tensor, choices: Sequence[Choices]) -> torch.Tensor:
+        """Latents drawn from the VAE's distribution, shifted and scaled, where mean and std are."""
+        noise = sent(torch.from_numpy(np.stack([c.noise(tuple(mean.shape[1:])) for c in choices])), mean.device)
+        return (mean + std * noise - self.scaling.shift) * self.scaling.factor
+
+
+@torch.no_grad()
+def encode(vae: Any, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the latents of (3, H, W) pictures in [-1, 1], fp32 on the VAE's device."""
+    batch = sent(torch.from_numpy(np.stack(pixels)), vae.device).to(vae.dtype)
+    latents = vae.encode(batch).latent_dist
+    return latents.mean.float(), latents.std.float()
+
+
+def refuse_no_numbers(mean: torch.Tensor) -> None:
+    """Raise ModelError for latents that a VAE made in too small a precision; waits for the device."""
+    if not torch.isfinite(mean).all():
+        raise ModelError(
+            "The VAE made latents that are not numbers: use --pretrained_vae_model_name_or_path "
+            "madebyollin/sdxl-vae-fp16-fix, or --mixed_precision no."
+        )
+
+
+def at_once(resolution: int, device: torch.device) -> int:
+    """Pictures that the VAE encodes together: one of 512 px fills a GPU, and one of 256 px a CPU."""
+    pixels = 256 if device.type == "cpu" else 512
+    return min(8, max(1, pixels**2 // resolution**2))
+
+
+class LiveLatents(Encoder):
+    """Encodes the pictures of each batch when they are asked for, at the crop that their choices say.
+
+    Threads decode them, and nothing waits for the VAE: on a GPU that happens while it computes the step before.
+    """
+
+    def __init__(self, pictures: Any, config: Any, vae: Any, target: Any = None):
+        super().__init__(pictures, config, Scaling.of(vae.config), target)
+        self.vae, self.works = vae, False  # whether it is known to make numbers
+
+    def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, time_ids = zip(*ahead(self._cut, zip(indices, choices, strict=True)), strict=True)
+        some = at_once(self.config.resolution, self.vae.device)  # the U-Net's batch is larger than the VAE has room for
+        parts = [encode(self.vae, pixels[first : first + some]) for first in range(0, len(pixels), some)]
+        mean, std = map(torch.cat, zip(*parts, strict=True))
+        if not self.works:
+            refuse_no_numbers(mean)
+            self.works = True
+        return self.sample(mean, std, choices), torch.tensor(time_ids, dtype=torch.float32)
+
+    def _cut(self, chosen: tuple[int, Choices]) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Pixels and time ids of a picture."""
+        index, choices = chosen
+        crop = self.crop(index, choices, self.flips(choices))
+        return crop.apply(self.pictures[index].picture), crop.time_ids
+
+
+class Piece(NamedTuple):
+    """One variant of a picture, ready for the VAE: its row, its crop, and (3, H, W) pixels."""
+
+    row: int
+    crop: Crop
+    pixels: np.ndarray
+
+
+class CachedLatents(Encoder):
+    """Each picture's latents at one crop, and mirrored too with `random_flip`, from a Store; `fill` adds what lacks.
+
+    A row is a variant of a picture: picture x variants + whether it is mirrored. Its key tells the picture's bytes
+    and its crop, so what changed is encoded anew and nothing else.
+    """
+
+    def __init__(self, pictures: Any, config: Any, scaling: Scaling, store: Store, target: Any = None):
+        super().__init__(pictures, config, scaling, target)
+        self.store, self.variants = store, (False, True) if config.random_flip else (False,)
+        self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
+        self.keys = np.empty(len(pictures) * len(self.variants), KEY)
+        for index in range(len(pictures)):
+            self._note(index, pictures.identity(index))
+        self.places = store.find(self.keys)
+        self.computed = 0  # pictures that `fill` encoded
+
+    def _note(self, index: int, digest: str) -> None:
+        for flip in self.variants:
+            crop = self.crop(index, None, flip)
+            plan = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size, flip, crop.interpolation)
+            self.keys[index * len(self.variants) + flip] = key_of(digest, plan)
+        self.moving += not self.config.center_crop and crop.resized != crop.target_size
+
+    def missing(self) -> int:
+        """How many rows are not in the store."""
+        return int((self.places < 0).sum())
+
+    def fill(
+        self,
+        load_vae: Callable[[], Any],
+        progress: Progress | None = None,
+        processes: Any = None,
+        batch: int | None = None,
+    ) -> None:
+        """Encode what is not in the store; `load_vae()` is called only when something is. Raises SdxlNbError."""
+        many = len(self.variants)
+
+        def work(share: range) -> None:
+            rows = (np.asarray(share)[:, None] * many + np.arange(many)).ravel()
+            self.store.refresh()
+            rows = rows[self.store.find(self.keys[rows]) < 0]
+            rows = rows[np.sort(np.unique(self.keys[rows], return_index=True)[1])]  # copies of a picture are one
+            if len(rows):
+                with in_memory(NO_MEMORY_TO_ENCODE):
+                    counted = _counted(progress, len(share), len(set((rows // many).tolist())))
+                    self._fill(rows, load_vae(), batch, counted)
+
+        share_out(len(self.pictures), work, processes)
+        self.places = self.store.find(self.keys)
+        if self.missing():
+            raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
+
+    def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Progress) -> None:
+        """Encode these rows, those of one shape together, and count pictures."""
+        batch = batch or at_once(self.config.resolution, vae.device)
+        targets = np.array([self.target(row // len(self.variants)) for row in rows.tolist()])
+        shapes, numbers = np.unique(targets, axis=0, return_inverse=True)
+        wanted = [rows[numbers.ravel() == number] for number in range(len(shapes))]
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        areas = [height * width // scale**2 * len(part) for (height, width), part in zip(shapes, wanted, strict=True)]
+        self.store.refuse_to_fill(int(sum(areas)) * vae.config.latent_channels * 8 + 40 * len(rows))
+        for part in wanted:
+            with self.store.writer() as writer:
+                # on a CPU the VAE has the cores already, and a thread's pictures would only cost memory
+                pieces = self._pieces(part, threads=1 if vae.device.type == "cpu" else None)
+                while portion := list(islice(pieces, batch)):
+                    self._encode(portion, vae, batch, writer)
+                    done = len({piece.row // len(self.variants) for piece in portion})
+                    self.computed += done
+                    progress(done)
+
+    def _encode(self, portion: list[Piece], vae: Any, batch: int, writer: Any) -> None:
+        # always as many at once, so that no latent depends on what was encoded beside it, or was cached already
+        pixels = [piece.pixels for piece in portion]
+        mean, std = (each.cpu() for each in encode(vae, pixels + pixels[-1:] * (batch - len(pixels))))
+        refuse_no_numbers(mean)
+        for number, piece in enumerate(portion):
+            time_ids = torch.tensor(piece.crop.time_ids, dtype=torch.float32)
+            key = bytes(self.keys[piece.row]).ljust(16, b"\0")
+            writer.add(key, mean=mean[number], std=std[number], time_ids=time_ids)
+
+    def _pieces(self, rows: np.ndarray, threads: int | None) -> Iterator[Piece]:
+        """The rows that no other run has stored meanwhile, each picture decoded once, by threads ahead of the VAE."""
+        for pieces in ahead(self._cut, self._still_missing(rows), threads):
+            yield from pieces
+
+    def _still_missing(self, rows: np.ndarray) -> Iterator[list[int]]:
+        for _, same in groupby(rows.tolist(), key=lambda row: row // len(self.variants)):
+            self.store.refresh()
+            same = [row for row in same if self.store.find(self.keys[row : row + 1])[0] < 0]
+            if same:
+                yield same
+
+    def _cut(self, rows: list[int]) -> list[Piece]:
+        index = rows[0] // len(self.variants)
+        picture = self.pictures[index].picture
+        crops = [(row, self.crop(index, None, bool(row % len(self.variants)))) for row in rows]
+        return [Piece(row, crop, crop.apply(picture)) for row, crop in crops]
+
+    def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
+        many = len(self.variants)
+        rows = [i * many + (self.flips(c) if many > 1 else 0) for i, c in zip(indices, choices, strict=True)]
+        mean, std, time_ids = self.store.read(self.places[rows], ("mean", "std", "time_ids"))
+        return self.sample(mean, std, choices), time_ids
+
+
+def _counted(progress: Progress | None, total: int, missing: int) -> Callable[[int], None]:
+    """Calls `progress(done, total)` with what was there already counted in."""
+    done = total - missing
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(min(done, total), total)
+
+    return count

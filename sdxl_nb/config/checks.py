@@ -1,0 +1,307 @@
+"""Checks of settings that need no machine: single values first, then combinations.
+
+In: raw values, or a TrainConfig. Out: the value as it is stored, or an error of one sentence with the remedy.
+Every check looks at values alone and none can fail for defaults, so that whatever was valid once reloads for ever.
+"""
+
+import json
+import re
+import unicodedata
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from .messages import nearest, shown, wrong
+from .precedence import DEFAULT_BASE
+
+if TYPE_CHECKING:
+    from .train_config import TrainConfig
+
+MODULE_PRESETS = ("attention", "attention+ff", "all")
+EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
+MAX_NAME, MAX_LORA_NAME = 255, 200  # bytes: a file system's limit, and what leaves room for suffixes
+EXAMPLE = '{"attn2.to_k": 8}'
+EMBEDDED = {
+    "pretrained_model_name_or_path": ("embedded:tiny-sdxl",),
+    "dataset_name": ("embedded:blueprint", "embedded:emblem"),
+}
+
+
+def text(value: str) -> str:
+    """Text that survives every form: not empty, no NUL (argv ends there), not -- (argparse drops it)."""
+    if not value:
+        raise wrong("", "{field} must not be empty")
+    if "\0" in value or value == "--":
+        raise wrong("", f"{{field}} must not be or hold {shown(value)}, which a command line cannot carry")
+    return value
+
+
+def not_bool(value: Any) -> Any:
+    """Refuse true and false where a number is wanted; Python would read them as 1 and 0."""
+    if isinstance(value, bool):
+        raise wrong("", f"{{field}} must be a number, not {str(value).lower()}")
+    return value
+
+
+def yaml_no(value: Any) -> Any:
+    """YAML reads an unquoted no as false."""
+    return "no" if value is False else value
+
+
+def folder(value: str) -> str:
+    """A run folder is on this machine: the trainer locks it and renames in it."""
+    if "://" in value:
+        raise wrong("output_dir", f"output_dir must be a local folder, not {shown(value)}: upload it after the run")
+    return _short_parts(value)
+
+
+def folder_inside(value: str) -> str:
+    """A folder that stays inside the run folder: what a run overwrites lies there and nowhere else."""
+    path = PurePath(value)
+    if path.is_absolute() or ".." in path.parts:
+        raise wrong("", f"{{field}} must lie inside output_dir, not {shown(value)}: give a name such as logs")
+    return _short_parts(value)
+
+
+def _short_parts(value: str) -> str:
+    for part in PurePath(value).parts:
+        if len(part.encode()) > MAX_NAME:
+            raise wrong("", f"{{field}} has a part of more than {MAX_NAME} bytes, {shown(part)}: shorten it")
+    return value
+
+
+def file_name(value: str) -> str:
+    """A file's name without folders."""
+    if value in (".", "..") or "/" in value or "\\" in value:
+        raise wrong(
+            "output_name", f"output_name must be a plain file name, not {shown(value)}: folders go in output_dir"
+        )
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise wrong("output_name", f"output_name holds a control character, {shown(value)}: remove it")
+    if len(value.encode()) > MAX_LORA_NAME:
+        raise wrong("output_name", f"output_name must have at most {MAX_LORA_NAME} bytes: shorten it")
+    return value
+
+
+def prompts(value: Any) -> Any:
+    """One prompt is a list of one; an empty list is null."""
+    if isinstance(value, str):
+        return [value]
+    return None if value in ([], ()) else value
+
+
+def modules(value: Any) -> str | list[str]:
+    """target_modules: a preset's word, a pattern (has regular-expression signs), or a list of module names."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str) and item for item in items):
+        raise wrong("target_modules", f"target_modules must be one or several names, not {shown(value)}")
+    if len(items) == 1 and items[0] in MODULE_PRESETS:
+        return items[0]
+    if len(items) == 1 and re.search(r"[*+?|^$()\[\]\\]", items[0]):
+        return _pattern(text(items[0]))
+    for item in items:
+        _check_module(item)
+    return list(items)
+
+
+def _pattern(value: str) -> str:
+    if close := nearest(value, MODULE_PRESETS, cutoff=0.8):
+        raise wrong("target_modules", f"target_modules has no preset {value}: did you mean {close}?")
+    _check_compiles("target_modules", "target_modules", value)
+    return value
+
+
+def _check_module(name: str) -> None:
+    if name in MODULE_PRESETS:
+        raise wrong("target_modules", f"target_modules takes the preset {name} alone: drop it or the other names")
+    if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
+        raise wrong("target_modules", f"target_modules has {shown(name)}, which is no module name: separate by spaces")
+    if close := nearest(name, MODULE_PRESETS, cutoff=0.8):
+        raise wrong("target_modules", f"target_modules has no preset {name}: did you mean {close}?")
+
+
+def image_columns(value: Any) -> Any:
+    """dataset_name_mapping as {data set: {"image": ..., "caption": ...}}, from an object, JSON text or a JSON file."""
+    if isinstance(value, str):
+        value = _read_json(value)
+    if not isinstance(value, dict):
+        return value
+    return {name: _pair(name, pair) for name, pair in value.items()} or None
+
+
+def patterns(value: Any) -> Any:
+    """rank_pattern and alpha_pattern: an object or its JSON text; names as peft matches them, empty is null."""
+    value = _object(value, EXAMPLE)
+    if not isinstance(value, dict):
+        return value
+    for name in value:
+        _check_compiles("", "{field}", str(name))
+    return value or None
+
+
+def weights(value: Any) -> Any:
+    """folder_weights: an object or its JSON text; empty is null."""
+    value = _object(value, '{"1_style": 0.5}')
+    return None if value == {} else value
+
+
+def _object(value: Any, example: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise wrong("", f"{{field}} must be JSON such as {example}, not {shown(value)}") from None
+
+
+def _check_compiles(field: str, label: str, value: str) -> None:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise wrong(field, f"{label} is not a valid pattern, {shown(value)}: {error}") from None
+
+
+def _read_json(value: str) -> Any:
+    name = "dataset_name_mapping"
+    inline = value.lstrip().startswith(("{", "["))
+    try:
+        return json.loads(value if inline else Path(value).read_text("utf-8"))
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise wrong(name, f"{name} is neither JSON text nor a file, {shown(value)}: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise wrong(name, f"{name} is not valid JSON, {shown(value)}: {error}") from None
+
+
+def _pair(name: str, pair: Any) -> dict[str, str]:
+    if isinstance(pair, list | tuple) and len(pair) == 2:
+        pair = {"image": pair[0], "caption": pair[1]}
+    if isinstance(pair, dict) and set(pair) == {"image", "caption"} and all(isinstance(c, str) for c in pair.values()):
+        return pair
+    expected = '["IMAGE COLUMN", "CAPTION COLUMN"]'
+    raise wrong(
+        "dataset_name_mapping", f"dataset_name_mapping must give {name} its columns as {expected}, not {shown(pair)}"
+    )
+
+
+def check_combinations(config: "TrainConfig") -> None:
+    """Raise the sentence of the first combination that cannot work."""
+    for check in (
+        _check_sources,
+        _check_embedded,
+        _check_resolution,
+        _check_objective,
+        _check_loss,
+        _check_heldout,
+        _check_attention,
+        _check_prior_preservation,
+        _check_output,
+    ):
+        check(config)
+
+
+def _check_sources(config: "TrainConfig") -> None:
+    if config.dataset_name is not None and config.train_data_dir is not None:
+        raise wrong("train_data_dir", "dataset_name and train_data_dir are both given: keep one of them")
+    if config.dataset_name is None and config.train_data_dir is None:
+        raise wrong("dataset_name", "there are no training pictures: give dataset_name or train_data_dir")
+    if config.dataset_config_name is not None and config.dataset_name is None:
+        raise wrong(
+            "dataset_config_name", "dataset_config_name needs dataset_name: drop it, a folder has no such thing"
+        )
+
+
+def _check_embedded(config: "TrainConfig") -> None:
+    for field, names in EMBEDDED.items():
+        value = getattr(config, field)
+        if value is not None and value.startswith("embedded:") and value not in names:
+            raise wrong(field, f"{field} {shown(value)} does not exist: use {' or '.join(names)}")
+
+
+def _check_resolution(config: "TrainConfig") -> None:
+    below = config.resolution // 8 * 8
+    if config.resolution != below:
+        near = f"{below} or {below + 8}"
+        raise wrong("resolution", f"resolution must be a multiple of 8, not {config.resolution}: use {near}")
+
+
+def _check_objective(config: "TrainConfig") -> None:
+    epsilon = config.prediction_type == "epsilon" or (
+        config.prediction_type is None and config.pretrained_model_name_or_path in EPSILON_BASES
+    )
+    if epsilon and config.debiased_estimation_loss and config.rescale_betas_zero_snr:
+        raise wrong(
+            "debiased_estimation_loss",
+            "debiased_estimation_loss divides by zero with rescale_betas_zero_snr and epsilon prediction: "
+            "drop one of them, or use prediction_type v_prediction",
+        )
+    if epsilon and config.snr_gamma is not None and config.rescale_betas_zero_snr:
+        raise wrong(
+            "snr_gamma",
+            "snr_gamma divides by zero with rescale_betas_zero_snr and epsilon prediction: "
+            "drop one of them, or use prediction_type v_prediction",
+        )
+
+
+def _check_loss(config: "TrainConfig") -> None:
+    if config.debiased_estimation_loss and config.snr_gamma is not None:
+        raise wrong(
+            "debiased_estimation_loss", "debiased_estimation_loss and snr_gamma are two loss weights: drop one of them"
+        )
+    for name, default in (("huber_c", 0.1), ("huber_schedule", "snr")):
+        if config.loss_type == "l2" and getattr(config, name) != default:
+            raise wrong(name, f"{name} needs loss_type huber or smooth_l1: give it, or drop {name}")
+    if config.ema_decay != 0.9999 and not config.use_ema:
+        raise wrong("ema_decay", "ema_decay needs use_ema: add it, or drop ema_decay")
+
+
+def _check_heldout(config: "TrainConfig") -> None:
+    if config.validation_data_dir is not None and config.validation_split:
+        raise wrong(
+            "validation_split", "validation_data_dir and validation_split both hold pictures out: keep one of them"
+        )
+    if config.validation_data_dir is None and not config.validation_split:
+        for name, default in (
+            ("heldout_steps", None),
+            ("early_stopping_patience", None),
+            ("load_best_model_at_end", False),
+        ):
+            if getattr(config, name) != default:
+                raise wrong(name, f"{name} needs held-out pictures: give validation_data_dir or validation_split")
+    if config.early_stopping_threshold and config.early_stopping_patience is None:
+        raise wrong(
+            "early_stopping_threshold",
+            "early_stopping_threshold needs early_stopping_patience: give it, or drop early_stopping_threshold",
+        )
+
+
+def _check_attention(config: "TrainConfig") -> None:
+    if config.enable_xformers_memory_efficient_attention and config.enable_npu_flash_attention:
+        raise wrong(
+            "enable_npu_flash_attention",
+            "enable_xformers_memory_efficient_attention and enable_npu_flash_attention exclude each other: drop one",
+        )
+
+
+def _check_prior_preservation(config: "TrainConfig") -> None:
+    if config.with_prior_preservation:
+        for name in ("class_data_dir", "class_prompt"):
+            if getattr(config, name) is None:
+                raise wrong(name, f"with_prior_preservation needs {name}: give it, or drop with_prior_preservation")
+        return
+    for name, default in (("class_data_dir", None), ("class_prompt", None), ("num_class_images", 100)):
+        if getattr(config, name) != default:
+            raise wrong(name, f"{name} needs with_prior_preservation: add it, or drop {name}")
+
+
+def _check_output(config: "TrainConfig") -> None:
+    if config.num_validation_images != 4 and config.validation_prompt is None:
+        raise wrong("num_validation_images", "num_validation_images needs validation_prompt: say what to draw")
+    if config.hub_model_id is not None and not config.push_to_hub:
+        raise wrong("hub_model_id", "hub_model_id needs push_to_hub: add it, or drop hub_model_id")
+    if len(config.lora_name().encode()) > MAX_LORA_NAME:  # so it comes from output_dir
+        raise wrong(
+            "output_name",
+            f"output_name is null, and the run folder's name has more than {MAX_LORA_NAME} bytes: give a shorter one",
+        )
+    if config.lora_name() == "pytorch_lora_weights":
+        raise wrong("output_name", "output_name pytorch_lora_weights is the diffusers file's own name: choose another")

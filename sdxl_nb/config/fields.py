@@ -1,0 +1,62 @@
+"""The kinds of value that a setting can have, and the groups that settings are shown in.
+
+In: pydantic. Out: annotated types (Text, Whole, Number, ...) and one field maker for each group; settings.py lists the
+settings themselves.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from .checks import image_columns, modules, not_bool, patterns, prompts, text, weights, yaml_no
+
+MANY = 10**9  # more than any run needs, few enough for every counter
+
+Text = Annotated[str, AfterValidator(text)]
+Whole = Annotated[int, BeforeValidator(not_bool)]
+Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
+Prompts = Annotated[list[Text] | None, BeforeValidator(prompts)]
+Modules = Annotated[str | list[str], BeforeValidator(modules)]
+Mapped = Annotated[dict[Text, dict[str, Text]] | None, BeforeValidator(image_columns)]
+Ranks = Annotated[
+    dict[Text, Annotated[int, BeforeValidator(not_bool), Field(ge=1, le=1024)]] | None, BeforeValidator(patterns)
+]
+Alphas = Annotated[
+    dict[Text, Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]] | None,
+    BeforeValidator(patterns),
+]
+FolderWeights = Annotated[
+    dict[Text, Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)]] | None,
+    BeforeValidator(weights),
+]
+Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(yaml_no)]
+Optimizer = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
+Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+Interpolation = Literal["nearest", "nearest_exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]
+
+
+def group(name: str):
+    """A field of this group; weights=False marks a field that cannot change the trained weights."""
+
+    def field(default: Any, sentence: str, *, weights: bool = True, **bounds: Any) -> Any:
+        extra = {"group": name, "weights": weights}
+        return Field(default, description=sentence, json_schema_extra=extra, **bounds)
+
+    return field
+
+
+data, training, lora = group("model & data"), group("training"), group("LoRA")
+optimization, memory = group("optimization"), group("memory")
+validation, log = group("validation"), group("logging")
+
+
+def schema_types(schema: Mapping[str, Any]) -> set[str]:
+    """The JSON types in one property's schema; those of a list's items count too."""
+    parts = [*schema.get("anyOf", []), *([schema["items"]] if "items" in schema else [])]
+    return (
+        {schema["type"]}.union(*map(schema_types, parts))
+        if "type" in schema
+        else set().union(*map(schema_types, parts))
+    )

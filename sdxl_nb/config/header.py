@@ -1,0 +1,138 @@
+"""The configuration in the header of a LoRA file: what of it a stranger may see, and what of a stranger's is believed.
+
+In: a TrainConfig's values, or a LoRA file. Out: values with nothing private in them. Nothing here imports torch.
+"""
+
+import json
+import os
+import re
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ..system.errors import ConfigError, ModelError
+from .layout import LORA
+from .messages import shown
+
+CONFIG_KEY = "sdxl_nb_config"
+# What a header must neither tell nor, read from a stranger, decide: where things go, and who may.
+DROPPED = re.compile(
+    r"^(output|overwrite|hub|push_to_hub|report|resume|logging_dir|cache_dir|latents_cache_dir|wandb|tracker|run_name)"
+    r"|token|secret|password|api_?key|credential",
+    re.IGNORECASE,
+)
+FREE_TEXT = re.compile(r"prompt|caption|trigger|target_modules|column", re.IGNORECASE)
+SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[\w-]{20,})")
+MAX_CONFIG = 1_000_000  # characters of JSON accepted from a header
+
+
+def safe_config(config: Mapping, look_on_disk: bool = True) -> dict:
+    """A configuration fit for strangers: private fields dropped, paths cut to base names, secrets starred."""
+    return {name: _safe(name, value, look_on_disk) for name, value in config.items() if not DROPPED.search(str(name))}
+
+
+def _safe(name: str, value, look_on_disk: bool):
+    if isinstance(value, Mapping):
+        inner = {base_name(str(k), look_on_disk): v for k, v in value.items() if not DROPPED.search(str(k))}
+        return {key: _safe(name, item, look_on_disk) for key, item in inner.items()}
+    if isinstance(value, list | tuple):
+        return [_safe(name, item, look_on_disk) for item in value]
+    if isinstance(value, str | Path):
+        text = SECRET.sub("***", str(value))
+        return text if FREE_TEXT.search(name) else base_name(text, look_on_disk)
+    return value
+
+
+def base_name(text: str, look_on_disk: bool) -> str:
+    """Cut local paths and addresses to their last part; `owner/name` ids of the hub stay, unless a path is there."""
+    if "://" in text:
+        return text.partition("?")[0].rstrip("/").rpartition("/")[2]
+    windows = PureWindowsPath(text)
+    if "\\" in text or windows.drive:
+        return windows.name
+    if text.startswith(("/", "~", "./", "../")) or text.count("/") > 1:
+        return PurePosixPath(text).name
+    if look_on_disk and "/" in text and Path(text).exists():
+        return PurePosixPath(text).name
+    return text
+
+
+def config_from_header(metadata: Mapping[str, str]) -> dict:
+    """The configuration a LoRA was trained with, as a dict for TrainConfig; whatever a stranger wrote is filtered.
+
+    Output, hub, report and resume fields are dropped, paths are base names. ModelError if there is no readable one.
+    """
+    text = metadata.get(CONFIG_KEY)
+    if text is None:
+        raise ModelError("The LoRA file carries no sdxl_nb configuration; only files that sdxl_nb trained do.")
+    try:
+        config = json.loads(text) if len(text) <= MAX_CONFIG else None
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError("The configuration in the LoRA file's header is damaged; pass the settings by hand.")
+    return safe_config(config, look_on_disk=False)
+
+
+def find_config(path: str | os.PathLike) -> Path:
+    """The file whose header holds a run's configuration. ConfigError if there is none at that path."""
+    try:
+        return find_lora(path)
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+
+
+def read_config(path: Path, known: Container[str]) -> dict:
+    """The settings in the header of a LoRA of ours, filtered (`config_from_header`).
+
+    ConfigError for a file that is none, and for a setting that is not among the `known`.
+    """
+    if not path.is_file():
+        raise ConfigError(f"config file {path} cannot be read: there is no such LoRA file")
+    try:
+        with opened(path, path.name) as file:
+            settings = config_from_header(file.metadata() or {})
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+    for name in settings:
+        if name not in known:
+            raise ConfigError(
+                f"{path.name} was trained with the setting {shown(name)}, which this sdxl_nb does not know: "
+                "install a newer one, or give the settings by hand"
+            )
+    return settings
+
+
+def find_lora(path: str | os.PathLike) -> Path:
+    """The LoRA file meant by a file or folder name; of a run folder, the diffusers file."""
+    path = Path(path)
+    if not path.exists():
+        raise ModelError(f"There is no LoRA file or folder at {path}; check the name.")
+    if path.is_file():
+        return path
+    for name in (LORA, "adapter_model.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    files = sorted(file for file in path.glob("*.safetensors") if not file.name.startswith("."))
+    if len(files) != 1:
+        seen = "holds no .safetensors file" if not files else f"holds {len(files)} .safetensors files"
+        raise ModelError(f"The folder {path.name} {seen}; name the LoRA file itself.")
+    return files[0]
+
+
+@contextmanager
+def opened(path: Path, name: str, framework: str = "numpy") -> Iterator[Any]:
+    """An open safetensors file, read as `framework` says. ModelError for a pickle or a file that is cut short."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+        pickled = start[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and start[8:] != b"{"  # a header's length may look so
+        if pickled or path.suffix.lower() in (".bin", ".ckpt", ".pt", ".pth", ".pkl"):
+            raise ModelError(f"{name} is a pickled file, which can run code when opened; get the .safetensors version.")
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{name} is truncated or is no safetensors file; download or copy it again.") from error

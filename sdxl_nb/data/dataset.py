@@ -1,0 +1,266 @@
+"""Captioned pictures: a TrainConfig in, a sequence of (name, caption, picture, original size) out.
+
+From the hub, a local folder, a saved data set, parquet files, an s3:// prefix or the embedded sets. Opening lists
+and validates without decoding a pixel; a picture is decoded when it is asked for. One bad picture never ends a run:
+
+    pictures = open_dataset(config)        # DataError: the whole source is unusable, and what to do
+    faults = pictures.check()              # decodes each picture once; what cannot be used, and why
+    pictures = pictures.without(faults.names)
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
+
+from ..system.errors import DataError
+from . import repeats
+from .captions import with_trigger
+from .decoding import Fault, PictureError, decode, upright_size
+from .sources import folders, tables
+from .sources.listing import Listing, Texts, flags, joined, take, text_column
+
+__all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "Sample", "open_dataset"]
+
+PICTURES = Path(__file__).parents[1] / "tiny" / "pictures"
+# name -> folders of PICTURES; the first holds the concept (and gets the trigger word), the others are mixed in.
+EMBEDDED = {"blueprint": ("blueprint", "plain"), "emblem": ("emblem", "plain")}
+
+
+class Sample(NamedTuple):
+    """One decoded picture: RGB, upright; original_size is (height, width) after EXIF rotation."""
+
+    name: str
+    caption: str
+    picture: Image.Image
+    original_size: tuple[int, int]
+
+
+class Faults(list):
+    """The pictures that were left out, as Fault(name, sentence); `print(faults)` says it in one line."""
+
+    @property
+    def names(self):
+        return [fault.name for fault in self]
+
+    def __str__(self):
+        if not self:
+            return "No picture was left out."
+        listed = " ".join(fault.sentence for fault in self[:5])
+        more = f" ... and {len(self) - 5} more." if len(self) > 5 else ""
+        return f"{len(self)} picture{'s' * (len(self) != 1)} left out: {listed}{more}"
+
+
+class CaptionedPictures(Sequence):
+    """Pictures that are listed and captioned, each decoded when asked for: `pictures[3]` is a Sample.
+
+    `.names` and `.captions` are sequences of text that stay small in memory, `.written` the captions without trigger
+    words, None where there is none; `.faults` what was left out when listing; `.notes` remarks for the log. `.repeats`
+    and `.weights` (N,) say how often an epoch sees a picture and what its loss counts, None for once, and 1; the last
+    `.class_pictures` of them are those of prior preservation.
+    """
+
+    def __init__(self, listing, source, rows=None, faults=None):
+        self.listing, self.source, self.notes = listing, source, listing.notes
+        self.rows = np.arange(len(listing)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.faults = Faults(listing.faults if faults is None else faults)
+        self.names, self.captions = Texts(listing.names, self.rows), Texts(listing.captions, self.rows)
+        self.written = self.captions if listing.written is None else Texts(listing.written, self.rows)
+        self.repeats = None if listing.repeats is None else listing.repeats[self.rows]
+        self.weights = None if listing.weights is None else listing.weights[self.rows]
+        first = len(listing) if listing.first_of_class is None else listing.first_of_class
+        self.class_pictures = int((self.rows >= first).sum())
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        """A Sample; a slice gives CaptionedPictures. Raises PictureError that names the picture."""
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        name = self.names[index]
+        picture = decode(self.picture_bytes(index), name)
+        return Sample(name, self.captions[index], picture, (picture.height, picture.width))
+
+    def picture_bytes(self, index):
+        """The file as it is stored, still encoded."""
+        try:
+            return self.listing.read(int(self.rows[index]))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise PictureError(f"{self.names[index]} cannot be opened ({reason}): check the file.") from error
+
+    def size(self, index):
+        """(height, width) after EXIF rotation, without decoding. Raises PictureError."""
+        if self.listing.known is not None:
+            return tuple(self.listing.known.sizes[self.rows[index]].tolist())
+        return upright_size(self.picture_bytes(index), self.names[index])
+
+    def sizes(self):
+        """(N, 2) int32: `size` of every picture. Raises PictureError."""
+        if self.listing.known is not None:
+            return self.listing.known.sizes[self.rows]
+        sizes = (self.size(index) for index in range(len(self)))
+        return np.fromiter(sizes, np.dtype((np.int32, 2)), len(self))
+
+    def identity(self, index):
+        """SHA-256 of the encoded picture, in hex: the same picture has the same identity wherever it lies."""
+        if self.listing.known is not None:
+            return self.listing.known.digests[self.rows[index]].tobytes().hex()
+        return hashlib.sha256(self.picture_bytes(index)).hexdigest()
+
+    def stamp(self, index):
+        """A text that changes when the stored picture may have changed (file, size, time), or None if unknown."""
+        return self.listing.stamp(int(self.rows[index]))
+
+    def select(self, indices):
+        """These pictures, in this order."""
+        return CaptionedPictures(self.listing, self.source, self.rows[np.asarray(indices, dtype=np.int64)], self.faults)
+
+    def without(self, names):
+        """All but the named pictures; what was left out when listing counts as dealt with if it is named."""
+        names = set(names)
+        if not names:
+            return self
+        faults = [fault for fault in self.faults if fault.name not in names]
+        return CaptionedPictures(self.listing, self.source, self.rows[~self.names.where(names)], faults)
+
+    def with_class(self, others):
+        """These pictures and after them those of the class, for prior preservation."""
+        both = joined([self.compact(), others.compact()])
+        both.first_of_class = len(self)
+        return CaptionedPictures(both, self.source, faults=self.faults)
+
+    def compact(self):
+        """The Listing of these pictures alone."""
+        rows, listing = self.rows, self.listing
+        names, captions = take(listing.names, rows), take(listing.captions, rows)
+        read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
+        known = None if listing.known is None else listing.known.select(rows)
+        written = None if listing.written is None else take(listing.written, rows)
+        often = {"repeats": self.repeats, "weights": self.weights}
+        return Listing(names, captions, read, stamp, [], self.notes, **often, known=known, written=written)
+
+    def left_out(self, name):
+        """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
+        rows = np.flatnonzero(flags(pc.is_in(self.listing.names, text_column([name]))))
+        try:
+            return decode(self.listing.read(int(rows[0])), name) if len(rows) else None
+        except (OSError, PictureError):
+            return None
+
+    def check(self, progress=None):
+        """Decodes every picture once and returns the Faults, those found when listing first.
+
+        `progress(done, total)` is called after each picture. Raises DataError when no usable picture remains.
+        """
+        found = []
+        for index, name in enumerate(self.names):
+            try:
+                decode(self.picture_bytes(index), name)
+            except PictureError as error:
+                found.append(Fault(name, str(error)))
+            if progress:
+                progress(index + 1, len(self))
+        return self.judge(found)
+
+    def judge(self, found):
+        """All Faults, those found when listing first. Raises DataError when `found` leaves no picture to use."""
+        if len(found) == len(self):
+            first = f"; the first: {found[0].sentence}" if found else "."
+            raise DataError(f"None of the {len(self)} pictures of {self.source} can be used{first}")
+        return Faults([*self.faults, *found])
+
+    def figure(self, count=8):
+        """A matplotlib Figure of the first pictures with their captions; it shows itself in a notebook."""
+        from .contact_sheet import figure
+
+        return figure(self, count)
+
+    def __repr__(self):
+        left_out = f", {len(self.faults)} left out" if self.faults else ""
+        return f"CaptionedPictures: {len(self)} pictures from {self.source}{left_out}"
+
+    def _repr_html_(self):
+        from .contact_sheet import html_table
+
+        return html_table(self)
+
+
+def open_dataset(config, *, uncaptioned=False):
+    """CaptionedPictures of the data that the configuration names; nothing is decoded. Raises DataError.
+
+    Where no picture has a caption that is one too, unless they are wanted `uncaptioned`: all left out, to look at.
+    """
+    listing, source = list_source(config)
+    if listing.faults and not len(listing):
+        raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
+    if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
+        why = f" ({listing.notes[-1]})" if listing.notes else ""
+        raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
+    missing = flags(listing.captions.is_null())
+    listing.faults += [
+        Fault(name, f"{name} has no caption: add one or remove the picture.")
+        for name in Texts(listing.names, np.flatnonzero(missing))
+    ]
+    return CaptionedPictures(listing, source, np.flatnonzero(~missing)[: config.max_train_samples])
+
+
+def list_source(config):
+    """(Listing with trigger words and what folders say in place, what to call the source)."""
+    name = config.dataset_name
+    if config.train_data_dir:
+        listing, source = list_directory(str(config.train_data_dir), config), str(config.train_data_dir)
+    elif not name:
+        raise DataError("There is no data: give --dataset_name or --train_data_dir.")
+    elif name.startswith("embedded:"):
+        return repeats.by_folder(list_embedded(name.removeprefix("embedded:"), config), config), name
+    elif os.path.isdir(name):  # takes a name of any length
+        listing, source = list_directory(name, config), f"the local folder {name}"
+    else:
+        listing, source = tables.list_hub(name, config), name
+    return triggered(repeats.by_folder(listing, config), config.trigger_word), source
+
+
+def list_directory(place, config):
+    """The Listing of a folder or s3:// prefix, whatever kind of data set it holds."""
+    if place.startswith("s3://"):
+        from .sources import s3
+
+        place = s3.download(place, config.cache_dir)
+    folder = folders.real(os.path.expanduser(place))
+    if not os.path.exists(folder):
+        raise DataError(f"There is no folder {place}: check --train_data_dir.")
+    if not folder.is_dir():
+        raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")
+    if not next(folders.scan(folder), None):
+        raise DataError(f"The folder {place} is empty: check --train_data_dir.")
+    if tables.is_saved(folder):
+        return tables.list_saved(folder, config)
+    if tables.has_only_parquet(folder):
+        return tables.list_parquet(folder, config)
+    return folders.list_folder(folder, config)
+
+
+def list_embedded(name, config):
+    """The Listing of an embedded set: its concept, then the plain pictures to mix in, names led by their folder."""
+    if name not in EMBEDDED:
+        raise DataError(f"There is no embedded data set '{name}': choose one of {', '.join(sorted(EMBEDDED))}.")
+    concept, *others = (folders.list_folder(PICTURES / part, config) for part in EMBEDDED[name])
+    listed = [triggered(concept, config.trigger_word), *others]
+    for part, listing in zip(EMBEDDED[name], listed, strict=True):
+        listing.names = text_column(f"{part}/{name}" for name in Texts(listing.names))
+    return joined(listed)
+
+
+def triggered(listing, trigger_word):
+    """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word."""
+    if trigger_word:
+        listing.written = listing.captions
+        listing.captions = text_column(with_trigger(text or "", trigger_word) for text in Texts(listing.captions))
+    return listing

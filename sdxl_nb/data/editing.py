@@ -1,0 +1,148 @@
+"""Changes to a folder of captioned pictures: a caption corrected, pictures added. Each is whole or not done at all.
+
+In: a TrainConfig whose pictures lie in a local folder. Out: changed files there: a text beside the picture, or the
+picture's row of metadata.jsonl, .csv or .parquet where the folder has one. Data sets of the hub, S3 and the embedded
+ones are not changed; DataError says what to do instead.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..system.errors import DataError
+from .decoding import SUFFIXES, decode, is_text
+from .sources import metadata
+from .sources.folders import inside, training_folder
+
+CAPTIONS = (".txt", ".caption")
+
+
+def editable_folder(config: Any) -> Path:
+    """The local folder that holds the pictures of a configuration. Raises DataError where there is none to change."""
+    place = config.train_data_dir or config.dataset_name or ""
+    folder = os.path.expanduser(place)
+    if place.startswith("s3://") or not os.path.isdir(folder):
+        raise DataError(f"The pictures of {place} are in no local folder and cannot be changed here: copy them.")
+    return training_folder(folder)
+
+
+def save_caption(config: Any, name: str, caption: str) -> Path:
+    """Store the caption of the picture `name` (relative to the folder); returns the file that was written."""
+    folder = editable_folder(config)
+    caption = " ".join(caption.split())
+    if not is_text(caption):
+        raise DataError(f"The caption of {name} holds half a character: type it again.")
+    if not caption and not config.trigger_word:  # it would be trained on all the same, and teach no word
+        raise DataError(
+            f"The empty caption of {name} is not saved: training would learn the picture without any words. "
+            "Say what is seen, give a trigger word to train on alone, or remove the picture."
+        )
+    if not inside(folder, name, "the form").is_file():
+        raise DataError(f"There is no picture {name} in {folder} any more: open the data set again.")
+    table = table_of(folder)
+    if table is None:
+        return _write(caption_file(folder, name), f"{caption}\n".encode())
+    column = config.columns()[1]
+    return _rewrite(table, [row_with(config, row, name, column, caption) for row in metadata.rows(table)], name)
+
+
+def add_picture(config: Any, name: str, data: bytes, caption: str = "") -> str:
+    """Put an encoded picture into the folder, under a free name, with its caption; returns the name it got.
+
+    Raises DataError (PictureError) when it is no picture that training can read.
+    """
+    folder = editable_folder(config)
+    decode(data, name)
+    name = free_name(folder, Path(name.replace("\\", "/")).name)
+    table = table_of(folder)
+    _write(folder / name, data)
+    if table is not None:
+        new = {file_column(config, table): name, config.columns()[1]: " ".join(caption.split()) or None}
+        _rewrite(table, [*metadata.rows(table), new], name)
+    elif caption.strip():
+        save_caption(config, name, caption)
+    return name
+
+
+def table_of(folder: Path) -> Path | None:
+    """The folder's metadata file, if it has one."""
+    return next((folder / name for name in metadata.NAMES if (folder / name).is_file()), None)
+
+
+def caption_file(folder: Path, name: str) -> Path:
+    """The text beside a picture: the one that is there, else a .txt."""
+    stem = os.path.splitext(name)[0]
+    return next((folder / (stem + s) for s in CAPTIONS if (folder / (stem + s)).is_file()), folder / f"{stem}.txt")
+
+
+def free_name(folder: Path, name: str) -> str:
+    """The name, numbered where it is taken, also as the stem of another picture, which would share the caption."""
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in SUFFIXES or not stem or stem.startswith("."):
+        raise DataError(f"{name} does not end like a picture ({', '.join(SUFFIXES)}): rename it.")
+    taken = {os.path.splitext(path.name)[0] for path in folder.iterdir()}
+    numbered = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
+    return next(one for one in numbered if one not in taken) + suffix
+
+
+def file_column(config: Any, table: Path) -> str:
+    """The column of a metadata file that names the pictures."""
+    first = next(iter(metadata.rows(table)), {})
+    return config.image_column if config.image_column in first else "file_name"
+
+
+def row_with(config: Any, row: dict, name: str, column: str, caption: str) -> dict:
+    """The row, with the caption if it is the picture's."""
+    key = config.image_column if config.image_column in row else "file_name"
+    told = row.get(key)
+    if isinstance(told, str) and os.path.normpath(told) == os.path.normpath(name):
+        return row | {column: caption}
+    return row
+
+
+def _rewrite(table: Path, rows: list[dict], name: str) -> Path:
+    """Write a metadata file again with these rows, in its own format."""
+    if not any(name in row.values() or os.path.normpath(name) in map(str, row.values()) for row in rows):
+        raise DataError(f"{table.name} does not name {name}: add its row by hand.")
+    if table.suffix == ".parquet":
+        return _write(table, parquet_bytes(rows))
+    if table.suffix == ".csv":
+        return _write(table, csv_bytes(rows))
+    return _write(table, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def csv_bytes(rows: Iterable[dict]) -> bytes:
+    """Rows as CSV, every column that any of them has."""
+    rows = list(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def parquet_bytes(rows: list[dict]) -> bytes:
+    """Rows as a Parquet file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table({key: [row.get(key) for row in rows] for key in columns}), buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all. Raises DataError when the folder cannot be written."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        draft.write_bytes(data)
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written ({error.strerror}): check the folder.") from error
+    return path

@@ -1,0 +1,279 @@
+"""A local folder of pictures and captions: a path in, a Listing out, nothing decoded.
+
+Captions come from metadata.jsonl, .csv or .parquet (columns file_name and text) or from a .txt or .caption file
+beside each picture. Of a folder that holds only splits (train, test, ...), "train" is used. Everything that is read
+lies inside the folder: names and links that lead out of it are refused.
+"""
+
+import os
+import stat
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from ...config.messages import shown
+from ...system.errors import DataError
+from ..captions import require_column
+from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault, is_text, printable
+from . import metadata
+from .listing import Files, Listing, TextColumn, Texts, take, text_column
+
+SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
+CAPTION_SUFFIXES = (".txt", ".caption")
+MAX_CAPTION = 1_000_000  # bytes of one caption's file
+SHORT = 4096  # bytes that hold nearly every caption: to have the room for the largest costs more than to read one
+NO_CAPTIONS = "no metadata.jsonl, no metadata.csv and no .txt beside the pictures"
+HALF = "has a caption with half a character in it (a lone surrogate): correct it."
+
+
+def list_folder(folder, config):
+    """The Listing of a folder of picture files. Raises DataError when it cannot be used as a data set."""
+    root = training_folder(folder)
+    pictures, captions, tables, unnamable, unreadable = sort_files(walk(root))
+    if len(tables) > 1:
+        raise DataError(f"{root} has both {' and '.join(tables)}: keep the one that is right.")
+    if not len(pictures) and not tables and unnamable:
+        raise DataError(f"None of the pictures in {root} can be used; the first: {unnamable[0].sentence}")
+    if not len(pictures) and not tables:
+        raise DataError(f"{root} holds no pictures ({', '.join(SUFFIXES)}): check --train_data_dir.")
+    if tables:
+        listing = with_metadata(root, tables[0], pictures, config)
+    else:
+        listing = with_caption_files(root, captions, pictures)
+    listing.faults += unnamable + unreadable
+    return listing
+
+
+def sort_files(names):
+    """Columns of pictures and of caption files, metadata files, and the Faults of what cannot be used (two lists)."""
+    pictures, captions, tables, unnamable, unreadable = TextColumn(), TextColumn(), [], [], []
+    for name in names:
+        ending = name.lower()
+        if not is_text(name):
+            if ending.endswith(SUFFIXES):
+                seen = printable(name)
+                unnamable.append(Fault(seen, f"{seen} has a name that is not UTF-8: rename it."))
+        elif ending.endswith(SUFFIXES):
+            pictures.append(name)
+        elif name.endswith(CAPTION_SUFFIXES):
+            captions.append(name)
+        elif name in metadata.NAMES:
+            tables.append(name)
+        elif ending.endswith(UNREADABLE_SUFFIXES):
+            sentence = f"{name} is in a format that cannot be read: save it as JPEG, PNG or WebP."
+            unreadable.append(Fault(name, sentence))
+    return pictures.finish(), captions.finish(), sorted(tables, key=metadata.NAMES.index), unnamable, unreadable
+
+
+def training_folder(folder):
+    """The folder that holds the training pictures: itself, or "train" in it when the rest are other splits."""
+    root, below = real(folder), set()
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name in metadata.NAMES or entry.name.lower().endswith(SUFFIXES):
+                return root
+            if is_folder(entry) and not entry.name.startswith("."):
+                below.add(entry.name)
+    return inside(root, "train", "the folder") if "train" in below and below <= SPLITS else root
+
+
+def walk(root, below=""):
+    """Names relative to `root` of all files below it, sorted; hidden ones are skipped. Links must stay inside."""
+    found = []  # a folder's name ends with "/", so that sorting here sorts the whole names
+    try:
+        with os.scandir(os.path.join(root, below)) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_file(follow_symlinks=False):  # as nearly all are
+                    found.append(entry.name)
+                    continue
+                if entry.is_symlink():
+                    inside(root, below + entry.name, "the folder")
+                if not entry.is_symlink() and not entry.is_dir() and not entry.is_file():  # a pipe would wait for ever
+                    raise DataError(f"{below + entry.name} in {root} is neither a file nor a folder: remove it.")
+                if not is_folder(entry):
+                    found.append(entry.name)
+                elif not entry.is_symlink() and not entry.name.startswith("__MACOSX"):
+                    found.append(entry.name + "/")
+    except OSError as error:
+        raise unlistable(error) from error
+    found.sort()
+    for name in found:
+        if name.endswith("/"):
+            yield from walk(root, below + name)
+        else:
+            yield below + name
+
+
+def scan(folder):
+    """The names of all files below a folder, in small letters and no order, one by one: there may be a million."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from scan(entry.path)
+                else:
+                    yield entry.name.lower()
+    except OSError as error:
+        raise unlistable(error) from error
+
+
+def unlistable(error):
+    return DataError(f"{error.filename} cannot be listed ({error.strerror}): check its permissions.")
+
+
+def is_folder(entry):
+    """Whether a scanned name is a folder, or a link to one; a link to itself is none, and reading it fails."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def real(path):
+    """The path without links; one that leads to itself stays, and reading it fails (Path.resolve would raise here)."""
+    return Path(os.path.realpath(path))
+
+
+def inside(root, name, told_by):
+    """The real path of `name` in `root`. Raises DataError when it leads elsewhere, by "..", a root or a link."""
+    path = real(root / name)
+    if not path.is_relative_to(root):
+        raise DataError(
+            f"{told_by} names '{printable(name)}', which leads out of {root}: copy the file into the folder."
+        )
+    return path
+
+
+def with_metadata(root, table, pictures, config):
+    """Captions from a metadata file. Pictures it does not name are faults, names without a file are errors."""
+    names, captions, columns, bad = read_table(root / table, config)
+    if not columns:
+        raise DataError(f"{root / table} is empty: it needs one line per picture with file_name and text.")
+    if names is None:
+        raise DataError(f"{table} has no column 'file_name' (its columns: {', '.join(columns)}): add it.")
+    require_column(config.columns()[1], columns, "--caption_column", table)
+    named = dict.fromkeys(Texts(pictures), False)  # whether a row has named it
+    folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
+    column = TextColumn()
+    for row, given in enumerate(names):
+        name = checked_name(root, table, row + 1, given, folder)
+        if named.get(name):
+            raise DataError(f"{table} names '{name}' more than once: keep one line per picture.")
+        named[name], names[row] = True, None
+        column.append(name)
+    names = column.finish()
+    faults = [Fault(name, f"{name} is not named in {table}.") for name, seen in named.items() if not seen]
+    faults += [Fault(names[row].as_py(), f"{names[row]} {sentence}") for row, sentence in bad.items()]
+    names, captions = left_after(bad, names, captions)
+    files = Files(str(root), names)
+    return Listing(names, captions, files.read, files.stamp, faults)
+
+
+def read_table(path, config):
+    """(names as given or None, captions column, all columns, row -> what is wrong with its caption)."""
+    ours, others, captions, columns, bad = [], [], TextColumn(), {}, {}
+    caption_column = config.columns()[1]
+    for row, values in enumerate(metadata.rows(path)):
+        caption = values.get(caption_column)
+        if metadata.REST in values:
+            bad[row] = f"has more cells in {path.name} than there are columns: put quotes around text with commas."
+            del values[metadata.REST]
+        elif isinstance(caption, str) and not is_text(caption):
+            bad[row] = HALF
+        captions.append(caption if isinstance(caption, str) and row not in bad else None)
+        ours.append(values.get("file_name"))
+        if config.image_column:
+            others.append(values.get(config.image_column))
+        if not columns.keys() >= values.keys():
+            columns |= dict.fromkeys(values)
+    names = others if config.image_column in columns else ours if "file_name" in columns else None
+    return names, captions.finish(), list(columns), bad
+
+
+def checked_name(root, table, number, name, folder):
+    """The file_name of row `number` if it is an existing file inside `root`, written the short way.
+
+    `folder` is real_inside for `root`, with a memory: there may be a million names.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"row {number} of {table} has no file_name: add it or remove the row.")
+    if not is_text(name) or "\0" in name:
+        raise DataError(f"{table} names {shown(name)}, but there is no such file in {root}: correct the name.")
+    short = os.path.normpath(name)
+    head, _, tail = short.rpartition("/")
+    if is_plain_file(folder(head), tail):
+        return short
+    if not os.path.isfile(inside(root, name, table)):  # os.path takes a name of any length
+        raise DataError(f"{table} names {shown(name)}, but there is no such file in {root}: correct the name.")
+    return Path(short).as_posix()
+
+
+def real_inside(root, name):
+    """The real path of a folder in `root` as text, or None when it leads elsewhere."""
+    path = real(root / name)
+    return str(path) if path.is_relative_to(root) else None
+
+
+def is_plain_file(folder, name):
+    """Whether a folder from `real_inside` has this file, and it is no link: then it is inside too."""
+    try:
+        return folder is not None and stat.S_ISREG(os.lstat(f"{folder}/{name}").st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def with_caption_files(root, captions, pictures):
+    """Captions from a .txt or .caption file beside each picture; a picture without one keeps the caption None."""
+    stems = text_column(os.path.splitext(name)[0] for name in Texts(pictures))
+    there = [pc.is_in(with_suffix(stems, suffix), captions) for suffix in CAPTION_SUFFIXES]
+    texts, faults, notes, bad = TextColumn(), [], [], []
+    for row, (stem, *beside) in enumerate(zip(Texts(stems), *map(Texts, there), strict=True)):
+        found = [stem + suffix for suffix, is_there in zip(CAPTION_SUFFIXES, beside, strict=True) if is_there]
+        if len(found) > 1:
+            notes.append(f"{pictures[row]} has two caption files; {found[0]} is used.")
+        try:
+            texts.append(" ".join(read_text(root, found[0]).split()) if found else None)
+        except DataError as error:
+            faults.append(Fault(pictures[row].as_py(), f"{pictures[row]}: its caption file {error}"))
+            texts.append(None)
+            bad.append(row)
+    names, texts = left_after(bad, pictures, texts.finish())
+    if len(texts) and texts.null_count == len(texts):
+        notes.append(NO_CAPTIONS)
+    files = Files(str(root), names)
+    return Listing(names, texts, files.read, files.stamp, faults, notes)
+
+
+def with_suffix(stems, suffix):
+    return pc.binary_join_element_wise(stems, *text_column([suffix, ""]))
+
+
+def left_after(bad, *columns):
+    """The columns without the rows of these numbers."""
+    if not bad:
+        return columns
+    good = np.delete(np.arange(len(columns[0])), list(bad))
+    return tuple(take(column, good) for column in columns)
+
+
+def read_text(root, name):
+    """UTF-8 text, with or without a byte order mark."""
+    try:
+        file = os.open(f"{root}/{name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the calls of open(): 100,000
+        try:
+            text = os.read(file, SHORT)
+            if len(text) == SHORT:
+                text += os.read(file, MAX_CAPTION + 1 - SHORT)
+        finally:
+            os.close(file)
+        if len(text) > MAX_CAPTION:
+            raise DataError(f"{os.path.basename(name)} is larger than {MAX_CAPTION:,} bytes: shorten it.")
+        return text.decode().removeprefix("\ufeff")  # a third of the time of utf-8-sig
+    except UnicodeDecodeError as error:
+        raise DataError(f"{os.path.basename(name)} is not UTF-8 text: save it as UTF-8.") from error
+    except OSError as error:  # a link that leads nowhere, a file of somebody else
+        raise DataError(f"{os.path.basename(name)} cannot be read ({error.strerror}): correct or remove it.") from error

@@ -1,0 +1,73 @@
+"""A metadata file beside pictures (metadata.jsonl, .csv or .parquet): a path in, its rows out, one at a time.
+
+DataError, with one sentence that names the line, for a file that is not what its suffix says.
+"""
+
+import csv
+import json
+
+from ...system.errors import DataError
+from ..decoding import first_line
+
+NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+REST = None  # the key of what a CSV row has beyond the columns of its header
+
+
+def rows(path):
+    """The rows as dictionaries, read while they are asked for."""
+    read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix, json_rows)
+    return read(path)
+
+
+def parquet_rows(path):
+    from pyarrow import parquet
+
+    try:
+        for batch in parquet.read_table(path).to_batches(max_chunksize=10_000):
+            yield from batch.to_pylist()
+    except Exception as error:  # pyarrow's own, OSError, UnicodeDecodeError
+        raise DataError(f"{path.name} cannot be read ({first_line(error)}): save it again.") from error
+
+
+def csv_rows(path):
+    """The rows of CSV text, None where a cell is empty, as datasets reads them.
+
+    Strict, because an unclosed quote would otherwise swallow the rows that follow it.
+    """
+    reader = csv.DictReader(lines(path, newline=""), restkey=REST, strict=True)
+    try:
+        for row in reader:
+            yield {key: value or None for key, value in row.items() if key or key is REST}
+    except csv.Error as error:
+        row = f"the row that starts at line {reader.line_num + 1} of {path.name}"
+        raise DataError(f"{row} is not CSV ({error}): close each quote and double those inside.") from error
+
+
+def json_rows(path):
+    for number, line in enumerate(lines(path), start=1):
+        if line.strip():
+            yield json_row(path, number, line)
+
+
+def json_row(path, number, line):
+    try:
+        row = json.loads(line)
+    except RecursionError as error:
+        raise DataError(f"line {number} of {path.name} is not JSON (nested too deeply): correct it.") from error
+    except ValueError as error:
+        raise DataError(f"line {number} of {path.name} is not JSON ({error}): correct it.") from error
+    if not isinstance(row, dict):
+        raise DataError(f'line {number} of {path.name} is not an object like {{"file_name": ..., "text": ...}}.')
+    return row
+
+
+def lines(path, newline=None):
+    """The lines of UTF-8 text, with or without a byte order mark. Raises DataError."""
+    try:
+        with open(path, encoding="utf-8-sig", newline=newline) as file:
+            for line in file:
+                yield line if newline == "" else line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text: save it as UTF-8.") from error
+    except OSError as error:  # a link that leads nowhere, a file of somebody else
+        raise DataError(f"{path.name} cannot be read ({error.strerror}): correct or remove it.") from error

@@ -1,0 +1,261 @@
+"""Pictures from a base model and LoRAs: prompts x scales x seeds, shown as one grid.
+
+In: the name of a base (or a ready pipeline), LoRA files, prompts. Out: a `PictureGrid`, which Jupyter displays, whose
+`.figure()` is a matplotlib figure and whose pictures are ordinary PIL images. Every picture has its own generator on
+the CPU, so it depends on its prompt, scale and seed alone: not on batching, nor on what was drawn before.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config.precedence import DEFAULT_BASE, DEFAULT_VAE
+from ..system.errors import ConfigError
+from ..system.memory import give_back
+
+EMBEDDED_BASE = "embedded:tiny-sdxl"
+MOST_ACROSS = 6  # prompts side by side in a figure
+MOST_AT_ONCE = 8  # pictures
+DRAWING = 3 * 2**30  # bytes that drawing takes on a GPU beside the weights: one picture of 1024 px, and its decoding
+
+
+class Cell(NamedTuple):
+    """The place of one picture: prompt, label of the column (such as a scale), seed."""
+
+    prompt: str
+    label: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class PictureGrid:
+    """Pictures by prompt (rows), label (columns) and seed; `pictures` maps Cell -> PIL image, in order."""
+
+    pictures: dict[Cell, object]
+
+    @property
+    def prompts(self) -> list[str]:
+        return list(dict.fromkeys(cell.prompt for cell in self.pictures))
+
+    @property
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(cell.label for cell in self.pictures))
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(dict.fromkeys(cell.seed for cell in self.pictures))
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.prompts)} prompts x {len(self.labels)} columns x {len(self.seeds)} seeds"
+        return f"PictureGrid({len(self.pictures)} pictures: {sizes})"
+
+    def at(self, prompt: str | int = 0, label: str | int = 0, seed: int | None = None):
+        """One picture, by value or (prompt, label) by number; the first seed unless given."""
+        prompt = self.prompts[prompt] if isinstance(prompt, int) else prompt
+        label = self.labels[label] if isinstance(label, int) else label
+        return self.pictures[Cell(prompt, label, self.seeds[0] if seed is None else seed)]
+
+    def figure(self, title: str | None = None):
+        """A matplotlib Figure: a row per prompt, its seeds side by side, or a column per prompt where that is wider."""
+        from ..system.figures import picture_sheet
+
+        columns = [(label, seed) for label in self.labels for seed in self.seeds]
+        rows = [[self.pictures.get(Cell(prompt, *column)) for column in columns] for prompt in self.prompts]
+        names = [label if len(self.seeds) == 1 else f"{label}\nseed {seed}" for label, seed in columns]
+        if len(columns) < len(rows) <= MOST_ACROSS:
+            turned = [list(row) for row in zip(*rows, strict=True)]
+            return picture_sheet(turned, above=self.prompts, beside=names, title=title)
+        return picture_sheet(rows, above=names, beside=self.prompts, title=title)
+
+    def _repr_png_(self) -> bytes:
+        return self.figure()._repr_png_()
+
+    def save(self, folder: str | os.PathLike) -> list[Path]:
+        """Write every picture as PP-LL-SEED.png (numbers of prompt and label), and pictures.json that names them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {}
+        for cell, picture in self.pictures.items():
+            name = f"{self.prompts.index(cell.prompt):02d}-{self.labels.index(cell.label):02d}-{cell.seed}.png"
+            picture.save(folder / name)
+            names[name] = cell._asdict()
+        (folder / "pictures.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
+        return [folder / name for name in names]
+
+
+def compare(before: PictureGrid, after: PictureGrid, labels: Sequence[str] = ("before", "after")) -> PictureGrid:
+    """Two grids side by side, matched by prompt and seed."""
+    if len(labels) != 2 or labels[0] == labels[1]:
+        raise ConfigError("compare needs two different labels, such as ('before', 'after').")
+    pictures = {}
+    for grid, label in zip((before, after), labels, strict=True):
+        for cell, picture in grid.pictures.items():
+            inner = label if len(grid.labels) == 1 else f"{label} {cell.label}"
+            pictures[Cell(cell.prompt, inner, cell.seed)] = picture
+    return PictureGrid(pictures)
+
+
+def generate(
+    base=EMBEDDED_BASE,
+    lora=None,
+    prompts: str | Iterable[str] = (),
+    scales: Iterable[float] = (1.0,),
+    seeds: Iterable[int] = (0,),
+    *,
+    num_inference_steps: int = 25,
+    guidance_scale: float = 5.0,
+    height: int | None = None,
+    width: int | None = None,
+    negative_prompt: str | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> PictureGrid:
+    """Draw every prompt at every LoRA scale with every seed.
+
+    `base`: embedded:tiny-sdxl, a hub id, a folder, a checkpoint, or a ready StableDiffusionXLPipeline (left as it
+    came). `lora`: a file, run folder or LoraFile; a list or {lora: weight} of several, each multiplied by the scale.
+    Scale 0 gives the base's pictures exactly. `batch_size` pictures are drawn at once, by default eight small ones or
+    one from 512 x 512 pixels on. ConfigError for empty or repeated lists, ModelError for the files.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    scales = [float(scale) for scale in scales] if lora is not None else [0.0]
+    seeds = [int(seed) for seed in seeds]
+    for name, values in (("prompts", prompts), ("scales", scales), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise ConfigError(f"generate: {name} must be a list of different values, and not empty.")
+    if num_inference_steps < 1 or (batch_size is not None and batch_size < 1):
+        raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
+    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    settings |= {"height": height, "width": width}
+    pipeline = load_base(base)
+    batch_size = batch_size or at_once(*_size(pipeline, height, width))
+    with _attached(pipeline, lora) as adapters:
+        return _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
+
+
+def load_base(base):
+    """A pipeline that is ready to draw: fp16 on a CUDA GPU, fp32 on the CPU; a ready one is given back.
+
+    Where the GPU has no room for the whole base, its models come there one after the other.
+    """
+    import torch
+
+    from ..models.loading import load_pipeline
+    from ..models.sources import Source
+
+    if not isinstance(base, str | os.PathLike | Source):
+        return base
+    source = base if isinstance(base, Source) else source_of(str(base))
+    if not torch.cuda.is_available():
+        return load_pipeline(source)
+    pipeline = load_pipeline(source, torch.float16)
+    pipeline.vae.enable_slicing()  # decodes one by one
+    give_back()
+    if fits(_bytes_of(pipeline), torch.cuda.mem_get_info()[0]):
+        return pipeline.to("cuda")
+    pipeline.enable_model_cpu_offload(torch.cuda.current_device())
+    return pipeline
+
+
+def source_of(name: str):
+    """The source of a base given by name alone: the default base has the VAE that training gives it, safe in fp16."""
+    from ..models.sources import Source
+
+    return Source(name, DEFAULT_VAE if name == DEFAULT_BASE else None)
+
+
+def fits(weights: int, free: int) -> bool:
+    """Whether a GPU with so many bytes free has room for these weights and for drawing with them."""
+    return weights + DRAWING <= free
+
+
+def at_once(height: int, width: int) -> int:
+    """How many pictures surely fit beside each other: eight small ones, one from 512 x 512 pixels on."""
+    return min(MOST_AT_ONCE, max(1, 512**2 // (height * width)))
+
+
+def _bytes_of(pipeline) -> int:
+    models = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
+
+
+def _size(pipeline, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width of the pictures: those asked for, else the base's own."""
+    usual = pipeline.default_sample_size * pipeline.vae_scale_factor
+    return height or usual, width or usual
+
+
+class _attached:
+    """Within the block the pipeline carries the LoRAs; after it, the pipeline is as it came."""
+
+    def __init__(self, pipeline, lora):
+        self.pipeline, self.loras = pipeline, _weighted(lora)
+
+    def __enter__(self) -> dict[str, float]:
+        from ..lora.base import Base
+        from ..lora.files.file import LoraFile
+        from ..lora.files.reader import read_lora
+        from ..lora.layers import LoraWeights, attach
+
+        self.adapters: dict[str, float] = {}
+        base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
+        try:
+            for number, (lora, weight) in enumerate(self.loras):
+                path = lora.path if isinstance(lora, LoraFile) else lora
+                weights = lora if isinstance(lora, LoraWeights) else read_lora(path, base)
+                attach(weights, self.pipeline, f"generate_{number}")
+                self.adapters[f"generate_{number}"] = weight
+        except BaseException:
+            self.__exit__()
+            raise
+        return self.adapters
+
+    def __exit__(self, *exception) -> None:
+        from ..lora.layers import detach
+
+        for name in self.adapters:
+            detach(self.pipeline, name)
+
+
+def _weighted(lora) -> list[tuple[object, float]]:
+    if lora is None:
+        return []
+    if isinstance(lora, Mapping):
+        return [(one, float(weight)) for one, weight in lora.items()]
+    if isinstance(lora, list | tuple):
+        return [(one[0], float(one[1])) if isinstance(one, tuple) else (one, 1.0) for one in lora]
+    return [(lora, 1.0)]
+
+
+def _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress):
+    from ..lora.layers import set_scale
+    from ..system.progress import progress_bar
+
+    jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
+    found = {}
+    with progress_bar(total=len(jobs) * len(scales), unit="picture", disable=not progress, leave=False) as bar:
+        for scale in scales:
+            if adapters:
+                set_scale(pipeline, {name: scale * weight for name, weight in adapters.items()})
+            label = f"scale {scale:g}" if adapters else "base"
+            for start in range(0, len(jobs), batch_size):
+                batch = jobs[start : start + batch_size]
+                pictures = _draw_batch(pipeline, batch, settings, negative_prompt)
+                found |= {Cell(p, label, seed): picture for (p, seed), picture in zip(batch, pictures, strict=True)}
+                bar.update(len(batch))
+    labels = list(dict.fromkeys(cell.label for cell in found))
+    return PictureGrid(
+        {Cell(p, label, s): found[Cell(p, label, s)] for p in prompts for label in labels for s in seeds}
+    )
+
+
+def _draw_batch(pipeline, batch: list[tuple[str, int]], settings: dict, negative_prompt: str | None) -> list:
+    import torch
+
+    generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
+    negative = None if negative_prompt is None else [negative_prompt] * len(batch)
+    prompts = [prompt for prompt, _ in batch]
+    return pipeline(prompt=prompts, negative_prompt=negative, generator=generators, **settings).images

@@ -1,0 +1,89 @@
+"""How the U-Net computes: which implementation, attention, memory format, what it keeps, and what is compiled.
+
+In: a TrainConfig. Out: a U-Net made ready for training; ConfigError for what this machine cannot do, before the first
+step. Nothing here changes what is learned, beyond rounding.
+"""
+
+from typing import Any
+
+import torch
+
+from ..models.sources import first_line
+from ..models.unet import SdxlUNet
+from ..system.errors import ConfigError, SdxlNbError
+
+VERSIONS = 64
+
+
+def wants_ours(config: Any) -> bool:
+    """Whether our U-Net may do it; xformers and NPU attention come through diffusers' own."""
+    return not (config.enable_xformers_memory_efficient_attention or config.enable_npu_flash_attention)
+
+
+def make_ready(unet: Any, config: Any, device: torch.device, remarks: list[str]) -> None:
+    """Set the U-Net up as the configuration says; lines for the user are added to `remarks`."""
+    if config.gradient_checkpointing:
+        _recompute(unet, config.gradient_checkpointing_policy, remarks)
+    if config.enable_xformers_memory_efficient_attention:
+        try:
+            unet.enable_xformers_memory_efficient_attention()
+        except Exception as error:  # diffusers tries a small tensor; xformers has errors of every kind
+            raise ConfigError(no_xformers(error)) from error
+    if config.enable_npu_flash_attention:
+        unet.enable_npu_flash_attention()
+    if device.type == "cuda" or isinstance(unet, SdxlUNet):
+        unet.to(memory_format=torch.channels_last)  # as cuDNN's half precision and our short way want it
+    if device.type == "cuda":  # a kernel outlives this run; convolutions have it by default, as in diffusers' script
+        torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
+    if config.torch_compile:
+        _compile(unet)
+
+
+def _compile(unet: Any) -> None:
+    """Compile the blocks, in as many versions as a run asks for.
+
+    They share one function, of which dynamo keeps eight versions and then computes without it, with no more than a
+    line in its log; and widths, buckets, smaller batches, gradients or none are versions.
+    """
+    import torch._dynamo
+
+    torch._dynamo.reset()  # the versions of an earlier run in this process
+    torch._dynamo.config.recompile_limit = VERSIONS
+    unet.compile_repeated_blocks()
+
+
+def _recompute(unet: Any, policy: str, remarks: list[str]) -> None:
+    if isinstance(unet, SdxlUNet):
+        return unet.enable_gradient_checkpointing(policy)
+    if policy != "whole":
+        remarks.append(f"gradient_checkpointing_policy {policy} needs the U-Net of this package; here it is whole.")
+    return unet.enable_gradient_checkpointing()
+
+
+def take_the_short_way(unet: Any, flat: Any, config: Any) -> None:
+    """Let plain LoRA layers of our U-Net compute together (lora/fast.py), unless they are compiled instead."""
+    from .fast import LoraFast, is_plain
+
+    if isinstance(unet, SdxlUNet) and not config.torch_compile and is_plain(unet):
+        unet.fast = LoraFast(unet, flat)
+
+
+def is_short(unet: Any) -> bool:
+    """Whether the U-Net as it is now computes all in its own dtype, without autocast: drawing takes the long way."""
+    return getattr(unet, "fast", None) is not None and unet.training
+
+
+def no_xformers(error: BaseException) -> str:
+    return (
+        f"enable_xformers_memory_efficient_attention: xformers does not work here ({first_line(error).rstrip('.')}): "
+        f"install the build for torch {torch.__version__}, or drop the flag, PyTorch's SDPA is used by default"
+    )
+
+
+def is_compiler(error: BaseException) -> bool:
+    """Whether torch.compile itself failed: its errors are of its own modules."""
+    return any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__)
+
+
+def not_compiled(error: BaseException) -> SdxlNbError:
+    return SdxlNbError(f"torch_compile cannot compile the U-Net's blocks here ({first_line(error)}): drop the flag.")

@@ -1,0 +1,68 @@
+"""LoRA put on a base: peft's layers, made as a TrainConfig says, where the weights that training changes are.
+
+In: a TrainConfig and frozen models. Out: the same models with trainable layers on them, which change nothing yet.
+"""
+
+from typing import Any
+
+import torch
+
+from ..config.train_config import TrainConfig
+from ..models.lock import ALONE
+from ..models.sources import first_line
+from ..system.errors import ConfigError
+from .layers import check_patterns, lora_names, target_modules, text_target_modules
+
+
+def add_lora(config: TrainConfig, unet: Any, text_encoders: tuple[Any, ...] = ()) -> list[str]:
+    """Put peft LoRA layers on the U-Net, and with `train_text_encoder` on the text encoders; weights in fp32.
+
+    Returns the names of the models that got them. peft draws the first values from torch's global generator, which
+    is seeded with `config.seed` here, so that the same config always starts from the same weights. Layers start as
+    zero (B = 0), so the first picture is the base's own (arXiv 2106.09685).
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    common = {
+        "r": config.rank,
+        "lora_alpha": config.alpha(),
+        "lora_dropout": config.lora_dropout,
+        "init_lora_weights": "gaussian",
+        "use_dora": config.use_dora,
+        "use_rslora": config.use_rslora,
+        "rank_pattern": config.rank_pattern or {},
+        "alpha_pattern": config.alpha_pattern or {},
+    }
+    models = {"unet": (unet, target_modules(config.target_modules, unet))}
+    if config.train_text_encoder:
+        for name, encoder in zip(("text_encoder", "text_encoder_2"), text_encoders, strict=True):
+            models[name] = (encoder, text_target_modules(config.target_modules))
+    with ALONE:
+        torch.manual_seed(config.seed)
+        for name, (model, targets) in models.items():
+            try:
+                inject_adapter_in_model(LoraConfig(target_modules=targets, **common), model)
+            except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
+                raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
+    for model, _ in models.values():
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        if config.use_dora:
+            _exact_magnitudes(model)
+    check_patterns(config, [name for model, _ in models.values() for name in lora_names(model)])
+    return list(models)
+
+
+def _exact_magnitudes(model: Any) -> None:
+    """DoRA's magnitudes in fp32: peft rounds them to the dtype of a base in half precision.
+
+    Its linear layers divide by norms in fp32 and would not start as the base's; convolutions divide by rounded ones.
+    """
+    for module in model.modules():
+        vectors = getattr(module, "lora_magnitude_vector", {})
+        weight = module.get_base_layer().weight if len(vectors) else None
+        if weight is not None and weight.ndim == 2 and weight.dtype != torch.float32:
+            for vector in vectors.values():
+                vector.weight.data = torch.linalg.norm(weight.float(), dim=1).view_as(vector.weight)

@@ -1,0 +1,162 @@
+"""Who reads LoRA files, and which keys each accepts for full-size SDXL; a table of it for any file.
+
+In: the keys of a file and its base; out: a `KeyTable`. The lists in known_keys/ were recorded by running each reader's
+own code at the commit named in them (tests/lora/readers/record.py); nothing of a reader's code is here.
+
+The lists know SDXL's shapes only. Of a base with other shapes (the embedded tiny one) each key is looked up under the
+name that the same module has in full-size SDXL, and the table says so.
+
+DoRA, found by running the readers' own merging of weights (tests/lora/readers/dora.json). With W the base weight, B A
+the LoRA, m the magnitudes, one for each output row, peft, LyCORIS and diffusers compute m (W + s B A) / ||W + s B A||.
+ComfyUI and Forge divide by ||W|| instead, which is nearly the same for the small changes that training makes.
+AUTOMATIC1111 divides by the norms of the input columns, which is another picture, and sd-scripts overlooks the
+magnitudes. No file can suit all of them, so ours hold what was trained, and a sentence says who shows it.
+"""
+
+import html
+import json
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ..base import SDXL, Base
+from ..names import diffusers_key, kohya_key, split_key
+from .patterns import unfold
+
+FOLDER = Path(__file__).parent / "known_keys"
+MEANT = {"diffusers": "diffusers", "comfyui": "kohya", "forge": "kohya", "a1111": "kohya", "sdscripts": "kohya"}
+DORA = (
+    "DoRA: diffusers shows it as trained, ComfyUI and Forge nearly so; AUTOMATIC1111 and sd-scripts do not apply "
+    "its magnitudes rightly, so train without use_dora for those."
+)
+OTHER_SIZE = "The base is not SDXL-sized: each key was looked up under the name its module has in full-size SDXL."
+
+WHOLE = "diffusers fails on a kohya file with both text encoders (its issue 13984): give it the diffusers file."
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One program at one commit: `key in reader` says whether its loader uses that key with full-size SDXL."""
+
+    name: str
+    repository: str
+    commit: str
+    naming: str  # which of a run's two files is meant for it: diffusers or kohya
+    modules: Mapping[str, frozenset[str]]
+    parts: tuple[str, ...]
+
+    def __contains__(self, key: str) -> bool:
+        return any(
+            key.endswith(f".{part}") and part in self.modules.get(key[: -len(part) - 1], ()) for part in self.parts
+        )
+
+
+@lru_cache(maxsize=1)
+def recorded_readers() -> tuple[Reader, ...]:
+    """Every reader with a recorded list, diffusers first; 0.2 s the first time."""
+    return tuple(_load(name) for name in MEANT)
+
+
+def _load(name: str) -> Reader:
+    data = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+    modules: dict[str, frozenset[str]] = {}
+    for group in data["keys"]:
+        modules |= dict.fromkeys(unfold(group["modules"]), frozenset(group["parts"]))  # one set for them all
+    parts = sorted({part for group in data["keys"] for part in group["parts"]})
+    return Reader(data["reader"], data["repository"], data["commit"], MEANT[name], modules, tuple(parts))
+
+
+class Row(NamedTuple):
+    """One reader's view of a file; `meant`: the file is the one of the two that this reader is given."""
+
+    reader: str
+    known: int
+    unknown: tuple[str, ...]
+    meant: bool = True
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """Which keys of a file each reader knows, and remarks; prints and displays as a table."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> list[str]:
+        """Every key that a reader the file is meant for does not know; DoRA's magnitudes have a note instead."""
+        keys = {key for row in self.rows if row.meant for key in row.unknown}
+        return sorted(key for key in keys if not key.endswith(".dora_scale"))
+
+    def as_dicts(self) -> list[dict]:
+        """For events and cards: reader, meant, known, unknown (the keys themselves)."""
+        rows = [row._asdict() for row in self.rows]
+        return [{**row, "unknown": list(row["unknown"])} for row in rows]
+
+    def markdown(self) -> str:
+        """For model cards."""
+        lines = ["| reader | keys known | keys unknown |", "|---|---|---|"]
+        lines += ["| " + " | ".join(cell.replace("|", "&#124;") for cell in cells) + " |" for cells in self._cells()]
+        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)])
+
+    def _cells(self) -> list[tuple[str, str, str]]:
+        return [(row.reader, str(row.known), _shortened(row)) for row in self.rows]
+
+    def __str__(self) -> str:
+        cells = [("reader", "keys known", "keys unknown"), *self._cells()]
+        wide = max(len(row[0]) for row in cells)
+        lines = [f"{reader:<{wide}}  {known:>10}  {unknown}" for reader, known, unknown in cells]
+        return "\n".join([*lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self._cells())
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"<table><tr><th>reader</th><th>keys known</th><th>keys unknown</th></tr>{rows}</table>{notes}"
+
+
+def _shortened(row: Row) -> str:
+    if row.unknown and not row.meant:
+        return f"{len(row.unknown)}: give it the other file"
+    return (
+        f"{len(row.unknown)}{': ' + ', '.join(row.unknown[:3]) if row.unknown else ''}{' ...' * (len(row.unknown) > 3)}"
+    )
+
+
+def key_table(
+    keys: Iterable[str], base: Base, inventory: Container[str], readers: Mapping[str, Container[str]] | None = None
+) -> KeyTable:
+    """Compare the keys with the base model's modules and with each reader's recorded list, or with lists given."""
+    keys = list(keys)
+    rows = [_row("base model", keys, {key for key in keys if (split_key(key, base.layout) or ("",))[0] in inventory})]
+    notes = [DORA] if any(key.endswith((".dora_scale", ".lora_magnitude_vector")) for key in keys) else []
+    if readers is not None:
+        return KeyTable((*rows, *(_row(name, keys, accepted) for name, accepted in readers.items())), tuple(notes))
+    if not _is_sdxl(base):
+        notes.append(OTHER_SIZE)
+    if any(key.startswith("lora_te") for key in keys):
+        notes.append(WHOLE)
+    naming = "kohya" if any(key.startswith("lora_") for key in keys) else "diffusers"
+    as_sdxl = {} if _is_sdxl(base) else {key: _counterpart(key, base) for key in keys}
+    for reader in recorded_readers():
+        known = {key for key in keys if key in reader or as_sdxl.get(key, "") in reader}
+        rows.append(_row(reader.name, keys, known, reader.naming == naming))
+    return KeyTable(tuple(rows), tuple(notes))
+
+
+def _row(reader: str, keys: list[str], accepted: Container[str], meant: bool = True) -> Row:
+    unknown = tuple(key for key in keys if key not in accepted)
+    return Row(reader, len(keys) - len(unknown), unknown, meant)
+
+
+def _is_sdxl(base: Base) -> bool:
+    return json.loads(base.description)["unet"] == json.loads(SDXL.description)["unet"]
+
+
+def _counterpart(key: str, base: Base) -> str:
+    """The key that the same tensor of the same module has in a file for full-size SDXL."""
+    path, part = split_key(key, base.layout) or ("", "")
+    if path not in SDXL.inventory:
+        return ""
+    return (kohya_key(path, part, SDXL.layout) if key.startswith("lora_") else diffusers_key(path, part)) or ""

@@ -1,0 +1,232 @@
+"""Writing a LoRA: one set of weights under the names of every reader, checked before it is put in place.
+
+In: `LoraWeights` and a header; out: `pytorch_lora_weights.safetensors` (diffusers, PEFT spelling) and
+`<output_name>.safetensors` (kohya sgm names, for ComfyUI, A1111, Forge and sd-scripts) with the same weights.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from ...config.layout import LORA
+from ...system.errors import ModelError
+from ..base import Module
+from ..layers import Layer, LoraWeights, fit, peft_fields
+from ..names import COMPONENTS, UNET, diffusers_key, kohya_key
+from .metadata import ADAPTER_KEY, BASE_KEY, data_hashes
+from .reader import read_file
+from .readers import key_table
+
+
+def save_lora(
+    weights: LoraWeights,
+    folder: str | os.PathLike,
+    output_name: str,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Path, Path]:
+    """Write the diffusers and the kohya file, re-open both, check every key and tensor, then put them in place.
+
+    Returns (diffusers path, kohya path). ModelError, and nothing written, if a module is not the base model's or has
+    no kohya name, if a weight is not finite in `dtype`, or if what was written does not read back equal.
+    """
+    if not output_name or Path(output_name).name != output_name or f"{output_name}.safetensors" == LORA:
+        raise ModelError(f"{output_name!r} cannot name the kohya file; use a plain file name such as 'my_style'.")
+    _refuse_unknown(weights)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        folder / LORA: _contents(weights, "diffusers", metadata, dtype),
+        folder / f"{output_name}.safetensors": _contents(weights, "kohya", metadata, dtype),
+    }
+    _write_checked(files, weights, dtype)
+    return tuple(files)
+
+
+def save_one(
+    weights: LoraWeights,
+    path: str | os.PathLike,
+    naming: str = "kohya",
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write one file under diffusers or kohya names, checked as `save_lora` does."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path.name} must end in .safetensors.")
+    _refuse_unknown(weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_checked({path: _contents(weights, naming, metadata, dtype)}, weights, dtype)
+    return path
+
+
+def check_names(weights: LoraWeights) -> None:
+    """Raise ModelError now for what writing these layers would raise it for later: a module without a known name."""
+    _refuse_unknown(weights)
+    for naming in ("diffusers", "kohya"):
+        _check_keys(_contents(weights, naming, None, torch.float32)[0], f"The LoRA's {naming} file", weights)
+
+
+def _contents(weights: LoraWeights, naming: str, metadata, dtype) -> tuple[dict, dict]:
+    header = {**(metadata or {}), **_network_header(weights)}
+    if naming == "diffusers":
+        return diffusers_tensors(weights, dtype), header | _adapter_header(weights)
+    return kohya_tensors(weights, dtype), header
+
+
+def _refuse_unknown(weights: LoraWeights) -> None:
+    for path in unknown_modules(weights):
+        raise ModelError(f"The LoRA's module {path} is not one of the base model's; nothing was written.")
+
+
+def unknown_modules(weights: LoraWeights, inventory: Mapping[str, Module] | None = None) -> list[str]:
+    """Canonical paths that the base model's inventory does not have, or has with other widths."""
+    inventory = weights.base.inventory if inventory is None else inventory
+    return [
+        path for path, layer in weights.layers.items() if path not in inventory or not _fits(layer, inventory[path])
+    ]
+
+
+def _fits(layer: Layer, module: Module) -> bool:
+    try:
+        fit(layer, module, "")
+    except ModelError:
+        return False
+    return True
+
+
+def diffusers_tensors(weights: LoraWeights, dtype=torch.float32) -> dict[str, torch.Tensor]:
+    """Tensors under diffusers' names; alpha travels in the header, as diffusers reads it from nowhere else."""
+    tensors = {}
+    for path, layer in weights.layers.items():
+        tensors[diffusers_key(path, "down")] = _cast(layer.down, dtype, path)
+        tensors[diffusers_key(path, "up")] = _cast(layer.up, dtype, path)
+        if layer.dora_scale is not None:
+            shape = (1, -1, 1, 1) if layer.kind == "conv" else (-1,)  # peft's shapes
+            tensors[diffusers_key(path, "dora_scale")] = _cast(layer.dora_scale.view(shape), dtype, path)
+    return tensors
+
+
+def kohya_tensors(weights: LoraWeights, dtype=torch.float32) -> dict[str, torch.Tensor]:
+    """Tensors under kohya's sgm names, alpha always among them (fp32, so that any alpha survives exactly)."""
+    tensors, layout = {}, weights.base.layout
+    for path, layer in weights.layers.items():
+        if kohya_key(path, "alpha", layout) is None:
+            raise ModelError(f"The LoRA's module {path} has no name that ComfyUI or A1111 knows; leave it out.")
+        tensors[kohya_key(path, "down", layout)] = _cast(layer.down, dtype, path)
+        tensors[kohya_key(path, "up", layout)] = _cast(layer.up, dtype, path)
+        tensors[kohya_key(path, "alpha", layout)] = torch.tensor(layer.alpha, dtype=torch.float32)
+        if layer.dora_scale is not None:  # per output row, as LyCORIS' wd_on_out writes it
+            rows = (-1, *(1,) * (layer.down.ndim - 1))
+            tensors[kohya_key(path, "dora_scale", layout)] = _cast(layer.dora_scale.view(rows), dtype, path)
+    return tensors
+
+
+def _cast(tensor: torch.Tensor, dtype, path: str) -> torch.Tensor:
+    tensor = tensor.to(dtype).contiguous()
+    if not torch.isfinite(tensor).all():
+        raise ModelError(f"The LoRA's weights of {path} are not finite as {dtype}; lower the learning rate.")
+    return tensor
+
+
+def _adapter_header(weights: LoraWeights) -> dict[str, str]:
+    """What `load_lora_weights` builds its LoraConfig from; without it alpha would be taken for the rank."""
+    fields = {"format": "pt"}
+    adapters = {}
+    for component in COMPONENTS:
+        layers = weights.component(component)
+        if component != UNET:  # the end of the name, which is the same in either layout of CLIPTextModel
+            layers = {path.removeprefix("text_model."): layer for path, layer in layers.items()}
+        if layers:
+            config = peft_fields(layers, anchor="^" if component == UNET else "")
+            adapters |= {f"{component}.{name}": value for name, value in config.items()}
+    return fields | {ADAPTER_KEY: json.dumps(adapters, indent=2, sort_keys=True)}
+
+
+def _network_header(weights: LoraWeights) -> dict[str, str]:
+    """The minimum that AUTOMATIC1111, Forge and sd-scripts ask for, and the base's shapes for our own reader."""
+    fields = peft_fields(weights.layers)
+    return {
+        "ss_v2": "False",
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(fields["r"]),
+        "ss_network_alpha": str(fields["lora_alpha"]),
+        "ss_network_args": "{}",
+        BASE_KEY: weights.base.description,
+    }
+
+
+def _write_checked(files: Mapping[Path, tuple[dict, dict]], weights: LoraWeights, dtype) -> None:
+    """Write beside the goal, fsync, re-open and compare; only when all are right, rename."""
+    from safetensors.torch import save
+
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    try:
+        for path, (tensors, header) in files.items():
+            hashes = data_hashes(save(tensors, {k: v for k, v in header.items() if k.startswith("ss_")}))
+            _write_synced(temporary[path], aligned(save(tensors, {**header, **hashes})))
+            _check_written(temporary[path], path.name, weights, dtype)
+            _check_keys(tensors, path.name, weights)
+        for path in files:
+            os.replace(temporary[path], path)
+        _sync_folder(path.parent)
+    finally:
+        for leftover in temporary.values():
+            leftover.unlink(missing_ok=True)
+
+
+def _check_keys(keys: Iterable[str], name: str, weights: LoraWeights) -> None:
+    """ModelError for a key that the base, or a reader that the file is meant for, does not know."""
+    table = key_table(keys, weights.base, weights.base.inventory)
+    for row in table.rows:
+        for key in set(row.unknown) & set(table.unknown) if row.meant else ():
+            raise ModelError(f"{name}: {row.reader} does not know the key {key}; leave its module out of the LoRA.")
+
+
+def aligned(blob: bytes) -> bytes:
+    """A safetensors file whose data starts at a multiple of 64 bytes: its header, filled up with spaces.
+
+    diffusers computes on the mapped file itself, and products of memory that is not aligned to vector registers
+    differ in the last bit from those of the trained model.
+    """
+    length = int.from_bytes(blob[:8], "little")
+    padding = -(8 + length) % 64
+    return b"".join(
+        [(length + padding).to_bytes(8, "little"), blob[8 : 8 + length], b" " * padding, blob[8 + length :]]
+    )
+
+
+def _write_synced(path: Path, blob: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(blob)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # a rename is durable only once its folder is
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _check_written(path: Path, name: str, weights: LoraWeights, dtype) -> None:
+    """ModelError if the file, read as a stranger's would be, does not hold exactly these weights."""
+    found = read_file(path, name, None).layers
+    for lost in weights.layers.keys() ^ found.keys():
+        raise ModelError(f"The written file {name} does not read back: {lost} is missing or unknown.")
+    for module, layer in weights.layers.items():
+        again = found[module]
+        pairs = [(layer.down, again.down), (layer.up, again.up)]
+        if layer.dora_scale is not None and again.dora_scale is not None:
+            pairs.append((layer.dora_scale, again.dora_scale))
+        same = all(torch.equal(ours.to(dtype).float(), theirs) for ours, theirs in pairs)
+        dora = (layer.dora_scale is None) == (again.dora_scale is None)
+        if not (same and dora and abs(layer.alpha - again.alpha) <= 1e-6 * abs(layer.alpha)):
+            raise ModelError(f"The written file {name} does not read back: {module} differs from the trained layer.")

@@ -1,0 +1,103 @@
+"""What a frozen part of the base is: a digest of its files, found without loading it. Caches are kept under it.
+
+In: a Source, the name of a part and a Memo, by which unchanged files are not read again. Out: a text that is the same
+for the same weights and configuration wherever they lie, and another for any others.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..data.file_facts import Memo
+from ..system.errors import ModelError
+from .sources import WEIGHTS, Source, checkpoint_configs, config_folder, find, locate, vae_subfolder
+
+# Raised when our own code comes to make other latents or embeddings of the same input (pictures.decode, crops,
+# cache.encode, TextEncoders.encode): what former versions cached is then computed anew.
+FORMAT = 1
+TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
+Find = Callable[[str], Path | None]
+
+
+def identity(source: Source, part: str, memo: Memo, *more: object) -> str:
+    """32 hexadecimal digits for a part's files and whatever else `more` says matters. Raises ModelError."""
+    digest = hashlib.blake2b(repr((FORMAT, part, *more)).encode(), digest_size=16)
+    for path in files(source, part):
+        digest.update(f"\n{path.name} ".encode() + memo.file_digest(path))
+    return digest.hexdigest()
+
+
+def combined(*identities: object) -> str:
+    """One identity of several."""
+    return hashlib.blake2b("\n".join(map(str, identities)).encode(), digest_size=16).hexdigest()
+
+
+def files(source: Source, part: str) -> list[Path]:
+    """The files that a part is loaded from, downloaded if need be; of one checkpoint file the whole of it."""
+    if part == "vae" and source.vae is not None:
+        return _another_vae(source)
+    if source.is_single_file:
+        configs = partial(_in_folder, checkpoint_configs(source.cache_dir))
+        weights = [Path(source.location)] if part in WEIGHTS else _tokenizer(configs, part)
+        return [*_config(configs, part), *weights]
+    found = _weights(source.find, part, source.variant) if part in WEIGHTS else _tokenizer(source.find, part)
+    return [*_config(source.find, part), *found]
+
+
+def vae_config(source: Source) -> dict[str, Any]:
+    """The VAE's config.json. Raises ModelError where there is none."""
+    path = next((path for path in files(source, "vae") if path.name == "config.json"), None)
+    if path is None:
+        raise ModelError(f"{source.vae or source.name} has no VAE with a config.json: give a whole SDXL model.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _config(find: Find, part: str) -> list[Path]:
+    path = find(f"{part}/{'config' if part in WEIGHTS else 'tokenizer_config'}.json")
+    return [] if path is None else [path]
+
+
+def _tokenizer(find: Find, part: str) -> list[Path]:
+    return _present(find, [f"{part}/{name}" for name in TOKENIZER])
+
+
+def _present(find: Find, names: Iterable[str]) -> list[Path]:
+    """Those of the files that there are; without a network nobody knows of a file that is not in the hub's cache."""
+    found = []
+    for name in names:
+        with contextlib.suppress(ModelError):
+            found.append(find(name))
+    return [path for path in found if path is not None]
+
+
+def _in_folder(folder: Path, name: str) -> Path | None:
+    path = folder / name
+    return path if path.is_file() else None
+
+
+def _weights(find: Find, part: str, variant: str | None, folder: str | None = None) -> list[Path]:
+    """A part's safetensors: one file, or the shards that its index names."""
+    folder, tail = f"{part}/" if folder is None else folder, f".{variant}" if variant else ""
+    whole = _present(find, [f"{folder}{WEIGHTS[part]}{tail}.safetensors"])
+    index = [] if whole else _present(find, [f"{folder}{WEIGHTS[part]}.safetensors.index{tail}.json"])
+    if not index:
+        return whole  # where there is none the loader will say what is wrong
+    shards = sorted(set(json.loads(index[0].read_text(encoding="utf-8"))["weight_map"].values()))
+    return [*index, *_present(find, [f"{folder}{name}" for name in shards])]
+
+
+def _another_vae(source: Source) -> list[Path]:
+    where = locate(source.vae)
+    if where.endswith(".safetensors"):
+        return [config_folder(source) / "vae" / "config.json", Path(where)]
+    folder = vae_subfolder(source)
+    folder = f"{folder}/" if folder else ""
+
+    def inside(name: str) -> Path | None:
+        return find(where, name, None, source.cache_dir)
+
+    return [*_present(inside, [f"{folder}config.json"]), *_weights(inside, "vae", None, folder)]

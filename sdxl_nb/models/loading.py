@@ -1,0 +1,303 @@
+"""The frozen parts of SDXL, wherever they come from, and LoRA layers put on them.
+
+In: a Source (see sources.py). Out: diffusers' and transformers' own classes, frozen, in the dtype asked for. Only
+safetensors files are read; code from a repository is never run.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..system.errors import ModelError
+from . import identity
+from .lock import ALONE
+from .sources import (
+    WEIGHTS,
+    Source,
+    broken,
+    check_base,
+    checkpoint_configs,
+    checkpoint_keys,
+    config_folder,
+    first_line,
+    has_weights,
+    locate,
+    unreachable,
+    vae_subfolder,
+)
+
+
+def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
+    """One part of the base: unet, vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2 or scheduler.
+
+    Models come frozen and in eval mode. Raises ModelError when the part cannot be found or read.
+    """
+    _checked(source)
+    if part == "vae":
+        return load_vae(source, dtype)
+    read = _from_checkpoint if source.is_single_file else _from_folder
+    return _guarded(lambda: read(source, part, dtype), source, part)
+
+
+def load_vae(source: Source, dtype: torch.dtype) -> Any:
+    """The VAE named, or the base's own. One that is not known to be fp16-safe is loaded in fp32 whatever is asked.
+
+    diffusers marks an unsafe VAE by `force_upcast`; SDXL's original is one, madebyollin/sdxl-vae-fp16-fix is not.
+    Raises ModelError too for a VAE whose latents do not fit the base.
+    """
+    _checked(source)
+    read = _another_vae if source.vae is not None else _from_checkpoint if source.is_single_file else _from_folder
+    vae = _guarded(lambda: read(source, "vae", torch.float32), source, "vae")
+    return vae if vae.config.force_upcast else _cast(vae, dtype)
+
+
+def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> Any:
+    """What of the VAE encodes, in the dtype that `load_vae` takes: that of vae.py, read without importing diffusers.
+
+    The whole VAE of `load_vae` where vae.py does not cover it, or where it is not in one file of diffusers' own.
+    """
+    from .vae import PARTS, VaeEncoder, covers
+
+    _checked(source)
+    files = {path.suffix: path for path in identity.files(source, "vae")}
+    config, weights = files.get(".json"), files.get(".safetensors")
+    about = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    if weights is None or not weights.name.startswith(WEIGHTS["vae"]) or not covers(about):
+        return load_vae(source, dtype)
+    with ALONE, torch.device("meta"):
+        vae = VaeEncoder(about)
+    wanted = torch.float32 if about.get("force_upcast", True) else dtype
+    try:
+        tensors = _read_weights(weights, f"the VAE of {source.vae or source.name}", wanted, PARTS)
+        vae.load_state_dict(tensors, assign=True)
+    except (ModelError, RuntimeError):  # it says what is wrong, or knows these older names
+        return load_vae(source, dtype)
+    return vae.requires_grad_(False).eval()
+
+
+def scheduler_config(source: Source) -> Mapping[str, Any]:
+    """The configuration of the base's noise schedule, complete; from a file alone where that says everything."""
+    _checked(source)
+    found = None if source.is_single_file else source.config("scheduler/scheduler_config.json")
+    return found if found and found.keys() >= SCHEDULE else load(source, "scheduler").config
+
+
+def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool = True) -> Any:
+    """The U-Net for training: that of unet.py where it covers the base, else (or without `ours`) diffusers' own.
+
+    From a diffusers folder or repository with one file of weights it is read without importing diffusers. ModelError
+    as in `load`.
+    """
+    from .unet import covers
+
+    if not ours:
+        return load(source, "unet", dtype)
+    _checked(source)
+    config = None if source.is_single_file else source.config("unet/config.json")
+    file = _weights_file(source, "unet") if config is not None and covers(config) else None
+    if file is None:
+        theirs = load(source, "unet", dtype)
+        return _ours(theirs.config, theirs.state_dict(), source) if covers(theirs.config) else theirs
+    return _ours(config, _read_weights(file, f"the unet of {source.name}", dtype), source)
+
+
+def _ours(config: Any, weights: dict[str, torch.Tensor], source: Source) -> Any:
+    """Our U-Net around weights that are here already: no copy is made."""
+    from .unet import SdxlUNet
+
+    with ALONE, torch.device("meta"):
+        unet = SdxlUNet(config)
+    wrong = unet.load_state_dict(weights, strict=False, assign=True)
+    _complete(unet, {"missing_keys": wrong.missing_keys}, f"the unet of {source.name}")
+    return unet.requires_grad_(False).eval()
+
+
+def _weights_file(source: Source, part: str) -> Path | None:
+    """A part's weights in a diffusers folder or repository, if they are in one file; downloaded if need be."""
+    with contextlib.suppress(ModelError):  # without a network a file that was never fetched may not be there at all
+        return source.find(f"{part}/{WEIGHTS[part]}{f'.{source.variant}' if source.variant else ''}.safetensors")
+    return None
+
+
+def _read_weights(
+    file: Path, what: str, dtype: torch.dtype, beginnings: str | tuple[str, ...] = ""
+) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file whose names begin so, in one dtype; ModelError when it is broken."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return {name: tensor.to(dtype) for name, tensor in load_file(file).items() if name.startswith(beginnings)}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(_capital(broken(what))) from error
+
+
+def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> Any:
+    """The whole base as diffusers' StableDiffusionXLPipeline, for making pictures; no watermark, no progress bar."""
+    with hushed():
+        from diffusers import StableDiffusionXLPipeline
+
+    source = Source(source) if isinstance(source, str) else source
+    parts = {part: load(source, part, dtype) for part in CLASSES}
+    _cast(parts["vae"], dtype)  # the pipeline wants one dtype, and itself decodes in fp32 where the VAE needs that
+    pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    with hushed():  # diffusers notes that a VAE could keep some parts in fp32, and names none
+        return model.to(dtype)
+
+
+def _checked(source: Source) -> None:
+    """Check a base on the hub once, and one on this machine each time: it may have changed."""
+    (check_base if Path(source.location).exists() else _checked_once)(source)
+
+
+_checked_once = functools.lru_cache(maxsize=8)(check_base)
+
+
+def _from_folder(source: Source, part: str, dtype: torch.dtype) -> Any:
+    """A part of a diffusers folder or repository."""
+    kind, options = _class(part), source.options(part)
+    if part not in WEIGHTS:
+        return kind.from_pretrained(source.location, **options)
+    options |= {"variant": source.variant, "use_safetensors": True, "output_loading_info": True}
+    options["torch_dtype" if part in ("unet", "vae") else "dtype"] = dtype
+    return _complete(*kind.from_pretrained(source.location, **options), f"the {part} of {source.name}")
+
+
+def _from_checkpoint(source: Source, part: str, dtype: torch.dtype) -> Any:
+    """A part of one checkpoint file: its weights, with SDXL's configurations and tokenizers from the hub."""
+    kind, configs = _class(part), str(checkpoint_configs(source.cache_dir))
+    if part not in WEIGHTS:
+        return kind.from_pretrained(configs, subfolder=part)
+    if part in ("unet", "vae"):
+        return kind.from_single_file(source.location, config=configs, subfolder=part, torch_dtype=dtype)
+    from diffusers import StableDiffusionXLPipeline
+
+    others = {name: None for name in CLASSES if name != part}  # not read at all
+    options = {"config": configs, "torch_dtype": dtype, "add_watermarker": False}
+    pipeline = StableDiffusionXLPipeline.from_single_file(source.location, **options, **others)
+    return getattr(pipeline, part)
+
+
+def _another_vae(source: Source, part: str, dtype: torch.dtype) -> Any:
+    """The VAE of another file, folder or repository, which may be a VAE or a whole model that has one in `vae/`."""
+    from diffusers import AutoencoderKL
+
+    where = locate(source.vae)
+    if where.endswith(".safetensors"):
+        checkpoint_keys(where, source.vae)
+        # without config diffusers takes a lone VAE for that of Stable Diffusion 1, with its scaling factor
+        options = {"config": str(config_folder(source)), "subfolder": "vae", "torch_dtype": dtype}
+        return AutoencoderKL.from_single_file(where, **options)
+    options = {"torch_dtype": dtype, "use_safetensors": True, "cache_dir": source.cache_dir}
+    subfolder = vae_subfolder(source)
+    loaded = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, output_loading_info=True, **options)
+    return _complete(*loaded, f"the VAE {source.vae}")
+
+
+def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
+    """The model, unless weights were missing: the libraries draw those at random and only log it."""
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            _capital(f"{what} lacks {len(missing)} of its tensors, {missing[0]} first: download it again.")
+        )
+    return model
+
+
+SCHEDULE = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type"}
+CLASSES = {  # library and class of each part
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "tokenizer_2": ("transformers", "CLIPTokenizer"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "scheduler": ("diffusers", "EulerDiscreteScheduler"),
+}
+
+
+def _class(part: str) -> type:
+    """The class of a part; only what is used is imported, for each costs a second or more."""
+    library, name = CLASSES[part]
+    with hushed(library):
+        return getattr(importlib.import_module(library), name)
+
+
+def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
+    """The part, frozen; whatever goes wrong becomes one ModelError with what to do."""
+    other = part == "vae" and source.vae is not None
+    lean = CLASSES[part][0] == "transformers" and not source.is_single_file  # diffusers is not needed then
+    what = f"the VAE {source.vae}" if other else f"the {part} of {source.name}"
+    try:
+        with ALONE, hushed(*(["transformers"] if lean else [])):
+            loaded = read()
+    except ModelError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(_capital(_reason(error, source, part, what, other))) from error
+    except Exception as error:
+        if _among(error, "SafetensorError", "SingleFileComponentError"):
+            raise ModelError(_capital(_reason(error, source, part, what, other))) from error
+        raise
+    return loaded.requires_grad_(False).eval() if isinstance(loaded, torch.nn.Module) else loaded
+
+
+def _reason(error: Exception, source: Source, part: str, what: str, other: bool) -> str:
+    """The sentence for a part that cannot be loaded."""
+    if _among(error, "SafetensorError"):
+        return broken(what)
+    if _among(error, "ConnectError", "ConnectTimeout", "ConnectionError", "LocalEntryNotFoundError"):
+        return unreachable(what)
+    if part in WEIGHTS and not other and not source.is_single_file and not has_weights(source, part):
+        if source.variant:
+            return f"{what} has no {source.variant} weights as safetensors: give another --variant, or none."
+        return f"{what} has no safetensors weights, and pickled ones (.bin) are never read: give a model that has."
+    if "meta tensor" in str(error):  # where a file left a weight empty
+        return f"{what} lacks tensors that SDXL has: download it again, or give another."
+    return f"Cannot load {what}: {first_line(error)}"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def _among(error: BaseException | None, *names: str) -> bool:
+    """Whether an error, or one that led to it, is of a class with one of these names."""
+    while error is not None:
+        if {kind.__name__ for kind in type(error).__mro__} & set(names):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def hushed(*libraries: str) -> Iterator[None]:
+    """Silence transformers' and diffusers' bars, notices and warnings: what matters becomes a sentence of ours."""
+    names = libraries or ("diffusers", "transformers")
+    modules = [importlib.import_module(f"{name}.utils.logging") for name in names]
+    kept = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in modules]
+    for module in modules:
+        module.set_verbosity(logging.CRITICAL)
+        module.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for module, (verbosity, bar) in zip(modules, kept, strict=True):
+            module.set_verbosity(verbosity)
+            if bar:
+                module.enable_progress_bar()

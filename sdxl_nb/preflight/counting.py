@@ -1,0 +1,305 @@
+"""What a training step costs, counted without doing it: bytes and FLOPs of the very same code on the meta device.
+
+In: a TrainConfig and a U-Net's configuration. Out: a Count. The U-Net, its LoRA layers and the flat weights are made
+by the modules that train (models/unet.py, lora/adapter.py, training/state/parameters.py, lora/acceleration.py), of
+tensors that have shapes and no memory. A dispatch mode follows every storage from birth to death, through forward and
+backward, so the peak has the true lifetimes of activations, gradients and temporaries. Real SDXL takes seconds,
+anywhere.
+"""
+
+import functools
+import json
+import time
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from ..models.lock import ALONE
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0, "adafactor": 4.1, "lion": 4.0}  # a weight
+FREE = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "alias", "lift_fresh"}
+
+
+@dataclass(frozen=True)
+class Count:
+    """Bytes on the device, and what one process does for `pictures` pictures at once.
+
+    resident: frozen weights, LoRA masters, gradient and optimizer state. peak: with everything that lives at the worst
+    moment of forward and backward. kept: activations between the two. flops and operations: of both together.
+    """
+
+    frozen: int
+    trained: int  # number of LoRA weights
+    state: int
+    kept: int
+    peak: int
+    flops: int
+    operations: int
+    pictures: int
+
+    @property
+    def resident(self) -> int:
+        return self.frozen + self.state
+
+    def at(self, pictures: int) -> "Count":
+        """The same for another number of pictures: what is not resident grows with it."""
+        many = pictures / self.pictures
+        kept, moving = round(self.kept * many), round((self.peak - self.resident) * many)
+        return replace(self, kept=kept, peak=self.resident + moving, flops=round(self.flops * many), pictures=pictures)
+
+
+class Timing(NamedTuple):
+    """A step that was really taken: seconds, and on a GPU the peak of bytes allocated."""
+
+    seconds: float
+    peak: int | None
+
+
+class Ledger(TorchDispatchMode):
+    """Follows storages while it is on: `now` and `peak` bytes, and FLOPs and operations dispatched."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = self.flops = self.operations = 0
+        self._alive: dict[int, Any] = {}
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage, once, until it is gone."""
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._alive:
+            return
+        size = storage.nbytes()
+        self._alive[storage._cdata] = weakref.finalize(storage, self._drop, storage._cdata, size)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._alive.pop(key, None)
+        self.now -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        returns = func._schema.returns
+        view = bool(returns) and returns[0].alias_info is not None and not returns[0].alias_info.is_write
+        self.operations += not view and name not in FREE
+        if counted := flop_registry.get(func._overloadpacket):
+            self.flops += counted(*args, **(kwargs or {}), out_val=out)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf)
+        return out
+
+
+class _Attention(torch.autograd.Function):
+    """Fused attention as every device has it: keeps q, k, v, its output and one number a query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ledger: Ledger) -> torch.Tensor:
+        out, sums = torch.empty_like(q), torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        ctx.save_for_backward(q, k, v, out, sums)
+        ctx.ledger, ctx.flops = ledger, 4 * q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] * q.shape[3]
+        ledger.flops, ledger.operations = ledger.flops + ctx.flops, ledger.operations + 1
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        q, k, v, _, _ = ctx.saved_tensors
+        ctx.ledger.flops += ctx.flops * 5 // 2  # five products instead of two
+        ctx.ledger.operations += 1
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), None
+
+
+class Device(TorchFunctionMode):
+    """Makes the meta device compute as the one that is meant: fused attention, and autocast to `dtype` where given.
+
+    `norms_in_fp32` as CUDA's autocast has it (the CPU's has not). Casts of weights are kept until the end, as there.
+    """
+
+    PRODUCTS = (F.linear, F.conv2d, torch.matmul, torch.bmm)
+    NORMS = (F.group_norm, F.layer_norm, torch.group_norm, torch.layer_norm)
+
+    def __init__(self, ledger: Ledger, dtype: torch.dtype | None, norms_in_fp32: bool):
+        super().__init__()
+        self.ledger, self.dtype, self.norms_in_fp32 = ledger, dtype, norms_in_fp32
+        self._casts: dict[int, torch.Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return _Attention.apply(*(self._cast(t, self.dtype) for t in args[:3]), self.ledger)
+        if func in self.PRODUCTS:
+            args = [self._cast(value, self.dtype) for value in args]
+        elif func in self.NORMS and self.norms_in_fp32:
+            args = [self._cast(value, torch.float32) for value in args]
+            kwargs = {name: self._cast(value, torch.float32) for name, value in kwargs.items()}
+        return func(*args, **kwargs)
+
+    def _cast(self, value: Any, dtype: torch.dtype | None) -> Any:
+        if not isinstance(value, torch.Tensor) or dtype is None or not value.is_floating_point():
+            return value
+        if value.dtype == dtype or not (value.is_leaf and value.requires_grad):
+            return value.to(dtype)
+        if id(value) not in self._casts:
+            self._casts[id(value)] = value.to(dtype)
+        return self._casts[id(value)]
+
+
+def count_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, *, pictures: int, cuda: bool) -> Count:
+    """The Count of one micro-batch. `unet` is its configuration, `scale` the VAE's, `tokens` those of a prompt.
+
+    With `cuda` operations that CUDA's autocast does in fp32 are counted so, where training uses autocast at all.
+    """
+    keys = ("rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout", "gradient_checkpointing")
+    keys += ("gradient_checkpointing_policy", "mixed_precision", "use_ema")
+    keys += ("enable_xformers_memory_efficient_attention", "enable_npu_flash_attention")
+    settings = json.dumps({key: getattr(config, key, None) for key in keys}, sort_keys=True)
+    side = config.resolution // scale
+    cuda = cuda and config.mixed_precision not in (None, "no")  # else there is no difference
+    counted = _counted(_Config(config, settings), json.dumps(dict(unet), default=list), side, tokens, pictures, cuda)
+    state = round(counted.trained * (8 + STATE_BYTES[config.optimizer_name()] + 4 * getattr(config, "use_ema", False)))
+    return replace(counted, state=state, peak=counted.peak + state - counted.state)
+
+
+class _Config:
+    """A TrainConfig that is equal to others with the same settings for memory, so that a count can be kept."""
+
+    def __init__(self, config: Any, settings: str):
+        self.config, self.settings = config, settings
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Config) and self.settings == other.settings
+
+    def __hash__(self) -> int:
+        return hash(self.settings)
+
+
+@functools.lru_cache(maxsize=64)
+def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictures: int, cuda: bool) -> Count:
+    from ..lora.acceleration import is_short
+
+    config, architecture = wrapped.config, json.loads(architecture)
+    dtype = DTYPES[config.mixed_precision or "no"]
+    unet, flat = _ready(config, architecture, dtype, torch.device("meta"))
+    ledger = Ledger()
+    for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.weights.grad):
+        ledger.add(tensor)
+    resident = ledger.now
+    mixed = dtype != torch.float32 and not is_short(unet)
+    with torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, mixed and cuda):
+        loss = _forward(unet, architecture, side, tokens, pictures, dtype)
+        kept = ledger.now - resident
+        _backward(loss)
+    trained = flat.weights.numel()
+    frozen = resident - 8 * trained
+    return Count(frozen, trained, 8 * trained, kept, ledger.peak, ledger.flops, ledger.operations, pictures)
+
+
+def time_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, pictures: int, device: Any) -> Timing:
+    """One micro-batch really done on a device, with random weights: the second of two, which finds everything warm."""
+    from ..lora.acceleration import is_short
+
+    device = torch.device(device)
+    dtype = DTYPES[config.mixed_precision or "no"]
+    with torch.random.fork_rng(devices=[]):
+        model, flat = _ready(config, unet, dtype, device)
+    mixed = dtype != torch.float32 and not is_short(model)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(2):
+        flat.zero_grad()
+        begun = time.perf_counter()
+        with device, torch.autocast(device.type, dtype, enabled=mixed):
+            _forward(model, unet, config.resolution // scale, tokens, pictures, dtype).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - begun
+    return Timing(seconds, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None)
+
+
+def _ready(config: Any, architecture: dict[str, Any], dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """(U-Net in training mode, flat weights) as training has them, on a device; small random weights on a real one."""
+    from ..lora.acceleration import make_ready, take_the_short_way
+    from ..training.state.parameters import FlatParameters
+
+    unet = _with_lora(config, architecture, dtype)
+    if device.type != "meta":
+        unet.to_empty(device=device)
+        with torch.no_grad():
+            for parameter in unet.parameters():
+                parameter.normal_(std=0.02)
+    flat = FlatParameters({"unet": unet.train()})
+    make_ready(unet, config.replace(torch_compile=False), device, [])
+    take_the_short_way(unet, flat, config)
+    return unet, flat
+
+
+def count_vae(vae: dict[str, Any], pixels: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """(bytes of its weights, most that encoding one picture and decoding one take beside them, FLOPs of encoding)."""
+    from ..models.loading import hushed
+
+    with ALONE, hushed(), torch.device("meta"):
+        from diffusers import AutoencoderKL
+
+        model = AutoencoderKL.from_config(vae).to(dtype).requires_grad_(False).eval()
+    side = pixels // 2 ** (len(vae["block_out_channels"]) - 1)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    ledgers = []
+    for call, channels, width in ((model.encode, 3, pixels), (model.decode, vae.get("latent_channels", 4), side)):
+        with torch.no_grad(), torch.device("meta"), Ledger() as ledger, Device(ledger, None, False):
+            call(torch.empty(1, channels, width, width, dtype=dtype))
+        ledgers.append(ledger)
+    return weights, ledgers[0].peak, ledgers[1].peak, ledgers[0].flops
+
+
+def _backward(loss: torch.Tensor) -> None:
+    """`loss.backward()`, which function modes would leave: what checkpointing computes again must see them too."""
+    ones = (torch.ones_like(loss),)
+    engine = torch.autograd.Variable._execution_engine
+    engine.run_backward((loss,), ones, False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def _with_lora(config: Any, architecture: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    """The U-Net that training would use, on the meta device, with its LoRA layers in fp32."""
+    from ..lora.acceleration import wants_ours
+    from ..lora.adapter import add_lora
+    from ..models.unet import SdxlUNet, covers
+
+    with ALONE, torch.device("meta"), torch.random.fork_rng(devices=[]):  # peft draws; training's own must not move
+        if wants_ours(config) and covers(architecture):
+            unet = SdxlUNet(architecture)
+        else:
+            from diffusers import UNet2DConditionModel
+
+            unet = UNet2DConditionModel.from_config(architecture)
+        unet.to(dtype).requires_grad_(False)
+        unet_only = config.replace(train_text_encoder=False) if config.train_text_encoder else config
+        add_lora(unet_only, unet)
+    if dtype != torch.float32 and not config.use_dora:
+        for module in unet.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = False  # as the studio has it
+    return unet
+
+
+def _forward(
+    unet: nn.Module, architecture: dict[str, Any], side: int, tokens: int, pictures: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """The loss of a batch of nothing, as studio.predict and the objective compute it."""
+    ids = 6 * architecture["addition_time_embed_dim"]
+    pooled = architecture["projection_class_embeddings_input_dim"] - ids
+    latents = torch.empty(pictures, architecture["in_channels"], side, side)
+    hidden = torch.empty(pictures, tokens, architecture["cross_attention_dim"], dtype=dtype)
+    added = {"text_embeds": torch.empty(pictures, pooled, dtype=dtype), "time_ids": torch.empty(pictures, 6)}
+    when = torch.zeros(pictures, dtype=torch.int64)
+    predicted = unet(latents.to(dtype), when, hidden, added_cond_kwargs=added, return_dict=False)[0]
+    return (predicted.float() - torch.empty_like(latents)).square().mean(dim=(1, 2, 3)).sum()

@@ -1,0 +1,357 @@
+"""What a run will take, said before it starts: GPU memory, seconds, hours, dollars and disk.
+
+In: a TrainConfig, and names of SageMaker instances. Out: an Estimate, a table for notebook and terminal. Memory is
+counted (counting.py): weights, LoRA state, and everything alive at the worst moment of a step, on the meta device.
+Time is FLOPs through a GPU's dense rate at a stated efficiency, or operations through the time that launching one
+takes, whichever is longer; on this machine it is measured where a step is small enough. All of it is an estimate.
+"""
+
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import torch
+
+from ..cache.latents import at_once
+from ..models import architectures
+from ..system.errors import ConfigError
+from ..training import disk
+from ..training.epochs import steps_per_epoch
+from . import counting, prices
+from .counting import Count
+
+EFFICIENCY = 0.4  # of the dense rate: what eager training of U-Nets reaches
+LAUNCH = 7e-6  # seconds that launching one operation takes on the host
+SPARE = 1.05  # what an allocator's gaps add
+CONTEXT = 0.7e9  # bytes of a CUDA context with its libraries' workspaces
+REAL_STEP = 4e11  # FLOPs of a step that is done for real on this machine, to be timed
+DEFAULT_INSTANCES = ("ml.g5.2xlarge", "ml.g6.2xlarge", "ml.g6e.2xlarge", "ml.p4d.24xlarge")
+LINE = "border:1px solid rgba(127,127,127,.4);padding:4px 8px;text-align:left"
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it would run: GPUs (None of memory on a CPU), and what an hour costs."""
+
+    name: str
+    device: str
+    count: int
+    memory: float | None
+    rate: float | None  # FLOP/s of one device at this precision; None where it lacks the dtype
+    hourly: float | None = None
+    spot: float | None = None
+    price_source: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One machine's line. Memory in bytes for each device; micro_batch is the largest that fits, 0 when none does."""
+
+    machine: Machine
+    peak: int
+    micro_batch: int
+    seconds: float | None
+    steps: int | None
+    note: str = ""
+    measured: bool = False
+
+    @property
+    def fits(self) -> bool:
+        return self.micro_batch > 0
+
+    @property
+    def hours(self) -> float | None:
+        return None if self.seconds is None or self.steps is None else self.seconds * self.steps / 3600
+
+    def cost(self, hourly: float | None) -> float | None:
+        return None if hourly is None or self.hours is None else self.hours * hourly
+
+    def as_dict(self) -> dict[str, Any]:
+        machine = self.machine
+        return {
+            "machine": machine.name,
+            "device": machine.device,
+            "devices": machine.count,
+            "memory_gb": machine.memory and round(machine.memory / GB, 2),
+            "peak_gb": round(self.peak / GB, 3),
+            "fits": self.fits,
+            "micro_batch": self.micro_batch,
+            "seconds_a_step": self.seconds and round(self.seconds, 4),
+            "steps": self.steps,
+            "hours": self.hours and round(self.hours, 3),
+            "price": _rounded(self.cost(machine.hourly)),
+            "spot_price": _rounded(self.cost(machine.spot)),
+            "price_source": machine.price_source,
+            "measured": self.measured,
+            "note": self.note,
+        }
+
+
+def _rounded(dollars: float | None) -> float | None:
+    return None if dollars is None else round(dollars, 2)
+
+
+@dataclass
+class Estimate:
+    """A table of Rows, the disk, what would make it fit, and remarks. Prints and displays itself."""
+
+    rows: list[Row]
+    need: disk.Need
+    advice: list[tuple[str, int]] = field(default_factory=list)  # what to change, and the bytes it then takes
+    notes: list[str] = field(default_factory=list)
+    count: Count | None = None
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The rows as JSON has them."""
+        return [row.as_dict() for row in self.rows]
+
+    def _cells(self, row: Row) -> list[str]:
+        machine = row.machine
+        name = machine.name if machine.count == 1 else f"{machine.name} ({machine.count} × {machine.device})"
+        memory = "–" if machine.memory is None else f"{machine.memory / GB:.1f} GB"
+        fits = "no" if not row.fits else "yes" if not row.note else f"yes: {row.note}"
+        if not row.fits and row.note:
+            fits = f"no: {row.note}"
+        about = "" if row.measured else "≈ "
+        seconds = "–" if row.seconds is None else f"{about}{row.seconds:.2g} s"
+        hours = "–" if row.hours is None else _duration(row.hours)
+        return [
+            name,
+            machine.device,
+            f"{row.peak / GB:.2f} of {memory}",
+            fits,
+            seconds,
+            hours,
+            _dollars(row.cost(machine.hourly)),
+            _dollars(row.cost(machine.spot)),
+        ]
+
+    HEADS = ("machine", "device", "memory, GB", "fits", "a step", "all", "price", "spot, about")
+
+    def __str__(self) -> str:
+        table = [list(self.HEADS), *(self._cells(row) for row in self.rows)]
+        widths = [max(len(row[column]) for row in table) for column in range(len(self.HEADS))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
+        return "\n".join([*lines, *self._lines()])
+
+    __repr__ = __str__
+
+    def _lines(self) -> list[str]:
+        lines = [str(self.need)]
+        lines += [f"To make it smaller: {what}: {size / GB:.2f} GB." for what, size in self.advice]
+        sources = sorted({row.machine.price_source for row in self.rows if row.machine.price_source})
+        if sources:
+            lines.append(f"Prices: {', '.join(sources)}; spot is a usual saving, not a promise.")
+        lines.append(
+            f"Times marked ≈ assume {EFFICIENCY:.0%} of the dense rate and {LAUNCH * 1e6:g} µs an operation; memory "
+            f"counts {SPARE - 1:.0%} for gaps and, on GPUs, {CONTEXT / GB:g} GB for CUDA itself."
+        )
+        return lines + self.notes
+
+    def _repr_html_(self) -> str:
+        def row(cells: Any, tag: str) -> str:
+            return "<tr>" + "".join(f'<{tag} style="{LINE}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+
+        body = row(self.HEADS, "th") + "".join(row(self._cells(one), "td") for one in self.rows)
+        said = "".join(f"<li>{escape(line)}</li>" for line in self._lines())
+        return f'<div><table style="color:inherit;background:none">{body}</table><ul>{said}</ul></div>'
+
+
+def _dollars(amount: float | None) -> str:
+    return "–" if amount is None else f"${amount:,.2f}"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def estimate(
+    config: Any,
+    instances: Any = DEFAULT_INSTANCES,
+    *,
+    region: str = prices.HOME,
+    pictures: int | None = None,
+    here: bool = True,
+) -> Estimate:
+    """Memory, time, price and disk of a run on this machine (`here`) and on SageMaker instances, as one table.
+
+    Opens the data set for the number of its pictures, decoding none; `pictures` says it instead. Where a GPU is here,
+    or a step is small, one step with random weights is really taken. Where some machine cannot take the whole batch at
+    once, there is advice. Raises ConfigError for an unknown instance.
+    """
+    chosen = [prices.instance(name) for name in ([instances] if isinstance(instances, str) else instances)]
+    built = architectures.of(config)
+    need, notes = disk.needed(config, built, pictures)
+    notes = ([built.note] if built.note else []) + notes
+    job = _Job(config, built, need.entries)
+    rows = [job.row_here()] if here else []
+    rows += [job.row(_machine(instance, config, region)) for instance in chosen]
+    an_epoch = steps_per_epoch(config, need.entries) if need.entries else None
+    steps = rows[0].steps if rows else config.max_train_steps
+    need = disk.with_checkpoints(need, config, job.count.trained, steps, an_epoch)
+    tight = any(row.micro_batch < config.train_batch_size for row in rows)
+    return Estimate(rows, need, job.advice() if tight else [], notes, job.count)
+
+
+def _machine(instance: prices.Instance, config: Any, region: str) -> Machine:
+    rate, price = instance.tflops(config.mixed_precision or "no"), prices.find(instance.name, region)
+    hourly = price.hourly if price else None
+    spot = None if hourly is None else hourly * (1 - instance.spot_saving)
+    source = price.source if price else f"no price known for {region}"
+    memory = instance.memory_gb * GB
+    return Machine(instance.name, instance.gpu, instance.count, memory, rate and rate * 1e12, hourly, spot, source)
+
+
+class _Job:
+    """One configuration: what is counted of it, and its row on a machine."""
+
+    def __init__(self, config: Any, built: architectures.Architecture, entries: int | None):
+        self.config, self.built, self.entries = config, built, entries
+        self.count = self._count(config, cuda=True)
+        self.dtype = counting.DTYPES[config.mixed_precision or "no"]
+        self.vae = counting.count_vae(built.vae, config.resolution, self._vae_dtype())
+
+    def _vae_dtype(self) -> Any:
+        return counting.DTYPES["no"] if self.built.vae.get("force_upcast", True) else self.dtype
+
+    def _count(self, config: Any, cuda: bool) -> Count:
+        built = self.built
+        return counting.count_step(config, built.unet, built.scale, built.tokens, pictures=1, cuda=cuda)
+
+    def peak(self, pictures: int, config: Any = None, cuda: bool = True) -> int:
+        """Bytes that one device needs at the worst moment of a run, so many pictures at once."""
+        config = config or self.config
+        count = self._count(config, cuda).at(pictures)
+        weights, encoding, decoding, _ = self.vae
+        encoding *= min(pictures, at_once(config.resolution, torch.device("cuda" if cuda else "cpu")))
+        training = count.peak + self._others(config, pictures)
+        if not config.cache_latents:
+            training += weights + max(0, encoding - (count.peak - count.resident))
+        drawing = count.resident + weights + decoding if config.validation_prompt else 0
+        return round(max(training, weights + encoding, drawing) * SPARE + (CONTEXT if cuda else 0))
+
+    def _others(self, config: Any, pictures: int) -> int:
+        """The text encoders while they stay: for live captions, or because they learn."""
+        if config.caches_text_embeddings():
+            return 0
+        size = counting.DTYPES[config.mixed_precision or "no"].itemsize
+        if not config.train_text_encoder:
+            return self.built.text_parameters() * size
+        size = 4 if config.mixed_precision == "fp16" else size
+        layers = sum(text["num_hidden_layers"] * 8 * text["hidden_size"] for text in self.built.text)
+        return self.built.text_parameters() * size + layers * config.rank * 16 + self.built.text_kept(pictures, size)
+
+    def row(self, machine: Machine) -> Row:
+        """The Row of a machine: the largest micro-batch that fits, as the trainer would halve to it."""
+        asked = micro = self.config.train_batch_size
+        if machine.rate is None:
+            note = f"{machine.device} has no bf16: use --mixed_precision fp16"
+            return Row(machine, self.peak(asked), 0, None, self.steps(machine.count), note)
+        while micro and machine.memory is not None and self.peak(micro) > machine.memory:
+            micro = -(-micro // 2) if micro > 1 else 0
+        note = f"{micro} at a time" if 0 < micro < asked else ""
+        steps, seconds = self.steps(machine.count), self.seconds(machine.rate, micro) if micro else None
+        return Row(machine, self.peak(micro or 1), micro, seconds, steps, note)
+
+    def row_here(self) -> Row:
+        """The Row of this machine: one GPU of it, or its CPU, timed where a step is small enough."""
+        import torch
+
+        if torch.cuda.is_available():
+            return self._row_gpu()
+        asked = self.config.train_batch_size
+        memory = disk.free_memory()
+        peak = self.peak(asked, cuda=False)
+        machine = Machine("this machine", "CPU", 1, memory, _cpu_rate())
+        micro = asked if memory is None or peak < memory else 0
+        if self.count.flops * asked > REAL_STEP:
+            return Row(machine, peak, micro, self.seconds(machine.rate / EFFICIENCY, asked), self.steps(1))
+        took = self._timed("cpu", asked).seconds * self.config.gradient_accumulation_steps
+        return Row(machine, peak, micro, took, self.steps(1), measured=True)
+
+    def _row_gpu(self) -> Row:
+        import torch
+
+        about = torch.cuda.get_device_properties(0)
+        machine = Machine("this machine", about.name, torch.cuda.device_count(), about.total_memory, 1.0)
+        row = self.row(machine)
+        if not row.micro_batch:
+            return Row(machine, row.peak, 0, None, row.steps)
+        try:
+            timing = self._timed("cuda", row.micro_batch)
+        except (RuntimeError, torch.OutOfMemoryError):  # somebody else has the memory
+            return Row(machine, row.peak, row.micro_batch, None, row.steps, "the GPU is busy, nothing was measured")
+        portions = -(-self.config.train_batch_size // row.micro_batch) * self.config.gradient_accumulation_steps
+        peak = round((timing.peak or 0) + self.count.state - 8 * self.count.trained + CONTEXT)
+        return Row(
+            machine, max(peak, 1), row.micro_batch, timing.seconds * portions, row.steps, row.note, measured=True
+        )
+
+    def _timed(self, device: str, pictures: int) -> counting.Timing:
+        built = self.built
+        return counting.time_step(self.config, built.unet, built.scale, built.tokens, pictures, device)
+
+    def seconds(self, rate: float, micro: int) -> float:
+        """Seconds of an optimizer step at this dense rate, in micro-batches of so many pictures."""
+        config = self.config
+        each = config.train_batch_size * config.gradient_accumulation_steps
+        flops = self.count.flops + (0 if config.cache_latents else self.vae[3])
+        if not config.caches_text_embeddings():
+            flops += 2 * self.built.text_parameters() * self.built.tokens * (3 if config.train_text_encoder else 1)
+        launches = self.count.operations * -(-config.train_batch_size // micro) * config.gradient_accumulation_steps
+        return max(flops * each / (rate * EFFICIENCY), launches * LAUNCH)
+
+    def steps(self, processes: int) -> int | None:
+        """Optimizer steps of the run on so many processes, as the trainer counts them."""
+        config = self.config
+        if config.max_train_steps:
+            return config.max_train_steps
+        if self.entries is None:
+            return None
+        return config.num_train_epochs * steps_per_epoch(config, self.entries, processes)
+
+    def advice(self) -> list[tuple[str, int]]:
+        """Changes that take memory away, in the order to try them, each alone, with the peak that it leads to."""
+        config, found = self.config, []
+        now = self.peak(config.train_batch_size)
+        changes: list[tuple[bool, str, dict[str, Any], int]] = [
+            (config.train_batch_size > 1, "--train_batch_size 1", {}, 1),
+            (not config.gradient_checkpointing, "--gradient_checkpointing", {"gradient_checkpointing": True}, 0),
+            (config.mixed_precision in (None, "no"), "--mixed_precision bf16", {"mixed_precision": "bf16"}, 0),
+            (config.optimizer_name() != "adamw8bit", "--optimizer adamw8bit", {"optimizer": "adamw8bit"}, 0),
+            (not config.cache_latents, "--cache_latents", {"cache_latents": True}, 0),
+            (not config.cache_text_embeddings, "--cache_text_embeddings", {"cache_text_embeddings": True}, 0),
+            (config.train_text_encoder, "--no_train_text_encoder", {"train_text_encoder": False}, 0),
+        ]
+        for possible, flag, change, batch in changes:
+            if possible:
+                size = self.peak(batch or config.train_batch_size, self._changed(change))
+                if size < now:
+                    found.append((flag, size))
+        return found
+
+    def _changed(self, change: dict[str, Any]) -> Any:
+        """The configuration with a change; what excludes it is taken back."""
+        try:
+            return self.config.replace(**change)
+        except ConfigError:
+            return self.config
+
+
+def _cpu_rate() -> float:
+    """FLOP/s of fp32 products on this CPU, from two of them."""
+    import time
+
+    import torch
+
+    left, right = torch.randn(512, 512), torch.randn(512, 512)
+    left @ right
+    begun = time.perf_counter()
+    for _ in range(8):
+        left @ right
+    return 8 * 2 * 512**3 / (time.perf_counter() - begun)

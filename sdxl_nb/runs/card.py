@@ -1,0 +1,95 @@
+"""The model card of a run: README.md of its folder, in the hub's form."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ..config.header import safe_config
+from ..config.layout import drawings
+from ..lora.files.file import LoraFile
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: float | None, tables: Any = None) -> Path:
+    """Write README.md: what the LoRA is, how to use it, what came out, how it was trained.
+
+    `tables` are the KeyTables of the LoRA files by name, where they are known already.
+    """
+    settings = safe_config(config.model_dump(mode="json"))
+    base = settings["pretrained_model_name_or_path"]
+    front = {"base_model": base} if HUB_ID.fullmatch(base) else {}  # the hub takes nothing else for a base model
+    front |= {
+        "library_name": "diffusers",
+        "tags": ["stable-diffusion-xl", "lora", "text-to-image", "sdxl_nb"],
+    }
+    if config.trigger_word:
+        front["instance_prompt"] = config.trigger_word
+    lines = ["---", *(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in front.items()), "---", ""]
+    lines += [
+        f"# {config.lora_name()}",
+        "",
+        f"A rank-{config.rank} LoRA for `{base}`: {steps} steps on {pictures} pictures.",
+        "",
+    ]
+    if config.trigger_word:
+        lines += [f"Trigger word: <code>{_escaped(config.trigger_word)}</code>", ""]
+    lines += _pictures(config, folder)
+    lines += _usage(config)
+    lines += _readers(config, folder, tables or {})
+    lines += ["## Settings", "", f"Final training loss: {loss:.4f}" if loss is not None else "", "", "```json"]
+    lines += [json.dumps({k: v for k, v in settings.items() if v is not None}, indent=1, ensure_ascii=False), "```", ""]
+    path = folder / "README.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _pictures(config: Any, folder: Path) -> list[str]:
+    """A table of the last validation pictures beside those of step 0."""
+    steps = list(drawings(folder))
+    if not steps or not config.validation_prompt:
+        return []
+    shown = [steps[0], steps[-1]] if len(steps) > 1 else steps
+    lines = ["| prompt | " + " | ".join(f"step {s}" for s in shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    seed = config.validation_seeds()[0]
+    for number, prompt in enumerate(config.validation_prompt):
+        cells = [f"![](validation/step-{step}/{number:02d}-{seed}.png)" for step in shown]
+        lines.append("| " + " | ".join([_escaped(prompt), *cells]) + " |")
+    return [*lines, ""]
+
+
+def _escaped(text: str) -> str:
+    """A prompt in a Markdown table: no markup, no cell or line breaks."""
+    import html
+
+    return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
+
+
+def _readers(config: Any, folder: Path, tables: Any) -> list[str]:
+    """How many keys of each file every reader knows, checked when the file was written."""
+    lines = ["## Who reads it", ""]
+    for name in ("pytorch_lora_weights", config.lora_name()):
+        path = folder / f"{name}.safetensors"
+        if path.is_file():
+            table = tables[path.name] if path.name in tables else LoraFile(path).check()
+            lines += [f"`{path.name}`", "", table.markdown(), ""]
+    return lines
+
+
+def _usage(config: Any) -> list[str]:
+    prompt = json.dumps((config.validation_prompt or [config.trigger_word or "a picture"])[0], ensure_ascii=False)
+    return [
+        "## Use",
+        "",
+        "```python",
+        "from diffusers import StableDiffusionXLPipeline",
+        "",
+        "pipe = StableDiffusionXLPipeline.from_pretrained(BASE)  # the base model named above",
+        'pipe.load_lora_weights("THIS FOLDER")',
+        f"pipe({prompt}).images[0]",
+        "```",
+        "",
+        f"For ComfyUI, AUTOMATIC1111 and Forge put `{config.lora_name()}.safetensors` into the LoRA folder.",
+        "",
+    ]

@@ -1,0 +1,83 @@
+"""How much memory a run takes, what gives it back, and what is said when there is too little.
+
+In: a device, or an error of one. Out: bytes, or TooLittleMemory with the remedy.
+"""
+
+import contextlib
+import gc
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import SdxlNbError
+
+STATUS = Path("/proc/self/status")
+REMEDIES = (
+    "add --gradient_checkpointing, use --mixed_precision fp16 (or bf16), add "
+    "--enable_xformers_memory_efficient_attention, or lower --resolution or --rank"
+)
+TOO_LARGE = f"The device has too little memory for one picture at a time: {REMEDIES}."
+NO_MEMORY = f"The device has too little memory: reduce --train_batch_size, {REMEDIES}."
+NO_MEMORY_TO_ENCODE = (
+    "The device has too little memory for the VAE to encode pictures: end other programs that use it, lower "
+    "--resolution, or use --mixed_precision fp16 (or bf16) with --pretrained_vae_model_name_or_path "
+    "madebyollin/sdxl-vae-fp16-fix."
+)
+NO_MEMORY_TO_DRAW = (
+    "The device has too little memory to draw validation pictures beside the training: resume without "
+    "--validation_prompt, or start anew with a lower --resolution."
+)
+
+
+class TooLittleMemory(SdxlNbError):
+    """A device has refused memory."""
+
+
+def peak_memory(device: Any) -> int | None:
+    """The most bytes held so far: by tensors on a GPU, by this process elsewhere; None where nobody counts them."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    if STATUS.is_file():  # Linux; ru_maxrss would count what the notebook that launched this process holds
+        return int(re.search(r"VmHWM:\s+(\d+)", STATUS.read_text())[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def give_back(device: Any = None) -> None:
+    """Free what only circles of references hold, as models and loops are; on the device too, or on the GPU here."""
+    import torch
+
+    gc.collect()
+    device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if free := getattr(getattr(torch, device.type, None), "empty_cache", None):
+        free()
+
+
+@contextlib.contextmanager
+def in_memory(sentence: str) -> Iterator[None]:
+    """Raise TooLittleMemory with this sentence where the block does not fit into memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TooLittleMemory(sentence) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or this machine itself, has refused memory: only CUDA has an exception of its own for that."""
+    import torch
+
+    said = str(error).lower()
+    signs = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in said for sign in signs)
+    )

@@ -1,0 +1,86 @@
+"""What a run says while it trains: the first lines, one event and one move of the bar for every step.
+
+In: the Trainer. Out: events and lines in its log.
+"""
+
+import math
+import time
+from typing import Any
+
+from ...audit.inspection import quick_summary
+from ...lora.files.readers import DORA
+from ...system.memory import peak_memory
+
+
+def announce(trainer: Any, resumed_from: int | None) -> None:
+    """The `start` event, and the lines and notes that a run begins with."""
+    config, studio, log = trainer.config, trainer.studio, trainer.log
+    parameters, batch = trainer.updates.flat.weights.numel(), trainer.stream.batch
+    log.emit(
+        "start",
+        steps=trainer.steps,
+        epochs=math.ceil(trainer.steps / trainer.stream.steps_per_epoch),
+        pictures=len(studio.pictures),
+        heldout=len(studio.heldout),
+        parameters=parameters,
+        batch=batch,
+        processes=trainer.processes.count,
+        device=str(studio.device),
+        resumed_from=resumed_from,
+        fingerprint=config.fingerprint(),
+    )
+    if resumed_from is not None:
+        log.say(f"Resuming at step {resumed_from}.")
+    elif config.resume_from_checkpoint:
+        log.warn("There is no checkpoint to resume from yet: starting from the first step.")
+    of_class = studio.pictures.class_pictures
+    of_the_class = f" and {of_class} of the class" if of_class else ""
+    held = f" ({len(studio.heldout)} more held out)" if len(studio.heldout) else ""
+    many = f" in {trainer.processes.count} processes" if trainer.processes.count > 1 else ""
+    log.say(
+        f"{len(studio.pictures) - of_class} pictures{of_the_class}{held}, {parameters:,} trainable parameters, "
+        f"{trainer.steps} steps of {min(batch, trainer.stream.count)} on {studio.device.type}{many}."
+    )
+    if config.uses_buckets():
+        log.say(studio.buckets.summary())
+    log.say(quick_summary(config, studio.pictures, studio.pictures.sizes()))
+    for line in [*trainer.processes.remarks(), *studio.remarks, *_remarks(config, trainer.steps)]:
+        log.warn(line)
+
+
+def _remarks(config: Any, steps: int) -> list[str]:
+    remarks = [DORA] if config.use_dora else []
+    if config.lr_scheduler != "constant" and config.lr_warmup_steps >= steps:
+        remarks.append(
+            f"lr_warmup_steps {config.lr_warmup_steps} is no less than the {steps} steps of this run, so the "
+            "learning rate never reaches learning_rate: lower it."
+        )
+    if config.optimizer == "prodigy" and config.learning_rate < 0.1:
+        remarks.append(
+            f"learning_rate {config.learning_rate:g} is a factor on the step size that Prodigy finds by itself, and "
+            "so makes it slow: 1 is what its authors recommend."
+        )
+    return remarks
+
+
+def bar(trainer: Any) -> Any:
+    """The progress bar over all steps."""
+    from ...system.progress import progress_bar
+
+    return progress_bar(total=trainer.steps, initial=trainer.step, unit="step", disable=trainer.log.quiet)
+
+
+def report(trainer: Any, step: int, loss: float, numbers: Any) -> None:
+    """The event and the bar of a step; its seconds are those since the step before, or since it was launched."""
+    trainer.log.step, now = step, time.monotonic()
+    seconds = now - max(numbers.begun, getattr(trainer, "reported", 0.0))
+    trainer.reported = now
+    memory = peak_memory(trainer.studio.device)
+    trainer.log.emit("step", train_loss=loss, lr=numbers.rate, seconds=round(seconds, 4), memory=memory)
+    trainer.bar.update()
+    trainer.bar.set_postfix(loss=f"{recent_loss(trainer):.4f}", lr=f"{numbers.rate:.1e}", refresh=False)
+
+
+def recent_loss(trainer: Any) -> float | None:
+    """The mean of the last fifty losses."""
+    return sum(trainer.recent) / len(trainer.recent) if trainer.recent else None

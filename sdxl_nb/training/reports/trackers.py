@@ -1,0 +1,106 @@
+"""TensorBoard, Weights & Biases and the others that accelerate knows, fed with a run's events.
+
+In: events. Out: loss, learning rate and validation pictures at their steps, under `output_dir/logs` and (W&B)
+`output_dir/wandb`. A resumed run goes on with the same curves. A tracker that fails while training is left out with
+one warning: events.jsonl has every number anyway.
+"""
+
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...config.machine import check_wandb
+from ...system.errors import SdxlNbError
+
+PROJECT = "sdxl_nb"
+Warn = Callable[[str], None]
+
+
+class Trackers:
+    """A listener: call it with each event, `close` it at the end. They open at the `start` event."""
+
+    def __init__(self, config: Any, accelerator: Any, folder: Path, warn: Warn | None = None):
+        self.config, self.accelerator, self.folder = config, accelerator, folder
+        self.warn = warn or (lambda line: print(line, file=sys.stderr))
+        self.open: list[Any] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        kind, step = event["event"], event["step"]
+        if kind == "start":
+            self._start(event.get("resumed_from"))
+        elif kind == "step":
+            values = {"train_loss": event["train_loss"], "lr": event["lr"]}
+            self._each(lambda t: t.log({k: v for k, v in values.items() if v is not None}, step=step))
+        elif kind == "heldout":
+            self._each(lambda tracker: tracker.log({"heldout_loss": event["loss"]}, step=step))
+        elif kind == "validation":
+            self._each(lambda tracker: self._pictures(tracker, event))
+
+    def close(self) -> None:
+        """Finish all of them, whatever one of them does."""
+        self._each(lambda tracker: tracker.finish())
+        self.open = self.accelerator.trackers = []
+        self.accelerator.end_training()
+
+    def _start(self, resumed_from: int | None) -> None:
+        """Open each tracker; one asked for by name that cannot be opened ends the run before it has cost anything."""
+        options = {
+            "tensorboard": {} if resumed_from is None else {"purge_step": resumed_from + 1},
+            "wandb": self._wandb(resumed_from) if "wandb" in map(str, self.accelerator.log_with) else {},
+        }
+        for kind in list(self.accelerator.log_with):
+            try:
+                if str(kind) == "wandb":
+                    check_wandb()
+                self.accelerator.log_with, self.accelerator.trackers = [kind], []
+                self.accelerator.init_trackers(PROJECT, init_kwargs=options)
+                self.open += self.accelerator.trackers
+            except Exception as error:
+                if self.config.report_to != "all":
+                    raise SdxlNbError(f"{kind} cannot be started ({_said(error)}): use another --report_to.") from error
+                self.warn(f"{kind} is left out, it cannot be started: {_said(error)}")
+
+    def _wandb(self, resumed_from: int | None) -> dict[str, Any]:
+        """Options of wandb.init: in the run folder, the same W&B run on resume, no copy of the console."""
+        import wandb
+
+        kept = self.folder / "wandb" / "id"
+        if resumed_from is None or not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(secrets.token_hex(4))
+        options = {"name": self.folder.resolve().name, "dir": str(self.folder), "id": kept.read_text()}
+        return options | {"resume": "allow", "settings": wandb.Settings(console="off")}
+
+    def _each(self, call: Callable[[Any], None]) -> None:
+        """Call with each open tracker; one that fails is reported once and not called again."""
+        for tracker in list(self.open):
+            try:
+                call(tracker)
+            except Exception as error:  # a disk, a network, a service: not worth the end of a training
+                self.open.remove(tracker)
+                self.warn(f"{tracker.name} failed and is left out from here on ({_said(error)}); training goes on.")
+
+    def _pictures(self, tracker: Any, event: dict[str, Any]) -> None:
+        import numpy as np
+        from PIL import Image
+
+        paths = [self.folder / path for path in event["pictures"]]
+        if tracker.name == "tensorboard":
+            for path in paths:
+                picture = np.asarray(Image.open(path))[None]
+                tracker.writer.add_images(f"validation/{path.stem}", picture, event["step"], dataformats="NHWC")
+            tracker.writer.flush()
+        elif tracker.name == "wandb":
+            import wandb
+
+            captions = [event["prompts"][int(path.stem.split("-")[0])] for path in paths]
+            pictures = [wandb.Image(str(path), caption=text) for path, text in zip(paths, captions, strict=True)]
+            tracker.run.log({"validation": pictures}, step=event["step"])
+
+
+def _said(error: BaseException) -> str:
+    """The first line of an error, shortened."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

@@ -1,0 +1,153 @@
+"""What a run keeps: checkpoints while it goes on, and at its end the LoRA, its card and perhaps a place on the hub.
+
+In: the Trainer. Out: files in the run folder, written by the first process alone.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from ..config.layout import LORA
+from ..lora.files.file import LoraFile
+from ..lora.files.metadata import build_metadata
+from ..lora.files.writer import save_lora
+from ..lora.layers import collect
+from ..system.errors import SdxlNbError
+from . import heldout
+from .optimizers import optimizer_state, restore_optimizer
+from .reports import reporting
+from .state import checkpoint
+
+
+def progress(trainer: Any) -> checkpoint.Progress:
+    """What a checkpoint of this moment says of itself."""
+    updates = trainer.updates
+    return checkpoint.Progress(
+        step=trainer.step,
+        identity=trainer.config.identity(),
+        pictures=len(trainer.studio.pictures),
+        data_fingerprint=trainer.studio.data_fingerprint,
+        processes=trainer.processes.count,
+        precision=str(trainer.studio.dtype).removeprefix("torch."),
+        parameters={n: list(p.shape) for n, p in zip(updates.flat.names, updates.flat.parameters, strict=True)},
+        batch=trainer.stream.batch,
+        optimizer=optimizer_state(updates.optimizer)[1],
+        scaler=updates.scaler.state_dict() or None,
+        heldout=asdict(trainer.record),
+        recent_losses=trainer.recent,
+        micro_batch=updates.micro_batch,
+        heldout_fingerprint=trainer.studio.heldout_fingerprint,
+    )
+
+
+def check_alike(trainer: Any) -> None:
+    """Raise when the processes have not read the same pictures or do not train the same layers."""
+    ours = progress(trainer)
+    seen = trainer.processes.gather((ours.data_fingerprint, ours.parameters, ours.precision))
+    if any(other != seen[0] for other in seen):
+        raise SdxlNbError(
+            "The processes do not see the same pictures, base model or precision: give all machines the same files."
+        )
+
+
+def save(trainer: Any) -> None:
+    """A checkpoint; the processes agree on what fits into memory, so that a resumed run cuts its steps as this one."""
+    trainer.updates.micro_batch = min(trainer.processes.gather(trainer.updates.micro_batch))
+    with trainer.processes.together():
+        write_checkpoint(trainer)
+
+
+def write_checkpoint(trainer: Any) -> None:
+    """The first process's part of `save`, which needs no other."""
+    trainer.saved = trainer.step
+    if not trainer.folder.writes:
+        return
+    updates, folder = trainer.updates, trainer.folder.path
+    tensors = {"weights": updates.flat.weights.data, **optimizer_state(updates.optimizer)[0]}
+    if updates.average:
+        tensors["average"] = updates.average.weights
+    path = checkpoint.save(folder, progress(trainer), tensors, lambda draft: _write_lora(trainer, draft))
+    trainer.log.emit("checkpoint", path=path.name)
+    if trainer.superseded:
+        checkpoint.discard(folder, trainer.superseded)
+    checkpoint.prune(folder, trainer.config.checkpoints_total_limit, best=trainer.record.best_step)
+
+
+def restore(trainer: Any, kept: checkpoint.Progress, tensors: dict[str, torch.Tensor]) -> None:
+    """Go back to what `save` kept."""
+    updates = trainer.updates
+    updates.flat.weights.data.copy_(tensors["weights"])
+    restore_optimizer(updates.optimizer, tensors, kept.optimizer)
+    if updates.average:
+        updates.average.weights.copy_(tensors["average"])
+    if kept.scaler:
+        updates.scaler.load_state_dict(kept.scaler)
+    trainer.step = trainer.saved = kept.step
+    trainer.recent, trainer.record = list(kept.recent_losses), _record(trainer, kept)
+    updates.micro_batch = min(updates.micro_batch, kept.micro_batch or updates.micro_batch)
+
+
+def _record(trainer: Any, kept: checkpoint.Progress) -> heldout.Record:
+    """The held-out losses so far; without the best one where its checkpoint is gone, as a later best makes it."""
+    record, folder = heldout.Record(**kept.heldout), trainer.folder.path
+    there = trainer.processes.from_first(lambda: [path.name for path in checkpoint.checkpoints(folder)])
+    if record.best_step is None or f"checkpoint-{record.best_step}" in there:
+        return record
+    return heldout.Record(step=record.step)
+
+
+def averaged(trainer: Any) -> contextlib.AbstractContextManager[None]:
+    """Inside, the models have the averaged weights, if there is an average."""
+    average = trainer.updates.average
+    return average.in_place() if average else contextlib.nullcontext()
+
+
+def _write_lora(trainer: Any, folder: Any) -> tuple[Any, Any]:
+    config = trainer.config
+    loss = {"train": reporting.recent_loss(trainer)} if trainer.recent else None
+    metadata = build_metadata(
+        config,
+        output_name=config.lora_name(),
+        steps=trainer.step,
+        epochs=math.ceil(trainer.step / trainer.stream.steps_per_epoch),
+        num_train_images=len(trainer.studio.pictures),
+        data_fingerprint=trainer.studio.data_fingerprint,
+        loss=loss,
+        trigger_words=[config.trigger_word] if config.trigger_word else [],
+        prediction_type=trainer.updates.kind,
+    )
+    with averaged(trainer):
+        return save_lora(collect(**trainer.studio.models), folder, config.lora_name(), metadata)
+
+
+def _final_lora(trainer: Any) -> Sequence[Any]:
+    """The LoRA files in the run folder: those of this step's checkpoint, or written now where there is none."""
+    folder = trainer.folder.path
+    names = (LORA, f"{trainer.config.lora_name()}.safetensors")
+    made = [folder / f"checkpoint-{trainer.step}" / name for name in names]
+    if not all(file.is_file() for file in made):
+        return _write_lora(trainer, folder)
+    return [checkpoint.copy_file(file, folder / file.name) for file in made]
+
+
+def finish(trainer: Any, finished: bool) -> None:
+    """The LoRA files, what each reader makes of them, the model card; published if that was asked for."""
+    from ..runs.card import write_card
+
+    config, folder, log = trainer.config, trainer.folder.path, trainer.log
+    if config.load_best_model_at_end and finished and trainer.record.best_step not in (None, trainer.step):
+        record = trainer.record
+        restore(trainer, *checkpoint.load(folder / f"checkpoint-{record.best_step}"))
+        log.say(f"The LoRA is that of step {trainer.step}, whose held-out loss was {record.best_loss:.4f}.")
+    tables = {file.name: LoraFile(file).check() for file in _final_lora(trainer)}
+    log.emit("lora", files=[{"file": name, "readers": t.as_dicts()} for name, t in tables.items()])
+    pictures, loss = len(trainer.studio.pictures), reporting.recent_loss(trainer)
+    write_card(config, folder, steps=trainer.step, pictures=pictures, loss=loss, tables=tables)
+    if config.push_to_hub and finished:
+        from .reports.publishing import publish
+
+        publish(config, folder, log)

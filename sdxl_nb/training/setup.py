@@ -1,0 +1,351 @@
+"""The parts of a run, made ready: pictures, frozen models with LoRA on them, device, precision, batches, predictions.
+
+In: a TrainConfig. Out: a Studio, which the trainer asks for batches, predictions and validation pictures. Data are
+opened and checked before any model is loaded, and nothing is written to the run folder here.
+"""
+
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
+from ..cache.latents import CachedLatents, LiveLatents, Scaling, cache_folder
+from ..cache.shards import Store
+from ..data import buckets
+from ..data.captions import long_captions, varied
+from ..data.dataset import CaptionedPictures, open_dataset
+from ..data.file_facts import Memo, examine
+from ..data.sampling import Choices, Stream, loss_weights
+from ..data.split import appended, divide
+from ..lora.acceleration import is_short, make_ready, wants_ours
+from ..lora.adapter import add_lora
+from ..lora.files.writer import check_names
+from ..lora.layers import collect
+from ..models import identity
+from ..models.loading import load, load_unet, load_vae, load_vae_encoder, scheduler_config
+from ..models.sources import Source
+from ..runs.events import EventLog
+from ..runs.folder import RunFolder
+from ..system.errors import ConfigError, ModelError, Stopped
+from ..system.memory import give_back
+from ..system.transfer import sent
+from .class_pictures import open_class_pictures
+from .processes import Processes
+from .validation import Validator
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+VARIED = (
+    "Captions change from step to step, so the text encoders stay in memory and run at every step; without "
+    "shuffle_caption and caption_tag_dropout_rate they would run once."
+)
+EVENT_EVERY = 1.0  # seconds between two events that say how far caching is
+
+
+class Batch(NamedTuple):
+    """A micro-batch on the device: latents, noise and offset (N, 4, h, w) or (N, 4, 1, 1), timesteps (N,), prompt."""
+
+    names: list[str]
+    latents: torch.Tensor
+    noise: torch.Tensor
+    offset: torch.Tensor
+    timesteps: torch.Tensor
+    prompt: Prompt
+    time_ids: torch.Tensor
+
+
+def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
+    """Open the data, load the models, put LoRA on them. Raises SdxlNbError before anything is written."""
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
+
+    opened, memo, processes = open_dataset(config), Memo(cache_folder(config)), Processes.join()
+
+    def check(pictures: CaptionedPictures) -> Any:
+        return examine(pictures, memo, _bar("checking pictures", progress), processes)
+
+    faults = check(opened)
+    pictures, held_out = divide(config, opened.without(faults.names), check)
+    if config.with_prior_preservation:
+        others = open_class_pictures(config, _bar("drawing class pictures", progress), processes)
+        pictures = pictures.with_class(others.without(check(others).names))
+    tracker = None if config.report_to == "none" else config.report_to
+    accelerator = Accelerator(
+        log_with=tracker,
+        project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path / config.logging_dir)),
+    )
+    remarks = [*opened.notes, *([str(faults)] if faults else [])]
+    return Studio(config, accelerator, processes, pictures, held_out, memo, remarks, folder, progress)
+
+
+class Studio:
+    """See the module. `trained` are the models with LoRA, by component name; `models` are the same for saving."""
+
+    def __init__(
+        self,
+        config: Any,
+        accelerator: Any,
+        processes: Processes,
+        pictures: CaptionedPictures,
+        held_out: CaptionedPictures,
+        memo: Memo,
+        remarks: list[str],
+        folder: RunFolder,
+        progress: bool,
+    ):
+        self.config, self.accelerator, self.pictures, self.folder = config, accelerator, pictures, folder
+        # accelerate's own precision is fixed for the life of a kernel; ours is that of this run
+        precision = config.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        device = accelerator.device  # on CPUs accelerate numbers it by process, and .to(cpu:1) copies what is on cpu
+        self.device, self.dtype = torch.device("cpu") if device.type == "cpu" else device, DTYPES[precision]
+        self.processes, self.memo, self.remarks, self.progress = processes, memo, remarks, progress
+        self.source = Source.of(config)
+        # what is trained on comes first: indices below len(pictures) are its own
+        self.everything = appended(pictures, held_out)
+        self.heldout = range(len(pictures), len(self.everything))
+        self.heldout_identities = [held_out.identity(index) for index in range(len(held_out))]
+        self.captions = self.everything.captions
+        self.buckets = buckets.of(config, self.everything.sizes(), planned=len(pictures))
+        of_class = pictures.class_pictures
+        self.counts = loss_weights(len(pictures) - of_class, of_class, pictures.weights, config.prior_loss_weight)
+        if config.varies_captions() and config.cache_text_embeddings and not config.train_text_encoder:
+            self.remarks.append(VARIED)
+        self.data_fingerprint, self.heldout_fingerprint = _fingerprint(pictures), _fingerprint(held_out)
+        self.schedule = scheduler_config(self.source)
+        # on the device only when the encoders have left it
+        self.unet = load_unet(self.source, self.dtype, ours=wants_ours(config))
+        self.encoders = () if config.caches_text_embeddings() else self._load_encoders()
+        names = add_lora(config, self.unet, self.encoders)
+        self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
+        self.trained = self.models
+        self._check_names()
+        for parameter in self.unet.parameters():
+            if parameter.requires_grad:  # here already: the optimizer's flat vector takes their place
+                parameter.data = parameter.data.to(self.device)
+        self._speed_up()
+
+    def _check_names(self) -> None:
+        """Raise ConfigError for a module that a LoRA file could not name, before steps are spent on it."""
+        try:
+            check_names(collect(**self.models))
+        except ModelError as error:
+            raise ConfigError(f"target_modules: {error}") from error
+
+    def _speed_up(self) -> None:
+        config = self.config
+        for model in self.trained.values():
+            model.train()
+        if self.dtype != torch.float32 and not config.use_dora:  # DoRA's norms want fp32
+            for module in self.unet.modules():
+                if hasattr(module, "cast_input_dtype_enabled"):
+                    module.cast_input_dtype_enabled = False  # autocast would undo peft's cast to fp32 at once
+        if config.gradient_checkpointing:
+            for name in TEXT_PARTS:
+                if name in self.trained:
+                    # with frozen inputs the reentrant kind would leave the gradients zero
+                    self.trained[name].gradient_checkpointing_enable({"use_reentrant": False})
+        make_ready(self.unet, config, self.device, self.remarks)
+
+    @functools.cached_property
+    def tokenizers(self) -> list[Any]:
+        return [load(self.source, name) for name in ("tokenizer", "tokenizer_2")]
+
+    @functools.cached_property
+    def vae(self) -> Any:
+        """On the CPU until it is used; where no pictures are drawn, the half that encodes."""
+        read = load_vae if self.config.validation_prompt else load_vae_encoder
+        return read(self.source, self.dtype)
+
+    def _load_encoders(self) -> tuple[Any, ...]:
+        dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype
+        return tuple(load(self.source, name, dtype).to(self.device) for name in TEXT_PARTS)
+
+    def encode(self, log: EventLog, asked: Callable[[], bool] = lambda: False) -> None:
+        """Latents and prompt embeddings; what is cached is not computed again, and its models are never loaded.
+
+        Each encoder leaves before the next part takes its memory. When `asked` says that the run is to stop, what is
+        encoded by then is kept and Stopped is raised.
+        """
+        config, captions = self.config, {}
+        self._encode_captions(log, asked)
+        self._encode_pictures(log, asked)
+        if config.caches_text_embeddings():
+            captions = {"captions": len(self.prompt)}
+        if captions or config.cache_latents:
+            log.emit("cache", pictures=len(self.everything), **captions)
+        self.memo.close()
+        self.unet.to(self.device)
+
+    def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
+        if not self.config.caches_text_embeddings():
+            self.prompt = TextEncoders(self.tokenizers, self.encoders)
+            found = long_captions(self.captions, self.tokenizers, _bar("reading captions", self.progress))
+            self._note_long_captions(log, found)
+            return
+        others = ["", *(self.config.validation_prompt or [])]
+        parts = [identity.identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
+        store = self._store("prompts", identity.combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
+        self.prompt = EmbeddedPrompts(self.captions, others, store)
+        load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
+        self.prompt.fill(load_both, self._cached(log, "captions", asked), self.processes)
+        load_both.cache_clear()
+        give_back(self.device)
+        cut = self.prompt.cut()
+        if len(cut):
+            (first,) = long_captions([self.captions[int(cut[0])]], self.tokenizers)
+            self._note_long_captions(log, [first._replace(index=int(cut[0]))] * len(cut))
+
+    def _note_long_captions(self, log: EventLog, cut: Sequence[Any]) -> None:
+        if cut:
+            first = cut[0]
+            limit = min(tokenizer.model_max_length for tokenizer in self.tokenizers)
+            log.warn(
+                f"{len(cut)} of {len(self.captions)} captions are longer than {limit} tokens and are cut; "
+                f"{self.everything.names[first.index]} loses {first.cut!r}."
+            )
+
+    def _encode_pictures(self, log: EventLog, asked: Callable[[], bool]) -> None:
+        config = self.config
+        if not config.cache_latents:
+            self.latents = LiveLatents(self.everything, config, self.vae.to(self.device), self.shape)
+            return
+        about = identity.vae_config(self.source)
+        dtype = torch.float32 if about.get("force_upcast", True) else self.dtype  # as load_vae does
+        digest = identity.identity(self.source, "vae", self.memo, dtype)
+        store = self._store("latents", digest, "--no_cache_latents", log)
+        self.latents = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
+        self.latents.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
+        self._let_vae_go()
+        if self.latents.moving and not config.uses_buckets():
+            log.warn(
+                f"{self.latents.moving} pictures are not square: with cached latents each keeps one crop, its "
+                "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
+            )
+
+    def _let_vae_go(self) -> None:
+        """Off the device, and out of memory unless validation pictures will want it again."""
+        loaded = self.__dict__.pop("vae", None)
+        if loaded is not None and self.config.validation_prompt:
+            self.vae = loaded.to("cpu")
+        del loaded
+        give_back(self.device)
+
+    def _store(self, kind: str, digest: str, without: str, log: EventLog) -> Store:
+        """The rows of this kind that were made by parts of this identity."""
+        advice = f"choose another with --latents_cache_dir, or add {without}"
+        return Store(cache_folder(self.config) / kind / digest, advice, log.warn)
+
+    def _cached(self, log: EventLog, kind: str, asked: Callable[[], bool]) -> Callable[[int, int], None]:
+        """Shows progress as a bar, and as an event about once a second; raises Stopped when the run is to stop."""
+        bar, last = _bar(f"encoding {kind}", self.progress), time.monotonic()
+
+        def update(done: int, total: int) -> None:
+            nonlocal last
+            bar(done, total)
+            if time.monotonic() - last > EVENT_EVERY:
+                last = time.monotonic()
+                log.emit("cache", kind=kind, done=done, total=total)
+            if asked():
+                raise Stopped(f"Stopped after {done:,} of {total:,} {kind} were encoded.")
+
+        return update
+
+    def caption(self, index: int, choices: Choices) -> str:
+        """The caption of a picture at a position."""
+        if choices.empty_caption:
+            return ""
+        of_class = index >= len(self.pictures) - self.pictures.class_pictures  # or held out
+        if of_class or not self.config.varies_captions():
+            return self.captions[index]
+        return varied(self.captions[index], self.config, choices.words())
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Height and width that a picture is trained at: pictures computed at once share it."""
+        return self.buckets.shape(index)
+
+    def stream(self, batch: int) -> Stream:
+        """The order of the pictures to train on, `batch` at each step."""
+        pictures, of_class = self.pictures, self.pictures.class_pictures
+        _, groups = np.unique(self.buckets.assignment[: len(pictures)], return_inverse=True)
+        count, repeats = len(pictures) - of_class, pictures.repeats
+        return Stream(count, batch, self.config.seed, groups=groups, repeats=repeats, class_pictures=of_class)
+
+    def weights(self, indices: Sequence[int]) -> torch.Tensor | None:
+        """What the loss of each of these pictures counts, (N,) on the device; None when all count one."""
+        return None if self.counts is None else self._sent(torch.from_numpy(self.counts[list(indices)]))
+
+    def batch(self, indices: Sequence[int], choices: Sequence[Choices]) -> Batch:
+        """The pictures at these indices with these random choices, on the device, fp32 but for the prompt."""
+        latents, time_ids = self.latents(indices, choices)
+        captions = [self.caption(i, c) for i, c in zip(indices, choices, strict=True)]
+        shape = tuple(latents.shape[1:])
+        noise = torch.from_numpy(np.stack([c.noise(shape) for c in choices]))
+        offset = torch.from_numpy(np.stack([c.noise((shape[0], 1, 1)) for c in choices]))
+        return Batch(
+            [self.everything.names[i] for i in indices] if self.config.debug_loss else [],
+            self._sent(latents),
+            self._sent(noise),
+            self._sent(offset),
+            self._sent(torch.tensor([c.timestep for c in choices])),
+            Prompt(*map(self._sent, self.prompt(captions))),
+            self._sent(time_ids),
+        )
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor on its way to this run's device."""
+        return sent(tensor, self.device)
+
+    def predict(self, noisy: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The U-Net's prediction, in the compute dtype; time ids stay fp32 (bf16 would turn 1023 into 1024)."""
+        added = {"text_embeds": batch.prompt.pooled.to(self.dtype), "time_ids": batch.time_ids}
+        hidden = batch.prompt.hidden.to(self.dtype)
+        mixed = self.dtype != torch.float32 and not is_short(self.unet)
+        with torch.autocast(self.device.type, self.dtype, enabled=mixed):
+            return self.unet(noisy.to(self.dtype), batch.timesteps, hidden, added_cond_kwargs=added, return_dict=False)[
+                0
+            ]
+
+    def validate(self, step: int) -> list[Any]:
+        """Draw this process's part of the validation pictures with the LoRA as it is: (name, PNG bytes) of each."""
+        encoders = [model for model in self.trained.values() if model is not self.unet]
+        for encoder in encoders:
+            encoder.eval()
+        with torch.no_grad():
+            prompts = self.prompt(self.config.validation_prompt)
+        for encoder in encoders:
+            encoder.train()
+        validator = Validator(self.config, self.unet, self.vae, load(self.source, "scheduler"), prompts)
+        state = self.accelerator
+        return validator.draw(self.device, self.dtype, state.process_index, state.num_processes)
+
+
+def _fingerprint(pictures: CaptionedPictures) -> str:
+    """SHA-256 over every picture's bytes and caption, in order, and what its folder says of it."""
+    digest = hashlib.sha256()
+    for index, caption in enumerate(pictures.captions):
+        digest.update(f"{pictures.identity(index)} {caption}\n".encode(errors="backslashreplace"))
+    for column in (pictures.repeats, pictures.weights):
+        if column is not None:
+            digest.update(column.tobytes())
+    return digest.hexdigest()
+
+
+def _bar(label: str, shown: bool):
+    """A tqdm bar as a (done, total) callback; it closes itself at the end."""
+    from ..system.progress import progress_bar
+
+    bar = progress_bar(desc=label, disable=not shown, leave=False)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return update

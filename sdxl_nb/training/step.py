@@ -1,0 +1,203 @@
+"""One optimizer step: pictures in, new LoRA weights out, and a few numbers to read when they are there.
+
+In: the Studio's batches and predictions. Out: the flat weights, moved. Nothing in here waits for the device: loss and
+norm are on their way to the host while the next step is launched (`Numbers`).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from ..data.sampling import Choices, Stream, share
+from ..lora.acceleration import take_the_short_way
+from ..system.errors import ConfigError
+from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
+from . import objective
+from .optimizers import make_optimizer
+from .processes import Processes
+from .setup import Studio
+from .state.parameters import Average, FlatParameters, learning_rates
+
+
+class Numbers:
+    """What a step says of itself: `read` waits for these numbers alone, not for what was launched after them."""
+
+    def __init__(self, values: torch.Tensor, rate: float, begun: float):
+        self.rate, self.begun, self.values, self.copied = rate, begun, values, None
+        if values.is_cuda:
+            self.values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self.values.copy_(values, non_blocking=True)
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def read(self) -> tuple[float, float, bool, bool]:
+        """Loss, norm of the gradient, whether any process was asked to stop, and whether any failed."""
+        if self.copied:
+            self.copied.synchronize()
+        loss, norm, stop, failed = self.values.tolist()
+        return loss, norm, stop > 0, failed > 0
+
+
+class Step:
+    """The weights that learn, their optimizer, and what one step does with a batch."""
+
+    def __init__(
+        self,
+        config: Any,
+        studio: Studio,
+        processes: Processes,
+        stream: Stream,
+        steps: int,
+        warn: Callable[[str], None],
+        debug: Callable[[dict[str, float]], None],
+    ):
+        self.config, self.studio, self.processes, self.stream = config, studio, processes, stream
+        self.warn, self.debug = warn, debug
+        self.flat = FlatParameters(studio.trained)
+        take_the_short_way(studio.unet, self.flat, config)
+        self.average = Average(self.flat, config.ema_decay) if config.use_ema else None
+        self.rate = learning_rates(config, steps, processes.count)
+        self.optimizer = make_optimizer(config, self.flat)
+        self.scaler = torch.amp.GradScaler(studio.device.type, enabled=studio.dtype == torch.float16)
+        self.kind = config.prediction_type or studio.schedule["prediction_type"]
+        self.alpha_bar = objective.alpha_bar(
+            studio.schedule, rescale_zero_snr=config.rescale_betas_zero_snr, device=studio.device
+        )
+        self._check_objective()
+        self.micro_batch = config.train_batch_size
+        self.failure: Exception | None = None
+
+    def take(self, step: int, asked_to_stop: bool = False) -> Numbers:
+        """Forward and backward over the pictures of `step` (from 0) in micro-batches, then one update."""
+        begun, self.step, rate = time.monotonic(), step, self.rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        positions = self.stream.positions(step)
+        mine = share(positions, self.processes.index, self.processes.count)
+        total = self._gradients(mine, len(positions))
+        votes = [torch.full_like(total, float(vote)) for vote in (asked_to_stop, self.failure is not None)]
+        told = torch.stack([total, *votes])
+        self.processes.add_up(told, self.flat.weights.grad)
+        norm = self._move(told[2])
+        return Numbers(torch.cat([told[:1], norm.reshape(1), told[1:]]), rate, begun)
+
+    def _move(self, failures: torch.Tensor) -> torch.Tensor:
+        """One update of the weights and their average; the gradient's norm before it was clipped.
+
+        Nothing moves where the part of a process is missing. Fused AdamW and the average read that on the device; for
+        other optimizers, and for fp16's scaler, the host of one of several processes waits for it.
+        """
+        failed = None
+        if self.processes.count > 1:
+            failed = failures.clamp(max=1.0)
+            if self.scaler.is_enabled() or not getattr(self.optimizer, "_step_supports_amp_scaling", False):
+                if failed.item():
+                    return torch.zeros_like(failed)
+            else:
+                self.optimizer.found_inf = failed  # as GradScaler tells it to skip a step
+        self.scaler.unscale_(self.optimizer)
+        norm = self.flat.clip(self.config.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update(self.step + 1, failed)
+        return norm
+
+    def _gradients(self, mine: range, count: int) -> torch.Tensor:
+        """Leave the summed gradient of `mine` in the flat buffer; the loss's share of this process.
+
+        One of several processes that fails goes on with a gradient of zero, so that the others hear of it; none of
+        them then takes this step, nor a later one.
+        """
+        try:
+            if self.failure:
+                raise self.failure
+            while (total := self._attempt(mine, count)) is None:
+                self.halve()
+            return total
+        except Exception as problem:
+            if self.processes.count == 1:
+                raise
+            self.failure = problem
+            self.flat.zero_grad()
+            return torch.zeros((), device=self.studio.device)
+
+    def _attempt(self, mine: range, count: int) -> torch.Tensor | None:
+        """The summed loss over `count`, gradients left in the buffer; None when memory ran out."""
+        self.flat.zero_grad()
+        total = torch.zeros((), device=self.studio.device)
+        try:
+            for positions, pictures in self._micro_batches(mine):
+                loss = self._loss(positions, pictures) / count
+                self.scaler.scale(loss).backward()
+                total += loss.detach()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None  # halve outside: the exception's traceback holds the tensors that do not fit
+        return total
+
+    def _micro_batches(self, mine: range) -> Iterator[tuple[range, list[int]]]:
+        """The positions and pictures to compute at once: as many as fit into memory, all of one shape."""
+        pictures = self.stream.pictures(mine)
+        first = 0
+        for last in range(1, len(pictures) + 1):
+            full = last - first == self.micro_batch or last == len(pictures)
+            if full or self.studio.shape(pictures[last]) != self.studio.shape(pictures[first]):
+                yield mine[first:last], pictures[first:last]
+                first = last
+
+    def _loss(self, positions: range, pictures: list[int]) -> torch.Tensor:
+        """The summed loss of these pictures at these positions."""
+        config = self.config
+        choices = [
+            Choices.at(config.seed, p, timesteps=len(self.alpha_bar), empty_share=config.proportion_empty_prompts)
+            for p in positions
+        ]
+        if config.lora_dropout:  # it repeats on resume, in the text encoders too
+            torch.manual_seed(config.seed * 1_000_003 + positions[0])
+        batch = self.studio.batch(pictures, choices)
+        noise = batch.noise
+        if config.noise_offset:  # https://www.crosslabs.org/blog/diffusion-with-offset-noise
+            noise = noise + config.noise_offset * batch.offset
+        c = None
+        if config.loss_type != "l2":
+            c = objective.huber_c(config.huber_schedule, config.huber_c, batch.timesteps, self.alpha_bar)
+        each = self.errors(batch, noise, self._weight(batch.timesteps), config.loss_type, c)
+        counts = self.studio.weights(pictures)
+        if counts is not None:
+            each = each * counts
+        if config.debug_loss:
+            self.debug(dict(zip(batch.names, each.tolist(), strict=True)))
+        return each.sum()
+
+    def errors(self, batch: Any, noise: torch.Tensor, *options: Any) -> torch.Tensor:
+        """The loss of each picture of a batch with this noise, (N,); options are those of objective.losses."""
+        noisy = objective.add_noise(batch.latents, noise, batch.timesteps, self.alpha_bar)
+        wanted = objective.target(self.kind, batch.latents, noise, batch.timesteps, self.alpha_bar)
+        return objective.losses(self.studio.predict(noisy, batch), wanted, *options)
+
+    def _weight(self, timesteps: torch.Tensor) -> torch.Tensor | None:
+        if self.config.debiased_estimation_loss:
+            return objective.debiased_estimation_weight(self.kind, timesteps, self.alpha_bar)
+        return objective.min_snr_weight(self.kind, timesteps, self.alpha_bar, self.config.snr_gamma)
+
+    def halve(self) -> None:
+        """Compute half as many pictures at once from now on, because so many do not fit; TooLittleMemory after one."""
+        if self.micro_batch == 1:
+            raise TooLittleMemory(TOO_LARGE)
+        self.micro_batch = -(-self.micro_batch // 2)
+        give_back(self.studio.device)
+        same = "the same result" + (" but for other random choices of lora_dropout" if self.config.lora_dropout else "")
+        self.warn(f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with {same}.")
+
+    def _check_objective(self) -> None:
+        config = self.config
+        divides = next((n for n in ("snr_gamma", "debiased_estimation_loss") if getattr(config, n)), None)
+        if divides and config.rescale_betas_zero_snr and self.kind == "epsilon":
+            raise ConfigError(
+                f"{divides} with rescale_betas_zero_snr needs --prediction_type v_prediction: "
+                "with epsilon the weight at the last timestep divides by zero"
+            )

@@ -1,0 +1,122 @@
+"""Validation pictures: the same prompts from the same seeds, so that only the LoRA differs from step to step.
+
+Every picture has a generator of its own and the training's random streams are keyed by position, so looking never
+changes training.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cache.embeddings import Prompt
+from ..drawing.scheduler import drawing_scheduler
+from ..models.loading import hushed
+from ..system.errors import ModelError
+
+
+class Validator:
+    """Draws the validation prompts with the U-Net as it is now."""
+
+    def __init__(self, config: Any, unet: Any, vae: Any, scheduler: Any, prompts: Prompt):
+        with hushed():
+            from diffusers import StableDiffusionXLPipeline
+
+        self.config, self.prompts, self.vae = config, prompts, vae
+        scheduler = drawing_scheduler(config, scheduler)
+        self.pipeline = StableDiffusionXLPipeline(
+            vae=vae,
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            unet=unet,
+            scheduler=scheduler,
+            add_watermarker=False,
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @torch.no_grad()
+    def draw(
+        self, device: torch.device, dtype: torch.dtype, process: int = 0, processes: int = 1
+    ) -> list[tuple[str, bytes]]:
+        """One process's part of the pictures, prompt by prompt, as file names (PP-SEED.png) and their contents.
+
+        Raises ModelError when the VAE cannot decode them.
+        """
+        unet = self.pipeline.unet
+        training, trained = unet.training, [p for p in unet.parameters() if p.requires_grad]
+        unet.eval().requires_grad_(False)  # with gradients torch may choose other kernels than for the saved LoRA
+        portions = [(number, seeds) for number in range(len(self.prompts.pooled)) for seeds in self._portions()]
+        try:
+            pictures = []
+            for number, seeds in portions[process::processes]:
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    latents = self._latents(number, seeds, device, dtype)
+                names = [f"{number:02d}-{seed}.png" for seed in seeds]
+                pictures += zip(names, map(_encoded, self._decode(latents)), strict=True)
+            return pictures
+        finally:
+            unet.train(training)
+            for parameter in trained:
+                parameter.requires_grad_()
+
+    def _portions(self) -> list[list[int]]:
+        """The seeds, as many at once as surely fit beside the training: one from 512 x 512 pixels on."""
+        seeds, many = self.config.validation_seeds(), max(1, 512**2 // self.config.resolution**2)
+        return [seeds[first : first + many] for first in range(0, len(seeds), many)]
+
+    def _latents(self, number: int, seeds: list[int], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """The latents of one prompt's pictures, one generator a picture."""
+        config, many = self.config, len(seeds)
+        hidden, pooled = (
+            t[number : number + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1)) for t in self.prompts
+        )
+        return self.pipeline(
+            prompt_embeds=hidden,
+            pooled_prompt_embeds=pooled,
+            negative_prompt_embeds=torch.zeros_like(hidden),
+            negative_pooled_prompt_embeds=torch.zeros_like(pooled),
+            height=config.resolution,
+            width=config.resolution,
+            num_inference_steps=config.validation_inference_steps,
+            guidance_scale=config.validation_guidance_scale,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            output_type="latent",
+        ).images
+
+    def _decode(self, latents: torch.Tensor) -> Sequence[Any]:
+        """Latents to PIL pictures one by one, in the VAE's own dtype (fp32 for one that is not fp16-safe)."""
+        home, vae = self.vae.device, self.vae.to(latents.device)
+        if not torch.isfinite(latents).all():
+            raise ModelError("The model drew latents that are not numbers: lower --learning_rate or resume earlier.")
+        made = []
+        for latent in latents.split(1):
+            pixels = vae.decode(latent.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+            if not torch.isfinite(pixels).all():
+                raise ModelError(
+                    "The VAE decodes to numbers that are not finite: use --pretrained_vae_model_name_or_path "
+                    "madebyollin/sdxl-vae-fp16-fix."
+                )
+            made += self.pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+        self.vae.to(home)
+        return made
+
+
+def _encoded(picture: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_pictures(folder: Path, step: int, pictures: Sequence[tuple[str, bytes]]) -> list[Path]:
+    """Write `validation/step-N/PP-SEED.png` into a run folder; each file is complete or absent. Returns the paths."""
+    target = folder / "validation" / f"step-{step}"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in pictures:
+        draft = target / f".{name}.draft"
+        draft.write_bytes(content)
+        draft.replace(target / name)
+    return [target / name for name, _ in pictures]

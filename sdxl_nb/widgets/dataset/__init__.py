@@ -1,0 +1,1 @@
+"""The data set browser: cards of pictures, captions mended, faults found, shapes shown."""

@@ -1,0 +1,154 @@
+"""DatasetBrowser: the pictures as training will see them, page by page; captions corrected, pictures added.
+
+In: a TrainConfig, or a data set that `open_dataset` gave with its config. Out: a widget that decodes only the pictures
+of the page it shows. `browser.figure()` is the page as a matplotlib Figure.
+"""
+
+import threading
+from html import escape
+from typing import Any
+
+import traitlets
+from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layout, Text, VBox
+
+from ...config.messages import shown
+from ...config.train_config import TrainConfig
+from ...data.dataset import CaptionedPictures
+from ...system.errors import DataError
+from ..parts.children import replace
+from ..parts.theme import style_sheet
+from ..parts.twin import Twin
+from ..parts.watching import Notice, Worker
+from . import selection
+from .cards import card, keep, middle_crop
+from .measuring import Measuring
+from .mending import Mending
+from .selection import ALL, LEFT_OUT
+
+PAGE = 12
+
+
+class DatasetBrowser(Mending, Measuring, Twin, VBox):
+    """Thumbnails with captions, crops and token counts; see the module. `page`, `show` and `search` are its state."""
+
+    page = traitlets.Int(0, min=0, help="Number of the page shown, from 0.")
+    show = traitlets.Unicode(ALL, help="What is shown: all pictures, left out, or a kind of the audit's findings.")
+    search = traitlets.Unicode("", help="Only captions and names that hold this text.")
+
+    def __init__(self, dataset: Any, config: Any = None, report: Any = None, per_page: int = PAGE):
+        _check(dataset, config)
+        is_open = isinstance(dataset, CaptionedPictures)
+        self.config = config if is_open else dataset
+        self.dataset = dataset if is_open else self.opened()
+        self.report, self.per_page, self._tokenizers, self._shapes = report, per_page, None, None
+        self._notice, self._progress = Notice(), Notice()
+        self._work, self._auditing = Worker(), Worker()
+        self._lock = threading.RLock()  # a worker and a person may both change what is shown
+        super().__init__()
+        self._controls()
+        self.observe(self._notice.guard(lambda change: self.filter()), ["show", "search"])
+        self.observe(self._notice.guard(lambda change: self.turn()), "page")
+        if self.dataset.faults and not len(self.dataset):
+            self.show = LEFT_OUT
+        self.filter()
+        self.measure()
+
+    def _controls(self) -> None:
+        self._cards = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
+        self._kinds = Dropdown(options=[ALL], description="Show", layout=Layout(width="300px"))
+        search = Text(description="Search", placeholder="in captions and names", continuous_update=False)
+        self._number = BoundedIntText(min=1, description="Page", layout=Layout(width="150px"))
+        self._of, self._why = Label(layout=Layout(flex="0 0 auto")), HTML()
+        whole = {"width": "130px", "flex": "0 0 auto"}  # never squeezed where the page is narrow
+        back, forth = (Button(description=f"{way} page", layout=Layout(**whole)) for way in ("Previous", "Next"))
+        back.on_click(lambda _: self.set_trait("page", max(0, self.page - 1)))
+        forth.on_click(lambda _: self.set_trait("page", self.page + 1))
+        self._number.observe(lambda change: self.set_trait("page", change["new"] - 1), "value")
+        self.observe(lambda change: self._number.set_trait("value", change["new"] + 1), "page")
+        self._chosen = traitlets.link((self, "show"), (self._kinds, "value"))
+        traitlets.link((self, "search"), (search, "value"))
+        turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
+        filters = HBox([self._kinds, search, turn], layout=Layout(flex_flow="row wrap"))
+        tools = HBox(self.tools(), layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
+        self.children = [style_sheet(), filters, tools, self._notice, self._progress, self._why, self._cards]
+        self.add_class("sdxl-nb")
+        self.list_kinds()
+
+    @property
+    def pages(self) -> int:
+        return max(1, -(-len(self._shown) // self.per_page))
+
+    @traitlets.validate("page")
+    def _there(self, proposal: Any) -> int:
+        """The page, or the last one."""
+        return min(proposal["value"], self.pages - 1)
+
+    def list_kinds(self) -> None:
+        """Offer what can be shown now, and keep showing what is shown while it is among that."""
+        kinds = selection.kinds(self.dataset, self.report)
+        if self.show not in kinds:
+            self.show = ALL
+        if tuple(kinds) != tuple(self._kinds.options):
+            self._chosen.unlink()  # new options alone would choose the first of them
+            self._kinds.options = kinds
+            self._chosen.link()
+
+    def filter(self, page: int = 0) -> None:
+        """Find what there is to page through, and show this page of it, or the last."""
+        with self._lock:
+            self._shown = selection.selected(self.dataset, self.report, self.show, self.search)
+            count = len(self._shown)
+            self._of.value = f"of {self.pages:,} ({count:,} picture{'s' * (count != 1)})"
+            self._number.max = self.pages
+            self._why.value = f"<i>{escape(selection.why(self.report, self.show))}</i>"
+            if self.page == min(page, self.pages - 1):
+                self.turn()
+            else:
+                self.page = page
+
+    def _items(self) -> Any:
+        """What is on the page: indices of pictures, and Faults."""
+        first = self.page * self.per_page
+        return self._shown[first : first + self.per_page]
+
+    def turn(self) -> None:
+        """Show the page: only its pictures are decoded."""
+        with self._lock:
+            were = {old.name: old for old in self._cards.children if hasattr(old, "editor")}
+            cards = [self._card(item) for item in self._items()]
+            for new in cards:
+                if new.name in were:
+                    keep(were[new.name], new)
+            empty = escape(selection.nothing(self.report, self.show, self.search))
+            replace(self._cards, cards or [HTML(f"<i>{empty}</i>")])
+
+    def _card(self, item: Any) -> VBox:
+        """The card of a picture, or of one that was left out. Its caption is as it is written, without trigger word."""
+        if not isinstance(item, int):
+            picture = self.dataset.left_out(item.name)
+            return card(item.name, "", picture, None, None, self.saver(item.name), item.sentence)
+        name, written = self.dataset.names[item], self.dataset.written[item] or ""
+        try:
+            picture = self.dataset[item].picture
+        except DataError as error:
+            return card(name, written, None, None, self._words(item), self.saver(name), str(error))
+        size = (picture.height, picture.width)
+        crop = middle_crop(self.config, size, self._shape(item, size)) if self.config else None
+        complaint = selection.remark(self.report, self.show, name)
+        harmless = selection.is_harmless(self.report, self.show)
+        return card(name, written, picture, crop, self._words(item), self.saver(name), complaint, harmless)
+
+    def figure(self) -> Any:
+        """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""
+        indices = [item for item in self._items() if isinstance(item, int)]
+        return self.dataset.select(indices).figure(self.per_page)
+
+
+def _check(dataset: Any, config: Any) -> None:
+    """Raise TypeError for what is no data set and names none."""
+    if not isinstance(dataset, TrainConfig | CaptionedPictures):
+        advice = "for a folder, write DatasetBrowser(TrainConfig(train_data_dir='folder'))."
+        raise TypeError(f"DatasetBrowser shows a TrainConfig or an open data set, not {shown(dataset)}: {advice}")
+    if not isinstance(config, TrainConfig | None):
+        kind = type(config).__name__
+        raise TypeError(f"config must be a TrainConfig, not {kind}: an audit's report is given as report=report.")

@@ -1,0 +1,70 @@
+"""What a DatasetBrowser finds out in the background: captions in tokens, the shape that training gives each picture.
+
+In: a browser. Out: both for any picture, as far as they are known by then; the page is shown again when they are.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .cards import Words, count_words
+from .shapes import Shapes
+
+MEASURED = 5_000  # pictures at most that are all measured to know each one's bucket
+OFTEN = 0.5  # seconds between two words on how far something is
+
+
+class Measuring:
+    """Mixed into DatasetBrowser, which has `config` and `dataset`, and shows them with `turn`."""
+
+    def _words(self, index: int) -> Words | None:
+        """The caption in tokens, as it is trained with; None before the tokenizers are there."""
+        if not self._tokenizers:
+            return None
+        trained = self.dataset.captions[index]
+        led = trained != self.dataset.written[index]
+        return count_words(trained, self._tokenizers, self.config.trigger_word if led else "")
+
+    def _shape(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
+        return (self._shapes or Shapes(self.config, self.dataset)).of(index, size)
+
+    def measure(self) -> None:
+        """Look at what takes longer, in the background: tokens of the captions, and the shape that each picture gets.
+
+        Of a large set each picture shows the shape that it alone would get. The page is shown again with both.
+        """
+        if self.config is not None:
+            self._work.start(self._notice.guard(self._measure))
+
+    def _measure(self) -> None:
+        if self._tokenizers is None:
+            from ...models.loading import load
+            from ...models.sources import Source
+
+            source = Source.of(self.config)
+            self._tokenizers = [load(source, name) for name in ("tokenizer", "tokenizer_2")]
+            self.turn()
+        dataset = self.dataset
+        if self.config.uses_buckets() and len(dataset) <= MEASURED:
+            shapes = Shapes(self.config, dataset)
+            try:
+                shapes.measure(telling(self._progress.say, "Measuring the pictures"))
+            finally:
+                self._progress.say("")
+            with self._lock:
+                if dataset is self.dataset:  # else it is measured again
+                    self._shapes = shapes
+                    self.turn()
+
+
+def telling(say: Callable[[str], Any], doing: str) -> Callable[[int, int], None]:
+    """A `progress(done, total)` that says how far something is, now and then."""
+    said = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= OFTEN:
+            said = time.monotonic()
+            say(f"{doing}: {done:,} of {total:,} ...")
+
+    return tell

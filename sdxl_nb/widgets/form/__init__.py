@@ -1,0 +1,1 @@
+"""The form: a configuration, typed, judged, estimated, and taken along."""

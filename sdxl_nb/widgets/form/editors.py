@@ -1,0 +1,118 @@
+"""One setting in the form: its input, and beside it its sentence, or what is wrong with the value.
+
+In: a field of TrainConfig. Out: an `Editor` for it: a switch, a list of choices, or text. Numbers are typed as text and
+judged by TrainConfig itself: number inputs would clamp a wrong value in silence, and show 1e-4 as 0.00.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from html import escape
+from typing import Any
+
+from ipywidgets import HTML, Checkbox, Combobox, Dropdown, HBox, Layout, Text, Textarea
+
+from ...config.checks import EMBEDDED, MODULE_PRESETS
+from ...config.train_config import TrainConfig
+
+NOT_SET = "not set"  # how the form says null
+NAME, INPUT, HINT = "240px", "490px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
+PATTERN = re.compile(r"[*+?|^$()\[\]\\]")
+SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS}
+
+
+class Editor:
+    """The row of one field; `read()` is the value typed, and `changed(name)` is called when it is another one."""
+
+    def __init__(self, name: str, changed: Callable[[str], Any]):
+        self.name, self._changed, self._hushed = name, changed, False
+        self.types = TrainConfig.json_types()[name]
+        self.sentence = re.sub(r"\bnull\b", NOT_SET, TrainConfig.model_fields[name].description)
+        self.input = self._input()
+        self.hint = HTML(layout=Layout(flex=HINT))
+        self.row = HBox([self.input, self.hint], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
+        self.row.add_class("sdxl-nb-row")
+        self.input.observe(self._on_value, "value")
+        self.mark(edited=False, problem=None)
+
+    def _input(self) -> Any:
+        look = {
+            "description": self.name,
+            "tooltip": self.sentence,
+            "style": {"description_width": NAME},
+            "layout": Layout(width=INPUT, max_width="100%", min_width="0"),  # a text area would not shrink below 100%
+        }
+        null = [(NOT_SET, "")] if "null" in self.types else []
+        if "boolean" in self.types and null:
+            return Dropdown(options=[*null, ("yes", "true"), ("no", "false")], **look)
+        if "boolean" in self.types:
+            return Checkbox(description=self.name, tooltip=self.sentence, indent=False, layout=look["layout"])
+        if choices := _choices().get(self.name):
+            return Dropdown(options=[*null, *((choice, choice) for choice in choices)], **look)
+        look["placeholder"] = NOT_SET if null else ""
+        if self.name == "validation_prompt":
+            return Textarea(rows=3, **look | {"placeholder": f"{NOT_SET}: one prompt a line"})
+        if self.name in SUGGESTED:
+            return Combobox(options=SUGGESTED[self.name], ensure_option=False, **look)
+        return Text(**look)
+
+    def read(self) -> Any:
+        """The value as it is typed; text where the field is a number, None where it may be null and is empty."""
+        value = self.input.value
+        if isinstance(value, bool):
+            return value
+        if self.name == "validation_prompt":
+            return [line.strip() for line in value.splitlines() if line.strip()] or None
+        if not value.strip() and "null" in self.types:
+            return None
+        if "array" in self.types and not PATTERN.search(value):
+            return value.split() or value
+        return value.strip()
+
+    def show(self, value: Any) -> None:
+        """Show a value without reporting it as a change; what is typed stays as it is typed if it means the same."""
+        if same(self.read(), value):
+            return
+        self._hushed = True
+        try:
+            separator = "\n" if isinstance(self.input, Textarea) else " "
+            self.input.value = value if isinstance(self.input, Checkbox) else written(value, separator)
+        finally:
+            self._hushed = False
+
+    def _on_value(self, change: Any) -> None:
+        if not self._hushed:
+            self._changed(self.name)
+
+    def mark(self, *, edited: bool, problem: str | None) -> None:
+        """Show whether the value was changed, and its problem instead of the sentence."""
+        text = escape(problem or self.sentence)
+        kind, role = ("sdxl-nb-hint sdxl-nb-error", "alert") if problem else ("sdxl-nb-hint", "note")
+        self.hint.value = f'<div class="{kind}" role="{role}">{"⚠ " if problem else ""}{text}</div>'
+        for name, on in (("sdxl-nb-changed", edited), ("sdxl-nb-wrong", bool(problem))):
+            (self.row.add_class if on else self.row.remove_class)(name)
+
+
+def written(value: Any, separator: str = " ") -> str:
+    """A value as one types it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return separator.join(value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same when typed."""
+    return written(one) == written(other)
+
+
+@cache
+def _choices() -> dict[str, list[str]]:
+    """The fields with a list of choices, and their choices."""
+    properties = TrainConfig.model_json_schema()["properties"].items()
+    parts = {name: [part for part in schema.get("anyOf", [schema]) if "enum" in part] for name, schema in properties}
+    return {name: found[0]["enum"] for name, found in parts.items() if found}

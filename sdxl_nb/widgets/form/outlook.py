@@ -1,0 +1,141 @@
+"""What will happen if a configuration is launched, in a few lines below the form, and its settings as a table.
+
+In: a TrainConfig, valid or not. Out: a widget that says what is wrong, or steps, epochs, pictures and trainable
+parameters, with a button for what `estimate` expects of memory, time and price. Looking at pictures and models takes a
+moment, so it is done aside.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from IPython.display import HTML as Table
+from ipywidgets import HTML, Button, VBox
+
+from ...config.train_config import TrainConfig
+from ...system.errors import DataError, SdxlNbError
+from ...training.epochs import count_pictures
+from ..parts.watching import Notice, Worker
+from .plan import expectations, plan
+
+DATA = (  # the settings that the counts of pictures depend on
+    *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "caption_column", "max_train_samples"),
+    *("trigger_word", "folder_repeats", "validation_split"),
+)
+FLAG = re.compile(rf"--(?=(?:preset|{'|'.join(TrainConfig.model_fields)})\b)")
+NOT_HERE, NOT_THESE = "Not on this machine", "These pictures cannot be trained on"
+
+
+class Outlook(VBox):
+    """One framed block of text; `show` says what is known at once, and what must be looked up when it is.
+
+    `looked()` is called when something was looked up; then `fault` says what is wrong with the pictures.
+    """
+
+    def __init__(self, looked: Callable[[], Any]) -> None:
+        self._text, self._table, self._notice = HTML(), HTML(), Notice()
+        self._button = Button(description="Estimate memory, time and price", icon="calculator")
+        self._button.tooltip = "For this machine and for SageMaker instances; takes some seconds"
+        self._button.layout.width = "280px"
+        self._button.on_click(lambda button: self._work.start(self._notice.guard(self.estimate)))
+        super().__init__([self._text, self._button, self._table, self._notice])
+        self._work, self._counts, self._faults, self._looked = Worker(), {}, {}, looked
+        self._newest: TrainConfig | None = None
+
+    @property
+    def value(self) -> str:
+        """The text shown, as HTML."""
+        return self._text.value
+
+    @property
+    def fault(self) -> str | None:
+        """Why the pictures of the configuration shown cannot be trained on, as far as they were looked at."""
+        return self._faults.get(_key(self._newest)) if self._newest else None
+
+    def show(self, config: TrainConfig | None, problems: dict[str, str]) -> None:
+        """Say what the configuration will do, or how many settings are to be mended."""
+        if config is not None and config == self._newest:
+            return
+        self._newest, self._table.value = config, ""  # an estimate is one of the settings it was made for
+        self._notice.say("")
+        self._button.disabled = config is None
+        if config is None:
+            self._text.value = _framed("To be mended before this can train", list(problems.values()), wrong=True)
+            return
+        self._say(config, [])
+        self._work.start(lambda: self._look(config))
+
+    def estimate(self) -> None:
+        """Show what `estimate` expects. Raises SdxlNbError."""
+        from ...preflight.estimate_table import estimate
+
+        config = self._newest
+        self._notice.say("Counting ...")
+        try:
+            table = FLAG.sub("", estimate(config)._repr_html_())
+        except SdxlNbError as error:
+            raise SdxlNbError(explained(error)) from error
+        if config is self._newest:
+            self._table.value = table
+            self._notice.say("")
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until everything is looked up."""
+        self._work.wait(timeout)
+
+    def _say(self, config: TrainConfig, more: list[str]) -> None:
+        lines = plan(config, self._counts.get(_key(config)))
+        self._text.value = _framed("What will happen", [*lines, *more])
+
+    def _look(self, config: TrainConfig) -> None:
+        """What takes a moment; an answer that comes too late for what is typed by then is not shown."""
+        key, more, wrong = _key(config), [], []
+        try:
+            if key not in self._counts and is_here(config):
+                self._counts[key] = count_pictures(config)
+            self._faults.pop(key, None)
+            more = expectations(config)
+        except DataError as error:
+            self._faults[key] = explained(error)
+            wrong = [NOT_THESE, self._faults[key]]
+        except Exception as error:
+            wrong = [NOT_HERE, explained(error)]
+        if config is self._newest:
+            self._say(config, more)
+            if wrong:
+                self._text.value += _framed(wrong[0], wrong[1:], wrong=True)
+            self._looked()
+
+
+def is_here(config: TrainConfig) -> bool:
+    """Whether the pictures can be counted without fetching anything."""
+    folder, name = config.train_data_dir, str(config.dataset_name)
+    return "://" not in folder if folder else name.startswith("embedded:") or os.path.isdir(name)
+
+
+def explained(error: Exception) -> str:
+    """What went wrong, in the form's words: the sentence of one of ours without the dashes of its flags."""
+    return FLAG.sub("", str(error)) if isinstance(error, SdxlNbError) else f"{type(error).__name__}: {error}"
+
+
+def _key(config: TrainConfig) -> tuple[Any, ...]:
+    return tuple(getattr(config, name) for name in DATA)
+
+
+def _framed(title: str, lines: list[str], *, wrong: bool = False) -> str:
+    items = "".join(f"<div>{escape(line)}</div>" for line in lines)
+    kind, role = ("sdxl-nb-plan sdxl-nb-wrong", "alert") if wrong else ("sdxl-nb-plan", "status")
+    return f'<div class="{kind}" role="{role}"><b>{title}</b>{items}</div>'
+
+
+def settings_table(config: TrainConfig) -> Table:
+    """The settings that differ from the defaults, with their sentences, as an HTML table."""
+    fields = TrainConfig.model_fields
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{escape(str(value))}</td>"
+        f"<td style='text-align:left'>{escape(fields[name].description)}</td></tr>"
+        for name, value in config.essentials().items()
+    )
+    return Table(f"<table>{rows}</table>")

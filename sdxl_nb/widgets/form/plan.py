@@ -1,0 +1,70 @@
+"""What a configuration will do, in sentences: steps, epochs, pictures, trainable parameters.
+
+In: a TrainConfig, and the counts of its pictures where they are known. Out: lines for a person, or SdxlNbError where
+this machine cannot train it.
+"""
+
+from ...config.train_config import TrainConfig
+from ...system.errors import SdxlNbError
+from ...training.epochs import Counts, steps_per_epoch, validation_pictures
+
+
+def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
+    """Steps, epochs, saving and drawing in a line each; without the counts of pictures only what is sure."""
+    steps, epochs = config.max_train_steps, None if config.max_train_steps else config.num_train_epochs
+    lines, in_all = [], ""
+    if counts:
+        an_epoch = steps_per_epoch(config, counts.entries)
+        steps = steps or epochs * an_epoch
+        epochs = steps / an_epoch
+        batch = config.train_batch_size * config.gradient_accumulation_steps
+        lines.append(
+            f"{_seen(counts)} at {config.resolution} px, {batch:,} a step: {_many(an_epoch, 'step')} an epoch."
+        )
+        in_all = f": {validation_pictures(config, steps, an_epoch):,} in all"
+    said = [_many(steps, "step") if steps else "", _many(epochs, "epoch") if epochs else ""]
+    long = (" is " if steps == 1 else " are ").join(filter(None, said))
+    lines.append(f"{long}; a checkpoint {_every(config.checkpointing_steps, 'step')}.")
+    if config.validation_prompt:
+        drawn = _many(len(config.validation_prompt) * config.num_validation_images, "validation picture")
+        often = _every(config.validation_epochs, "epoch")
+        lines.append(f"{drawn} before the first step, {often} and at the end{in_all}.")
+    else:
+        lines.append("No validation pictures: give validation_prompt to see it learn.")
+    lines.append(f"Everything goes to {config.output_dir}.")
+    return lines
+
+
+def _many(number: float, thing: str) -> str:
+    """1 step, 1,200 steps, 64.3 epochs, less than 0.1 epochs."""
+    if number < 0.05:
+        return f"less than 0.1 {thing}s"
+    digits = f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
+    return f"{digits} {thing}{'s' * (number != 1)}"
+
+
+def _every(number: int, thing: str) -> str:
+    return f"every {thing}" if number == 1 else f"every {number:,} {thing}s"
+
+
+def _seen(counts: Counts) -> str:
+    """The pictures in words, and why an epoch sees more or less of them."""
+    more = [f"{counts.held_out:,} of them held out"] if counts.held_out else []
+    if counts.entries != counts.pictures - counts.held_out:
+        more.append(f"with repeats {counts.entries:,} an epoch")
+    return _many(counts.pictures, "picture") + (f" ({', '.join(more)})" if more else "")
+
+
+def expectations(config: TrainConfig) -> list[str]:
+    """What must be looked up: trainable parameters. Raises SdxlNbError where this machine cannot train it."""
+    from ...config.machine import Machine, check_machine
+    from ...lora.sizes import trainable_parameters
+
+    machine = Machine.here()
+    check_machine(config, machine)
+    if machine.device == "cpu" and not config.pretrained_model_name_or_path.startswith("embedded:"):
+        raise SdxlNbError(
+            "There is no GPU here, and real SDXL takes days on a CPU: launch it on a machine that has one, or choose "
+            "the preset tiny."
+        )
+    return [f"{trainable_parameters(config):,} trainable parameters."]

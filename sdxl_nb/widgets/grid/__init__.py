@@ -1,0 +1,1 @@
+"""The validation grid: a run's pictures by stage and scale, drawn where they lack, shipped."""

@@ -1,0 +1,1 @@
+"""The monitor: what a run does now, its curve, its newest pictures, its buttons."""

@@ -1,0 +1,172 @@
+"""RunMonitor: a run while it goes on, or as it was: progress, losses, pictures, log, Stop and Resume.
+
+In: a Run, or the folder of one; whether it trains in this kernel, in another process, on several or elsewhere, its
+folder is all that is read. Out: a widget that a thread keeps up to date. Closing it, or the kernel, stops no run;
+`RunMonitor(Run.open(folder))` shows the whole history again. `monitor.figure()` is the plain twin.
+"""
+
+import threading
+import time
+from typing import Any
+
+import traitlets
+from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox
+
+from ...runs.run import GOING_ON, Run
+from ..parts.theme import style_sheet
+from ..parts.twin import Twin
+from ..parts.watching import Notice, Worker, check_traits, run_of
+from .readings import announcement, headline, log_block, numbers, progress, stopping
+from .sights import Curve, Newest
+
+LINES = 12  # of the log
+OFTEN, SHARE = 1.0, 0.05  # seconds between two looks, and the share of one core that looking may take at most
+SETTLED, RARELY = 180.0, 60.0  # seconds after which a run that is over is looked at seldom, and between two looks then
+COLOURS = {"running": "info", "completed": "success", "stopped": "warning", "failed": "danger", "interrupted": "danger"}
+
+
+class RunMonitor(Twin, VBox):
+    """Watches a run; see the module. `status`, `step`, `steps` and `error` are its state."""
+
+    status = traitlets.Unicode(help="What `run.status` says.")
+    step = traitlets.Int(0, help="Optimizer steps done.")
+    steps = traitlets.Int(0, help="Optimizer steps asked for; 0 before that is known.")
+    error = traitlets.Unicode(help="Why the run failed, or why it cannot be watched.")
+    interval = traitlets.Float(OFTEN, min=0.05, help="Seconds between two looks at a run that goes on.")
+
+    def __init__(self, run: Run | str, **traits: Any):
+        self._wake, self._closed = threading.Event(), False
+        check_traits(type(self), traits, also=("run",))
+        self.run = run_of(type(self), run)
+        super().__init__()
+        self.add_class("sdxl-nb")
+        self._notice, self._work, self._lock = Notice(), Worker(), threading.Lock()
+        self._seen = self._known = None
+        self._troubled = self._priced = False
+        self._changed = time.monotonic()
+        self._build()
+        for name, value in traits.items():
+            setattr(self, name, value)
+        self.refresh()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _build(self) -> None:
+        self._headline, self._numbers, self._log = HTML(), HTML(), HTML()
+        self._announced = HTML(layout=Layout(height="0", margin="0"))
+        self._bar = FloatProgress(max=1.0, layout=Layout(width="auto"))
+        self._curve, self._drawn = Curve(), Newest()
+        self._stop = Button(description="Stop", icon="stop", tooltip="Keep what is done, and end")
+        where = "Go on from the newest checkpoint, or without one from the beginning"
+        self._resume = Button(description="Resume", icon="play", tooltip=where)
+        self._stop.on_click(self._notice.guard(lambda button: self.stop()))
+        self._resume.on_click(self._notice.guard(lambda button: self.resume()))
+        buttons = HBox(
+            [self._stop, self._resume, self._notice], layout=Layout(flex_flow="row wrap", align_items="center")
+        )
+        self.children = [
+            *(style_sheet(), self._announced, self._headline, self._bar, buttons),
+            *(self._numbers, self._curve, self._drawn, self._log),
+        ]
+
+    def refresh(self) -> None:
+        """Look at the run now, and show what is new."""
+        with self._lock:
+            self.run.refresh()
+            self._show()
+            self._curve.show(self.run, self.status)
+            self._tell(self.run.trouble)
+
+    def _show(self) -> None:
+        run = self.run
+        status = run.status
+        share, said = progress(run, status)
+        log = log_block(run, LINES)
+        seen = (self._id(), status, said, run.step, log, len(list(run.events())))
+        if seen == self._seen:
+            return
+        if self.status in GOING_ON and status not in GOING_ON:
+            self._notice.say("")  # what was said of stopping has come true
+        if self.status != status:
+            self._changed, self._priced = time.monotonic(), False
+        self.status, self.step, self.steps = status, run.step, run.steps or 0
+        self.error = run.error or ""
+        self._announced.value = announcement(status)
+        self._headline.value = headline(self.status, said, self.error, str(run.folder.absolute()))
+        self._bar.value, self._bar.bar_style = share, COLOURS.get(self.status, "info")
+        self._stop.disabled, self._resume.disabled = (
+            self.status not in GOING_ON,
+            self.status in (*GOING_ON, "completed"),
+        )
+        self._numbers.value = numbers(run)
+        self._log.value = log
+        self._drawn.show(run)
+        self._seen, self._known = seen, (self._id(), status)
+
+    def _id(self) -> str | None:
+        """What tells a run from one that was in the same folder before it."""
+        return self.run.info.get("id")
+
+    def _tell(self, trouble: Exception | None) -> None:
+        """Show what looking failed with, and take it away when it has passed."""
+        if trouble:
+            self._notice.fail(trouble)
+        elif self._troubled:
+            self._notice.say("")
+        self._troubled = trouble is not None
+
+    def _watch(self) -> None:
+        """Look again and again until the widget is closed; what goes wrong is shown, and looking goes on."""
+        while not self._closed:
+            begun = time.thread_time()
+            over = self.status not in GOING_ON and not self._troubled  # then all that there is has come
+            rests = over and time.monotonic() > self._changed + SETTLED
+            try:
+                if not rests or (self._id(), self.run.status) != self._known:
+                    self.refresh()
+            except Exception as error:
+                self._tell(error)
+            often = max(self.interval, self.run.interval) * (1 if self.status in GOING_ON else 3)
+            often = max(often, RARELY) if rests else often
+            self._wake.wait(max(often, (time.thread_time() - begun) / SHARE))
+            self._wake.clear()
+
+    def close(self) -> None:
+        """Stop looking; the run goes on."""
+        self._closed = True
+        self._wake.set()
+        super().close()
+
+    def stop(self) -> None:
+        """Ask the run to keep what is done, and end."""
+        self._stop.disabled = True
+        said = stopping(self.run)
+        self.run.stop()
+        self._notice.say(said)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint in a process of its own; where that costs money, only the second time."""
+        self._resume.disabled = True
+        self._notice.say("Resuming ...")
+        self._work.start(self._notice.guard(self._resumed))
+
+    def _resumed(self) -> None:
+        said: list[str] = []
+        try:
+            if not self._priced and (price := self.run.price):
+                self._priced = True
+                self._notice.say(f"{price} Press Resume once more to start it.")
+                return
+            self.run = self.run.resume(say=said.append)  # on SageMaker it is another job
+            self._notice.say(" ".join(said))
+        finally:
+            self._seen = None  # the buttons, whatever came of it
+            self.refresh()
+            self._wake.set()
+
+    def twin(self) -> Any:
+        """The curves, or before the first step the run's table."""
+        return self.figure() if self.run.step else self.run
+
+    def figure(self) -> Any:
+        """The curves as a matplotlib Figure."""
+        return self.run.plot()

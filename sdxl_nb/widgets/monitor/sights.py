@@ -1,0 +1,93 @@
+"""What the monitor lets one see of a run: its curve and its newest pictures, each with words for who does not see it.
+
+In: a Run, at every look. Out: two widgets that are built anew only when there is something new.
+"""
+
+import base64
+import io
+import time
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ipywidgets import HTML, HBox, Layout, VBox
+
+from ...runs.plots import loss_figure, smooth
+from ...runs.run import GOING_ON
+from ..parts.caption import caption
+from ..parts.children import replace
+from ..parts.pictures import thumbnail
+
+SHARE = 0.02  # the part of one core that drawing the curve may take, ten times as dear as all else in a look
+SHOWN, SIDE = 8, 160  # pictures at most, and their side in CSS pixels
+
+
+class Curve(HTML):
+    """The losses, drawn when there is more of them: seldom while the run goes on, at once when it is over."""
+
+    def __init__(self) -> None:
+        super().__init__(layout=Layout(max_width="720px", width="100%", display="none"))
+        self._upto, self._next = None, time.monotonic()
+
+    def show(self, run: Any, status: str) -> None:
+        """Draw the curve of a run if it is time for it; before the first step there is none."""
+        upto = run.info.get("id"), run.step, run.heldout()
+        self.layout.display = None if run.step else "none"
+        early = status in GOING_ON and time.monotonic() < self._next
+        if upto == self._upto or early or not run.step:
+            return
+        begun = time.thread_time()
+        self.value, self._upto = image("png", curve(run), in_words(run), "width:100%"), upto
+        self._next = time.monotonic() + (time.thread_time() - begun) / SHARE
+
+
+class Newest(HBox):
+    """Small copies of the pictures of the newest step that has some, prompt and seed below each."""
+
+    def __init__(self) -> None:
+        super().__init__(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
+        self._found = None
+
+    def show(self, run: Any) -> None:
+        """The pictures of a run as they are now."""
+        drawn = {step: paths for step, paths in run.pictures().items() if paths}
+        newest = max(drawn, default=None)
+        paths = drawn.get(newest, [])[:SHOWN]
+        found = [(path, path.stat().st_mtime_ns) for path in paths]
+        if found != self._found:
+            prompts = run.config.validation_prompt or [] if paths else []
+            replace(self, [_picture(path, prompts, newest) for path in paths])
+            self._found = found
+
+
+def _picture(path: Path, prompts: list[str], step: int | None) -> VBox:
+    number, seed = path.stem.split("-")
+    prompt = prompts[int(number)] if int(number) < len(prompts) else f"prompt {number}"
+    size = f"width:{SIDE}px; height:{SIDE}px; object-fit:contain; display:block"
+    small = HTML(image("webp", thumbnail(path, 256), f"{prompt}, step {step}, seed {seed}", size))
+    return VBox([small, HTML(caption(prompt, f"step {step}, seed {seed}"))])
+
+
+def image(kind: str, data: bytes, words: str, style: str) -> str:
+    """An <img> with its bytes in it, and words for who does not see it, which `ipywidgets.Image` cannot have."""
+    content = base64.b64encode(data).decode()
+    return f'<img src="data:image/{kind};base64,{content}" alt="{escape(words)}" style="{style}">'
+
+
+def curve(run: Any) -> bytes:
+    """The loss as PNG, without a ground of its own, sharp on fine screens."""
+    buffer = io.BytesIO()
+    loss_figure(run, see_through=True).savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def in_words(run: Any) -> str:
+    """The newest losses of the curve in a sentence."""
+    steps, losses = run.losses()
+    at, heldout = run.heldout()
+    said = f"Curve of the loss up to step {run.step}"
+    known = [loss for loss in losses[-100:] if loss is not None]
+    if known:
+        said += f": training loss, smoothed, {smooth(np.array(known))[-1]:.4f} at step {steps[-1]}"
+    return said + (f", held-out loss {heldout[-1]:.4f} at step {at[-1]}" if at else "")

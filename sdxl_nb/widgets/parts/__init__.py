@@ -1,0 +1,1 @@
+"""What the rooms share: pictures as buttons, downloads, children exchanged, themes, words for screen readers."""

@@ -1,0 +1,1 @@
+"""The playground: LoRAs under sliders, and the picture they make."""

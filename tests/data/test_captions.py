@@ -1,0 +1,83 @@
+"""Captions as a step sees them: tags shuffled and dropped, from the position's own stream; long ones."""
+
+from collections import Counter
+
+import numpy as np
+
+from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.data.captions import long_captions, varied
+from sdxl_nb.data.sampling import Choices
+
+CAPTION = "zwx, a dog, red, sitting on grass, at night"
+
+
+def variants(count=400, caption=CAPTION, **settings):
+    config = TrainConfig(seed=0, **settings)
+    return [varied(caption, config, Choices.at(0, p, timesteps=9, empty_share=0).words()) for p in range(count)]
+
+
+def test_shuffling_keeps_every_tag_and_the_first_in_front():
+    seen = variants(shuffle_caption=True, keep_tokens=2)
+    assert {text[:12] for text in seen} == {"zwx, a dog, "}
+    assert {tuple(sorted(text.split(", "))) for text in seen} == {tuple(sorted(CAPTION.split(", ")))}
+    assert len(set(seen)) == 6  # the orders of three tags
+    assert min(Counter(seen).values()) > 40
+
+
+def test_dropped_tags_are_the_share_that_was_asked_for():
+    seen = variants(caption_tag_dropout_rate=0.25, keep_tokens=1)
+    left = Counter(tag for text in seen for tag in text.split(", "))
+    assert left["zwx"] == 400 and all(250 < left[tag] < 350 for tag in CAPTION.split(", ")[1:])
+    assert all(text.split(", ") == [tag for tag in CAPTION.split(", ") if tag in text.split(", ")] for text in seen)
+    assert set(variants(caption_tag_dropout_rate=1.0)) == {""}
+    assert set(variants(caption_tag_dropout_rate=1.0, keep_tokens=9)) == {CAPTION}
+
+
+def test_the_trigger_word_is_never_dropped_and_stays_in_front():
+    assert set(variants(caption_tag_dropout_rate=1.0, trigger_word="ZWX")) == {"zwx"}
+    assert {text[:5] for text in variants(shuffle_caption=True, trigger_word="zwx")} == {"zwx, "}
+    inside = variants(caption="a dog, a zwx card", caption_tag_dropout_rate=1.0, trigger_word="zwx")
+    assert set(inside) == {"a zwx card"}
+
+
+def test_another_separator_and_empty_tags():
+    assert set(variants(caption="a ; b;;", caption_separator=";", keep_tokens=2)) == {"a; b"}
+    assert set(variants(caption="a b", caption_separator=" ", keep_tokens=9)) == {"a b"}
+    assert set(variants(caption="", shuffle_caption=True)) == {""}
+
+
+def test_the_words_of_a_position_repeat_and_change_no_other_draw():
+    def at(position):
+        return Choices.at(3, position, timesteps=1000, empty_share=0.0)
+
+    plain, asked = at(7), at(7)
+    first, again = asked.words().random(4), at(7).words().random(4)
+    assert np.array_equal(first, again) and not np.array_equal(first, at(8).words().random(4))
+    assert np.array_equal(plain.noise((50,)), asked.noise((50,)))
+
+
+def test_varied_captions_are_embedded_live():
+    assert TrainConfig().caches_text_embeddings()
+    assert not TrainConfig(shuffle_caption=True).caches_text_embeddings()
+    assert not TrainConfig(caption_tag_dropout_rate=0.1).caches_text_embeddings()
+
+
+class Counting:
+    """A tokenizer of one token a word that counts what it was given."""
+
+    model_max_length, given = 5, 0
+
+    def __call__(self, captions, truncation, verbose):
+        self.given += len(captions)
+        return {"input_ids": [["<s>", *caption.split(), "</s>"] for caption in captions]}
+
+    def decode(self, ids):
+        return " ".join(ids)
+
+
+def test_long_captions_in_portions_and_only_those_that_may_be_long():
+    tokenizer, done = Counting(), []
+    captions = ["abc", "é", "a b c d", ""] * 5
+    found = long_captions(captions, [tokenizer], lambda *numbers: done.append(numbers), portion=8)
+    assert [(cut.index, cut.cut) for cut in found] == [(index, "d") for index in (2, 6, 10, 14, 18)]
+    assert tokenizer.given == 5 and done == [(8, 20), (16, 20), (20, 20)]

@@ -1,0 +1,166 @@
+"""What is known of files: nothing is read twice, faults are kept, a broken memory starts anew."""
+
+import multiprocessing
+import os
+import shutil
+
+import PIL
+import pytest
+from PIL import Image
+from small_runs import SIZES, home, small
+
+from sdxl_nb.data import file_facts as memos
+from sdxl_nb.data.dataset import CaptionedPictures, open_dataset
+from sdxl_nb.data.file_facts import Facts, Known, Memo, examine
+from sdxl_nb.system.errors import DataError
+from sdxl_nb.system.keys import key_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(home()[0] / "pictures", tmp_path / "pictures")
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The pictures that were read."""
+    seen, read = [], CaptionedPictures.picture_bytes
+    monkeypatch.setattr(
+        CaptionedPictures, "picture_bytes", lambda self, index: (seen.append(self.names[index]), read(self, index))[1]
+    )
+    return seen
+
+
+def examined(tmp_path, folder, processes=None):
+    pictures = open_dataset(small(tmp_path, train_data_dir=str(folder)))
+    memo = Memo(tmp_path / "cache")
+    faults = examine(pictures, memo, None, processes)
+    memo.close()
+    return pictures.without(faults.names), faults
+
+
+def test_a_second_look_reads_nothing(tmp_path, folder, looked):
+    first, _ = examined(tmp_path, folder)
+    assert sorted(looked) == [f"{n}.png" for n in range(7)]
+    looked.clear()
+    again, _ = examined(tmp_path, folder)
+    assert again.sizes().tolist() == [[height, width] for width, height in SIZES] == first.sizes().tolist()
+    assert [again.identity(i) for i in range(7)] == [first.identity(i) for i in range(7)] and looked == []
+    again.listing.known = None
+    assert again.identity(3) == first.identity(3) and looked == ["3.png"]
+
+
+def test_a_changed_picture_alone_is_read_again(tmp_path, folder, looked):
+    before, _ = examined(tmp_path, folder)
+    looked.clear()
+    Image.new("RGB", (50, 40)).save(folder / "4.png")
+    after, _ = examined(tmp_path, folder)
+    assert looked == ["4.png"] and after.sizes()[4].tolist() == [40, 50]
+    assert [before.identity(i) == after.identity(i) for i in range(7)] == [n != 4 for n in range(7)]
+
+
+def test_faults_are_kept_until_pillow_changes(tmp_path, folder, looked, monkeypatch):
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:200])
+    kept, faults = examined(tmp_path, folder)
+    assert faults.names == ["2.png"] and "cut short" in faults[0].sentence
+    assert kept.names == [f"{n}.png" for n in range(7) if n != 2] and len(kept.sizes()) == 6
+    looked.clear()
+    assert examined(tmp_path, folder)[1] == faults and looked == []
+    monkeypatch.setattr(PIL, "__version__", "99")
+    assert examined(tmp_path, folder)[1] == faults and looked == ["2.png"]
+
+
+def test_a_picture_that_cannot_be_opened_is_tried_again(tmp_path, folder, monkeypatch):
+    read = CaptionedPictures.picture_bytes
+
+    def locked(self, index):
+        if self.names[index] == "1.png":
+            raise memos.PictureError("1.png cannot be opened (permission denied): check the file.")
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionedPictures, "picture_bytes", locked)
+        assert examined(tmp_path, folder)[1].names == ["1.png"]
+    assert examined(tmp_path, folder)[1].names == []
+
+
+def test_none_that_can_be_used_is_an_error(tmp_path, folder):
+    for path in folder.glob("*.png"):
+        path.write_bytes(b"no picture")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"None of the 7 pictures of .* can be used; the first: 0.png is not a"):
+            examined(tmp_path, folder)
+
+
+@pytest.mark.parametrize("harm", ["text", "torn"])
+def test_a_broken_memory_starts_anew(tmp_path, folder, looked, harm):
+    examined(tmp_path, folder)
+    file = tmp_path / "cache" / "files.sqlite"
+    content = file.read_bytes()
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    file.write_bytes(b"no data base, but long enough to be one" * 200 if harm == "text" else content[:3000])
+    looked.clear()
+    examined(tmp_path, folder)
+    assert len(looked) == 7
+    looked.clear()
+    examined(tmp_path, folder)
+    assert looked == []
+
+
+def test_where_nothing_can_be_written_all_is_looked_at_each_time(tmp_path, folder, looked):
+    (tmp_path / "cache").touch()  # a file where the folder should be
+    for count in (7, 14):
+        examined(tmp_path, folder)
+        assert len(looked) == count
+
+
+def test_pictures_without_a_stamp_are_looked_at_each_time(tmp_path, folder, looked, monkeypatch):
+    monkeypatch.setattr(CaptionedPictures, "stamp", lambda self, index: None)
+    examined(tmp_path, folder)
+    examined(tmp_path, folder)
+    assert len(looked) == 14
+
+
+def test_file_digests(tmp_path, monkeypatch):
+    file, memo, read = tmp_path / "weights", Memo(tmp_path), []
+    file.write_bytes(b"a" * 5_000_000)
+    digest = memos._sha256
+    monkeypatch.setattr(memos, "_sha256", lambda path: (read.append(path), digest(path))[1])
+    first = memo.file_digest(file)
+    assert first == memo.file_digest(file) == Memo(tmp_path).file_digest(file) and len(read) == 1
+    assert first.hex() == os.popen(f"sha256sum {file}").read().split()[0]
+    file.write_bytes(b"b" * 5_000_000)
+    assert memo.file_digest(file) != first and len(read) == 2
+
+
+def put_many(folder, first, begin):
+    memo = Memo(folder)
+    begin.wait()
+    for number in range(first, first + 200):
+        memo.put(key_of(number), Known(number.to_bytes(32, "big"), number, 2 * number))
+        if number % 10 == 0:
+            memo.save()
+    memo.save()
+
+
+def test_processes_remember_at_the_same_time(tmp_path):
+    context = multiprocessing.get_context("fork")
+    begin = context.Barrier(2)
+    both = [context.Process(target=put_many, args=(tmp_path, first, begin)) for first in (0, 100)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    found = Memo(tmp_path).find(map(key_of, range(1200)))  # more than SQLite takes at once
+    assert [process.exitcode for process in both] == [0, 0] and len(found) == 300
+    assert found[key_of(299)] == Known((299).to_bytes(32, "big"), 299, 598)
+
+
+def test_facts_follow_their_pictures(tmp_path, folder):
+    pictures, _ = examined(tmp_path, folder)
+    part = pictures.select([5, 1])
+    whole = part.compact()
+    assert whole.known.sizes.tolist() == part.sizes().tolist() == [[48, 64], [32, 48]]
+    both = whole.known.followed_by(Facts.none(1))
+    assert both.sizes.tolist() == [[48, 64], [32, 48], [0, 0]] and both.digests.shape == (3, 32)

@@ -1,0 +1,98 @@
+"""A LoRA inside a base; and the same pictures from both files, through our loader and through diffusers'."""
+
+import numpy as np
+import pytest
+import torch
+from random_sdxl import make_pipeline
+from test_lora import add_lora, encode, make_models, models_of, predict
+
+from sdxl_nb.drawing.generation import generate
+from sdxl_nb.lora.command import main
+from sdxl_nb.lora.files.reader import read_lora
+from sdxl_nb.lora.files.writer import save_lora
+from sdxl_nb.lora.fusing import fuse
+from sdxl_nb.lora.layers import attach, collect, set_scale
+from sdxl_nb.models.loading import load_pipeline
+from sdxl_nb.system.errors import ModelError
+
+BASE = "embedded:tiny-sdxl"
+FAST = {"num_inference_steps": 2, "progress": False, "height": 64, "width": 64, "seeds": (0, 1)}
+PROMPTS = ["a blueprint of a house", "a red circle"]
+
+
+def pictures(pipeline, lora=None):
+    return [np.asarray(picture) for picture in generate(pipeline, lora, PROMPTS, **FAST).pictures.values()]
+
+
+def freeze(pipeline):
+    """torch takes another convolution for weights that want gradients, which is up to one level of 255 apart."""
+    for model in models_of(pipeline).values():
+        model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("targets", ["attention", "all"])
+def test_both_files_give_the_trained_pictures_bit_for_bit(tmp_path, targets):
+    """The embedded base; what is trained counts as itself, and differs from the base's pictures."""
+    trained = load_pipeline(BASE)
+    plain = pictures(trained)
+    add_lora(trained, targets, lora_alpha=6)
+    freeze(trained)
+    expected = pictures(trained)
+    assert all(np.abs(a.astype(int) - b).max() > 5 for a, b in zip(plain, expected, strict=True))
+    models = {name: getattr(trained, name) for name in ("unet", "text_encoder", "text_encoder_2")}
+    fresh = load_pipeline(BASE)
+    for path in save_lora(collect(**models), tmp_path, "style", {}):
+        for ours, theirs in zip(pictures(fresh, path), expected, strict=True):
+            assert np.array_equal(ours, theirs)
+    theirs = load_pipeline(BASE)
+    theirs.load_lora_weights(tmp_path)
+    freeze(theirs)
+    for one, other in zip(pictures(theirs), expected, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def loras(tmp_path_factory):
+    """LoRA and DoRA, for the random base."""
+    paths = {}
+    for name, settings in {"lora": {"lora_alpha": 6}, "dora": {"use_dora": True}}.items():
+        models = make_models()
+        add_lora(models, "all", **settings)
+        paths[name] = save_lora(collect(**models), tmp_path_factory.mktemp(name), "style", {})[1]
+    return paths
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("lora", 1.0), ("lora", 0.4), ("lora", 0.0), ("dora", 1.0)])
+def test_a_fused_base_is_the_base_with_the_lora(tmp_path, loras, kind, scale):
+    live = make_pipeline()
+    live.save_pretrained(tmp_path / "base")
+    goal = fuse(tmp_path / "base", loras[kind], tmp_path / "fused", scale)
+    attach(read_lora(loras[kind]), live)
+    set_scale(live, {"default": scale})
+    fused = load_pipeline(str(goal))
+    for one, other in [
+        (predict(fused.unet), predict(live.unet)),
+        (encode(fused.text_encoder), encode(live.text_encoder)),
+        (encode(fused.text_encoder_2), encode(live.text_encoder_2)),
+    ]:
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert not any("lora" in name for model in models_of(fused).values() for name, _ in model.named_parameters())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "fused"]
+
+
+def test_fuse_from_the_command_line_writes_nothing_over(tmp_path, capsys):
+    embedded = load_pipeline(BASE)
+    add_lora(embedded)
+    models = {name: getattr(embedded, name) for name in ("unet", "text_encoder", "text_encoder_2")}
+    path = save_lora(collect(**models), tmp_path / "run", "style", {})[1]
+    arguments = ["fuse", BASE, str(path), str(tmp_path / "fused"), "--scale", "0.5", "--dtype", "float16"]
+    assert main(arguments) == 0 and "with the LoRA at strength 0.5" in capsys.readouterr().out
+    assert load_pipeline(str(tmp_path / "fused"), torch.float16).unet.dtype == torch.float16
+    assert main(arguments) == 2 and "already holds something" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fused", "run"]
+
+
+def test_a_lora_of_another_architecture_is_not_fused(tmp_path, loras):
+    with pytest.raises(ModelError, match=r"another architecture|does not have"):
+        fuse(BASE, loras["lora"], tmp_path / "fused")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,112 @@
+"""The notebooks as they are stored, and the one that needs SageMaker; `make test` executes the others with nbmake."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from sagemaker_emulator import SageMakerEmulator
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WALKTHROUGHS = ["00_quickstart", "01_data", "02_configure", "03_train_local", "04_validate", "05_inside_a_step"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def test_the_walkthroughs_are_there():
+    assert [path.stem for path in NOTEBOOKS] == [*WALKTHROUGHS, "06_sagemaker"]
+
+
+def test_stored_without_outputs_and_valid(notebook):
+    nbformat.validate(notebook)
+    assert [cell.outputs for cell in code(notebook)] == [[]] * len(code(notebook))
+    assert {cell.execution_count for cell in code(notebook)} == {None}
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_short_cells_and_more_prose_than_code(notebook):
+    assert 20 <= len(notebook.cells) <= 40
+    assert len(prose(notebook)) > len(code(notebook))
+    assert max(len(cell.source.splitlines()) for cell in code(notebook)) <= 10
+
+
+def test_cost_then_versions_then_parameters_then_steps(notebook):
+    headings = [cell.source.splitlines()[0] for cell in prose(notebook) if cell.source.startswith("#")]
+    assert headings[0].startswith("# ")
+    assert headings[1:4] == ["## What it costs", "## Versions", "## Parameters"]
+    tagged = [i for i, cell in enumerate(code(notebook)) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == [1]  # the versions are the first code cell
+
+
+def test_it_calls_the_library_and_defines_nothing(notebook):
+    for cell in code(notebook):
+        lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
+        tree = ast.parse("\n".join(lines))
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        assert [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)] == []
+
+
+def test_no_input_no_install_no_swallowed_error(notebook):
+    source = "\n".join(cell.source for cell in code(notebook))
+    for word in ("input(", "pip ", "!", "Output(", "interact(", "except"):
+        assert word not in source, f"a notebook must not use {word}"
+
+
+def test_short_runs_change_parameters_only(notebook):
+    (parameters,) = (cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", []))
+    names = {target.id for node in ast.parse(parameters.source).body for target in node.targets}
+    mocked = {name for cell in code(notebook) for name in cell.metadata.get("nbmake", {}).get("mock", {})}
+    assert mocked <= names
+
+
+LOST = {
+    "thread": "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\nthread.start()\nthread.join()",
+    "handler": "from ipywidgets import Button\nb = Button()\nb.on_click(lambda b: 1 / 0)\nb.click()",
+    "output": "from ipywidgets import Output\nwith Output():\n    1 / 0",
+    "task": (
+        "import asyncio, gc\nasync def bad():\n    1 / 0\n"
+        "task = asyncio.ensure_future(bad())\nawait asyncio.sleep(0.1)\ndel task\ngc.collect()"
+    ),
+    "good": "print(1)",
+}
+
+
+def run_notebooks(folder, names, **environment):
+    command = [sys.executable, "-m", "pytest", "-q", "--nbmake", "--nbmake-timeout=300", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, *names], cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_exception_that_nbmake_would_miss_fails_a_notebook(tmp_path):
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    for name, source in LOST.items():
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(made, tmp_path / f"{name}.ipynb")
+    code, said = run_notebooks(tmp_path, [f"{name}.ipynb" for name in LOST])
+    failed = set(re.findall(r"^FAILED (\w+)\.ipynb", said, re.MULTILINE))
+    assert code == 1 and failed == LOST.keys() - {"good"} and "4 failed, 1 passed" in said, said
+
+
+def test_the_sagemaker_notebook_runs_on_the_emulator():
+    with SageMakerEmulator() as aws:
+        names = {"BUCKET_NAME": aws.bucket, "SDXL_NB_ROLE_ARN": aws.role, "SDXL_NB_IMAGE_URI": aws.image}
+        code, said = run_notebooks(ROOT / "notebooks", ["06_sagemaker.ipynb"], **names)
+    assert code == 0 and "1 passed" in said, said

@@ -1,0 +1,266 @@
+"""Predicted against measured: memory of really trained configurations, steps, and the table for real SDXL."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import small, train
+
+from sdxl_nb import TrainConfig, estimate
+from sdxl_nb.models import architectures
+from sdxl_nb.preflight import counting, prices
+from sdxl_nb.system.errors import ConfigError, SdxlNbError
+from sdxl_nb.training import disk
+
+FIVE = [  # other resolutions, batches, ranks, targets, precisions, and checkpointing
+    {"train_batch_size": 4, "resolution": 64},
+    {"train_batch_size": 4, "resolution": 64, "gradient_checkpointing": True},
+    {"train_batch_size": 7, "resolution": 64, "target_modules": "all", "rank": 16},
+    {"train_batch_size": 2, "resolution": 128, "mixed_precision": "bf16"},
+    {"train_batch_size": 4, "resolution": 128, "lora_dropout": 0.1, "target_modules": "attention+ff"},
+]
+
+
+def predicted(config):
+    built = architectures.of(config)
+    many = config.train_batch_size
+    return counting.count_step(config, built.unet, built.scale, built.tokens, pictures=many, cuda=False)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The peak bytes of FIVE as they were really trained, in a process of their own."""
+    folder = tmp_path_factory.mktemp("measured")
+    script = Path(__file__).with_name("measure_peaks.py")
+    environment = {**os.environ, "SDXL_NB_CACHE": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(folder), json.dumps(FIVE)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(len(FIVE)))
+def test_predicted_peak_is_the_measured_one(measured, number, tmp_path):
+    count = predicted(small(tmp_path / "run", **FIVE[number]))
+    assert count.peak == pytest.approx(measured[number], rel=0.15)
+    assert count.peak > 1.3 * count.resident  # so that it is not the weights alone that agree
+
+
+def test_a_batch_grows_in_proportion():
+    config = TrainConfig.preset("tiny")
+    built = architectures.of(config)
+    one, eight = (
+        counting.count_step(config, built.unet, built.scale, built.tokens, pictures=many, cuda=False) for many in (1, 8)
+    )
+    assert one.at(8).peak == pytest.approx(eight.peak, rel=0.05)
+    assert one.at(8).flops == pytest.approx(eight.flops, rel=0.01)
+    assert (one.frozen, one.trained) == (eight.frozen, eight.trained)
+
+
+def test_flops_are_those_of_torch_on_the_real_model():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = TrainConfig.preset("tiny", target_modules="attention", train_batch_size=2)
+    built = architectures.of(config)
+    unet, flat = counting._ready(config, built.unet, torch.float32, torch.device("cpu"))
+    flat.zero_grad()
+    with FlopCounterMode(display=False) as flops, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        counting._forward(unet, built.unet, 16, built.tokens, 2, torch.float32).backward()
+    counted = counting.count_step(config, built.unet, built.scale, built.tokens, pictures=2, cuda=False)
+    assert counted.flops == pytest.approx(flops.get_total_flops(), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_train_epochs": 3, "max_train_steps": None},
+        {"num_train_epochs": 2, "gradient_accumulation_steps": 2, "max_train_steps": None},
+        {"max_train_steps": 5},
+    ],
+)
+def test_steps_are_exactly_those_of_training(tmp_path, changes):
+    config = small(tmp_path / "run", **changes)
+    (row,) = estimate(config, ()).rows
+    seen = []
+    train(config, lambda event: seen.append(event) if event["event"] == "step" else None)
+    assert row.steps == len(seen)
+
+
+def test_steps_on_several_gpus(tmp_path):
+    config = small(tmp_path / "run", num_train_epochs=3, max_train_steps=None)
+    row = estimate(config, "ml.g5.12xlarge", here=False).rows[0]
+    assert (row.machine.count, row.steps) == (4, 3 * 1)  # 7 pictures, 2 a process on 4
+    row = estimate(config, "ml.g5.xlarge", here=False).rows[0]
+    assert row.steps == 3 * 4
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Real SDXL's table, and the processor seconds that it took."""
+    begun = time.process_time()
+    config = TrainConfig(mixed_precision="bf16", rank=16, train_batch_size=16, num_train_epochs=10, seed=0)
+    table = estimate(config, ("ml.g4dn.xlarge", "ml.g5.2xlarge", "ml.p5.4xlarge"), pictures=100, here=False)
+    return table, time.process_time() - begun
+
+
+def test_real_sdxl_is_counted_in_a_minute(real):
+    table, seconds = real
+    assert seconds < 60
+    assert table.count.frozen == 2 * 2_567_463_684  # the U-Net in bf16
+    assert table.count.trained == 4 * 5_806_080
+    assert 4.5e9 < table.count.kept < 5.2e9
+    assert 13.5e12 < table.count.flops < 15e12
+    assert 5000 < table.count.operations < 8000
+    assert architectures.SDXL.text_parameters() == 817_720_320
+
+
+def test_real_sdxl_says_what_fits(real):
+    old, middle, large = real[0].rows
+    assert not old.fits and "no bf16" in old.note
+    assert (middle.micro_batch, middle.note) == (2, "2 at a time")
+    assert large.micro_batch == 8 and large.peak < large.machine.memory
+    assert large.seconds < middle.seconds
+    assert large.steps == 10 * 7
+    assert large.cost(large.machine.hourly) == pytest.approx(large.seconds * 70 / 3600 * 7.912)
+    assert large.cost(large.machine.spot) < large.cost(large.machine.hourly)
+
+
+def test_advice_is_in_order_and_each_takes_less(real):
+    flags = [flag for flag, _ in real[0].advice]
+    assert flags == ["--train_batch_size 1", "--gradient_checkpointing", "--optimizer adamw8bit"]
+    assert all(size < 90e9 for _, size in real[0].advice)
+
+
+def test_table_displays_itself(real):
+    text, page = str(real[0]), real[0]._repr_html_()
+    assert "ml.g5.2xlarge" in text and "To make it smaller: --gradient_checkpointing: " in text
+    assert "list price of 2" in text and "assume 40%" in text
+    assert page.count("<tr>") == 4 and "color:#" not in page
+    assert [row["machine"] for row in json.loads(json.dumps(real[0].as_dicts()))][1] == "ml.g5.2xlarge"
+
+
+def test_this_machine_is_timed_in_little_time(tmp_path):
+    begun = time.process_time()
+    (row,) = estimate(small(tmp_path / "run"), ()).rows
+    assert row.measured and row.seconds > 0 and row.fits
+    assert time.process_time() - begun < 20
+
+
+def test_what_stays_on_the_device_is_counted(tmp_path):
+    base = {"resolution": 64, "train_batch_size": 1}
+
+    def peak(**changes):
+        return estimate(small(tmp_path / "run", **base, **changes), "ml.g5.xlarge", here=False).rows[0].peak
+
+    least = peak()
+    assert peak(cache_text_embeddings=False) > least
+    assert peak(cache_latents=False) > least
+    assert peak(train_text_encoder=True) > peak(cache_text_embeddings=False)
+    assert peak(optimizer="adamw8bit") < least
+
+
+def test_an_unknown_instance_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"ml\.g5\.2xlarg is not known here: did you mean ml\.g5\.2xlarge\?"):
+        estimate(TrainConfig.preset("tiny"), "ml.g5.2xlarg")
+
+
+def test_unknown_pictures_are_said(tmp_path):
+    (tmp_path / "d").mkdir()
+    config = TrainConfig.preset("tiny", train_data_dir=str(tmp_path / "d"), max_train_steps=None)
+    table = estimate(config, ())
+    assert table.rows[0].steps is None and "is empty" in str(table)
+
+
+# Prices.
+
+
+class FakePrices:
+    """What the AWS price list answers."""
+
+    def __init__(self, usagetype):
+        self.usagetype, self.asked = usagetype, None
+
+    def get_products(self, **request):
+        self.asked = request
+        hourly = {"unit": "Hrs", "pricePerUnit": {"USD": "1.7770000000"}}
+        product = {
+            "product": {"attributes": {"usagetype": self.usagetype}},
+            "terms": {"OnDemand": {"x": {"priceDimensions": {"y": hourly}}}},
+        }
+        return {"PriceList": [json.dumps(product)]}
+
+
+def test_prices_of_today_where_aws_answers():
+    client = FakePrices("EUC1-Train:ml.g5.2xlarge")
+    assert prices.find("ml.g5.2xlarge", "eu-central-1", client) == prices.Price(1.777, "AWS price list today")
+    assert {"Type": "TERM_MATCH", "Field": "regionCode", "Value": "eu-central-1"} in client.asked["Filters"]
+
+
+def test_dated_prices_where_it_does_not():
+    hosting = FakePrices("USE1-Host:ml.g5.2xlarge")
+    assert prices.find("ml.g5.2xlarge", "us-east-1", hosting).source == "list price of 2026-09-27"
+    assert prices.find("ml.g5.2xlarge", "eu-central-1", hosting) is None
+    assert prices.price("ml.g5.2xlarge") == 1.515
+    assert prices.price("ml.t3.medium") is None
+
+
+def test_every_family_that_matters_is_in_the_table():
+    families = {name.split(".")[1] for name in prices.names()}
+    assert families >= {"g4dn", "g5", "g6", "g6e", "p3", "p4d", "p5"}
+    for name in prices.names():
+        instance = prices.instance(name)
+        assert instance.tflops("fp16") > instance.tflops("no") > 0 and instance.memory_gb > 15
+        assert prices.stored(name).hourly > 0.5
+
+
+# Disk.
+
+
+def test_a_full_disk_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    need = disk.Need(10, 3 * 10**9, 10**9, tmp_path / "cache", tmp_path / "run", checkpoints=10**9)
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 4 * 10**9)
+    with pytest.raises(SdxlNbError) as refused:
+        disk.refuse_full_disk(need)
+    sentence = str(refused.value)
+    assert sentence.startswith("The disk has 4.0 GB free and this run writes 4.0 GB for the cache in ")
+    assert "1.0 GB for the run in" in sentence and "\n" not in sentence
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 6 * 10**9)
+    disk.refuse_full_disk(need)
+
+
+def test_predicted_disk_is_what_a_run_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDXL_NB_CACHE", str(tmp_path / "cache"))
+    config = small(tmp_path / "run", target_modules="all", rank=32)
+    need = estimate(config, ()).need
+    train(config)
+    written = sum(f.stat().st_size for f in (tmp_path / "cache").rglob("*.safetensors"))
+    run = sum(f.stat().st_size for f in (tmp_path / "run").rglob("*.safetensors"))
+    assert need.cache == pytest.approx(written, rel=0.25)
+    assert need.checkpoints == pytest.approx(run, rel=0.15)
+
+
+def test_training_refuses_a_full_disk_before_it_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
+    with pytest.raises(SdxlNbError, match=r"The disk has 1 kB free and this run writes .* for the run in "):
+        train(small(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_says_what_the_audit_finds(tmp_path):
+    train(small(tmp_path / "run", resolution=64, max_train_steps=1))
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Data audit (names, sizes and captions): 7 pictures; too small 7" in log
+
+
+def test_pictures_of_every_round_are_counted_and_a_cache_that_is_not_known_is_not_nothing(tmp_path):
+    config = small(tmp_path / "run", validation_prompt=["a", "b"], num_validation_images=1)
+    need = estimate(config, (), here=False).need
+    assert need.validation == pytest.approx(3 * 2 * disk.PICTURE * 32 * 32, abs=1)  # before, after steps 4 and 6
+    assert "kB of cache (latents" in str(need) and str(need).endswith("; there is room.")
+    said = str(disk.Need(None, 0, 0, tmp_path, tmp_path))
+    assert said.startswith("Disk: a cache for pictures not counted yet, 0 kB of checkpoints") and "room" not in said

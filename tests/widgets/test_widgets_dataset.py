@@ -1,0 +1,371 @@
+"""DatasetBrowser in process: what is shown while others work, captions with a trigger word, uploads, the audit."""
+
+import threading
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from ipywidgets import HTML, Button, FileUpload, HBox, Widget
+from test_editing import png
+from test_widgets_pictures import button, inside
+
+from benchmarks import browser as benchmark
+from sdxl_nb import TrainConfig, open_dataset
+from sdxl_nb.audit import inspection
+from sdxl_nb.audit.findings import NOTE, WARNING, AuditReport, Finding
+from sdxl_nb.tiny.album import write_album
+from sdxl_nb.widgets.dataset.browser import DatasetBrowser
+from sdxl_nb.widgets.dataset.cards import SAID, Words, card
+from sdxl_nb.widgets.dataset.measuring import telling
+from sdxl_nb.widgets.dataset.selection import ALL, LEFT_OUT
+from sdxl_nb.widgets.parts.pictures import PictureButton
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_album(tmp_path / "album", faults=True)
+
+
+@pytest.fixture
+def album(folder):
+    return TrainConfig.preset("tiny", train_data_dir=str(folder), center_crop=False)
+
+
+def browse(config, **settings):
+    browser = DatasetBrowser(config, **settings)
+    browser._work.wait(60)
+    return browser
+
+
+def names(browser):
+    return [card.name for card in browser._cards.children]
+
+
+def said(card):
+    return inside(card, HTML)[0].value
+
+
+def uploaded(*files):
+    return tuple(
+        {
+            "name": name,
+            "type": "image/png",
+            "size": len(data),
+            "content": memoryview(data),
+            "last_modified": datetime(2024, 1, 1),
+        }
+        for name, data in files
+    )
+
+
+def test_pages_filters_and_search(album):
+    browser = browse(album, per_page=10)
+    assert browser._notice.value == ""
+    shapes = {browser._shapes.of(index, (1, 1)) for index in range(16)}
+    assert len(shapes) > 1 and all(side % 16 == 0 for shape in shapes for side in shape)
+    assert browser.pages == 3 and names(browser)[:3] == ["00.jpg", "01.jpg", "02.jpg"] and len(names(browser)) == 10
+    button(browser, "Next page").click()
+    assert browser.page == 1 and names(browser)[0] == "10.jpg"
+    for beyond in (99, 100):
+        browser.page = beyond
+        assert browser.page == 2 and browser._number.value == 3 and len(names(browser)) == 5
+    browser.search = "ring"
+    assert browser.page == 0 and 0 < len(names(browser)) < 5
+    browser.search = ""
+    browser.show = LEFT_OUT
+    assert names(browser) == ["no-caption.jpg"]
+    browser.audit()
+    kinds = browser._kinds.options
+    browser.show = next(kind for kind in kinds if "duplicate" in kind)
+    assert {"twin.jpg"} <= set(names(browser))
+    assert browser._repr_mimebundle_()["image/png"]
+    browser.close()
+
+
+def test_captions_are_saved_and_the_trigger_word_changes_the_configuration(album, folder):
+    browser = browse(album)
+    browser.save("00.jpg", "new & <words>")
+    assert (folder / "00.txt").read_text() == "new & <words>\n" and "00.txt" in browser._notice.value
+    assert browser.dataset.captions[0] == "new & <words>"
+    browser.show = LEFT_OUT
+    browser.save("no-caption.jpg", "found")
+    assert "no-caption.jpg" in list(browser.dataset.names)
+    browser.set_trigger(" zarko ")
+    assert browser.config.trigger_word == "zarko" and browser.dataset.captions[0] == "zarko, new & <words>"
+    browser.close()
+
+
+def test_what_is_typed_survives_the_page_being_built_again(album):
+    browser = browse(album, per_page=4)
+    browser._cards.children[1].editor.value = "not saved yet"
+    browser.turn()
+    assert browser._cards.children[1].editor.value == "not saved yet"
+    assert not button(browser._cards.children[1], "Save caption").disabled
+    browser.page = 1
+    assert all(card.editor.value == card.caption for card in browser._cards.children)
+    browser.close()
+
+
+def test_what_cannot_be_changed_says_why():
+    browser = browse(TrainConfig.preset("tiny"))
+    assert any("in no local folder" in h.value for h in inside(browser, HTML))
+    assert not any(b.description == "Save caption" for b in inside(browser, Button))
+    browser.close()
+
+
+def test_a_page_that_a_worker_builds_never_covers_the_one_that_was_turned_to(album, monkeypatch):
+    browser = browse(album, per_page=4)
+    begun, go_on, build = threading.Event(), threading.Event(), browser._card
+
+    def slow(item):
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(20)
+        return build(item)
+
+    monkeypatch.setattr(browser, "_card", slow)
+    worker = threading.Thread(target=browser.turn)
+    worker.start()
+    begun.wait(20)
+    person = threading.Thread(target=lambda: browser.set_trait("page", 1))
+    person.start()
+    person.join(0.5)
+    go_on.set()
+    for thread in (worker, person):
+        thread.join(20)
+    assert names(browser) == ["04.jpg", "05.jpg", "06.jpg", "07.jpg"] and browser._number.value == 2
+
+
+def test_pages_that_were_left_are_forgotten(album):
+    browser = browse(album, per_page=4)
+    before = len(Widget.get_manager_state()["state"])
+    for page in (1, 2, 3, 0):
+        browser.page = page
+    browser.search = "no such caption"
+    browser.search = ""
+    assert len(Widget.get_manager_state()["state"]) == before
+
+
+def test_the_trigger_word_is_neither_shown_nor_saved_in_a_caption(album, folder):
+    browser = browse(album.replace(trigger_word="mirel"))
+    first = browser._cards.children[0]
+    text = (folder / "00.txt").read_text().strip()
+    assert first.caption == first.editor.value == text
+    assert browser.dataset.captions[0] == f"mirel, {text}" and "tokens with mirel" in said(first)
+    first.editor.value = "a corrected one"
+    button(first, "Save caption").click()
+    assert (folder / "00.txt").read_text() == "a corrected one\n"
+    browser.search = "mirel"
+    assert browser._shown == []
+    browser.search = ""
+    browser.set_trigger("zarko")
+    assert browser.dataset.captions[0] == "zarko, a corrected one"
+    browser.search = "no-caption"
+    (card,) = browser._cards.children
+    assert card.caption == "" and browser.dataset.captions[browser._shown[0]] == "zarko"
+
+
+def test_a_caption_is_shown_as_it_was_saved(album, folder):
+    browser = browse(album)
+    card = browser._cards.children[1]
+    card.editor.value = "two\nlines"
+    button(card, "Save caption").click()
+    card = browser._cards.children[1]
+    assert card.editor.value == "two lines" and button(card, "Save caption").disabled
+
+
+def test_of_several_files_each_is_added_or_refused_by_itself(album, folder):
+    browser = browse(album)
+    (upload,) = inside(browser, FileUpload)
+    upload.value = uploaded(("a.png", png()), ("b.png", png("blue")), ("bad.png", b"nothing"), ("c.png", png("green")))
+    assert all((folder / f"{name}.png").is_file() for name in "abc") and upload.value == ()
+    assert "Added a.png, b.png, c.png: give each a caption." in browser._notice.value
+    assert "bad.png is not a picture that can be read" in browser._notice.value
+    assert 'role="alert"' in browser._notice.value
+    browser.show = LEFT_OUT
+    assert {"a.png", "b.png", "c.png"} <= set(names(browser))
+    upload.value = uploaded(("d.png", png("white")))
+    assert "Added d.png" in browser._notice.value and 'role="status"' in browser._notice.value
+    assert any("10 MB at once at most" in text.value and str(folder) in text.value for text in inside(browser, HTML))
+
+
+def test_pictures_that_are_added_last_are_shown_before_they_are_measured(album):
+    browser = browse(album.replace(trigger_word="x"), per_page=4)
+    browser.page = browser.pages - 1
+    browser.measure = lambda: None
+    (upload,) = inside(browser, FileUpload)
+    upload.value = uploaded(("zz.png", png()))
+    browser.page = browser.pages - 1
+    assert "zz.png" in names(browser) and 'role="alert"' not in browser._notice.value
+
+
+def test_an_audit_goes_on_when_a_caption_is_saved_and_says_how_far_it_is(album, monkeypatch):
+    browser = browse(album, per_page=4)
+    halfway, go_on, told, real = threading.Event(), threading.Event(), [], inspection.audit_dataset
+
+    def slow(config, progress):
+        monkeypatch.setattr("sdxl_nb.widgets.dataset.measuring.OFTEN", 0)
+        report = real(config, progress=lambda *counts: (progress(*counts), told.append(browser._progress.value)))
+        halfway.set()
+        go_on.wait(20)
+        return report
+
+    monkeypatch.setattr(inspection, "audit_dataset", slow)
+    button(browser, "Look for faults, then filter by what was found").click()
+    halfway.wait(60)
+    browser.page = 2
+    browser.save("00.jpg", "saved meanwhile")
+    browser._work.wait(60)
+    go_on.set()
+    browser._auditing.wait(60)
+    assert "Looking at every picture: 5 of 25 ..." in told[4] and browser._progress.value == ""
+    assert "kinds of findings: choose one under Show." in browser._notice.value
+    assert browser.report is not None and browser.page == 2  # nobody is taken away from the page
+
+
+def test_what_is_shown_stays_and_says_why_each_picture_is_there(album):
+    browser = browse(album)
+    browser.audit()
+    browser.show = "too_small"
+    (card,) = browser._cards.children
+    remark = next(finding for finding in browser.report.findings if finding.kind == "too_small").remarks["small.png"]
+    assert card.name == "small.png" and remark and remark in said(card)
+    assert "1 picture too small for 64 px, and enlarged. Use larger originals" in browser._why.value
+    browser.audit()
+    assert browser.show == "too_small" == browser._kinds.value and names(browser) == ["small.png"]
+    browser.save("small.png", "still here")
+    assert browser.show == "too_small" and names(browser) == ["small.png"]
+    browser.show = "missing_caption"
+    assert names(browser) == ["no-caption.jpg"]
+    browser.save("no-caption.jpg", "found")
+    browser.show = LEFT_OUT if LEFT_OUT in browser._kinds.options else ALL
+    assert browser._why.value == "<i></i>"
+
+
+RED = "--jp-error-color1"
+
+
+def test_what_was_done_is_said_above_the_cards(album):
+    browser = browse(album)
+    order = list(browser.children)
+    tools = next(box for box in order if inside(box, FileUpload))
+    for said in (browser._notice, browser._progress):
+        assert order.index(tools) < order.index(said) < order.index(browser._cards)
+
+
+def test_a_caption_that_is_saved_or_refused_is_answered_on_its_card(album, folder):
+    browser = browse(album)
+    card = browser._cards.children[5]
+    card.editor.value = "new words"
+    button(card, "Save caption").click()
+    browser._work.wait(60)  # the page was built again
+    assert browser._cards.children[5] is not card
+    card = browser._cards.children[5]
+    assert "Saved in 05.txt." in card.answer.value and RED not in card.answer.value
+    assert [other.name for other in browser._cards.children if other.answer.value] == ["05.jpg"]
+    card.editor.value = "newer words"
+    assert card.answer.value == ""
+    (folder / "05.jpg").unlink()
+    button(card, "Save caption").click()
+    assert "There is no picture 05.jpg" in card.answer.value and RED in card.answer.value
+    assert "There is no picture 05.jpg" in browser._notice.value and 'role="alert"' in browser._notice.value
+    browser.turn()
+    card = browser._cards.children[5]
+    assert "There is no picture 05.jpg" in card.answer.value and card.editor.value == "newer words"
+
+
+def test_an_empty_caption_is_refused_or_said_to_leave_the_trigger_word_alone(album, folder):
+    browser = browse(album)
+    (card, *_), written = browser._cards.children, (folder / "00.txt").read_text()
+    card.editor.value = " "
+    button(card, "Save caption").click()
+    assert "training would learn the picture without any words" in card.answer.value
+    assert (folder / "00.txt").read_text() == written
+    browser.set_trigger("zarko")
+    card = browser._cards.children[0]
+    assert card.editor.value == " "
+    button(card, "Save caption").click()
+    said = "It is empty: training gives zarko alone."
+    assert said in browser._notice.value and said in browser._cards.children[0].answer.value
+    assert (folder / "00.txt").read_text() == "\n" and browser.dataset.captions[0] == "zarko"
+
+
+def test_long_texts_and_tall_pictures_leave_a_card_its_size():
+    long = "word <b> " * 400
+    made = card("a.png", long, None, None, Words(1200, 77, long), None, f"loses {long}")
+    assert said(made).count("word &lt;b&gt; " * 390) == 2 == said(made).count('title="')  # only where one points
+    shown = said(made).replace("word &lt;b&gt; " * 390, "")
+    assert shown.count("word") < 6 * SAID
+    (picture,) = inside(made, PictureButton)
+    assert len(picture.alt) == len("a.png: ") + SAID
+    assert "image.style.maxHeight" in picture._esm and "object-fit: contain" in picture._css
+    assert 'image.alt = model.get("alt")' in picture._esm
+
+
+def test_only_faults_and_warnings_are_in_the_colour_of_errors(album):
+    found = [Finding(kind, kind, ["00.jpg"], "m", "a", {"00.jpg": "128x32"}) for kind in (NOTE, WARNING)]
+    browser = browse(album, report=AuditReport("x", 1, found))
+    for kind in (NOTE, WARNING):
+        browser.show = kind
+        (only,) = browser._cards.children
+        assert "128x32" in said(only) and (RED in said(only)) == (kind == WARNING)
+    browser.show = LEFT_OUT
+    assert RED in said(browser._cards.children[0])
+
+
+@pytest.mark.parametrize("given", ["folder", Path("folder"), None, {"train_data_dir": "x"}, ["a.png"]])
+def test_what_is_no_data_set_is_said(given):
+    with pytest.raises(TypeError, match=r"DatasetBrowser shows a TrainConfig or an open data set, not .*folder"):
+        DatasetBrowser(given)
+
+
+def test_an_audit_in_the_place_of_the_configuration_is_said(album):
+    with pytest.raises(TypeError, match=r"config must be a TrainConfig, not AuditReport: .*report=report"):
+        DatasetBrowser(open_dataset(album), AuditReport("x", 1, []))
+    assert browse(open_dataset(album), per_page=4).pages == 7
+
+
+def test_the_pager_is_never_squeezed(album):
+    browser = browse(album)
+    back = button(browser, "Previous page")
+    turn = next(box for box in inside(browser, HBox) if back in box.children)
+    assert turn.layout.flex_flow == "row wrap"
+    assert {w.layout.flex for w in (back, button(browser, "Next page"), browser._of)} == {"0 0 auto"}
+
+
+def test_progress_is_told_now_and_then_only(monkeypatch):
+    heard = []
+    tell = telling(heard.append, "Counting")
+    for done in range(1000):
+        tell(done, 1000)
+    assert heard == []
+    monkeypatch.setattr("sdxl_nb.widgets.dataset.measuring.OFTEN", 0)
+    tell(1234, 5000)
+    assert heard == ["Counting: 1,234 of 5,000 ..."]
+
+
+@pytest.mark.parametrize("many", [200, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_of_very_many_pictures_only_those_of_a_page_are_in_memory(many, tmp_path):
+    benchmark.many_links(tmp_path / "pictures", many)
+    found = benchmark.measure(tmp_path / "pictures", "mirel")
+    assert found["grown"] < 100 and found["grown_in_all"] < 300, found
+
+
+def test_a_folder_without_captions_is_shown_to_be_captioned(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png())
+    (tmp_path / "torn.png").write_bytes(png()[:40])
+    browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)))
+    assert browser.show == LEFT_OUT and names(browser) == ["a.png", "b.png", "torn.png"]
+    assert [bool(inside(card, PictureButton)[0].value) for card in browser._cards.children] == [True, True, False]
+    assert "has no caption: add one" in said(browser._cards.children[0])
+    assert browser._repr_mimebundle_()["image/png"]
+    browser.search = "b"
+    assert names(browser) == ["b.png"]
+    browser._cards.children[0].editor.value = "a blue square"
+    button(browser, "Save caption").click()
+    browser.search, browser.show = "", ALL
+    assert names(browser) == ["b.png"] and browser.dataset.captions == ["a blue square"]
+    browser.set_trigger("mirel")
+    assert browser.dataset.captions == ["mirel", "mirel, a blue square", "mirel"]
+    browser.close()
