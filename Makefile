@@ -25,8 +25,9 @@ test: .venv/ready  ## all tests and all notebooks, on two cores
 soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the real cdk command line
 	@$(RUN) pytest -m soak tests
 
-lint: .venv/ready  ## style, stored notebook outputs, spelling
-	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
+lint: .venv/ready  ## style, who may import whom, types, stored notebook outputs, spelling
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && .venv/bin/lint-imports --no-logo && $(RUN) mypy
+	@$(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
 
 bench: .venv/ready  ## beside diffusers' script, and how cost grows: make bench SCRIPT=path/to/train_text_to_image_lora_sdxl.py
 	@$(RUN) benchmarks.compare $(if $(SCRIPT),--script $(SCRIPT)) $(BENCH) && $(RUN) benchmarks.growth $(GROWTH)

@@ -1,4 +1,4 @@
-"""The command line of TrainConfig, and the README's table of it: `python -m sdxl_nb.flags` prints the table.
+"""The command line of TrainConfig, and the page of it, docs/flags.md: `python -m sdxl_nb.flags` prints the page.
 
 In: argv. Out: a TrainConfig (`read_flags`), or ConfigError with one sentence. One flag for each field, under the
 field's own name; --no_NAME turns a switch off, --NAME= sets null, and a list is given as several values or flags.
@@ -23,6 +23,12 @@ WORDS = {  # JSON type of a field: how the table says it, the most telling first
     "string": "text",
 }
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+PAGE = """\
+# Every flag
+
+Each is a field of `TrainConfig`, and a setting of the form, of a saved file and of a SageMaker job by the same name. This page
+is made by `python -m sdxl_nb.flags > docs/flags.md`; a test compares them.
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,8 +116,13 @@ def _bounds(metadata: Sequence[Any]) -> list[str]:
     return [f"{sign} {getattr(bound, at)}" for bound in metadata for at, sign in SIGNS.items() if hasattr(bound, at)]
 
 
+def render_page() -> str:
+    """docs/flags.md: the tables and what is said above them."""
+    return f"{PAGE}\n{render_table()}"
+
+
 def render_table() -> str:
-    """The README's tables of flags in Markdown, one for each group."""
+    """Tables of the flags in Markdown, one for each group."""
     lines: list[str] = []
     group = ""
     for name, field in TrainConfig.model_fields.items():
@@ -119,7 +130,7 @@ def render_table() -> str:
             group = field.json_schema_extra["group"]
             lines += [
                 "",
-                f"#### {group[0].upper()}{group[1:]}",
+                f"## {group[0].upper()}{group[1:]}",
                 "",
                 "| flag | default | takes | meaning |",
                 "|---|---|---|---|",
