@@ -29,14 +29,14 @@ from .contents import KINDS, Contents, contents, events, first_difference
 
 QUICKSTART = """--preset tiny --seed 0 --num_validation_images 1 --validation_epochs 10
     --validation_prompt 'a blueprint of a house' 'a purple cross on a white background'"""
-SHORT = """--preset tiny --train_data_dir ../../pictures --no_center_crop --seed 3 --max_train_steps 12 --debug_loss
-    --checkpointing_steps 4 --lr_warmup_steps 2 --validation_epochs 2 --validation_inference_steps 2 """
+SHORT = """--preset tiny --train_data_dir ../../pictures --no_center_crop --seed 3 --max_train_steps 6 --debug_loss
+    --checkpointing_steps 2 --lr_warmup_steps 2 --validation_inference_steps 2 --validation_prompt 'a cat' """
 RUNS = {
     "quickstart": QUICKSTART,  # what notebooks/00_quickstart.ipynb trains
     "cached": SHORT
     + """--aspect_ratio_buckets --bucket_reso_steps 8 --bucket_no_upscale --random_flip --train_batch_size 3
     --cache_latents --cache_text_embeddings --latents_cache_dir cache --trigger_word zarko --use_ema --use_dora
-    --proportion_empty_prompts 0.2 --validation_split 0.2 --heldout_steps 3 --load_best_model_at_end
+    --proportion_empty_prompts 0.2 --validation_split 0.2 --heldout_steps 2 --load_best_model_at_end
     --folder_weights '{"2_cats": 0.5}'""",
     "squares": SHORT
     + """--no_aspect_ratio_buckets --random_flip --no_cache_text_embeddings --no_folder_repeats --max_train_samples 9
@@ -52,7 +52,7 @@ RUNS = {
     --rank_pattern '{"attn2.to_k": 2}'""",
 }
 READ = ("warm", "resumed", "resumed-there")  # what the other commit cached, or left when it was killed
-KILLED_AT, SAVED_AT = 6, 4  # steps
+KILLED_AT, SAVED_AT = 3, 2  # steps
 SIZES = [(96, 64), (64, 96), (128, 72), (80, 80), (50, 40), (64, 120), (72, 64)]  # width and height
 
 
