@@ -3,19 +3,16 @@
 import json
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks.contents import KINDS, contents, first_difference
 from benchmarks.unchanged import QUICKSTART
 from sdxl_nb import TrainConfig
-from sdxl_nb.flags import read_flags, train_parser
+from sdxl_nb.config.flags import read_flags, train_parser
 
 KEYS = np.arange(32, dtype=np.uint8).reshape(2, 16)
 ROWS = np.float32([[0.5, 1], [2, 3]])
@@ -110,7 +107,7 @@ def test_every_change_is_named(home, named):
 
 
 def test_the_quick_start_is_what_the_notebook_trains():
-    notebook = json.loads(Path(__file__).parent.parent.joinpath("notebooks", "00_quickstart.ipynb").read_text())
+    notebook = json.loads(Path(__file__).parents[2].joinpath("notebooks", "00_quickstart.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     (parameters,) = (cell for cell in cells if cell.startswith("preset ="))
     (changes,) = (cell for cell in cells if cell.startswith("config = config.replace("))
