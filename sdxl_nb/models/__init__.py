@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = public(
         "load_pipeline": "loading",  # the whole base, to make pictures
         "scheduler_config": "loading",  # its noise schedule
         "Architecture": "architectures",  # the shapes of its parts, without weights
-        "identity": "identity",  # a digest of a frozen part
         "SdxlUNet": "unet",  # our U-Net
     },
 )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..system.errors import ModelError
-from . import identity
+from . import files as stored
 from .lock import ALONE
 from .sources import (
     WEIGHTS,
@@ -67,7 +67,7 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> Any:
     from .vae import PARTS, VaeEncoder, covers
 
     _checked(source)
-    files = {path.suffix: path for path in identity.files(source, "vae")}
+    files = {path.suffix: path for path in stored.files(source, "vae")}
     config, weights = files.get(".json"), files.get(".safetensors")
     about = json.loads(config.read_text(encoding="utf-8")) if config else {}
     if weights is None or not weights.name.startswith(WEIGHTS["vae"]) or not covers(about):

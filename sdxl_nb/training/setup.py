@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
+from ..cache.identity import combined, identity
 from ..cache.latents import CachedLatents, LiveLatents, Scaling, cache_folder
 from ..cache.shards import Store
 from ..data import buckets
@@ -27,7 +28,7 @@ from ..lora.acceleration import is_short, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
 from ..lora.layers import collect
-from ..models import identity
+from ..models.files import vae_config
 from ..models.loading import load, load_unet, load_vae, load_vae_encoder, scheduler_config
 from ..models.sources import Source
 from ..runs.events import EventLog
@@ -189,8 +190,8 @@ class Studio:
             self._note_long_captions(log, found)
             return
         others = ["", *(self.config.validation_prompt or [])]
-        parts = [identity.identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
-        store = self._store("prompts", identity.combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
+        parts = [identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
+        store = self._store("prompts", combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
         self.prompt = EmbeddedPrompts(self.captions, others, store)
         load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
         self.prompt.fill(load_both, self._cached(log, "captions", asked), self.processes)
@@ -215,9 +216,9 @@ class Studio:
         if not config.cache_latents:
             self.latents = LiveLatents(self.everything, config, self.vae.to(self.device), self.shape)
             return
-        about = identity.vae_config(self.source)
+        about = vae_config(self.source)
         dtype = torch.float32 if about.get("force_upcast", True) else self.dtype  # as load_vae does
-        digest = identity.identity(self.source, "vae", self.memo, dtype)
+        digest = identity(self.source, "vae", self.memo, dtype)
         store = self._store("latents", digest, "--no_cache_latents", log)
         self.latents = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
         self.latents.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)

@@ -8,12 +8,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 from small_runs import home
 
+from sdxl_nb.cache import identity as module
+from sdxl_nb.cache.identity import combined, identity
 from sdxl_nb.data import file_facts as memos
 from sdxl_nb.data.crops import plan_crop
 from sdxl_nb.data.decoding import decode
 from sdxl_nb.data.file_facts import Memo
-from sdxl_nb.models import identity as module
-from sdxl_nb.models.identity import combined, files, identity, vae_config
+from sdxl_nb.models.files import files, vae_config
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
 

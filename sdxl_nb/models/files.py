@@ -1,39 +1,20 @@
-"""What a frozen part of the base is: a digest of its files, found without loading it. Caches are kept under it.
+"""The files that a part of the base is loaded from, found without loading it.
 
-In: a Source, the name of a part and a Memo, by which unchanged files are not read again. Out: a text that is the same
-for the same weights and configuration wherever they lie, and another for any others.
+In: a Source and the name of a part. Out: paths, downloaded if need be.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data.file_facts import Memo
 from ..system.errors import ModelError
 from .sources import WEIGHTS, Source, checkpoint_configs, config_folder, find, locate, vae_subfolder
 
-# Raised when our own code comes to make other latents or embeddings of the same input (pictures.decode, crops,
-# cache.encode, TextEncoders.encode): what former versions cached is then computed anew.
-FORMAT = 1
 TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
 Find = Callable[[str], Path | None]
-
-
-def identity(source: Source, part: str, memo: Memo, *more: object) -> str:
-    """32 hexadecimal digits for a part's files and whatever else `more` says matters. Raises ModelError."""
-    digest = hashlib.blake2b(repr((FORMAT, part, *more)).encode(), digest_size=16)
-    for path in files(source, part):
-        digest.update(f"\n{path.name} ".encode() + memo.file_digest(path))
-    return digest.hexdigest()
-
-
-def combined(*identities: object) -> str:
-    """One identity of several."""
-    return hashlib.blake2b("\n".join(map(str, identities)).encode(), digest_size=16).hexdigest()
 
 
 def files(source: Source, part: str) -> list[Path]:
