@@ -26,8 +26,8 @@ SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 PAGE = """\
 # Every flag
 
-Each is a field of `TrainConfig`, and a setting of the form, of a saved file and of a SageMaker job by the same name. This page
-is made by `python -m sdxl_nb.flags > docs/flags.md`; a test compares them.
+Each is a field of `TrainConfig`, and a setting of the form, of a saved file and of a SageMaker job by the same name.
+This page is made by `python -m sdxl_nb.flags > docs/flags.md`; a test compares them.
 """
 
 
