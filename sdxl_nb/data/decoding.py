@@ -6,7 +6,7 @@ Also Fault, the small record of one picture left out, and why.
 import io
 import logging
 import os
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -36,7 +36,7 @@ class Fault(NamedTuple):
     sentence: str
 
 
-def decode(data, name):
+def decode(data: bytes, name: str) -> Image.Image:
     """The first frame of an encoded picture as RGB: EXIF rotation applied, transparency on white, colours in sRGB.
 
     Raises PictureError for anything that is no picture, is cut short or damaged, or is larger than MAX_PIXELS.
@@ -49,7 +49,7 @@ def decode(data, name):
     return to_rgb(upright(picture, name), name)
 
 
-def open_header(data, name):
+def open_header(data: bytes, name: str) -> Image.Image:
     """The picture with its size known and its pixels still encoded; this is where decompression bombs stop."""
     if not data:
         raise PictureError(f"{name} is empty (0 bytes): replace or remove it.")
@@ -68,7 +68,7 @@ def open_header(data, name):
     return picture
 
 
-def upright_size(data, name):
+def upright_size(data: bytes, name: str) -> tuple[int, int]:
     """(height, width) after EXIF rotation, from the header alone: no pixel is decoded. Raises PictureError."""
     picture = open_header(data, name)
     try:
@@ -78,7 +78,7 @@ def upright_size(data, name):
     return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
-def upright(picture, name):
+def upright(picture: Image.Image, name: str) -> Image.Image:
     """The picture as its EXIF orientation says a person sees it; broken EXIF data leaves it as it is stored."""
     try:
         return ImageOps.exif_transpose(picture)
@@ -87,7 +87,7 @@ def upright(picture, name):
         return picture
 
 
-def to_rgb(picture, name):
+def to_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Any of Pillow's modes as 8-bit RGB; `name` is for the error and the log."""
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -101,7 +101,7 @@ def to_rgb(picture, name):
     return to_srgb(picture.convert("RGB"), profile, name)
 
 
-def deep_to_grey(picture, name):
+def deep_to_grey(picture: Image.Image, name: str) -> Image.Image:
     """16-bit grey to 8 bit by its full scale, 65535 -> 255 (Pillow's own conversion would clip at 255)."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
@@ -111,7 +111,7 @@ def deep_to_grey(picture, name):
     return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def to_srgb(picture, profile, name):
+def to_srgb(picture: Image.Image, profile: bytes | None, name: str) -> Image.Image:
     """Colours moved from an embedded ICC profile of the same colour space to sRGB; without one, as they are."""
     if not profile:
         return picture
@@ -119,13 +119,14 @@ def to_srgb(picture, profile, name):
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "sRGB" in (source.profile.profile_description or "") or source.profile.xcolor_space.strip() != picture.mode:
             return picture
-        return ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        moved = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return cast(Image.Image, moved)  # None is what it gives in place
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         log.warning("%s: its colour profile cannot be used (%s); colours are as stored.", name, first_line(error))
         return picture
 
 
-def is_text(value):
+def is_text(value: str) -> bool:
     """Whether a text can be written as UTF-8: lone surrogates come from JSON escapes and undecodable file names."""
     try:
         value.encode()
@@ -134,12 +135,12 @@ def is_text(value):
     return True
 
 
-def printable(name):
+def printable(name: str) -> str:
     r"""A file name of any bytes as text that can be printed: what is not UTF-8 as \xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
     """The first line of an exception's message, without its final full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
