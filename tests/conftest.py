@@ -1,5 +1,6 @@
 """What every test runs under: few threads, no secrets, no network, and under CI no skipped test."""
 
+import gc
 import os
 import secrets
 import sys
@@ -51,6 +52,20 @@ def _no_work_left() -> Iterator[None]:
     for thread in threading.enumerate():
         if thread.name.endswith("(_run)"):  # widgets.watching.Worker
             thread.join(60)
+
+
+_imported = 0  # modules, when garbage was last sorted out
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Keep what imports have left out of the garbage collector's sight: each training collects twice, and would look
+    through a million objects that stay."""
+    global _imported
+    if len(sys.modules) > _imported + 100:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
 
 
 def _stay_here(event: str, args: tuple[Any, ...]) -> None:
