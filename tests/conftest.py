@@ -54,6 +54,15 @@ def _no_work_left() -> Iterator[None]:
             thread.join(60)
 
 
+FIRST = ("browser", "aws", "notebooks", "training", "package", "runs", "models")  # the longest, so that no worker waits
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long; `--no-loadscope-reorder` keeps it so. Files stay whole."""
+    places = {folder: place for place, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: min(places.get(part, len(places)) for part in item.nodeid.split("::")[0].split("/")))
+
+
 _imported = 0  # modules, when garbage was last sorted out
 
 

@@ -8,6 +8,9 @@ import pytest
 from botocore.loaders import JSONFileLoader
 from jsonschema import Draft202012Validator
 
+NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "none", "AWS_SHARED_CREDENTIALS_FILE": "none"}
+NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "BUCKET_NAME", "SDXL_NB_ROLE_ARN", "HF_ENDPOINT")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _constants_are_read_once() -> Iterator[None]:
@@ -25,3 +28,12 @@ def _constants_are_read_once() -> Iterator[None]:
         patch.setattr(JSONFileLoader, "load_file", lambda self, path: once(path))
         patch.setattr(Draft202012Validator, "check_schema", check_once)
         yield
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """No region, no credentials, no bucket."""
+    for name in (*NAMES, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in NOBODY.items():
+        monkeypatch.setenv(name, value)
