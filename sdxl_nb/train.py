@@ -15,6 +15,7 @@ from typing import Any
 
 from .config.flags import read_flags, train_parser
 from .config.machine import check_machine
+from .config.train_config import TrainConfig
 from .system.errors import ConfigError, SdxlNbError
 
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(config: Any, *callback: Callable[[dict[str, Any]], None]) -> Any:
+def train(config: TrainConfig, *callback: Callable[[dict[str, Any]], None]) -> Any:
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
     return _load_fine_tune()(config, *callback)
 

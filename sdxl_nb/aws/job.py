@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
 from . import costs, staging, tuning_step
 from .job_run import MARKER, JobRun, first_job, newest_job
@@ -25,7 +25,7 @@ from .session import Session
 
 
 def launch_sagemaker(
-    config: Any,
+    config: TrainConfig,
     *,
     instance_type: str = "ml.g5.2xlarge",
     instance_count: int = 1,
@@ -72,7 +72,7 @@ def launch_sagemaker(
     return JobRun.start(session, name, request, folder)
 
 
-def _free_folder(config: Any) -> Path:
+def _free_folder(config: TrainConfig) -> Path:
     """output_dir, where the results go, unless something is there already. Raises ConfigError."""
     folder = Path(config.output_dir)
     taken = next((name for name in (MARKER, "run.json", "process.json") if (folder / name).exists()), None)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .messages import explained
 
@@ -49,7 +50,7 @@ class Staged:
         return Staged(channels, self.paths, {name(url): place for url, place in self.uploads.items()})
 
 
-def plan(config: Any, bucket: str) -> Staged:
+def plan(config: TrainConfig, bucket: str) -> Staged:
     """The channels of a configuration; reads files to hash them, sends nothing. Raises DataError."""
     staged = Staged()
     for name, (channel, top) in CHANNELS.items():

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -154,7 +155,9 @@ class Device(TorchFunctionMode):
         return self._casts[id(value)]
 
 
-def count_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, *, pictures: int, cuda: bool) -> Count:
+def count_step(
+    config: TrainConfig, unet: dict[str, Any], scale: int, tokens: int, *, pictures: int, cuda: bool
+) -> Count:
     """The Count of one micro-batch. `unet` is its configuration, `scale` the VAE's, `tokens` those of a prompt.
 
     With `cuda` operations that CUDA's autocast does in fp32 are counted so, where training uses autocast at all.
@@ -166,14 +169,14 @@ def count_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, *, pi
     side = config.resolution // scale
     cuda = cuda and config.mixed_precision not in (None, "no")  # else there is no difference
     counted = _counted(_Config(config, settings), json.dumps(dict(unet), default=list), side, tokens, pictures, cuda)
-    state = round(counted.trained * (8 + STATE_BYTES[config.optimizer_name()] + 4 * getattr(config, "use_ema", False)))
+    state = round(counted.trained * (8 + STATE_BYTES[config.optimizer_name()] + 4 * config.use_ema))
     return replace(counted, state=state, peak=counted.peak + state - counted.state)
 
 
 class _Config:
     """A TrainConfig that is equal to others with the same settings for memory, so that a count can be kept."""
 
-    def __init__(self, config: Any, settings: str):
+    def __init__(self, config: TrainConfig, settings: str):
         self.config, self.settings = config, settings
 
     def __eq__(self, other: object) -> bool:
@@ -204,7 +207,7 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
     return Count(frozen, trained, 8 * trained, kept, ledger.peak, ledger.flops, ledger.operations, pictures)
 
 
-def time_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, pictures: int, device: Any) -> Timing:
+def time_step(config: TrainConfig, unet: dict[str, Any], scale: int, tokens: int, pictures: int, device: Any) -> Timing:
     """One micro-batch really done on a device, with random weights: the second of two, which finds everything warm."""
     from ..lora.acceleration import is_short
 
@@ -226,7 +229,9 @@ def time_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, pictur
     return Timing(seconds, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None)
 
 
-def _ready(config: Any, architecture: dict[str, Any], dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+def _ready(
+    config: TrainConfig, architecture: dict[str, Any], dtype: torch.dtype, device: torch.device
+) -> tuple[Any, Any]:
     """(U-Net in training mode, flat weights) as training has them, on a device; small random weights on a real one."""
     from ..lora.acceleration import make_ready, take_the_short_way
     from ..training.state.parameters import FlatParameters
@@ -268,7 +273,7 @@ def _backward(loss: torch.Tensor) -> None:
     engine.run_backward((loss,), ones, False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
-def _with_lora(config: Any, architecture: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+def _with_lora(config: TrainConfig, architecture: dict[str, Any], dtype: torch.dtype) -> nn.Module:
     """The U-Net that training would use, on the meta device, with its LoRA layers in fp32."""
     from ..lora.acceleration import wants_ours
     from ..lora.adapter import add_lora

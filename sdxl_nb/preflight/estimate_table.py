@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..cache.latents import at_once
+from ..config.train_config import TrainConfig
 from ..models import architectures
 from ..system.errors import ConfigError
 from ..training import disk
@@ -171,7 +172,7 @@ def _duration(hours: float) -> str:
 
 
 def estimate(
-    config: Any,
+    config: TrainConfig,
     instances: Any = DEFAULT_INSTANCES,
     *,
     region: str = prices.HOME,
@@ -198,7 +199,7 @@ def estimate(
     return Estimate(rows, need, job.advice() if tight else [], notes, job.count)
 
 
-def _machine(instance: prices.Instance, config: Any, region: str) -> Machine:
+def _machine(instance: prices.Instance, config: TrainConfig, region: str) -> Machine:
     rate, price = instance.tflops(config.mixed_precision or "no"), prices.find(instance.name, region)
     hourly = price.hourly if price else None
     spot = None if hourly is None else hourly * (1 - instance.spot_saving)
@@ -210,7 +211,7 @@ def _machine(instance: prices.Instance, config: Any, region: str) -> Machine:
 class _Job:
     """One configuration: what is counted of it, and its row on a machine."""
 
-    def __init__(self, config: Any, built: architectures.Architecture, entries: int | None):
+    def __init__(self, config: TrainConfig, built: architectures.Architecture, entries: int | None):
         self.config, self.built, self.entries = config, built, entries
         self.count = self._count(config, cuda=True)
         self.dtype = counting.DTYPES[config.mixed_precision or "no"]
@@ -219,11 +220,11 @@ class _Job:
     def _vae_dtype(self) -> Any:
         return counting.DTYPES["no"] if self.built.vae.get("force_upcast", True) else self.dtype
 
-    def _count(self, config: Any, cuda: bool) -> Count:
+    def _count(self, config: TrainConfig, cuda: bool) -> Count:
         built = self.built
         return counting.count_step(config, built.unet, built.scale, built.tokens, pictures=1, cuda=cuda)
 
-    def peak(self, pictures: int, config: Any = None, cuda: bool = True) -> int:
+    def peak(self, pictures: int, config: TrainConfig | None = None, cuda: bool = True) -> int:
         """Bytes that one device needs at the worst moment of a run, so many pictures at once."""
         config = config or self.config
         count = self._count(config, cuda).at(pictures)
@@ -235,7 +236,7 @@ class _Job:
         drawing = count.resident + weights + decoding if config.validation_prompt else 0
         return round(max(training, weights + encoding, drawing) * SPARE + (CONTEXT if cuda else 0))
 
-    def _others(self, config: Any, pictures: int) -> int:
+    def _others(self, config: TrainConfig, pictures: int) -> int:
         """The text encoders while they stay: for live captions, or because they learn."""
         if config.caches_text_embeddings():
             return 0

@@ -35,7 +35,7 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
     show = traitlets.Unicode(ALL, help="What is shown: all pictures, left out, or a kind of the audit's findings.")
     search = traitlets.Unicode("", help="Only captions and names that hold this text.")
 
-    def __init__(self, dataset: Any, config: Any = None, report: Any = None, per_page: int = PAGE):
+    def __init__(self, dataset: Any, config: TrainConfig | None = None, report: Any = None, per_page: int = PAGE):
         _check(dataset, config)
         is_open = isinstance(dataset, CaptionedPictures)
         self.config = config if is_open else dataset
@@ -144,7 +144,7 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
         return self.dataset.select(indices).figure(self.per_page)
 
 
-def _check(dataset: Any, config: Any) -> None:
+def _check(dataset: Any, config: TrainConfig) -> None:
     """Raise TypeError for what is no data set and names none."""
     if not isinstance(dataset, TrainConfig | CaptionedPictures):
         advice = "for a folder, write DatasetBrowser(TrainConfig(train_data_dir='folder'))."

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ipywidgets import HTML, Button, HBox, Layout, Textarea, VBox
 from PIL import Image, ImageDraw, ImageEnhance
 
+from ...config.train_config import TrainConfig
 from ...data.crops import Crop, plan_crop
 from ..parts.pictures import PictureButton, thumbnail
 
@@ -40,7 +41,7 @@ def count_words(caption: str, tokenizers: Any, trigger: str = "") -> Words:
     return Words(max(lengths), limit, cut.cut if cut else "", trigger)
 
 
-def middle_crop(config: Any, size: tuple[int, int], target: tuple[int, int]) -> Crop:
+def middle_crop(config: TrainConfig, size: tuple[int, int], target: tuple[int, int]) -> Crop:
     """The crop of a picture of this (height, width) that cached training sees."""
     return plan_crop(size, target, config.center_crop, False, 0.5, 0.5, config.image_interpolation_mode)
 

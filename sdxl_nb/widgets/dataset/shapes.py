@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ...config.train_config import TrainConfig
 from ...data import buckets
 
 
 class Shapes:
     """`measure` once, in a thread if it may take long; `of` at any time."""
 
-    def __init__(self, config: Any, dataset: Any):
+    def __init__(self, config: TrainConfig, dataset: Any):
         self.config, self.dataset, self._places, self._found = config, dataset, None, None
 
     def of(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
