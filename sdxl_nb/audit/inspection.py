@@ -31,11 +31,12 @@ from .measures import Header, Measure, measure, read_header
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 ORPHAN_CAPTION = "caption_without_picture"
 UNCHECKED = "not_checked"
+Looked = Header | Measure  # what is known of a picture
 FIRST = 10_000  # pictures that a start of training looks at: captions of more would take seconds
 
 
 def audit_dataset(
-    config: TrainConfig, *, quick: bool = False, progress: bool | Callable[[int, int], Any] = True
+    config: TrainConfig, *, quick: bool = False, progress: bool | Callable[[int, int], object] = True
 ) -> AuditReport:
     """Everything that is wrong with the pictures and captions that a TrainConfig names, as an AuditReport.
 
@@ -48,6 +49,7 @@ def audit_dataset(
         pictures = open_dataset(config)
     except DataError as error:
         return AuditReport(_source(config), 0, [picture_faults.unusable(str(error))], full=not quick)
+    look: Callable[[int], Looked | Fault]
     look = partial(_header if quick else _measured, pictures, config.resolution)
     looked, faults = _examined(pictures, look, progress)
     good = [index for index, one in enumerate(looked) if one is not None]
@@ -56,16 +58,17 @@ def audit_dataset(
         listed = picture_faults.left_out([*pictures.faults, *faults])
         return AuditReport(pictures.source, 0, [finding, *listed], full=not quick, pictures=pictures)
     used = pictures.select(good)
-    names, kept = list(used.names), [looked[i] for i in good]
+    names, kept = list(used.names), [one for one in looked if one is not None]
     captions = dict(zip(names, used.captions, strict=True))
-    headers = kept if quick else [one.header for one in kept]
+    measures = [one for one in kept if isinstance(one, Measure)]
+    headers = [one.header if isinstance(one, Measure) else one for one in kept]
     sizes = np.array([header.size for header in headers])
     tokenizers, notes = _tokenizers(config)
     findings = [*picture_faults.left_out([*pictures.faults, *faults]), *picture_faults.noted(pictures.notes), *notes]
     findings += [*_orphans(config), *_about_sizes(config, names, sizes), *_about_headers(names, headers)]
     findings += [*_about_captions(config, captions, tokenizers)]
     if not quick:
-        findings += [*_about_pixels(names, kept, list(captions.values())), *_overlap(config, used, names, kept)]
+        findings += [*_about_pixels(names, measures, list(captions.values())), *_overlap(config, used, names, measures)]
     shapes = buckets.of(config, sizes).summary()
     return AuditReport(pictures.source, len(good), findings, shapes, full=not quick, pictures=pictures)
 
@@ -126,12 +129,13 @@ def _measured(pictures: CaptionedPictures, resolution: int, index: int) -> Measu
 
 
 def _examined(
-    pictures: CaptionedPictures, look: Callable[[int], Any], progress: bool | Callable[[int, int], Any]
-) -> tuple[list[Any], list[Fault]]:
+    pictures: CaptionedPictures, look: Callable[[int], Looked | Fault], progress: bool | Callable[[int, int], object]
+) -> tuple[list[Looked | None], list[Fault]]:
     """What `look` says of each picture, None for one that cannot be used, and the Faults."""
     from ..system.progress import progress_bar
 
-    seen, faults = [], []
+    seen: list[Looked | None] = []
+    faults: list[Fault] = []
     with progress_bar(
         total=len(pictures), desc="looking at pictures", disable=progress is not True, leave=False
     ) as bar:

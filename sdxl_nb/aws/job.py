@@ -59,9 +59,10 @@ def launch_sagemaker(
     folder = _free_folder(config)
     session = Session(region)
     bucket = session.bucket(bucket)
-    job = replace(asked, role_arn=session.role(role_arn), image_uri=session.image(image_uri))
+    role, image = session.role(role_arn), session.image(image_uri)
+    job = replace(asked, role_arn=role, image_uri=image)
     session.check_bucket(bucket)
-    session.check_image(job.image_uri)
+    session.check_image(image)
     name = unique_name(job_name)
     prefix = f"s3://{bucket}/runs/{name}"
     staged = staging.plan(config, bucket)

@@ -284,14 +284,14 @@ def _write(folder: Path, columns: dict[str, torch.Tensor], metadata: dict[str, s
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.safetensors"
     draft = folder / f".{name}.draft"
     checksum, sealed = 0, int(time.time())
-    parts: list[np.ndarray] = []
+    parts: list[memoryview] = []
     header: dict[str, object] = {}
     for column, tensor in sorted(columns.items(), key=lambda item: -item[1].dtype.itemsize):
         data = tensor.contiguous().view(torch.uint8).numpy().reshape(-1)
         begin = sum(part.nbytes for part in parts)
         offsets = [begin, begin + len(data)]
         header[column] = {"dtype": TAGS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-        parts.append(data)
+        parts.append(data.data)
         checksum = zlib.crc32(data.data, checksum)
     header["__metadata__"] = metadata | {"crc32": str(checksum), "sealed": str(sealed)}
     try:
@@ -313,9 +313,9 @@ def _padded(head: bytes) -> bytes:
     return len(head).to_bytes(8, "little") + head
 
 
-def _write_all(file: BinaryIO, parts: Iterable[bytes | np.ndarray]) -> None:
+def _write_all(file: BinaryIO, parts: Iterable[bytes | memoryview]) -> None:
     for part in parts:
-        file.write(memoryview(part))
+        file.write(part)
     file.flush()
     os.fsync(file.fileno())
 

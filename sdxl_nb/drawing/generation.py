@@ -214,8 +214,8 @@ class _attached:
         base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
         try:
             for number, (lora, weight) in enumerate(self.loras):
-                path = lora.path if isinstance(lora, LoraFile) else lora
-                weights = lora if isinstance(lora, LoraWeights) else read_lora(path, base)
+                given = lora.path if isinstance(lora, LoraFile) else lora
+                weights = given if isinstance(given, LoraWeights) else read_lora(given, base)
                 attach(weights, self.pipeline, f"generate_{number}")
                 self.adapters[f"generate_{number}"] = weight
         except BaseException:

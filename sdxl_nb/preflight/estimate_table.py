@@ -6,6 +6,7 @@ Time is FLOPs through a GPU's dense rate at a stated efficiency, or operations t
 takes, whichever is longer; on this machine it is measured where a step is small enough. All of it is an estimate.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -153,7 +154,7 @@ class Estimate:
         return lines + self.notes
 
     def _repr_html_(self) -> str:
-        def row(cells: Any, tag: str) -> str:
+        def row(cells: Iterable[str], tag: str) -> str:
             return "<tr>" + "".join(f'<{tag} style="{LINE}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
 
         body = row(self.HEADS, "th") + "".join(row(self._cells(one), "td") for one in self.rows)
@@ -173,7 +174,7 @@ def _duration(hours: float) -> str:
 
 def estimate(
     config: TrainConfig,
-    instances: Any = DEFAULT_INSTANCES,
+    instances: str | Iterable[str] = DEFAULT_INSTANCES,
     *,
     region: str = prices.HOME,
     pictures: int | None = None,
@@ -217,7 +218,7 @@ class _Job:
         self.dtype = counting.DTYPES[config.mixed_precision or "no"]
         self.vae = counting.count_vae(built.vae, config.resolution, self._vae_dtype())
 
-    def _vae_dtype(self) -> Any:
+    def _vae_dtype(self) -> torch.dtype:
         return counting.DTYPES["no"] if self.built.vae.get("force_upcast", True) else self.dtype
 
     def _count(self, config: TrainConfig, cuda: bool) -> Count:
@@ -268,10 +269,11 @@ class _Job:
         asked = self.config.train_batch_size
         memory = disk.free_memory()
         peak = self.peak(asked, cuda=False)
-        machine = Machine("this machine", "CPU", 1, memory, _cpu_rate())
+        rate = _cpu_rate()
+        machine = Machine("this machine", "CPU", 1, memory, rate)
         micro = asked if memory is None or peak < memory else 0
         if self.count.flops * asked > REAL_STEP:
-            return Row(machine, peak, micro, self.seconds(machine.rate / EFFICIENCY, asked), self.steps(1))
+            return Row(machine, peak, micro, self.seconds(rate / EFFICIENCY, asked), self.steps(1))
         took = self._timed("cpu", asked).seconds * self.config.gradient_accumulation_steps
         return Row(machine, peak, micro, took, self.steps(1), measured=True)
 
@@ -336,7 +338,7 @@ class _Job:
                     found.append((flag, size))
         return found
 
-    def _changed(self, change: dict[str, Any]) -> Any:
+    def _changed(self, change: dict[str, Any]) -> TrainConfig:
         """The configuration with a change; what excludes it is taken back."""
         try:
             return self.config.replace(**change)

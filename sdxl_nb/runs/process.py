@@ -60,7 +60,9 @@ class Launched:
 
     def has_begun(self) -> bool:
         """Whether `run.json` is this process's own, and so says more than it."""
-        return float(_read(self.folder / "run.json").get("started", 0)) >= self.about().get("started", 0)
+        begun: float = _read(self.folder / "run.json").get("started", 0)
+        launched: float = self.about().get("started", 0)
+        return begun >= launched
 
     def status(self) -> str | None:
         """starting, failed or stopped as long as the process has not begun its run; None from then on."""

@@ -280,7 +280,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The few numbers one asks for first."""
         steps, losses = self.losses()
-        last = losses[-50:]
+        last = [loss for loss in losses[-50:] if loss is not None]
         end = self._last("end")
         return {
             "status": self.status,

@@ -79,7 +79,7 @@ class Stages:
     def steps_with_lora(self) -> list[int]:
         """The steps whose LoRA is still there, with pictures or not; nothing is fetched for it."""
         kept = {*map(step_of, checkpoints(self.run.folder)), *self.run.checkpoints_elsewhere(), self._last_step()}
-        return sorted(kept - {None})
+        return sorted(step for step in kept if step is not None)
 
     def best(self) -> int | None:
         """The step of lowest held-out loss among those with a LoRA; the last of them where none was measured."""
@@ -230,12 +230,13 @@ def _label(step: int, heldout: Mapping[int, float]) -> str:
 
 def _opened(path: Path) -> "Image | str":
     """The picture in a file; where there is none, the words for that."""
-    from PIL import Image
+    from PIL.Image import open as open_picture
 
     if not path.is_file():
         return "not drawn"
-    with Image.open(path) as picture:
-        return picture.copy()
+    with open_picture(path) as picture:
+        copied: Image = picture.copy()
+    return copied
 
 
 def _write(picture: "Image", path: Path) -> Path:
