@@ -5,7 +5,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one page that asks no other host for scripts
 PAGE := --embed-images $(foreach script,mathjax require_js jquery,--HTMLExporter.$(script)_url=)
 
-.PHONY: demo lab gallery test soak lint bench infra image
+.PHONY: demo lab gallery test soak matrix lint bench infra image
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
@@ -22,8 +22,11 @@ lab: .venv/ready  ## JupyterLab on the notebooks
 test: .venv/ready  ## all tests and all notebooks, on two cores
 	@$(RUN) pytest -n 2 --dist loadfile -m "not soak" --nbmake --nbmake-timeout=300 tests $(filter-out %06_sagemaker.ipynb,$(NOTEBOOKS))
 
-soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the real cdk command line
+soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the real cdk command line, the matrix
 	@$(RUN) pytest -m soak tests
+
+matrix: .venv/ready  ## Python 3.10 to 3.13 with the pins, and the lowest versions allowed: ROWS="3.10 3.10-lowest" chooses
+	@$(RUN) tests.matrix $(ROWS)
 
 lint: .venv/ready  ## style, who may import whom, types, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && .venv/bin/lint-imports --no-logo && $(RUN) mypy
