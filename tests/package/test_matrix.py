@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matrix import ROWS, SHOWN, python, tried
 from packaging.specifiers import SpecifierSet
-from test_environment import PYTHONS, ROOT, holds, pinned, requirements
+from test_environment import PYTHONS, ROOT, pinned, requirements
 
 
 def floor(name: str) -> str:
