@@ -9,9 +9,11 @@ import os
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..system.errors import DataError
+from . import colour
+from .chunks import openable
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for one picture (a quarter of a GiB of RGB), but here it is an error
 # Read by suffix in folders. No EPS, PSD or PDF: some start other programs, none is a training picture.
@@ -42,11 +44,31 @@ def decode(data, name):
     Raises PictureError for anything that is no picture, is cut short or damaged, or is larger than MAX_PIXELS.
     """
     picture = open_header(data, name)
+    colours = colours_of(picture, data, name)
+    if colours.doubt:
+        log.warning("%s: %s.", name, colours.doubt)
+    picture = loaded(picture, name)
+    low = colour.low_bytes(open_header(data, name)) if colour.is_steep(colours) else None
+    return to_rgb(picture, colours, name, low and loaded(low, name))
+
+
+def colours_of(picture, data, name):
+    """What an opened picture's file says of its colours, as colour.Colours. Raises PictureError for HDR."""
+    try:
+        return colour.colours_of(picture, data)
+    except colour.HighRange as error:
+        raise PictureError(
+            f"{name} is an HDR picture ({error}), whose brightness sRGB cannot hold: export it as SDR, in sRGB."
+        ) from None
+
+
+def loaded(picture, name):
+    """An opened picture decoded and turned upright. Raises PictureError."""
     try:
         picture.load()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, EOFError, struct.error, zlib.error, ...
         raise PictureError(f"{name} is damaged or cut short ({first_line(error)}): replace or remove it.") from error
-    return to_rgb(upright(picture, name), name)
+    return upright(picture, name)
 
 
 def open_header(data, name):
@@ -56,7 +78,7 @@ def open_header(data, name):
     Image.init()
     too_large = f"{name} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller."
     try:
-        picture = Image.open(io.BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        picture = Image.open(io.BytesIO(openable(data)), formats=[kind for kind in FORMATS if kind in Image.OPEN])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(too_large) from error
     except UnidentifiedImageError as error:
@@ -87,42 +109,33 @@ def upright(picture, name):
         return picture
 
 
-def to_rgb(picture, name):
-    """Any of Pillow's modes as 8-bit RGB; `name` is for the error and the log."""
-    profile = picture.info.get("icc_profile")
+def to_rgb(picture, colours, name, low=None):
+    """Any of Pillow's modes as 8-bit RGB in sRGB, transparency on white; `name` is for the error.
+
+    `low` holds the low bytes of a 16-bit picture whose colours need them. Transparency comes last, as browsers do it.
+    """
     if picture.mode.startswith("I") or picture.mode == "F":
-        picture = deep_to_grey(picture, name)
-    if picture.mode == "CMYK":
-        return to_srgb(picture, profile, name).convert("RGB")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        picture = Image.alpha_composite(white, layer)
-    return to_srgb(picture.convert("RGB"), profile, name)
+        refuse_32_bits(picture, name)
+    seen = colour.to_srgb(picture, colours, low)
+    if not picture.has_transparency_data:
+        return seen
+    return Image.composite(seen, Image.new("RGB", seen.size, "white"), opacity(picture))
 
 
-def deep_to_grey(picture, name):
-    """16-bit grey to 8 bit by its full scale, 65535 -> 255 (Pillow's own conversion would clip at 255)."""
+def opacity(picture):
+    """How opaque each pixel of a picture with transparency is, 255 where it is wholly: an L picture."""
+    if picture.mode == "I;16":  # Pillow cannot make RGBA of it
+        return Image.fromarray((np.asarray(picture) != picture.info["transparency"]).astype(np.uint8) * 255)
+    return picture.convert("RGBA").getchannel("A")
+
+
+def refuse_32_bits(picture, name):
+    """Raise PictureError for grey of more than 16 bits."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise PictureError(
             f"{name} has {picture.mode} pixels (32 bits a channel): save it with 8 or 16 bits a channel."
         )
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
-
-
-def to_srgb(picture, profile, name):
-    """Colours moved from an embedded ICC profile of the same colour space to sRGB; without one, as they are."""
-    if not profile:
-        return picture
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in (source.profile.profile_description or "") or source.profile.xcolor_space.strip() != picture.mode:
-            return picture
-        return ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        log.warning("%s: its colour profile cannot be used (%s); colours are as stored.", name, first_line(error))
-        return picture
 
 
 def is_text(value):
