@@ -12,6 +12,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE = 32 << 20  # bytes; a printer's profile has a few million
 PILLOW_CHUNK = 1 << 20  # PngImagePlugin.MAX_TEXT_CHUNK: beyond it Pillow refuses the whole file
 PILLOW_TEXT = 32 << 20  # all texts of a file together; Pillow's own limit is twice that
+LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # bytes
 DEFLATE = 1100  # no deflated byte becomes more than 1,032
 
 
@@ -62,7 +63,7 @@ def inflated(packed: bytes, limit: int) -> bytes | None:
 
 
 def openable(data: bytes) -> bytes:
-    """A PNG without the texts and profiles that Pillow refuses a whole file for, its other chunks as they are.
+    """A PNG without the texts, profiles and cut colour chunks that Pillow refuses a whole file for; the rest as it is.
 
     Other files, and nearly every PNG, come back as they are, uncopied.
     """
@@ -70,12 +71,18 @@ def openable(data: bytes) -> bytes:
     for chunk in chunks(data):
         size = _unpacked(data, chunk)
         texts += size if chunk.name != b"iCCP" else 0
-        if size > PILLOW_CHUNK or texts > PILLOW_TEXT:
+        if size > PILLOW_CHUNK or texts > PILLOW_TEXT or _is_cut(data, chunk):
             bulky.append(chunk)
     if not bulky:
         return data
     edges = [0, *(edge for chunk in bulky for edge in (chunk.start, chunk.end)), len(data)]
     return b"".join(data[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
+
+
+def _is_cut(data: bytes, chunk: Chunk) -> bool:
+    if chunk.name == b"iCCP":
+        return b"\0\0" not in data[chunk.start + 8 : min(chunk.start + 90, chunk.end - 4)]
+    return chunk.end - chunk.start - 12 < LEAST.get(chunk.name, 0)
 
 
 def _unpacked(data: bytes, chunk: Chunk) -> int:

@@ -22,6 +22,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "PPM")
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
+READING = 2  # raised when files come to be read or refused otherwise: what memo.py knows is then looked at again
+
 ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 lie on their side
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,8 @@ def to_rgb(picture, colours, name, low=None):
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         refuse_32_bits(picture, name)
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     seen = colour.to_srgb(picture, colours, low)
     if not picture.has_transparency_data:
         return seen

@@ -21,7 +21,7 @@ import PIL
 
 from ..system.keys import key_of
 from ..system.threads import ahead, share_out
-from .decoding import Fault, PictureError, decode
+from .decoding import READING, Fault, PictureError, decode
 
 TABLE = (
     "CREATE TABLE IF NOT EXISTS known (stamp BLOB PRIMARY KEY, sha256 BLOB, height INTEGER, width INTEGER, "
@@ -223,7 +223,7 @@ def _examined(pictures: Any, names: Sequence[str], portion: list[int], memo: Mem
 def _stamp(pictures: Any, name: str, index: int) -> bytes | None:
     """The key of a picture as it is now; its name is part of it because the sentence of a fault has it."""
     stamp = pictures.stamp(index)
-    return None if stamp is None else key_of("picture", stamp, name)
+    return None if stamp is None else key_of("picture", READING, stamp, name)
 
 
 def _look(pictures: Any, names: Sequence[str], index: int) -> Known:
