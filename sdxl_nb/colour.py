@@ -24,7 +24,6 @@ GREY, RGB, CMYK, LAB = "L", "RGB", "CMYK", "LAB"
 SPACES = {GREY: ("GRAY", "RGB"), RGB: ("RGB",), CMYK: ("CMYK",), LAB: ("Lab",)}  # whose profiles fit
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 AS_STORED = 1.05  # times 2.2: PNG gammas up to here mean sRGB, as libpng and browsers have it
-STEEP = 2  # levels of sRGB between neighbouring levels of 8 bits, from which on 16 bits are needed
 VIDEO = (1, 6, 11, 14, 15)  # transfers of BT.709's family, which browsers show as sRGB in AVIF but not in PNG
 ROWS = 64  # of a 16-bit picture, moved at once
 WIDE_GAMUT = ("R03", 2)  # EXIF's ways to say Adobe RGB without a profile
@@ -189,7 +188,6 @@ class Moved(NamedTuple):
     way: Any
     table: np.ndarray
     idle: bool  # changes nothing by more than a level, as every true sRGB profile
-    steep: bool  # needs 16 bits where there are
 
 
 @lru_cache(8)
@@ -200,14 +198,13 @@ def to_srgb_by(profile: bytes, kind: str) -> Moved:
     if space not in SPACES[kind] or source.profile.device_class.strip() in ("link", "nmcl"):
         raise Misfit(f"its colour profile is for {space}, its pixels are {kind}; taken as sRGB")
     mode = GREY if space == "GRAY" else kind if kind != GREY else RGB
-    # Optimised, LittleCMS is 7 levels off in dark greys of linear light; a ramp of 256 needs no speed.
-    precise = ImageCms.Flags.NOOPTIMIZE if mode == GREY else ImageCms.Flags.NONE
+    # Optimised, LittleCMS is 7 levels off in dark greys of linear light and in strong colours of Lab.
+    precise = ImageCms.Flags.NOOPTIMIZE if mode in (GREY, LAB) else ImageCms.Flags.NONE
     way = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, RGB, flags=precise)
     if mode not in (GREY, RGB):
-        return Moved(way, np.zeros((0, 3), np.uint8), False, False)
+        return Moved(way, np.zeros((0, 3), np.uint8), False)
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert(mode)
-    table = np.asarray(way.apply(ramp))[0]
-    return Moved(way, table, _is_idle(way, mode), bool(np.diff(table.astype(int), axis=0).max() > STEEP))
+    return Moved(way, np.asarray(way.apply(ramp))[0], _is_idle(way, mode))
 
 
 def _is_idle(way: Any, mode: str) -> bool:
@@ -225,14 +222,8 @@ def to_srgb(picture: Image.Image, colours: Colours, low: Image.Image | None = No
         return _grey(picture, moved.table if moved else STORED, low)
     if moved is None:
         return picture.convert(RGB)
-    if colours.kind in (CMYK, LAB):
-        return moved.way.apply(picture)
-    return _deep(picture.convert(RGB), low.convert(RGB), moved.way) if low else moved.way.apply(picture.convert(RGB))
-
-
-def is_steep(colours: Colours) -> bool:
-    """Whether 8 bits of such colours are too few for 8 bits of sRGB."""
-    return bool(colours.profile) and to_srgb_by(colours.profile, colours.kind).steep
+    picture = picture.convert(colours.kind)
+    return _deep(picture, low.convert(colours.kind), moved.way) if low else moved.way.apply(picture)
 
 
 STORED = np.arange(256).repeat(3).reshape(256, 3)
@@ -251,13 +242,14 @@ def _grey(picture: Image.Image, table: np.ndarray, low: Image.Image | None) -> I
     return Image.fromarray(np.rint(np.stack(finer, axis=1)).astype(np.uint8)[values])
 
 
-# Sixteen bits. Pillow keeps the high bytes of RGB, and in linear light the first of 256 levels is 13 of sRGB.
+# Sixteen bits. Pillow keeps the high bytes of colours; the first of 256 levels of linear light is 13 of sRGB, and wide
+# gamuts have their darks between levels too.
 
 OTHER_END = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
 
 def low_bytes(picture: Image.Image) -> Image.Image | None:
-    """An opened 16-bit RGB picture that will decode to its low bytes, by reading them in the wrong order.
+    """An opened picture of 16-bit colours that will decode to its low bytes, by reading them in the wrong order.
 
     A PNG of grey and alpha decodes to the high and the low bytes of both. None for other pictures.
     """
@@ -273,7 +265,7 @@ def _reread(tile: Any) -> Any:
     raw, *more = [tile.args] if one else tile.args
     if raw == "LA;16B":
         other = "RGBA"
-    elif raw[:-4] in ("RGB", "RGBA", "RGBX") and raw[-4:] in OTHER_END:
+    elif raw[:-4] in ("RGB", "RGBA", "RGBX", "CMYK") and raw[-4:] in OTHER_END:
         other = raw[:-4] + OTHER_END[raw[-4:]]
     else:
         return None
@@ -281,23 +273,22 @@ def _reread(tile: Any) -> Any:
 
 
 def _deep(high: Image.Image, low: Image.Image, way: Any) -> Image.Image:
-    """16-bit RGB through an 8-bit way: between neighbouring levels by tetrahedra, as LittleCMS does between nodes."""
+    """16-bit colours through an 8-bit way: between levels by tetrahedra, as LittleCMS does between nodes."""
     goal = Image.new(RGB, high.size)
     for top in range(0, high.height, ROWS):
         box = (0, top, high.width, min(top + ROWS, high.height))
         values = np.asarray(high.crop(box)).astype(np.uint16) * 256 + np.asarray(low.crop(box))
-        goal.paste(Image.fromarray(_between(values, way)), box)
+        goal.paste(Image.fromarray(_between(values, high.mode, way)), box)
     return goal
 
 
-def _between(values: np.ndarray, way: Any) -> np.ndarray:
-    """From the cube's lower corner to its upper one, along the channel with the largest rest first."""
+def _between(values: np.ndarray, mode: str, way: Any) -> np.ndarray:
+    """From a cube's lower corner to its upper one, along the channel with the largest rest first."""
     corner, rest = np.divmod(values, 257)
-    order = np.argsort(np.argsort(rest, axis=2), axis=2)  # 2 for the channel that goes first
-    rests = np.sort(rest, axis=2)[..., ::-1].astype(np.float32) / 257
-    bounds = [np.ones_like(rests[..., 0]), *np.moveaxis(rests, 2, 0), np.zeros_like(rests[..., 0])]
-    moved = np.zeros(values.shape, np.float32)
-    for step in range(4):
-        at = np.minimum(corner + (order >= 3 - step), 255).astype(np.uint8)
-        moved += (bounds[step] - bounds[step + 1])[..., None] * np.asarray(way.apply(Image.fromarray(at)))
+    rank = np.argsort(np.argsort(rest, axis=2), axis=2)  # the largest rest has the last
+    shares = np.diff(np.sort(rest, axis=2), axis=2, prepend=0, append=257)[..., ::-1].astype(np.float32) / 257
+    moved = np.zeros((*values.shape[:2], 3), np.float32)
+    for step in range(values.shape[2] + 1):
+        at = np.minimum(corner + (rank >= values.shape[2] - step), 255).astype(np.uint8)
+        moved += shares[..., step, None] * np.asarray(way.apply(Image.fromarray(at, mode)))
     return np.rint(moved).astype(np.uint8)

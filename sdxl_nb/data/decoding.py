@@ -50,7 +50,7 @@ def decode(data, name):
     if colours.doubt:
         log.warning("%s: %s.", name, colours.doubt)
     picture = loaded(picture, name)
-    low = colour.low_bytes(open_header(data, name)) if colour.is_steep(colours) else None
+    low = colour.low_bytes(open_header(data, name)) if colours.profile else None
     return to_rgb(picture, colours, name, low and loaded(low, name))
 
 
@@ -114,7 +114,7 @@ def upright(picture, name):
 def to_rgb(picture, colours, name, low=None):
     """Any of Pillow's modes as 8-bit RGB in sRGB, transparency on white; `name` is for the error.
 
-    `low` holds the low bytes of a 16-bit picture whose colours need them. Transparency comes last, as browsers do it.
+    `low` holds the low bytes of a 16-bit picture. Transparency comes last, as browsers do it.
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         refuse_32_bits(picture, name)
