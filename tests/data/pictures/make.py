@@ -312,7 +312,9 @@ def by_tificc(path: Path) -> list[list[int]] | None:
 def by_transicc(path: Path) -> list[list[int]]:
     """The squares of a Lab TIFF of 8 bits, signed, as LittleCMS's own program moves them."""
     stored = np.asarray(Image.open(path))[SIDE // 2, SIDE // 2 :: SIDE].astype(int)
-    lines = "".join(f"{l / 2.55} {(a + 128) % 256 - 128} {(b + 128) % 256 - 128}\n" for l, a, b in stored)
+    lines = "".join(
+        f"{lightness / 2.55} {(a + 128) % 256 - 128} {(b + 128) % 256 - 128}\n" for lightness, a, b in stored
+    )
     words = ("transicc", "-n", "-i*Lab", "-o*sRGB", "-t0", "-c0")
     moved = subprocess.run(words, input=lines, capture_output=True, text=True, check=True).stdout
     lines = [line.split() for line in moved.splitlines() if line.strip()]
