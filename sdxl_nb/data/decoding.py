@@ -13,7 +13,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..system.errors import DataError
 from . import colour
-from .chunks import openable
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for one picture (a quarter of a GiB of RGB), but here it is an error
 # Read by suffix in folders. No EPS, PSD or PDF: some start other programs, none is a training picture.
@@ -80,7 +79,9 @@ def open_header(data, name):
     Image.init()
     too_large = f"{name} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller."
     try:
-        picture = Image.open(io.BytesIO(openable(data)), formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        picture = Image.open(
+            io.BytesIO(colour.openable(data)), formats=[kind for kind in FORMATS if kind in Image.OPEN]
+        )
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(too_large) from error
     except UnidentifiedImageError as error:
