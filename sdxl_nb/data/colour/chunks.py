@@ -71,7 +71,7 @@ def openable(data: bytes) -> bytes:
     for chunk in chunks(data):
         size = _unpacked(data, chunk)
         texts += size if chunk.name != b"iCCP" else 0
-        if size > PILLOW_CHUNK or texts > PILLOW_TEXT or _is_cut(data, chunk):
+        if size > PILLOW_CHUNK or (size and texts > PILLOW_TEXT) or _is_cut(data, chunk):
             bulky.append(chunk)
     if not bulky:
         return data
