@@ -5,6 +5,7 @@ levels of linear light is 13 of sRGB, and wide gamuts have their darks between l
 """
 
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,12 @@ def between_levels(high: Image.Image, low: Image.Image, way: Any) -> Image.Image
 def _between(values: np.ndarray, mode: str, way: Any) -> np.ndarray:
     """From a cube's lower corner to its upper one, along the channel with the largest rest first."""
     corner, rest = np.divmod(values, 257)
-    rank = np.argsort(np.argsort(rest, axis=2), axis=2)  # the largest rest has the last
-    shares = np.diff(np.sort(rest, axis=2), axis=2, prepend=0, append=257)[..., ::-1].astype(np.float32) / 257
+    corner = corner.astype(np.uint8)
+    falling = np.sort(rest, axis=2)[..., ::-1].astype(np.float32)
+    bounds = [np.float32(257), *np.moveaxis(falling, 2, 0), np.float32(0)]
     moved = np.zeros((*values.shape[:2], 3), np.float32)
-    for step in range(values.shape[2] + 1):
-        at = np.minimum(corner + (rank >= values.shape[2] - step), 255).astype(np.uint8)
-        moved += shares[..., step, None] * np.asarray(way.apply(Image.fromarray(at, mode)))
+    for above, below in pairwise(bounds):
+        at = corner + (rest >= above[..., None])  # beyond 255 only where its share is nothing
+        share = np.broadcast_to((above - below) / 257, values.shape[:2])
+        moved += share[..., None] * np.asarray(way.apply(Image.fromarray(at, mode)))
     return np.rint(moved).astype(np.uint8)
