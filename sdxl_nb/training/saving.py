@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from ..cache.identity import FORMAT
 from ..config.layout import LORA
 from ..lora.files.file import LoraFile
 from ..lora.files.metadata import build_metadata
 from ..lora.files.writer import save_lora
 from ..lora.layers import collect
-from ..models import identity
 from ..system.errors import SdxlNbError
 from . import heldout
 from .optimizers import optimizer_state, restore_optimizer
@@ -42,7 +42,7 @@ def progress(trainer: Any) -> checkpoint.Progress:
         recent_losses=trainer.recent,
         micro_batch=updates.micro_batch,
         heldout_fingerprint=trainer.studio.heldout_fingerprint,
-        reading=identity.FORMAT,
+        reading=FORMAT,
     )
 
 
