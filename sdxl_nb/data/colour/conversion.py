@@ -25,6 +25,7 @@ class Colours(NamedTuple):
     profile: bytes | None = None
     doubt: str = ""
     kind: str = RGB  # GREY, RGB, CMYK or LAB
+    inverted: bool = False  # 0 is white, and Pillow does not say so
 
 
 class Misfit(ValueError):
@@ -68,7 +69,8 @@ def to_srgb(picture: Image.Image, colours: Colours, low: Image.Image | None = No
     """A decoded picture without its transparency as RGB in sRGB; `low` are the low bytes of a 16-bit one."""
     moved = to_srgb_by(colours.profile, colours.kind) if colours.profile else None
     if colours.kind == GREY and (moved or picture.mode.startswith("I")):
-        return _grey(picture, moved.table if moved else STORED, low)
+        table = moved.table if moved else STORED
+        return _grey(picture, table[::-1] if colours.inverted else table, low)
     if moved is None:
         return picture.convert(RGB)
     picture = picture.convert(colours.kind)

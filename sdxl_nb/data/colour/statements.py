@@ -35,7 +35,7 @@ def colours_of(picture: Image.Image, data: bytes) -> Colours:
     profile = next(_said(picture, data, boxes, kind, doubts), None)
     if profile is None and kind == LAB:
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    return Colours(profile, "; ".join(doubts), kind)
+    return Colours(profile, "; ".join(doubts), kind, _is_inverted(picture))
 
 
 def _kind(picture: Image.Image, data: bytes, boxes: ColourBoxes) -> str:
@@ -45,6 +45,11 @@ def _kind(picture: Image.Image, data: bytes, boxes: ColourBoxes) -> str:
     if picture.mode in GREY_MODES or boxes.grey:
         return GREY
     return picture.mode if picture.mode in (CMYK, LAB) else RGB
+
+
+def _is_inverted(picture: Any) -> bool:
+    """Whether a TIFF of 16-bit grey has 0 for white, which Pillow heeds at 8 bits alone."""
+    return picture.format == "TIFF" and picture.mode.startswith("I;16") and picture.tag_v2.get(262) == 0
 
 
 # What files say, best first: the profiles of each statement that can be honoured. None is sRGB.

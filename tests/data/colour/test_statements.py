@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from sdxl_nb.audit.measures import measure, read_header
@@ -145,6 +146,16 @@ def test_grey_has_colours_too(more, seen, colour, depth):
     value = [100 * unit] + [255 * unit] * (colour == 4)
     found = decode(png([value], *more, colour=colour, depth=depth), "x").getpixel((0, 0))
     assert found == pytest.approx((seen,) * 3, abs=1)
+
+
+@pytest.mark.parametrize("photometric, seen", [("miniswhite", [255, 155, 0]), ("minisblack", [0, 100, 255])])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_tiff_may_have_0_for_white(photometric, seen, depth):
+    """TIFF 6.0, PhotometricInterpretation; Pillow heeds it at 8 bits alone."""
+    values = np.array([[0, 100, 255]], np.uint8) if depth == 8 else np.array([[0, 25700, 65535]], np.uint16)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric=photometric)
+    assert np.asarray(decode(file.getvalue(), "x"))[0, :, 0].tolist() == seen
 
 
 def test_palettes_are_moved_and_grey_profiles_do_not_fit_them():
