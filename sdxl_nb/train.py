@@ -8,10 +8,9 @@ Out: the run folder, and the exit code: 0, 2 for a setting that cannot work, 1 f
 reason, 130 when interrupted before there was a step to finish.
 """
 
-import contextlib
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .config.flags import read_flags, train_parser
@@ -38,43 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: Any, *callback: Callable[[dict[str, Any]], None]) -> Any:
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
-    from_s3 = any(str(value).startswith("s3://") for value in dict(config).values())
-    with absent(*(() if from_s3 else ("boto3",))):  # TensorBoard would import it
-        return _load_fine_tune()(config, *callback)
+    return _load_fine_tune()(config, *callback)
 
 
 def _load_fine_tune() -> Callable[..., Any]:
-    """What trains, imported without garbage collection: it would look in vain through a million objects that stay.
-
-    transformers would import scipy for the losses of its detectors, accelerate boto3 for a questionnaire.
-    """
+    """What trains, imported without garbage collection: it would look in vain through a million objects that stay."""
     gc.disable()
     try:
-        with absent("scipy", "boto3"):
-            import peft  # noqa: F401 - every run needs it, and it is the largest import
+        import peft  # noqa: F401 - every run needs it, and it is the largest import
 
-            from .training.trainer import fine_tune
+        from .training.trainer import fine_tune
     finally:
         gc.enable()
     gc.collect()
     gc.freeze()
     return fine_tune
-
-
-@contextlib.contextmanager
-def absent(*names: str) -> Iterator[None]:
-    """Inside, these packages look as if they were not installed, but for those that are imported already.
-
-    None in sys.modules is Python's own word for that:
-    https://docs.python.org/3/reference/import.html#the-module-cache
-    """
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 if __name__ == "__main__":

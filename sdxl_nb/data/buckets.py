@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from ..config.train_config import TrainConfig
 
 RATIO = 4  # the longest shape is this many times as long as it is short
+Numbers = int | np.ndarray
 PRICE = 0.2  # picture areas that a further shape must save from being cropped away; see choose
 
 
@@ -29,11 +33,12 @@ class Buckets:
 
     def counts(self) -> list[int]:
         """The number of pictures of each shape."""
-        return np.bincount(self.assignment, minlength=len(self.shapes)).tolist()
+        counted: list[int] = np.bincount(self.assignment, minlength=len(self.shapes)).tolist()
+        return counted
 
     def shape(self, index: int) -> tuple[int, int]:
         """The (height, width) that a picture is trained at."""
-        return self.shapes[self.assignment[index]]
+        return self.shapes[int(self.assignment[index])]
 
     def summary(self, most: int = 6) -> str:
         """What the buckets are, in one sentence: pictures by shape, the area cropped away, pictures enlarged."""
@@ -48,7 +53,7 @@ class Buckets:
         return line + (f", {enlarged} are enlarged, at most {self.upscaled.max():.1f} times." if enlarged else ".")
 
 
-def of(config: Any, sizes: Any, planned: int | None = None) -> Buckets:
+def of(config: TrainConfig, sizes: ArrayLike, planned: int | None = None) -> Buckets:
     """The Buckets that a TrainConfig asks for, for pictures of these sizes; `planned` as in `plan`."""
     if not config.uses_buckets():
         return square(sizes, config.resolution)
@@ -57,7 +62,7 @@ def of(config: Any, sizes: Any, planned: int | None = None) -> Buckets:
 
 
 def plan(
-    sizes: Any, resolution: int, steps: int = 64, *, no_upscale: bool = False, planned: int | None = None
+    sizes: ArrayLike, resolution: int, steps: int = 64, *, no_upscale: bool = False, planned: int | None = None
 ) -> Buckets:
     """Buckets for pictures of these sizes, each in the nearest one by ratio of sides.
 
@@ -68,20 +73,20 @@ def plan(
     without buckets; with it they are trained at their own size instead, cut to multiples of the step, and only what is
     smaller than one step is enlarged to it.
     """
-    sizes = _whole(sizes)
+    measured = _whole(sizes)
     step = math.gcd(steps, resolution)
-    chosen = choose(sizes[:planned], ladder(resolution, step))
-    shapes = chosen[nearest(sizes, chosen)]
+    chosen = choose(measured[:planned], ladder(resolution, step))
+    shapes = chosen[nearest(measured, chosen)]
     if no_upscale:
-        small = fit(sizes, shapes)[1] > 1
-        shapes[small] = own_shapes(sizes[small], step)
-    return _report(sizes, shapes)
+        small = fit(measured, shapes)[1] > 1
+        shapes[small] = own_shapes(measured[small], step)
+    return _report(measured, shapes)
 
 
-def square(sizes: Any, resolution: int) -> Buckets:
+def square(sizes: ArrayLike, resolution: int) -> Buckets:
     """The one square bucket of the diffusers script, reported in the same way."""
-    sizes = _whole(sizes)
-    return _report(sizes, np.full_like(sizes, resolution))
+    measured = _whole(sizes)
+    return _report(measured, np.full_like(measured, resolution))
 
 
 def ladder(resolution: int, step: int) -> np.ndarray:
@@ -96,7 +101,8 @@ def ladder(resolution: int, step: int) -> np.ndarray:
 def nearest(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     """For each picture the shape that keeps most of it: the nearest by ratio, (N,) numbers of `shapes`."""
     ratios = shapes[:, 0] / shapes[:, 1]
-    return np.searchsorted(np.sqrt(ratios[:-1] * ratios[1:]), sizes[:, 0] / sizes[:, 1])
+    numbers: np.ndarray = np.searchsorted(np.sqrt(ratios[:-1] * ratios[1:]), sizes[:, 0] / sizes[:, 1])
+    return numbers
 
 
 def choose(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
@@ -113,10 +119,11 @@ def choose(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     ups, downs = (np.concatenate([[0.0], np.cumsum(values)]) for values in (x, 1 / x))
     at = np.searchsorted(x, ratios)
 
-    def above(shape: int, last: Any) -> Any:  # area lost by the pictures between a shape and place `last` of x
+    # area lost by the pictures between a shape and place `last` of x, or `first` and a shape
+    def above(shape: Numbers, last: Numbers) -> Any:
         return (last - at[shape]) - ratios[shape] * (downs[last] - downs[at[shape]])
 
-    def below(shape: int, first: Any) -> Any:
+    def below(shape: Numbers, first: Numbers) -> Any:
         return (at[shape] - first) - (ups[at[shape]] - ups[first]) / ratios[shape]
 
     cost, before = np.empty(len(shapes)), np.empty(len(shapes), dtype=np.int64)
@@ -130,13 +137,15 @@ def choose(sizes: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     path = [last]
     while before[path[-1]] != path[-1]:  # its own number says: none before it
         path.append(int(before[path[-1]]))
-    return shapes[path[::-1]]
+    chosen: np.ndarray = shapes[path[::-1]]
+    return chosen
 
 
 def own_shapes(sizes: np.ndarray, step: int) -> np.ndarray:
     """Small pictures at their own size: sides cut to multiples of the step, the longer to RATIO times the shorter."""
     sides = np.maximum(sizes // step * step, step)
-    return np.minimum(sides, RATIO * sides.min(axis=1, keepdims=True))
+    cut: np.ndarray = np.minimum(sides, RATIO * sides.min(axis=1, keepdims=True))
+    return cut
 
 
 def fit(sizes: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +158,7 @@ def fit(sizes: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return target_height * target_width / area, np.where(tall, target_width / width, target_height / height)
 
 
-def _whole(sizes: Any) -> np.ndarray:
+def _whole(sizes: ArrayLike) -> np.ndarray:
     return np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
 
 

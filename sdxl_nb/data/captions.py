@@ -1,20 +1,27 @@
 """Captions: the column that holds them, the trigger word in front, tags shuffled and dropped, and what is cut off."""
 
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from ..config.train_config import TrainConfig
 from ..system.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizer
 
 
 class LongCaption(NamedTuple):
     """A caption that a tokenizer cuts: its index, its length in tokens (start and end included), the text lost."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # the field hides tuple's method
     tokens: int
     cut: str
 
 
-def require_column(name, columns, flag, source):
+def require_column(name: str, columns: Collection[str], flag: str, source: str) -> str:
     """`name` if it is one of `columns`, else a DataError that names them and the flag."""
     if name in columns:
         return name
@@ -22,14 +29,14 @@ def require_column(name, columns, flag, source):
     raise DataError(f"{source} has no column '{name}' (its columns: {listed}): name the right one with {flag}.")
 
 
-def with_trigger(caption, trigger_word):
+def with_trigger(caption: str, trigger_word: str | None) -> str:
     """The caption with the trigger word in front, unless it is in it already."""
     if not trigger_word or trigger_word.lower() in caption.lower():
         return caption
     return f"{trigger_word}, {caption}" if caption else trigger_word
 
 
-def varied(caption, config, generator):
+def varied(caption: str, config: TrainConfig, generator: np.random.Generator) -> str:
     """The caption as one step sees it: tags shuffled and dropped as `config` says, chosen by a numpy generator.
 
     The first keep_tokens tags stay where they are. So does a leading trigger word, and no tag with it is dropped.
@@ -47,13 +54,19 @@ def varied(caption, config, generator):
     return glue.join([*tags[:kept], *rest])
 
 
-def long_captions(captions, tokenizers, progress=None, portion=4096):
+def long_captions(
+    captions: Sequence[str],
+    tokenizers: "Sequence[PreTrainedTokenizer]",
+    progress: Callable[[int, int], None] | None = None,
+    portion: int = 4096,
+) -> list[LongCaption]:
     """LongCaptions in order of index: what lies beyond `tokenizer.model_max_length` of any of the tokenizers.
 
     A caption that several of them cut is reported once, with the longest count. Captions that are too short to be cut
     (a token takes a byte at least) are not tokenized. `progress(done, total)` is called after each portion.
     """
-    found, limit = {}, min(tokenizer.model_max_length for tokenizer in tokenizers)
+    found: dict[int, LongCaption] = {}
+    limit = min(tokenizer.model_max_length for tokenizer in tokenizers)
     numbered, done = iter(enumerate(captions)), 0
     while read := list(islice(numbered, portion)):
         doubtful = [(index, caption) for index, caption in read if len(caption.encode(errors="replace")) > limit - 2]
@@ -65,7 +78,9 @@ def long_captions(captions, tokenizers, progress=None, portion=4096):
     return [found[index] for index in sorted(found)]
 
 
-def _note_long(found, tokenizer, numbered):
+def _note_long(
+    found: dict[int, LongCaption], tokenizer: "PreTrainedTokenizer", numbered: Sequence[tuple[int, str]]
+) -> None:
     limit = tokenizer.model_max_length
     every = tokenizer([caption for _, caption in numbered], truncation=False, verbose=False)["input_ids"]
     for (index, _), ids in zip(numbered, every, strict=True):

@@ -34,18 +34,18 @@ class Crop:
     interpolation: str = "lanczos"
 
     @property
-    def time_ids(self):
+    def time_ids(self) -> tuple[int, int, int, int, int, int]:
         """(original height, original width, crop top, crop left, target height, target width), whole pixels."""
         return (*self.original_size, self.top, self.left, *self.target_size)
 
     @property
-    def box(self):
+    def box(self) -> tuple[float, float, float, float]:
         """The crop in pixels of the flipped, not yet resized picture: (left, top, right, bottom) as Pillow counts."""
         down, across = (old / new for old, new in zip(self.original_size, self.resized, strict=True))
         height, width = self.target_size
         return (self.left * across, self.top * down, (self.left + width) * across, (self.top + height) * down)
 
-    def picture(self, picture):
+    def picture(self, picture: Image.Image) -> Image.Image:
         """The cropped RGB picture. Resizing only the box gives the pixels of resize-then-crop, without its memory."""
         if (picture.height, picture.width) != self.original_size:
             raise ValueError(f"planned for {self.original_size}, got a picture of {(picture.height, picture.width)}")
@@ -55,28 +55,36 @@ class Crop:
         inside = (left, top, min(right, picture.width), min(bottom, picture.height))  # rounding may exceed by 1e-13
         return picture.resize(self.target_size[::-1], INTERPOLATION[self.interpolation], box=inside)
 
-    def apply(self, picture):
+    def apply(self, picture: Image.Image) -> np.ndarray:
         """The cropped picture as a float32 array (3, height, width) in [-1, 1], as the VAE wants it."""
         values = np.asarray(self.picture(picture), dtype=np.float32) / 127.5 - 1.0
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def plan_crop(size, resolution, center_crop=False, flip=False, u=0.0, v=0.0, interpolation="lanczos"):
+def plan_crop(
+    size: tuple[int, int],
+    resolution: int | tuple[int, int],
+    center_crop: bool = False,
+    flip: bool = False,
+    u: float = 0.0,
+    v: float = 0.0,
+    interpolation: str = "lanczos",
+) -> Crop:
     """The Crop of a picture of `size` (height, width, after EXIF rotation) to `resolution`: an int, or (height, width).
 
     Without center_crop, u and v in [0, 1) choose top and left, each possible place equally likely.
     """
-    target = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    target = (resolution, resolution) if isinstance(resolution, int) else (resolution[0], resolution[1])
     resized = cover(size, target)
     spare_height, spare_width = resized[0] - target[0], resized[1] - target[1]
     if center_crop:
         top, left = spare_height // 2, spare_width // 2
     else:
         top, left = int(u * (spare_height + 1)), int(v * (spare_width + 1))
-    return Crop(tuple(size), resized, top, left, target, flip, interpolation)
+    return Crop((size[0], size[1]), resized, top, left, target, flip, interpolation)
 
 
-def cover(size, target):
+def cover(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
     """The smallest size of (nearly) the same shape that covers `target`: one side equal, the other rounded to nearest.
 
     Whole-number arithmetic, so that no float rounding differs between machines.

@@ -10,20 +10,25 @@ and validates without decoding a pixel; a picture is decoded when it is asked fo
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 from PIL import Image
 
+from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
 from .captions import with_trigger
 from .decoding import Fault, PictureError, decode, upright_size
 from .sources import folders, tables
 from .sources.listing import Listing, Texts, flags, joined, take, text_column
+
+if TYPE_CHECKING:
+    from ..system.figures import Sheet
 
 __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "Sample", "open_dataset"]
 
@@ -41,14 +46,14 @@ class Sample(NamedTuple):
     original_size: tuple[int, int]
 
 
-class Faults(list):
+class Faults(list[Fault]):
     """The pictures that were left out, as Fault(name, sentence); `print(faults)` says it in one line."""
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         return [fault.name for fault in self]
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self:
             return "No picture was left out."
         listed = " ".join(fault.sentence for fault in self[:5])
@@ -56,7 +61,7 @@ class Faults(list):
         return f"{len(self)} picture{'s' * (len(self) != 1)} left out: {listed}{more}"
 
 
-class CaptionedPictures(Sequence):
+class CaptionedPictures(Sequence[Sample]):
     """Pictures that are listed and captioned, each decoded when asked for: `pictures[3]` is a Sample.
 
     `.names` and `.captions` are sequences of text that stay small in memory, `.written` the captions without trigger
@@ -65,21 +70,31 @@ class CaptionedPictures(Sequence):
     `.class_pictures` of them are those of prior preservation.
     """
 
-    def __init__(self, listing, source, rows=None, faults=None):
+    def __init__(
+        self, listing: Listing, source: str, rows: ArrayLike | None = None, faults: Iterable[Fault] | None = None
+    ) -> None:
         self.listing, self.source, self.notes = listing, source, listing.notes
         self.rows = np.arange(len(listing)) if rows is None else np.asarray(rows, dtype=np.int64)
         self.faults = Faults(listing.faults if faults is None else faults)
-        self.names, self.captions = Texts(listing.names, self.rows), Texts(listing.captions, self.rows)
-        self.written = self.captions if listing.written is None else Texts(listing.written, self.rows)
+        self.names: Texts[str] = Texts(listing.names, self.rows)
+        self.captions: Texts[str] = Texts(listing.captions, self.rows)
+        written = listing.captions if listing.written is None else listing.written
+        self.written: Texts[str | None] = Texts(written, self.rows)
         self.repeats = None if listing.repeats is None else listing.repeats[self.rows]
         self.weights = None if listing.weights is None else listing.weights[self.rows]
         first = len(listing) if listing.first_of_class is None else listing.first_of_class
         self.class_pictures = int((self.rows >= first).sum())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "CaptionedPictures": ...
+
+    def __getitem__(self, index: int | slice) -> "Sample | CaptionedPictures":
         """A Sample; a slice gives CaptionedPictures. Raises PictureError that names the picture."""
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
@@ -87,7 +102,7 @@ class CaptionedPictures(Sequence):
         picture = decode(self.picture_bytes(index), name)
         return Sample(name, self.captions[index], picture, (picture.height, picture.width))
 
-    def picture_bytes(self, index):
+    def picture_bytes(self, index: int) -> bytes:
         """The file as it is stored, still encoded."""
         try:
             return self.listing.read(int(self.rows[index]))
@@ -95,34 +110,36 @@ class CaptionedPictures(Sequence):
             reason = error.strerror or type(error).__name__
             raise PictureError(f"{self.names[index]} cannot be opened ({reason}): check the file.") from error
 
-    def size(self, index):
+    def size(self, index: int) -> tuple[int, int]:
         """(height, width) after EXIF rotation, without decoding. Raises PictureError."""
         if self.listing.known is not None:
-            return tuple(self.listing.known.sizes[self.rows[index]].tolist())
+            height, width = self.listing.known.sizes[self.rows[index]].tolist()
+            return height, width
         return upright_size(self.picture_bytes(index), self.names[index])
 
-    def sizes(self):
+    def sizes(self) -> np.ndarray:
         """(N, 2) int32: `size` of every picture. Raises PictureError."""
         if self.listing.known is not None:
             return self.listing.known.sizes[self.rows]
         sizes = (self.size(index) for index in range(len(self)))
         return np.fromiter(sizes, np.dtype((np.int32, 2)), len(self))
 
-    def identity(self, index):
+    def identity(self, index: int) -> str:
         """SHA-256 of the encoded picture, in hex: the same picture has the same identity wherever it lies."""
         if self.listing.known is not None:
-            return self.listing.known.digests[self.rows[index]].tobytes().hex()
+            digest: bytes = self.listing.known.digests[self.rows[index]].tobytes()
+            return digest.hex()
         return hashlib.sha256(self.picture_bytes(index)).hexdigest()
 
-    def stamp(self, index):
+    def stamp(self, index: int) -> str | None:
         """A text that changes when the stored picture may have changed (file, size, time), or None if unknown."""
         return self.listing.stamp(int(self.rows[index]))
 
-    def select(self, indices):
+    def select(self, indices: ArrayLike) -> "CaptionedPictures":
         """These pictures, in this order."""
         return CaptionedPictures(self.listing, self.source, self.rows[np.asarray(indices, dtype=np.int64)], self.faults)
 
-    def without(self, names):
+    def without(self, names: Iterable[str]) -> "CaptionedPictures":
         """All but the named pictures; what was left out when listing counts as dealt with if it is named."""
         names = set(names)
         if not names:
@@ -130,23 +147,23 @@ class CaptionedPictures(Sequence):
         faults = [fault for fault in self.faults if fault.name not in names]
         return CaptionedPictures(self.listing, self.source, self.rows[~self.names.where(names)], faults)
 
-    def with_class(self, others):
+    def with_class(self, others: "CaptionedPictures") -> "CaptionedPictures":
         """These pictures and after them those of the class, for prior preservation."""
         both = joined([self.compact(), others.compact()])
         both.first_of_class = len(self)
         return CaptionedPictures(both, self.source, faults=self.faults)
 
-    def compact(self):
+    def compact(self) -> Listing:
         """The Listing of these pictures alone."""
         rows, listing = self.rows, self.listing
         names, captions = take(listing.names, rows), take(listing.captions, rows)
         read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
         known = None if listing.known is None else listing.known.select(rows)
         written = None if listing.written is None else take(listing.written, rows)
-        often = {"repeats": self.repeats, "weights": self.weights}
-        return Listing(names, captions, read, stamp, [], self.notes, **often, known=known, written=written)
+        often = self.repeats, self.weights
+        return Listing(names, captions, read, stamp, [], self.notes, *often, known=known, written=written)
 
-    def left_out(self, name):
+    def left_out(self, name: str) -> Image.Image | None:
         """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
         rows = np.flatnonzero(flags(pc.is_in(self.listing.names, text_column([name]))))
         try:
@@ -154,7 +171,7 @@ class CaptionedPictures(Sequence):
         except (OSError, PictureError):
             return None
 
-    def check(self, progress=None):
+    def check(self, progress: Callable[[int, int], None] | None = None) -> Faults:
         """Decodes every picture once and returns the Faults, those found when listing first.
 
         `progress(done, total)` is called after each picture. Raises DataError when no usable picture remains.
@@ -169,30 +186,30 @@ class CaptionedPictures(Sequence):
                 progress(index + 1, len(self))
         return self.judge(found)
 
-    def judge(self, found):
+    def judge(self, found: Sequence[Fault]) -> Faults:
         """All Faults, those found when listing first. Raises DataError when `found` leaves no picture to use."""
         if len(found) == len(self):
             first = f"; the first: {found[0].sentence}" if found else "."
             raise DataError(f"None of the {len(self)} pictures of {self.source} can be used{first}")
         return Faults([*self.faults, *found])
 
-    def figure(self, count=8):
+    def figure(self, count: int = 8) -> "Sheet":
         """A matplotlib Figure of the first pictures with their captions; it shows itself in a notebook."""
         from .contact_sheet import figure
 
         return figure(self, count)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         left_out = f", {len(self.faults)} left out" if self.faults else ""
         return f"CaptionedPictures: {len(self)} pictures from {self.source}{left_out}"
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         from .contact_sheet import html_table
 
         return html_table(self)
 
 
-def open_dataset(config, *, uncaptioned=False):
+def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> CaptionedPictures:
     """CaptionedPictures of the data that the configuration names; nothing is decoded. Raises DataError.
 
     Where no picture has a caption that is one too, unless they are wanted `uncaptioned`: all left out, to look at.
@@ -206,12 +223,12 @@ def open_dataset(config, *, uncaptioned=False):
     missing = flags(listing.captions.is_null())
     listing.faults += [
         Fault(name, f"{name} has no caption: add one or remove the picture.")
-        for name in Texts(listing.names, np.flatnonzero(missing))
+        for name in Texts[str](listing.names, np.flatnonzero(missing))
     ]
     return CaptionedPictures(listing, source, np.flatnonzero(~missing)[: config.max_train_samples])
 
 
-def list_source(config):
+def list_source(config: TrainConfig) -> tuple[Listing, str]:
     """(Listing with trigger words and what folders say in place, what to call the source)."""
     name = config.dataset_name
     if config.train_data_dir:
@@ -227,12 +244,12 @@ def list_source(config):
     return triggered(repeats.by_folder(listing, config), config.trigger_word), source
 
 
-def list_directory(place, config):
+def list_directory(place: str, config: TrainConfig) -> Listing:
     """The Listing of a folder or s3:// prefix, whatever kind of data set it holds."""
     if place.startswith("s3://"):
         from .sources import s3
 
-        place = s3.download(place, config.cache_dir)
+        place = str(s3.download(place, config.cache_dir))
     folder = folders.real(os.path.expanduser(place))
     if not os.path.exists(folder):
         raise DataError(f"There is no folder {place}: check --train_data_dir.")
@@ -247,20 +264,22 @@ def list_directory(place, config):
     return folders.list_folder(folder, config)
 
 
-def list_embedded(name, config):
+def list_embedded(name: str, config: TrainConfig) -> Listing:
     """The Listing of an embedded set: its concept, then the plain pictures to mix in, names led by their folder."""
     if name not in EMBEDDED:
         raise DataError(f"There is no embedded data set '{name}': choose one of {', '.join(sorted(EMBEDDED))}.")
     concept, *others = (folders.list_folder(PICTURES / part, config) for part in EMBEDDED[name])
     listed = [triggered(concept, config.trigger_word), *others]
     for part, listing in zip(EMBEDDED[name], listed, strict=True):
-        listing.names = text_column(f"{part}/{name}" for name in Texts(listing.names))
+        listing.names = text_column(f"{part}/{name}" for name in Texts[str](listing.names))
     return joined(listed)
 
 
-def triggered(listing, trigger_word):
+def triggered(listing: Listing, trigger_word: str | None) -> Listing:
     """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word."""
     if trigger_word:
         listing.written = listing.captions
-        listing.captions = text_column(with_trigger(text or "", trigger_word) for text in Texts(listing.captions))
+        listing.captions = text_column(
+            with_trigger(text or "", trigger_word) for text in Texts[str | None](listing.captions)
+        )
     return listing

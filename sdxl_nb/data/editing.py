@@ -11,8 +11,8 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .decoding import SUFFIXES, decode, is_text
 from .sources import metadata
@@ -21,7 +21,7 @@ from .sources.folders import inside, training_folder
 CAPTIONS = (".txt", ".caption")
 
 
-def editable_folder(config: Any) -> Path:
+def editable_folder(config: TrainConfig) -> Path:
     """The local folder that holds the pictures of a configuration. Raises DataError where there is none to change."""
     place = config.train_data_dir or config.dataset_name or ""
     folder = os.path.expanduser(place)
@@ -30,7 +30,7 @@ def editable_folder(config: Any) -> Path:
     return training_folder(folder)
 
 
-def save_caption(config: Any, name: str, caption: str) -> Path:
+def save_caption(config: TrainConfig, name: str, caption: str) -> Path:
     """Store the caption of the picture `name` (relative to the folder); returns the file that was written."""
     folder = editable_folder(config)
     caption = " ".join(caption.split())
@@ -50,7 +50,7 @@ def save_caption(config: Any, name: str, caption: str) -> Path:
     return _rewrite(table, [row_with(config, row, name, column, caption) for row in metadata.rows(table)], name)
 
 
-def add_picture(config: Any, name: str, data: bytes, caption: str = "") -> str:
+def add_picture(config: TrainConfig, name: str, data: bytes, caption: str = "") -> str:
     """Put an encoded picture into the folder, under a free name, with its caption; returns the name it got.
 
     Raises DataError (PictureError) when it is no picture that training can read.
@@ -89,13 +89,13 @@ def free_name(folder: Path, name: str) -> str:
     return next(one for one in numbered if one not in taken) + suffix
 
 
-def file_column(config: Any, table: Path) -> str:
+def file_column(config: TrainConfig, table: Path) -> str:
     """The column of a metadata file that names the pictures."""
-    first = next(iter(metadata.rows(table)), {})
-    return config.image_column if config.image_column in first else "file_name"
+    first: metadata.Row = next(iter(metadata.rows(table)), {})
+    return config.image_column if config.image_column and config.image_column in first else "file_name"
 
 
-def row_with(config: Any, row: dict, name: str, column: str, caption: str) -> dict:
+def row_with(config: TrainConfig, row: metadata.Row, name: str, column: str, caption: str) -> metadata.Row:
     """The row, with the caption if it is the picture's."""
     key = config.image_column if config.image_column in row else "file_name"
     told = row.get(key)
@@ -104,7 +104,7 @@ def row_with(config: Any, row: dict, name: str, column: str, caption: str) -> di
     return row
 
 
-def _rewrite(table: Path, rows: list[dict], name: str) -> Path:
+def _rewrite(table: Path, rows: list[metadata.Row], name: str) -> Path:
     """Write a metadata file again with these rows, in its own format."""
     if not any(name in row.values() or os.path.normpath(name) in map(str, row.values()) for row in rows):
         raise DataError(f"{table.name} does not name {name}: add its row by hand.")
@@ -115,7 +115,7 @@ def _rewrite(table: Path, rows: list[dict], name: str) -> Path:
     return _write(table, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
-def csv_bytes(rows: Iterable[dict]) -> bytes:
+def csv_bytes(rows: Iterable[metadata.Row]) -> bytes:
     """Rows as CSV, every column that any of them has."""
     rows = list(rows)
     text = io.StringIO(newline="")
@@ -125,7 +125,7 @@ def csv_bytes(rows: Iterable[dict]) -> bytes:
     return text.getvalue().encode()
 
 
-def parquet_bytes(rows: list[dict]) -> bytes:
+def parquet_bytes(rows: list[metadata.Row]) -> bytes:
     """Rows as a Parquet file."""
     import pyarrow
     from pyarrow import parquet

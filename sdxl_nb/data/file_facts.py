@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import PIL
 
 from ..system.keys import key_of
-from ..system.threads import ahead, share_out
+from ..system.threads import Group, ahead, share_out
 from .decoding import READING, Fault, PictureError, decode
+
+if TYPE_CHECKING:
+    from .dataset import CaptionedPictures, Faults
 
 TABLE = (
     "CREATE TABLE IF NOT EXISTS known (stamp BLOB PRIMARY KEY, sha256 BLOB, height INTEGER, width INTEGER, "
@@ -92,7 +95,7 @@ class Memo:
                     found[stamp] = Known(*known)
         return found
 
-    def _ask(self, query: str, values: list[bytes]) -> list[tuple]:
+    def _ask(self, query: str, values: list[bytes]) -> list[tuple[Any, ...]]:
         if self._base is None:
             return []
         try:
@@ -172,16 +175,17 @@ class Facts:
 
 
 def examine(
-    pictures: Any,
+    pictures: "CaptionedPictures",
     memo: Memo,
     progress: Callable[[int, int], None] | None = None,
-    processes: Any = None,
-) -> Any:
+    processes: Group | None = None,
+) -> "Faults":
     """The Faults of CaptionedPictures, as their `check` finds them; hashes and sizes go to `pictures.listing.known`.
 
     A picture is read and decoded only where the memo does not know it. Raises DataError when none can be used.
     """
-    names, facts, faults = pictures.names, Facts.none(len(pictures.listing)), {}
+    names, facts = pictures.names, Facts.none(len(pictures.listing))
+    faults: dict[int, Fault] = {}
     seen = np.zeros(len(pictures), dtype=bool)
 
     def work(share: range) -> None:
@@ -204,7 +208,9 @@ def examine(
     return found
 
 
-def _examined(pictures: Any, names: Sequence[str], portion: list[int], memo: Memo) -> Iterator[tuple[int, Known]]:
+def _examined(
+    pictures: "CaptionedPictures", names: Sequence[str], portion: list[int], memo: Memo
+) -> Iterator[tuple[int, Known]]:
     """(index, Known) of these pictures: first those that the memo knows, then those that it is told of now."""
     stamps = {index: _stamp(pictures, names[index], index) for index in portion}
     found = memo.find(stamp for stamp in stamps.values() if stamp)
@@ -215,18 +221,19 @@ def _examined(pictures: Any, names: Sequence[str], portion: list[int], memo: Mem
         else:
             unknown.append(index)
     for index, known in zip(unknown, ahead(partial(_look, pictures, names), unknown), strict=True):
-        if stamps[index] and known.sha256:
-            memo.put(stamps[index], known)
+        stamp = stamps[index]
+        if stamp and known.sha256:
+            memo.put(stamp, known)
         yield index, known
 
 
-def _stamp(pictures: Any, name: str, index: int) -> bytes | None:
+def _stamp(pictures: "CaptionedPictures", name: str, index: int) -> bytes | None:
     """The key of a picture as it is now; its name is part of it because the sentence of a fault has it."""
     stamp = pictures.stamp(index)
     return None if stamp is None else key_of("picture", READING, stamp, name)
 
 
-def _look(pictures: Any, names: Sequence[str], index: int) -> Known:
+def _look(pictures: "CaptionedPictures", names: Sequence[str], index: int) -> Known:
     """Read and decode a picture. One that cannot be read has no hash: it may be readable next time."""
     data = b""
     try:

@@ -5,18 +5,21 @@ names are kohya's: 10_sks dog is seen 10 times an epoch, and its pictures withou
 """
 
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
+from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .sources.folders import NO_CAPTIONS
-from .sources.listing import Texts
+from .sources.listing import Listing, Texts
 
 NAMED = re.compile(r"([1-9]\d*)_(.+)")
 MOST = 500  # more is a year or a number of its own, as in 2024_holiday
 
 
-def by_folder(listing, config):
+def by_folder(listing: Listing, config: TrainConfig) -> Listing:
     """The Listing with what the names of its folders say. DataError for a weight of no folder."""
     in_folders = len(listing) and "/" in listing.names[0].as_py()
     if not config.folder_weights and not (config.folder_repeats and in_folders):
@@ -29,17 +32,17 @@ def by_folder(listing, config):
     return listing
 
 
-def top_folders(names):
+def top_folders(names: pa.Array) -> tuple[list[str], np.ndarray]:
     """(names of the subfolders, number of its subfolder for each picture, int32); "" is the folder itself."""
-    found = {}
-    heads = (name.partition("/") for name in Texts(names))
+    found: dict[str, int] = {}
+    heads = (name.partition("/") for name in Texts[str](names))
     number = np.fromiter((found.setdefault(head if mark else "", len(found)) for head, mark, _ in heads), np.int32)
     return list(found), number
 
 
-def read_numbers(listing, folders, number):
+def read_numbers(listing: Listing, folders: Sequence[str], number: np.ndarray) -> None:
     """Repeats and missing captions from names such as 10_sks dog; said in one line."""
-    read = [NAMED.fullmatch(folder).groups() for folder in folders]
+    read = [named.groups() for named in map(NAMED.fullmatch, folders) if named]  # all of them; see `by_folder`
     times = np.array([int(count) for count, _ in read])
     if times.max() > MOST:
         folder = folders[int(times.argmax())]
@@ -63,14 +66,15 @@ def read_numbers(listing, folders, number):
         listing.notes.append(f"An epoch sees the pictures of {said}{more}; --no_folder_repeats sees each once.")
 
 
-def caption_or(words, caption):
+def caption_or(words: str, caption: str | None) -> str:
     return words if caption is None else caption
 
 
-def weigh(folders, number, wanted):
+def weigh(folders: Sequence[str], number: np.ndarray, wanted: Mapping[str, float]) -> np.ndarray:
     """Loss weights (N,) fp32 of the pictures: what is said of their folder, else 1."""
     unknown = sorted(set(wanted) - set(folders))
     if unknown:
         there = ", ".join(sorted(folder for folder in folders if folder)) or "none"
         raise DataError(f"folder_weights names '{unknown[0]}', but there is no such subfolder (there are: {there}).")
-    return np.array([wanted.get(folder, 1.0) for folder in folders], dtype=np.float32)[number]
+    weights: np.ndarray = np.array([wanted.get(folder, 1.0) for folder in folders], dtype=np.float32)[number]
+    return weights

@@ -7,6 +7,7 @@ other trainers differ because their random state is lost). Philox is a counter-b
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,8 +106,8 @@ class Stream:
         self.count = len(self.pictures_of_entries)  # pictures an epoch sees, repeats counted, class pictures not
         self.first_of_class = count
         self.groups = np.zeros(count + class_pictures, dtype=np.int32) if groups is None else groups
-        self._epoch = functools.lru_cache(maxsize=2)(self._epoch)
-        self._round = functools.lru_cache(maxsize=2)(self._round)
+        self._epoch: Callable[[int], np.ndarray] = functools.lru_cache(maxsize=2)(self._arranged)
+        self._round: Callable[[int], np.ndarray] = functools.lru_cache(maxsize=2)(self._arranged_class)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -128,11 +129,12 @@ class Stream:
             return []
         if not self.class_pictures:
             epoch, first = divmod(positions[0], self.count)
-            return self._epoch(epoch)[first : first + len(positions)].tolist()
+            alone: list[int] = self._epoch(epoch)[first : first + len(positions)].tolist()
+            return alone
         epoch, inside = divmod(positions[0] // 2, self.count)
         first, last = self._entries(epoch * self.steps_per_epoch + inside // self.batch)
-        both = self._epoch(epoch)[first - epoch * self.count : last - epoch * self.count].tolist()
-        both += self._of_class(first, last)
+        ours: list[int] = self._epoch(epoch)[first - epoch * self.count : last - epoch * self.count].tolist()
+        both = ours + self._of_class(first, last)
         return both[positions[0] - 2 * first : positions[-1] + 1 - 2 * first]
 
     def _entries(self, step: int) -> tuple[int, int]:
@@ -141,10 +143,11 @@ class Stream:
         first = epoch * self.count + inside * self.batch
         return first, min(first + self.batch, (epoch + 1) * self.count)
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def _arranged(self, epoch: int) -> np.ndarray:
         """The pictures of an epoch in their order."""
         entries = self.pictures_of_entries
-        return entries[batches(self.groups[entries], self.batch, self.seed, epoch)]
+        arranged: np.ndarray = entries[batches(self.groups[entries], self.batch, self.seed, epoch)]
+        return arranged
 
     def _of_class(self, first: int, last: int) -> list[int]:
         """The class pictures that go with these entries, those of one bucket side by side."""
@@ -152,7 +155,8 @@ class Stream:
         chosen = [self.first_of_class + int(self._round(number)[turn]) for number, turn in turns]
         return sorted(chosen, key=self.groups.__getitem__)
 
-    def _round(self, number: int) -> np.ndarray:
+    def _arranged_class(self, number: int) -> np.ndarray:
+        """The class pictures of a round in their order."""
         return _stream(self.seed, _CLASS + number).permutation(self.class_pictures)
 
 

@@ -7,13 +7,16 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from ..config.train_config import TrainConfig
 from ..system.errors import DataError
-from .dataset import CaptionedPictures, open_dataset
+from .dataset import CaptionedPictures, Faults, open_dataset
 from .sources.listing import joined
 
 
 def divide(
-    config: Any, pictures: CaptionedPictures, check: Callable[[CaptionedPictures], Any] = CaptionedPictures.check
+    config: TrainConfig,
+    pictures: CaptionedPictures,
+    check: Callable[[CaptionedPictures], Faults] = CaptionedPictures.check,
 ) -> tuple[CaptionedPictures, CaptionedPictures]:
     """The pictures to train on, and those to hold out, perhaps none. Raises DataError.
 
@@ -38,9 +41,9 @@ def divide(
     return pictures.select(kept), pictures.select(held)
 
 
-def _open(config: Any, check: Callable[[CaptionedPictures], Any]) -> CaptionedPictures:
+def _open(config: TrainConfig, check: Callable[[CaptionedPictures], Faults]) -> CaptionedPictures:
     folder = {"train_data_dir": config.validation_data_dir, "dataset_name": None, "dataset_config_name": None}
-    apart = {"validation_data_dir": None, "heldout_steps": None, "early_stopping_patience": None}
+    apart: dict[str, Any] = {"validation_data_dir": None, "heldout_steps": None, "early_stopping_patience": None}
     apart |= {"early_stopping_threshold": 0.0, "load_best_model_at_end": False, "max_train_samples": None}
     try:
         opened = open_dataset(config.replace(**folder, **apart))

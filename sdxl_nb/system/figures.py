@@ -34,7 +34,8 @@ class Sheet(Figure):
     """A Figure that a notebook displays even when no cell imported pyplot."""
 
     def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **{"facecolor": "white", "dpi": DPI} | options)
+        white: dict[str, Any] = {"facecolor": "white", "dpi": DPI}
+        super().__init__(*args, **white | options)
 
     def draw(self, renderer: Any) -> None:
         """Draw, with every font there is for words of other scripts; what none of them has is a box, without a word."""

@@ -41,8 +41,9 @@ def peak_memory(device: Any) -> int | None:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    if STATUS.is_file():  # Linux; ru_maxrss would count what the notebook that launched this process holds
-        return int(re.search(r"VmHWM:\s+(\d+)", STATUS.read_text())[1]) * 1024
+    # Linux; ru_maxrss would count what the notebook that launched this process holds
+    if STATUS.is_file() and (most := re.search(r"VmHWM:\s+(\d+)", STATUS.read_text())):
+        return int(most[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows

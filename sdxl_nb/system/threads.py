@@ -3,10 +3,22 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Group(Protocol):
+    """Processes that share work: `count` of them, this one is number `index` (training.processes.Processes)."""
+
+    count: int
+    index: int
+
+    def together(self) -> AbstractContextManager[None]:
+        """The block, and then waiting for all others, who learn of what it raised."""
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
@@ -14,11 +26,13 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item], threads: int | 
 
     For work that leaves Python's lock alone, as decoding and resizing pictures does. What it raises is raised here.
     """
-    threads = threads or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    threads = threads or min(
+        8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     if threads == 1:
         yield from map(work, items)
         return
-    waiting: deque[Any] = deque()
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
@@ -32,7 +46,7 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item], threads: int | 
                 future.cancel()
 
 
-def share_out(count: int, work: Callable[[range], None], processes: Any = None) -> None:
+def share_out(count: int, work: Callable[[range], None], processes: Group | None = None) -> None:
     """Have `work(numbers)` see to `count` things whose results lie on disk, each process to a part of them.
 
     First each takes its share; then, where machines have disks of their own, its share on its machine; at last all

@@ -29,8 +29,9 @@ def colour_boxes(data: bytes) -> ColourBoxes:
         grey = any(_is_grey(name, data[start:end]) for name, start, end in found)
     except (struct.error, IndexError):
         return ColourBoxes()
-    profiles, codes = ([one for one in kind if one] for kind in ([c.profile for c in said], [c.cicp for c in said]))
-    return ColourBoxes(next(iter(profiles), None), next(iter(codes), None), grey)
+    profiles = (one.profile for one in said if one.profile)
+    codes = (one.cicp for one in said if one.cicp)
+    return ColourBoxes(next(profiles, None), next(codes, None), grey)
 
 
 def _boxes_at(data: bytes, *way: bytes) -> list[Box]:

@@ -6,7 +6,7 @@ levels of linear light is 13 of sRGB, and wide gamuts have their darks between l
 
 import sys
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ ROWS = 64  # of a picture, moved at once
 OTHER_END = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
 
-def low_bytes(picture: Image.Image) -> Image.Image | None:
+def low_bytes(picture: Any) -> Image.Image | None:
     """An opened picture of 16-bit colours that will decode to its low bytes, by reading them in the wrong order.
 
     A PNG of grey and alpha decodes to the high and the low bytes of both. None for other pictures.
@@ -24,7 +24,7 @@ def low_bytes(picture: Image.Image) -> Image.Image | None:
     if not tiles or None in tiles:
         return None
     picture.tile = tiles
-    return picture
+    return cast(Image.Image, picture)
 
 
 def _reread(tile: Any) -> Any:

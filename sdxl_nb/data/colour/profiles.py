@@ -97,7 +97,8 @@ def _to_xyz(chromaticities: tuple[float, ...]) -> np.ndarray | None:
     if min(abs(to_cones[1])) < 1e-4:
         return None
     adapted = np.linalg.inv(BRADFORD) @ np.diag(to_cones[0] / to_cones[1]) @ BRADFORD
-    return adapted @ (primaries * np.linalg.solve(primaries, white))
+    columns: np.ndarray = adapted @ (primaries * np.linalg.solve(primaries, white))
+    return columns
 
 
 def _assembled(tags: dict[bytes, bytes]) -> bytes:

@@ -49,7 +49,7 @@ def _kind(picture: Image.Image, data: bytes, boxes: ColourBoxes) -> str:
 
 def _is_inverted(picture: Any) -> bool:
     """Whether a TIFF of 16-bit grey has 0 for white, which Pillow heeds at 8 bits alone."""
-    return picture.format == "TIFF" and picture.mode.startswith("I;16") and picture.tag_v2.get(262) == 0
+    return bool(picture.format == "TIFF" and picture.mode.startswith("I;16") and picture.tag_v2.get(262) == 0)
 
 
 # What files say, best first: the profiles of each statement that can be honoured. None is sRGB.
@@ -153,7 +153,8 @@ def _embedded(picture: Any, data: bytes, doubts: list[str]) -> bytes | None:
         return data[14 + at : 14 + at + size] or None
     if picture.format == "GIF" and b"\x21\xff\x0bICCRGBG1012" in data:
         doubts.append("its colour profile is passed over, as browsers do in a GIF")
-    return picture.info.get("icc_profile")
+    profile: bytes | None = picture.info.get("icc_profile")
+    return profile
 
 
 def _only_exif(picture: Any) -> list[str]:

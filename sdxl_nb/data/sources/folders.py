@@ -7,13 +7,17 @@ lies inside the folder: names and links that lead out of it are refused.
 
 import os
 import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...config.messages import shown
+from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..captions import require_column
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault, is_text, printable
@@ -28,7 +32,7 @@ NO_CAPTIONS = "no metadata.jsonl, no metadata.csv and no .txt beside the picture
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."
 
 
-def list_folder(folder, config):
+def list_folder(folder: Path, config: TrainConfig) -> Listing:
     """The Listing of a folder of picture files. Raises DataError when it cannot be used as a data set."""
     root = training_folder(folder)
     pictures, captions, tables, unnamable, unreadable = sort_files(walk(root))
@@ -46,9 +50,12 @@ def list_folder(folder, config):
     return listing
 
 
-def sort_files(names):
+def sort_files(names: Iterable[str]) -> tuple[pa.Array, pa.Array, list[str], list[Fault], list[Fault]]:
     """Columns of pictures and of caption files, metadata files, and the Faults of what cannot be used (two lists)."""
-    pictures, captions, tables, unnamable, unreadable = TextColumn(), TextColumn(), [], [], []
+    pictures, captions = TextColumn(), TextColumn()
+    tables: list[str] = []
+    unnamable: list[Fault] = []
+    unreadable: list[Fault] = []
     for name in names:
         ending = name.lower()
         if not is_text(name):
@@ -67,7 +74,7 @@ def sort_files(names):
     return pictures.finish(), captions.finish(), sorted(tables, key=metadata.NAMES.index), unnamable, unreadable
 
 
-def training_folder(folder):
+def training_folder(folder: str | os.PathLike[str]) -> Path:
     """The folder that holds the training pictures: itself, or "train" in it when the rest are other splits."""
     root, below = real(folder), set()
     with os.scandir(root) as entries:
@@ -79,7 +86,7 @@ def training_folder(folder):
     return inside(root, "train", "the folder") if "train" in below and below <= SPLITS else root
 
 
-def walk(root, below=""):
+def walk(root: Path, below: str = "") -> Iterator[str]:
     """Names relative to `root` of all files below it, sorted; hidden ones are skipped. Links must stay inside."""
     found = []  # a folder's name ends with "/", so that sorting here sorts the whole names
     try:
@@ -108,7 +115,7 @@ def walk(root, below=""):
             yield below + name
 
 
-def scan(folder):
+def scan(folder: str | os.PathLike[str]) -> Iterator[str]:
     """The names of all files below a folder, in small letters and no order, one by one: there may be a million."""
     try:
         with os.scandir(folder) as entries:
@@ -121,11 +128,11 @@ def scan(folder):
         raise unlistable(error) from error
 
 
-def unlistable(error):
+def unlistable(error: OSError) -> DataError:
     return DataError(f"{error.filename} cannot be listed ({error.strerror}): check its permissions.")
 
 
-def is_folder(entry):
+def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether a scanned name is a folder, or a link to one; a link to itself is none, and reading it fails."""
     try:
         return entry.is_dir()
@@ -133,12 +140,12 @@ def is_folder(entry):
         return False
 
 
-def real(path):
+def real(path: str | os.PathLike[str]) -> Path:
     """The path without links; one that leads to itself stays, and reading it fails (Path.resolve would raise here)."""
     return Path(os.path.realpath(path))
 
 
-def inside(root, name, told_by):
+def inside(root: Path, name: str, told_by: str) -> Path:
     """The real path of `name` in `root`. Raises DataError when it leads elsewhere, by "..", a root or a link."""
     path = real(root / name)
     if not path.is_relative_to(root):
@@ -148,22 +155,22 @@ def inside(root, name, told_by):
     return path
 
 
-def with_metadata(root, table, pictures, config):
+def with_metadata(root: Path, table: str, pictures: pa.Array, config: TrainConfig) -> Listing:
     """Captions from a metadata file. Pictures it does not name are faults, names without a file are errors."""
-    names, captions, columns, bad = read_table(root / table, config)
+    told, captions, columns, bad = read_table(root / table, config)
     if not columns:
         raise DataError(f"{root / table} is empty: it needs one line per picture with file_name and text.")
-    if names is None:
+    if told is None:
         raise DataError(f"{table} has no column 'file_name' (its columns: {', '.join(columns)}): add it.")
     require_column(config.columns()[1], columns, "--caption_column", table)
-    named = dict.fromkeys(Texts(pictures), False)  # whether a row has named it
+    named = dict.fromkeys(Texts[str](pictures), False)  # whether a row has named it
     folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
     column = TextColumn()
-    for row, given in enumerate(names):
+    for row, given in enumerate(told):
         name = checked_name(root, table, row + 1, given, folder)
         if named.get(name):
             raise DataError(f"{table} names '{name}' more than once: keep one line per picture.")
-        named[name], names[row] = True, None
+        named[name], told[row] = True, None
         column.append(name)
     names = column.finish()
     faults = [Fault(name, f"{name} is not named in {table}.") for name, seen in named.items() if not seen]
@@ -173,9 +180,13 @@ def with_metadata(root, table, pictures, config):
     return Listing(names, captions, files.read, files.stamp, faults)
 
 
-def read_table(path, config):
+def read_table(path: Path, config: TrainConfig) -> tuple[list[Any] | None, pa.Array, list[str], dict[int, str]]:
     """(names as given or None, captions column, all columns, row -> what is wrong with its caption)."""
-    ours, others, captions, columns, bad = [], [], TextColumn(), {}, {}
+    ours: list[Any] = []
+    others: list[Any] = []
+    captions = TextColumn()
+    columns: dict[str, None] = {}
+    bad: dict[int, str] = {}
     caption_column = config.columns()[1]
     for row, values in enumerate(metadata.rows(path)):
         caption = values.get(caption_column)
@@ -194,7 +205,7 @@ def read_table(path, config):
     return names, captions.finish(), list(columns), bad
 
 
-def checked_name(root, table, number, name, folder):
+def checked_name(root: Path, table: str, number: int, name: Any, folder: Callable[[str], str | None]) -> str:
     """The file_name of row `number` if it is an existing file inside `root`, written the short way.
 
     `folder` is real_inside for `root`, with a memory: there may be a million names.
@@ -212,13 +223,13 @@ def checked_name(root, table, number, name, folder):
     return Path(short).as_posix()
 
 
-def real_inside(root, name):
+def real_inside(root: Path, name: str) -> str | None:
     """The real path of a folder in `root` as text, or None when it leads elsewhere."""
     path = real(root / name)
     return str(path) if path.is_relative_to(root) else None
 
 
-def is_plain_file(folder, name):
+def is_plain_file(folder: str | None, name: str) -> bool:
     """Whether a folder from `real_inside` has this file, and it is no link: then it is inside too."""
     try:
         return folder is not None and stat.S_ISREG(os.lstat(f"{folder}/{name}").st_mode)
@@ -226,33 +237,36 @@ def is_plain_file(folder, name):
         return False
 
 
-def with_caption_files(root, captions, pictures):
+def with_caption_files(root: Path, captions: pa.Array, pictures: pa.Array) -> Listing:
     """Captions from a .txt or .caption file beside each picture; a picture without one keeps the caption None."""
-    stems = text_column(os.path.splitext(name)[0] for name in Texts(pictures))
+    stems = text_column(os.path.splitext(name)[0] for name in Texts[str](pictures))
     there = [pc.is_in(with_suffix(stems, suffix), captions) for suffix in CAPTION_SUFFIXES]
-    texts, faults, notes, bad = TextColumn(), [], [], []
-    for row, (stem, *beside) in enumerate(zip(Texts(stems), *map(Texts, there), strict=True)):
+    column = TextColumn()
+    faults: list[Fault] = []
+    notes: list[str] = []
+    bad: list[int] = []
+    for row, (stem, *beside) in enumerate(zip(Texts[str](stems), *map(Texts, there), strict=True)):
         found = [stem + suffix for suffix, is_there in zip(CAPTION_SUFFIXES, beside, strict=True) if is_there]
         if len(found) > 1:
             notes.append(f"{pictures[row]} has two caption files; {found[0]} is used.")
         try:
-            texts.append(" ".join(read_text(root, found[0]).split()) if found else None)
+            column.append(" ".join(read_text(root, found[0]).split()) if found else None)
         except DataError as error:
             faults.append(Fault(pictures[row].as_py(), f"{pictures[row]}: its caption file {error}"))
-            texts.append(None)
+            column.append(None)
             bad.append(row)
-    names, texts = left_after(bad, pictures, texts.finish())
+    names, texts = left_after(bad, pictures, column.finish())
     if len(texts) and texts.null_count == len(texts):
         notes.append(NO_CAPTIONS)
     files = Files(str(root), names)
     return Listing(names, texts, files.read, files.stamp, faults, notes)
 
 
-def with_suffix(stems, suffix):
+def with_suffix(stems: pa.Array, suffix: str) -> pa.Array:
     return pc.binary_join_element_wise(stems, *text_column([suffix, ""]))
 
 
-def left_after(bad, *columns):
+def left_after(bad: Collection[int], *columns: pa.Array) -> tuple[pa.Array, ...]:
     """The columns without the rows of these numbers."""
     if not bad:
         return columns
@@ -260,7 +274,7 @@ def left_after(bad, *columns):
     return tuple(take(column, good) for column in columns)
 
 
-def read_text(root, name):
+def read_text(root: Path, name: str) -> str:
     """UTF-8 text, with or without a byte order mark."""
     try:
         file = os.open(f"{root}/{name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half the calls of open(): 100,000

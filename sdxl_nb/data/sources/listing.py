@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,17 @@ import pyarrow.compute as pc
 
 from ..decoding import Fault, PictureError
 
+if TYPE_CHECKING:
+    from ..file_facts import Facts
+
 MAX_BYTES = 1 << 30  # of one encoded picture; the largest that may be decoded takes less even uncompressed
 CHUNK = 1 << 16  # rows that are Python objects at the same time
 
 
-class Texts(Sequence):
+Text = TypeVar("Text", bound=str | None)  # str where none is missing
+
+
+class Texts(Sequence[Text]):
     """Texts (None where there is none) of an Arrow column, in the order of `rows`; made when they are asked for.
 
     An index gives a text, a slice a list. It equals any sequence of the same texts, as a list does.
@@ -34,15 +40,22 @@ class Texts(Sequence):
     def __len__(self) -> int:
         return len(self.column) if self.rows is None else len(self.rows)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Text: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Text]: ...
+
+    def __getitem__(self, index: int | slice) -> Text | list[Text]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"there are {len(self)} texts, none at {index}")
         index = index % len(self)
-        return self.column[index if self.rows is None else int(self.rows[index])].as_py()
+        text: Text = self.column[index if self.rows is None else int(self.rows[index])].as_py()
+        return text
 
-    def __iter__(self) -> Iterator[str | None]:
+    def __iter__(self) -> Iterator[Text]:
         for first in range(0, len(self), CHUNK):
             if self.rows is None:
                 yield from self.column.slice(first, CHUNK).to_pylist()
@@ -54,7 +67,7 @@ class Texts(Sequence):
             return NotImplemented
         return len(self) == len(other) and all(ours == theirs for ours, theirs in zip(self, other, strict=True))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say: not to be hashed
 
     def __repr__(self) -> str:
         more = f", ... {len(self)} in all" if len(self) > 10 else ""
@@ -69,7 +82,7 @@ class Texts(Sequence):
 class TextColumn:
     """An Arrow column under construction: append texts one by one, then `finish`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pending: list[str | None] = []
         self.chunks: list[pa.Array] = []
 
@@ -138,7 +151,7 @@ class Listing:
     repeats: np.ndarray | None = None
     weights: np.ndarray | None = None
     first_of_class: int | None = None
-    known: Any = None  # memo.Facts by row, once the pictures were examined
+    known: "Facts | None" = None  # by row, once the pictures were examined
     written: pa.Array | None = None  # the captions without trigger words, where there are any
 
     def __len__(self) -> int:
@@ -146,7 +159,7 @@ class Listing:
 
     def caption_each(self, caption: Callable[[str, str | None], str | None]) -> None:
         """Replace every caption by `caption(name, caption)`."""
-        self.captions = text_column(map(caption, Texts(self.names), Texts(self.captions)))
+        self.captions = text_column(map(caption, Texts[str](self.names), Texts[str | None](self.captions)))
 
 
 @dataclass(frozen=True)
@@ -196,6 +209,7 @@ def joined(listings: Sequence[Listing]) -> Listing:
         each = zip(columns, listings, strict=True)
         return np.concatenate([np.ones(len(part), kind) if column is None else column for column, part in each])
 
+    known = [listing.known for listing in listings if listing.known is not None]
     written = [listing.captions if listing.written is None else listing.written for listing in listings]
     return Listing(
         pa.concat_arrays([listing.names for listing in listings]),
@@ -206,6 +220,6 @@ def joined(listings: Sequence[Listing]) -> Listing:
         [note for listing in listings for note in listing.notes],
         numbers("repeats", np.int32),
         numbers("weights", np.float32),
-        known=known[0].followed_by(*known[1:]) if None not in (known := [each.known for each in listings]) else None,
+        known=known[0].followed_by(*known[1:]) if len(known) == len(listings) else None,
         written=None if all(listing.written is None for listing in listings) else pa.concat_arrays(written),
     )

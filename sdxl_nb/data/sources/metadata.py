@@ -5,21 +5,25 @@ DataError, with one sentence that names the line, for a file that is not what it
 
 import csv
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from ...system.errors import DataError
 from ..decoding import first_line
 
+Row = dict[Any, Any]  # by column, and by REST
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 REST = None  # the key of what a CSV row has beyond the columns of its header
 
 
-def rows(path):
+def rows(path: Path) -> Iterator[Row]:
     """The rows as dictionaries, read while they are asked for."""
     read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix, json_rows)
     return read(path)
 
 
-def parquet_rows(path):
+def parquet_rows(path: Path) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
@@ -29,7 +33,7 @@ def parquet_rows(path):
         raise DataError(f"{path.name} cannot be read ({first_line(error)}): save it again.") from error
 
 
-def csv_rows(path):
+def csv_rows(path: Path) -> Iterator[Row]:
     """The rows of CSV text, None where a cell is empty, as datasets reads them.
 
     Strict, because an unclosed quote would otherwise swallow the rows that follow it.
@@ -39,17 +43,17 @@ def csv_rows(path):
         for row in reader:
             yield {key: value or None for key, value in row.items() if key or key is REST}
     except csv.Error as error:
-        row = f"the row that starts at line {reader.line_num + 1} of {path.name}"
-        raise DataError(f"{row} is not CSV ({error}): close each quote and double those inside.") from error
+        place = f"the row that starts at line {reader.line_num + 1} of {path.name}"
+        raise DataError(f"{place} is not CSV ({error}): close each quote and double those inside.") from error
 
 
-def json_rows(path):
+def json_rows(path: Path) -> Iterator[Row]:
     for number, line in enumerate(lines(path), start=1):
         if line.strip():
             yield json_row(path, number, line)
 
 
-def json_row(path, number, line):
+def json_row(path: Path, number: int, line: str) -> Row:
     try:
         row = json.loads(line)
     except RecursionError as error:
@@ -61,7 +65,7 @@ def json_row(path, number, line):
     return row
 
 
-def lines(path, newline=None):
+def lines(path: Path, newline: str | None = None) -> Iterator[str]:
     """The lines of UTF-8 text, with or without a byte order mark. Raises DataError."""
     try:
         with open(path, encoding="utf-8-sig", newline=newline) as file:

@@ -8,10 +8,11 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, first_line
@@ -28,7 +29,7 @@ class Object(NamedTuple):
     size: int
 
 
-def download(url, cache_dir=None):
+def download(url: str, cache_dir: str | None = None) -> Path:
     """The folder with the data files under an s3:// prefix; DataError says what to do when they cannot be had."""
     bucket, prefix = split_url(url)
     client = connect()
@@ -47,7 +48,7 @@ def download(url, cache_dir=None):
     return folder
 
 
-def split_url(url):
+def split_url(url: str) -> tuple[str, str]:
     """("bucket", "prefix/") of s3://bucket/prefix; the prefix of a whole bucket is ""."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if not bucket:
@@ -55,7 +56,7 @@ def split_url(url):
     return bucket, prefix.rstrip("/") + "/" if prefix.strip("/") else ""
 
 
-def connect():
+def connect() -> Any:  # boto3 makes its clients' classes when it runs
     try:
         import boto3
     except ImportError as error:
@@ -63,7 +64,7 @@ def connect():
     return boto3.client("s3")
 
 
-def list_objects(client, bucket, prefix):
+def list_objects(client: Any, bucket: str, prefix: str) -> list[Object]:
     """The data files under the prefix, sorted by key. Raises DataError for a key that would leave the folder."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     found = []
@@ -77,7 +78,7 @@ def list_objects(client, bucket, prefix):
     return sorted(found)
 
 
-def place(client, bucket, store, folder, item):
+def place(client: Any, bucket: str, store: Path, folder: Path, item: Object) -> None:
     """Makes one object a file of the folder, fetching it unless it is there or in the store."""
     target = folder / item.name
     if target.is_file() and target.stat().st_size == item.size:
@@ -93,7 +94,7 @@ def place(client, bucket, store, folder, item):
         write_whole(target, lambda file: shutil.copyfileobj(kept.open("rb"), file))
 
 
-def write_whole(path, write):
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """A file that is complete or absent: written beside its place, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
@@ -106,12 +107,12 @@ def write_whole(path, write):
         raise
 
 
-def digest(*parts):
+def digest(*parts: str) -> str:
     """A name for a sequence of texts; the separator cannot occur in keys, so no two sequences share one."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def explain(url, error):
+def explain(url: str, error: Exception) -> str:
     """The sentence for an S3 prefix that cannot be read."""
     kind, text = type(error).__name__, first_line(error)
     code = getattr(error, "response", {}).get("Error", {}).get("Code", "")

@@ -7,12 +7,16 @@ No data set's code is ever run.
 import hashlib
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from ...config.messages import shown
+from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ...system.hub import ANSWER_SECONDS
 from ..captions import require_column
@@ -20,12 +24,15 @@ from ..decoding import SUFFIXES, PictureError, first_line
 from .folders import scan
 from .listing import CHUNK, Listing, TextColumn, file_stamp, text_column
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 UNREACHABLE = {"ConnectionError", "ConnectTimeout", "TransportError", "TimeoutException"}
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 OTHER_SPLITS = re.compile(r"(^|[^a-z])(test|validation|valid|val|dev|eval)([^a-z]|$)")
 
 
-def list_hub(name, config):
+def list_hub(name: str, config: TrainConfig) -> Listing:
     """The Listing of the training split of a data set on the hub (or in its cache, with HF_HUB_OFFLINE=1)."""
     if not HUB_NAME.fullmatch(name):
         raise DataError(f"'{name}' is not the name of a data set on the hub (owner/name): check --dataset_name.")
@@ -38,7 +45,7 @@ def list_hub(name, config):
     return list_table(table, f"the data set {name}", [cache for cache in caches if cache], config)
 
 
-def ask(name, cache_dir):
+def ask(name: str, cache_dir: str | None) -> None:
     """Raise DataError for a data set of which nothing is here when the hub does not answer at once.
 
     Its own client would ask again and again, with a warning each time, for half a minute.
@@ -56,13 +63,13 @@ def ask(name, cache_dir):
             raise DataError(explain(name, error)) from error  # of all else `load` knows more
 
 
-def hub_cache():
+def hub_cache() -> str:
     from huggingface_hub import constants
 
     return constants.HF_HUB_CACHE
 
 
-def load(name, *arguments, **options):
+def load(name: str, *arguments: Any, **options: Any) -> "Dataset":
     """datasets.load_dataset, whatever it raises told as one sentence."""
     import datasets
 
@@ -72,7 +79,7 @@ def load(name, *arguments, **options):
         raise DataError(explain(name, error)) from error
 
 
-def explain(name, error):
+def explain(name: str, error: Exception) -> str:
     """The sentence for a data set that cannot be loaded: what is wrong, and what to do."""
     kinds, text = {kind.__name__ for kind in type(error).__mro__}, first_line(error)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -96,18 +103,18 @@ def explain(name, error):
     return f"The data set {name} cannot be loaded ({type(error).__name__}: {text}): check --dataset_name."
 
 
-def known(error):
+def known(error: Exception) -> str:
     """The configurations that an error of datasets lists in brackets, as text."""
     listed = re.search(r"\[(.*?)\]", str(error), re.DOTALL)
     return listed[1].replace("'", "") if listed else first_line(error)
 
 
-def is_saved(folder):
+def is_saved(folder: Path) -> bool:
     """Whether the folder was written by datasets' save_to_disk."""
     return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def list_saved(folder, config):
+def list_saved(folder: Path, config: TrainConfig) -> Listing:
     """The Listing of a folder written by save_to_disk: a data set, or several splits of which "train" is used."""
     import datasets
 
@@ -122,7 +129,7 @@ def list_saved(folder, config):
     return list_table(table, str(folder), [folder], config)
 
 
-def has_only_parquet(folder):
+def has_only_parquet(folder: Path) -> bool:
     """Whether the folder holds parquet files and no pictures beside them."""
     found = False
     for name in scan(folder):
@@ -132,7 +139,7 @@ def has_only_parquet(folder):
     return found
 
 
-def list_parquet(folder, config):
+def list_parquet(folder: Path, config: TrainConfig) -> Listing:
     """The Listing of a folder of parquet files: those named train, else all, unless they are named for other splits."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.parquet"))]
     chosen = [name for name in names if "train" in name.lower()]
@@ -146,7 +153,7 @@ def list_parquet(folder, config):
     return list_table(load_parquet(folder, files, config), str(folder), [folder], config)
 
 
-def load_parquet(folder, files, config):
+def load_parquet(folder: Path, files: list[str], config: TrainConfig) -> "Dataset":
     import datasets
 
     try:
@@ -156,7 +163,7 @@ def load_parquet(folder, files, config):
         raise DataError(f"The parquet files in {folder} cannot be read ({cause}): save them again.") from error
 
 
-def list_table(table, source, roots, config):
+def list_table(table: "Dataset", source: str, roots: Sequence[str | Path], config: TrainConfig) -> Listing:
     """The Listing of a datasets.Dataset. `roots`: the folders in which paths of the image column may lie."""
     import datasets
 
@@ -177,18 +184,18 @@ def list_table(table, source, roots, config):
     return Listing(names, captions, rows.read, rows.stamp, notes=notes)
 
 
-def holds_pictures(feature):
+def holds_pictures(feature: Any) -> bool:
     """Whether a column that is not declared as pictures may hold them: bytes, paths, or {"bytes", "path"}."""
     if isinstance(feature, dict):
         return "bytes" in feature or "path" in feature
     return getattr(feature, "dtype", None) in ("binary", "large_binary", "string", "large_string")
 
 
-def describe(feature):
+def describe(feature: Any) -> str:
     return getattr(feature, "dtype", None) or type(feature).__name__
 
 
-def read_captions(table, column, source):
+def read_captions(table: "Dataset", column: str, source: str) -> tuple[pa.Array, list[str]]:
     """(Arrow column, notes): the texts; of lists of captions the first is used, and a note says so."""
     texts, lists = TextColumn(), False
     for value in column_values(table, column, source):
@@ -203,7 +210,7 @@ def read_captions(table, column, source):
     return texts.finish(), [f"column '{column}' holds lists of captions; the first of each is used"] * lists
 
 
-def column_values(table, column, source):
+def column_values(table: "Dataset", column: str, source: str) -> Iterator[Any]:
     """The values of a column, some thousands at a time in memory. Raises DataError."""
     try:
         for chunk in table.with_format("arrow").select_columns([column])[:][column].chunks:
@@ -219,23 +226,23 @@ def column_values(table, column, source):
 class Rows:
     """The pictures of a table: `read` and `stamp` of a Listing. `roots`: where files that rows name may lie."""
 
-    table: Any
+    table: "Dataset"
     column: str
     roots: tuple[Path, ...]
 
-    def read(self, row):
+    def read(self, row: int) -> bytes:
         """The encoded bytes, from the table or from the file that it names inside one of `roots`."""
         value, path = self.value(row)
         return self.find(row, path).read_bytes() if value is None else value
 
-    def value(self, row):
+    def value(self, row: int) -> tuple[bytes | None, str | None]:
         """(bytes or None, path or None) as the table holds them."""
         value = self.table[row][self.column]
         if isinstance(value, dict):
             return value.get("bytes"), value.get("path")
         return (None, value) if isinstance(value, str) else (value, None)
 
-    def find(self, row, path):
+    def find(self, row: int, path: str | None) -> Path:
         """The file that a row names. Raises PictureError."""
         if not path:
             raise PictureError(f"row {row} has no picture in column '{self.column}': remove the row.")
@@ -248,7 +255,7 @@ class Rows:
             f"row {row} names '{path}', which leads out of the data set's folder: copy the file into it."
         )
 
-    def stamp(self, row):
+    def stamp(self, row: int) -> str | None:
         """The stamp of the file that a row names, else of the table's files, with the row."""
         value, path = self.value(row)
         if value is None:
@@ -260,9 +267,10 @@ class Rows:
         return f"{files} {row}" if files else None
 
     @cached_property
-    def file_stamps(self):
+    def file_stamps(self) -> str | None:
         """One text for all files of the table; None for a table in memory, or where rows are not those of files."""
-        stamps = [file_stamp(file["filename"]) for file in self.table.cache_files]
-        if not stamps or None in stamps or self.table._indices is not None:
+        files = self.table.cache_files
+        stamps = [stamp for file in files if (stamp := file_stamp(file["filename"])) is not None]
+        if not files or len(stamps) < len(files) or self.table._indices is not None:
             return None
         return hashlib.sha256("\n".join(stamps).encode()).hexdigest()

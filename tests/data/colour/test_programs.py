@@ -106,7 +106,7 @@ def test_grey_profiles_passed_over_are_seen(monkeypatch):
 
 
 def test_sixteen_bits_cut_to_eight_are_seen(monkeypatch):
-    monkeypatch.setattr("sdxl_nb.data.colour.depth.low_bytes", lambda picture: None)
+    monkeypatch.setattr("sdxl_nb.data.decoding.low_bytes", lambda picture: None)
     assert {"gimp-linear-16.png", "gimp-linear-16.tif", "magick-linear-16.png", "gimp-prophoto-16.png"} <= wrong()
 
 
