@@ -48,7 +48,7 @@ def to_srgb_by(profile: bytes, kind: str) -> Moved:
     if space not in SPACES[kind] or source.profile.device_class.strip() in ("link", "nmcl"):
         raise Misfit(f"its colour profile is for {space}, its pixels are {kind}; taken as sRGB")
     mode = GREY if space == "GRAY" else kind if kind != GREY else RGB
-    # Optimised, LittleCMS is 7 levels off in dark greys of linear light and in strong colours of Lab.
+    # Optimised, LittleCMS is 10 levels off in dark greys of linear light and in strong colours of Lab.
     precise = ImageCms.Flags.NOOPTIMIZE if mode in (GREY, LAB) else ImageCms.Flags.NONE
     way = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, RGB, flags=precise)
     if mode not in (GREY, RGB):

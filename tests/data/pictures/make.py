@@ -303,7 +303,7 @@ def by_tificc(path: Path) -> list[list[int]]:
     """The squares as LittleCMS's own program moves them, by the file's profile, from what ImageMagick reads."""
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "before.tif"), Path(folder, "after.tif")
-        precise = () if "cmyk" in path.name else ("-c0",)  # optimised, LittleCMS is 9 levels off in dark greys
+        precise = () if "cmyk" in path.name else ("-c0",)  # optimised, LittleCMS is 10 levels off in dark greys
         run("convert", path, "-compress", "None", before)
         run("tificc", "-e", "-t0", "-w8", *precise, before, after)
         seen = np.asarray(Image.open(after).convert("RGB"))
