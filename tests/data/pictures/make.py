@@ -253,7 +253,7 @@ def many(goal: Path, read: Callable[..., Any]) -> None:
                 "tif": (),
             }.items():
                 run("convert", start, "-profile", path, *more, goal / f"magick-{name}.{end}")
-            run("convert", start, "-profile", path, "-depth", 16, goal / f"magick-{name}-16.tif")
+            run("convert", start, "-profile", path, "-depth", 16, "-compress", "None", goal / f"magick-{name}-16.tif")
             run(
                 "avifenc",
                 "--min",
