@@ -11,11 +11,15 @@ reason, 130 when interrupted before there was a step to finish.
 import gc
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config.flags import read_flags, train_parser
 from .config.machine import check_machine
+from .config.train_config import TrainConfig
 from .system.errors import ConfigError, SdxlNbError
+
+if TYPE_CHECKING:
+    from .runs.run import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(config: Any, *callback: Callable[[dict[str, Any]], None]) -> Any:
+def train(config: TrainConfig, *callback: Callable[[dict[str, Any]], None]) -> "Run":
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
     return _load_fine_tune()(config, *callback)
 
 
-def _load_fine_tune() -> Callable[..., Any]:
+def _load_fine_tune() -> "Callable[..., Run]":
     """What trains, imported without garbage collection: it would look in vain through a million objects that stay."""
     gc.disable()
     try:

@@ -1,8 +1,10 @@
 """Runs of a second or two on a random SDXL: its folder, some pictures, configurations, and a process to kill."""
 
 import functools
+import json
 import multiprocessing
 import os
+import secrets
 import signal
 import tempfile
 from pathlib import Path
@@ -61,6 +63,16 @@ def small(output_dir, **changes):
 
 def train(config, callback=None):
     return fine_tune(config, callback, progress=False)
+
+
+def whole(**changes):
+    """A run that nothing interrupts, trained once for all tests of a process: for reading."""
+    return _whole(json.dumps(changes))
+
+
+@functools.cache
+def _whole(changes):
+    return train(small(home()[0] / f"whole-{secrets.token_hex(4)}", **json.loads(changes)))
 
 
 def tensors(folder):

@@ -88,12 +88,13 @@ def _at_training_size(picture: Image.Image, resolution: int) -> Image.Image:
     scale = min(resolution, LOOKED_AT) / min(picture.size)
     if scale >= 1:
         return picture
-    return picture.resize(tuple(max(1, round(side * scale)) for side in picture.size), Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _is_transparent(stored: Image.Image) -> bool:
     """Whether some pixel really is: an alpha channel that is full everywhere changes nothing."""
-    return stored.has_transparency_data and stored.convert("RGBA").getchannel("A").getextrema()[0] < 250
+    return stored.has_transparency_data and bool((np.asarray(stored.convert("RGBA").getchannel("A")) < 250).any())
 
 
 def sharpness_of(grey: np.ndarray) -> float:

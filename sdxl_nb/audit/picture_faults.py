@@ -5,10 +5,10 @@ Findings (findings.py).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from ..data.buckets import Buckets
 from ..data.decoding import Fault
 from . import duplicates
 from .caption_faults import MISSING_CAPTION
@@ -92,9 +92,9 @@ def noted(notes: Sequence[str]) -> list[Finding]:
     return findings + [Finding(REMARK, NOTE, [], note, "") for note in notes if " has two caption files" not in note]
 
 
-def too_small(names: Sequence[str], buckets: Any, resolution: int) -> list[Finding]:
+def too_small(names: Sequence[str], buckets: Buckets, resolution: int) -> list[Finding]:
     """Pictures that are enlarged to cover their training shape, and how much."""
-    small = np.flatnonzero(buckets.upscaled > ENLARGED)
+    small = np.flatnonzero(buckets.upscaled > ENLARGED).tolist()
     remarks = {names[i]: f"enlarged {buckets.upscaled[i]:.1f} times" for i in small}
     message = f"{{n}} too small for {resolution} px, and enlarged."
     return found(TOO_SMALL, WARNING, remarks, message, "Use larger originals, or lower --resolution: enlarging blurs.")
@@ -103,25 +103,26 @@ def too_small(names: Sequence[str], buckets: Any, resolution: int) -> list[Findi
 def extreme_aspect(names: Sequence[str], sizes: np.ndarray) -> list[Finding]:
     """Pictures whose sides differ more than RATIO to 1."""
     long, short = sizes.max(axis=1), np.maximum(sizes.min(axis=1), 1)
-    remarks = {names[i]: f"{sizes[i][1]}x{sizes[i][0]}" for i in np.flatnonzero(long / short > RATIO)}
+    remarks = {names[i]: f"{sizes[i][1]}x{sizes[i][0]}" for i in np.flatnonzero(long / short > RATIO).tolist()}
     message = f"{{n}} with sides of more than {RATIO:g} to 1."
     return found(EXTREME_ASPECT, WARNING, remarks, message, "Crop them by hand to what matters.")
 
 
-def cropped_away(names: Sequence[str], buckets: Any, buckets_on: bool) -> list[Finding]:
+def cropped_away(names: Sequence[str], buckets: Buckets, buckets_on: bool) -> list[Finding]:
     """Pictures of which training never sees a large part at once."""
-    remarks = {names[i]: f"loses {1 - buckets.kept[i]:.0%}" for i in np.flatnonzero(buckets.kept < 1 - LOST)}
+    remarks = {names[i]: f"loses {1 - buckets.kept[i]:.0%}" for i in np.flatnonzero(buckets.kept < 1 - LOST).tolist()}
     advice = "Crop them by hand" + ("." if buckets_on else ", or train with --aspect_ratio_buckets.")
     return found(CROPPED, NOTE if buckets_on else WARNING, remarks, f"{{n}} lose over {LOST:.0%} of the area.", advice)
 
 
-def few_in_bucket(names: Sequence[str], buckets: Any, batch: int) -> list[Finding]:
+def few_in_bucket(names: Sequence[str], buckets: Buckets, batch: int) -> list[Finding]:
     """Shapes with fewer pictures than a batch: such batches are filled up with other shapes and slower."""
     counts = buckets.counts()
     rare = [number for number, count in enumerate(counts) if count < min(batch, 2)]
     if len(counts) < 2 or len(names) < 2 * batch or not rare:
         return []
-    members = {names[i]: "{1}x{0}".format(*buckets.shape(i)) for i in np.flatnonzero(np.isin(buckets.assignment, rare))}
+    alone = np.flatnonzero(np.isin(buckets.assignment, rare)).tolist()
+    members = {names[i]: "{1}x{0}".format(*buckets.shape(i)) for i in alone}
     advice = "Nothing needs to be done; cropping them to a common shape saves steps."
     return found(ALONE, NOTE, members, "{n} alone in a shape.", advice)
 

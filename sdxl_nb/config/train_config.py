@@ -12,13 +12,13 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, model_validator
 
 from . import formats, presets
 from .checks import check_combinations
-from .fields import Optimizer, schema_types
+from .fields import Optimizer, about, schema_types
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed
 from .settings import Settings
@@ -32,6 +32,9 @@ COLUMNS = {  # data sets whose columns we know: image, caption
 
 class TrainConfig(Settings):
     """Every parameter of a LoRA fine-tuning run on SDXL, checked; settings.py lists them."""
+
+    if TYPE_CHECKING:
+        seed: int  # null is what may be given; `_fill_in` draws one
 
     def __init__(self, /, **values: Any) -> None:
         """Values by name; raises ConfigError, whose `problems` maps each wrong field to its sentence."""
@@ -144,9 +147,7 @@ class TrainConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """The fields that change the weights, local paths by their last part so that a moved folder is the same."""
         fields = type(self).model_fields
-        values = self.model_dump(
-            mode="json", exclude={n for n, f in fields.items() if not f.json_schema_extra["weights"]}
-        )
+        values = self.model_dump(mode="json", exclude={n for n, f in fields.items() if not about(f)["weights"]})
         return formats.without_paths(values)
 
     def fingerprint(self) -> str:

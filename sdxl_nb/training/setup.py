@@ -18,9 +18,10 @@ from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
 from ..cache.identity import combined, identity
 from ..cache.latents import CachedLatents, LiveLatents, Scaling, cache_folder
 from ..cache.shards import Store
+from ..config.train_config import TrainConfig
 from ..data import buckets
-from ..data.captions import long_captions, varied
-from ..data.dataset import CaptionedPictures, open_dataset
+from ..data.captions import LongCaption, long_captions, varied
+from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.file_facts import Memo, examine
 from ..data.sampling import Choices, Stream, loss_weights
 from ..data.split import appended, divide
@@ -61,14 +62,14 @@ class Batch(NamedTuple):
     time_ids: torch.Tensor
 
 
-def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
+def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
     """Open the data, load the models, put LoRA on them. Raises SdxlNbError before anything is written."""
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
     opened, memo, processes = open_dataset(config), Memo(cache_folder(config)), Processes.join()
 
-    def check(pictures: CaptionedPictures) -> Any:
+    def check(pictures: CaptionedPictures) -> Faults:
         return examine(pictures, memo, _bar("checking pictures", progress), processes)
 
     faults = check(opened)
@@ -88,9 +89,12 @@ def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
 class Studio:
     """See the module. `trained` are the models with LoRA, by component name; `models` are the same for saving."""
 
+    prompt: EmbeddedPrompts | TextEncoders  # from `encode` on
+    latents: CachedLatents | LiveLatents
+
     def __init__(
         self,
-        config: Any,
+        config: TrainConfig,
         accelerator: Any,
         processes: Processes,
         pictures: CaptionedPictures,
@@ -173,10 +177,11 @@ class Studio:
         Each encoder leaves before the next part takes its memory. When `asked` says that the run is to stop, what is
         encoded by then is kept and Stopped is raised.
         """
-        config, captions = self.config, {}
+        config = self.config
+        captions: dict[str, int] = {}
         self._encode_captions(log, asked)
         self._encode_pictures(log, asked)
-        if config.caches_text_embeddings():
+        if isinstance(self.prompt, EmbeddedPrompts):
             captions = {"captions": len(self.prompt)}
         if captions or config.cache_latents:
             log.emit("cache", pictures=len(self.everything), **captions)
@@ -192,17 +197,17 @@ class Studio:
         others = ["", *(self.config.validation_prompt or [])]
         parts = [identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
         store = self._store("prompts", combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
-        self.prompt = EmbeddedPrompts(self.captions, others, store)
+        self.prompt = known = EmbeddedPrompts(self.captions, others, store)
         load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
-        self.prompt.fill(load_both, self._cached(log, "captions", asked), self.processes)
+        known.fill(load_both, self._cached(log, "captions", asked), self.processes)
         load_both.cache_clear()
         give_back(self.device)
-        cut = self.prompt.cut()
+        cut = known.cut()
         if len(cut):
             (first,) = long_captions([self.captions[int(cut[0])]], self.tokenizers)
             self._note_long_captions(log, [first._replace(index=int(cut[0]))] * len(cut))
 
-    def _note_long_captions(self, log: EventLog, cut: Sequence[Any]) -> None:
+    def _note_long_captions(self, log: EventLog, cut: Sequence[LongCaption]) -> None:
         if cut:
             first = cut[0]
             limit = min(tokenizer.model_max_length for tokenizer in self.tokenizers)
@@ -220,12 +225,12 @@ class Studio:
         dtype = torch.float32 if about.get("force_upcast", True) else self.dtype  # as load_vae does
         digest = identity(self.source, "vae", self.memo, dtype)
         store = self._store("latents", digest, "--no_cache_latents", log)
-        self.latents = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
-        self.latents.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
+        self.latents = cached = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
+        cached.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
         self._let_vae_go()
-        if self.latents.moving and not config.uses_buckets():
+        if cached.moving and not config.uses_buckets():
             log.warn(
-                f"{self.latents.moving} pictures are not square: with cached latents each keeps one crop, its "
+                f"{cached.moving} pictures are not square: with cached latents each keeps one crop, its "
                 "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
             )
 
@@ -308,17 +313,19 @@ class Studio:
         hidden = batch.prompt.hidden.to(self.dtype)
         mixed = self.dtype != torch.float32 and not is_short(self.unet)
         with torch.autocast(self.device.type, self.dtype, enabled=mixed):
-            return self.unet(noisy.to(self.dtype), batch.timesteps, hidden, added_cond_kwargs=added, return_dict=False)[
-                0
-            ]
+            (predicted,) = self.unet(
+                noisy.to(self.dtype), batch.timesteps, hidden, added_cond_kwargs=added, return_dict=False
+            )
+        noise: torch.Tensor = predicted
+        return noise
 
-    def validate(self, step: int) -> list[Any]:
+    def validate(self, step: int) -> list[tuple[str, bytes]]:
         """Draw this process's part of the validation pictures with the LoRA as it is: (name, PNG bytes) of each."""
         encoders = [model for model in self.trained.values() if model is not self.unet]
         for encoder in encoders:
             encoder.eval()
         with torch.no_grad():
-            prompts = self.prompt(self.config.validation_prompt)
+            prompts = self.prompt(self.config.validation_prompt or [])
         for encoder in encoders:
             encoder.train()
         validator = Validator(self.config, self.unet, self.vae, load(self.source, "scheduler"), prompts)
@@ -337,7 +344,7 @@ def _fingerprint(pictures: CaptionedPictures) -> str:
     return digest.hexdigest()
 
 
-def _bar(label: str, shown: bool):
+def _bar(label: str, shown: bool) -> Callable[[int, int], None]:
     """A tqdm bar as a (done, total) callback; it closes itself at the end."""
     from ..system.progress import progress_bar
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sagemaker_emulator import SageMakerEmulator
-from small_runs import assert_same, home, small, train
+from small_runs import assert_same, home, small, whole
+from started_jobs import aws_fixture, quickly, start  # noqa: F401 - fixtures
 
-from sdxl_nb import launch_sagemaker
 from sdxl_nb.aws import costs
 from sdxl_nb.aws.container import steps_of
-from sdxl_nb.aws.job_run import JobRun, explain_end
+from sdxl_nb.aws.job_run import JobRun
 from sdxl_nb.aws.messages import AwsError
 from sdxl_nb.aws.tuning_step import Job
 from sdxl_nb.config.layout import LORA
@@ -25,7 +24,7 @@ from sdxl_nb.drawing.generation import load_base
 from sdxl_nb.preflight.prices import Price
 from sdxl_nb.runs.run import Run
 from sdxl_nb.runs.stages import Stages
-from sdxl_nb.system.errors import ConfigError, SdxlNbError
+from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 
 LONG = {"max_train_steps": 80, "checkpointing_steps": 7}
@@ -33,27 +32,9 @@ PICTURES = {"validation_prompt": "a card", "num_validation_images": 1, "validati
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory):
-    with SageMakerEmulator(tmp_path_factory.mktemp("aws")) as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch, tmp_path):
-    monkeypatch.setattr(JobRun, "interval", 0.2)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def long_run(tmp_path_factory):
+def long_run():
     """What every long job must end with: a run on this machine that nobody interrupted."""
-    return train(small(tmp_path_factory.mktemp("whole"), **LONG)).folder
-
-
-def start(aws, config, **options):
-    here = {"role_arn": aws.role, "image_uri": aws.image, "bucket": aws.bucket, "max_run": 600}
-    return launch_sagemaker(config, **here | options)
+    return whole(**LONG).folder
 
 
 def sent(aws, action="s3:PUT"):
@@ -78,9 +59,9 @@ def job(aws, tmp_path_factory):
     return run, config, printed.getvalue()
 
 
-def test_the_result_is_that_of_a_local_run(job, tmp_path):
+def test_the_result_is_that_of_a_local_run(job):
     run, config, _ = job
-    local = train(small(tmp_path / "local", **PICTURES))
+    local = whole(**PICTURES)
     assert run.folder == Path(config.output_dir)
     assert_same(run.folder, local.folder)
     assert run.losses() == local.losses() and run.losses()[0] == [1, 2, 3, 4, 5, 6]
@@ -92,7 +73,7 @@ def test_the_result_is_that_of_a_local_run(job, tmp_path):
 
 def test_every_stage_can_be_shipped_and_drawn_and_only_then_comes_its_lora(job, tmp_path):
     run, _, _ = job
-    local = train(small(tmp_path / "local", **PICTURES))
+    local = whole(**PICTURES)
     shutil.copytree(run.folder, tmp_path / "here")
     stages = Stages(JobRun.at(tmp_path / "here"))
     assert stages.steps() == [0, 4, 6] and stages.steps_with_lora() == [2, 4, 6]
@@ -278,80 +259,6 @@ def test_max_run_ends_it_with_a_lora_and_advice(aws, tmp_path, monkeypatch):
 # What goes wrong
 
 
-def test_a_failed_job_says_why(aws, tmp_path):
-    run = start(aws, small(tmp_path / "run", pretrained_model_name_or_path="nobody/nothing"))
-    assert run.wait(300) == "failed"
-    assert aws.job(run.job).reason.startswith("AlgorithmError: ")
-    assert run.error.startswith(f"Job {run.job} failed: ") and "nobody/nothing" in run.error
-    assert "Traceback" not in run.error and "exit code" not in run.error and "Traceback" in run.log(40)
-
-
-def test_out_of_memory_on_the_gpu():
-    said = {
-        "TrainingJobStatus": "Failed",
-        "SecondaryStatus": "Failed",
-        "FailureReason": "AlgorithmError: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\n"
-        "Traceback (most recent call last):, exit code: 1",
-    }
-    assert explain_end(said, "a-1") == (
-        "Job a-1 failed: the GPU has too little memory: add --gradient_checkpointing, use --mixed_precision bf16, "
-        "lower --resolution or --rank, or take a larger --instance_type."
-    )
-
-
-def refused(aws, tmp_path, error=AwsError, **options):
-    """The sentence of a launch that is refused; no job was made, and nothing lies in output_dir."""
-    jobs = len(aws.jobs.known)
-    with pytest.raises(error) as caught:
-        start(aws, small(tmp_path / "run"), **options)
-    assert len(aws.jobs.known) == jobs and not (tmp_path / "run").exists()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.fixture
-def healed(aws):
-    yield
-    aws.heal()
-    aws.quotas.clear()
-
-
-def test_refusals_are_sentences(aws, tmp_path, healed, monkeypatch):
-    assert "There is no bucket nowhere" in refused(aws, tmp_path, bucket="nowhere")
-    missing = aws.image.replace(":1", ":2")
-    assert f"There is no image {missing}" in refused(aws, tmp_path, image_uri=missing)
-    aws.quotas["ml.g5.2xlarge for spot training job usage"] = 0
-    assert "'ml.g5.2xlarge for spot training job usage' of this account is 0" in refused(aws, tmp_path)
-    aws.quotas.clear()
-    aws.fail(
-        "CreateTrainingJob", "AccessDeniedException", "User is not authorized to perform: sagemaker:CreateTrainingJob"
-    )
-    assert "may not sagemaker:CreateTrainingJob" in refused(aws, tmp_path)
-    aws.heal()
-    aws.fail("CreateTrainingJob", "ThrottlingException", "Rate exceeded")
-    assert "too many requests" in refused(aws, tmp_path)
-    aws.heal()
-    with aws.offline():
-        assert "AWS cannot be reached" in refused(aws, tmp_path)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    assert "There are no AWS credentials" in refused(aws, tmp_path)
-
-
-def test_settings_that_cannot_work(aws, tmp_path):
-    said = refused(aws, tmp_path, ConfigError, instance_type="g5.2xlarge")
-    assert said.startswith("instance_type must be an instance type such as ml.g5.2xlarge")
-    said = refused(aws, tmp_path, ConfigError, hub_token_secret="hf_abcdefghijklmnopqrstu")
-    assert said == "hub_token_secret must be the name of a secret under sdxl-nb/, not a token"
-
-
-def test_another_run_is_not_replaced(aws, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"already holds a run: choose another folder"):
-        start(aws, small(tmp_path / "run"))
-
-
 def test_a_job_that_is_not_there(job, monkeypatch):
     with pytest.raises(AwsError, match=r"^There is no job sdxl-nb-1 in us-east-1: check its name"):
         Run.open("sdxl-nb-1")
@@ -381,13 +288,6 @@ def test_a_network_that_is_away_for_a_while(aws, tmp_path, long_run):
             run.wait(30, interval=0.1)
     assert run.wait(300) == "completed" and run.trouble is None
     assert_same(run.folder, long_run)
-
-
-def test_a_prompt_that_is_too_long_is_refused_before_anything_is_sent(aws, tmp_path):
-    before = len(aws.calls)
-    with pytest.raises(ConfigError, match=r"^validation_prompt takes 2501 characters .* more than 2500: shorten it$"):
-        start(aws, small(tmp_path / "run", validation_prompt="x" * 2501))
-    assert {call for call in aws.calls[before:] if "PUT" in call or "Create" in call} == set()
 
 
 # Several processes

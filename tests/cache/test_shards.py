@@ -201,6 +201,7 @@ with store.writer() as writer:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_earlier_shards_stay(tmp_path):
     ran = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=120)
     said = f"Cannot write 0.1 MB to the cache folder {tmp_path} (file too large): make room, choose another with "
@@ -247,6 +248,7 @@ assert not said
 """
 
 
+@pytest.mark.slow
 def test_more_shards_than_files_that_may_be_open(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS", 1)
     monkeypatch.setattr(shards.os, "fsync", lambda descriptor: None)

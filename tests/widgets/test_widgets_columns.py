@@ -19,6 +19,8 @@ from sdxl_nb.widgets.grid.columns import MOST, main_steps
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 from sdxl_nb.widgets.parts.pictures import PictureButton
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):

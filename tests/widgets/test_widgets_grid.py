@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from types import SimpleNamespace
 
@@ -22,6 +23,8 @@ from sdxl_nb.widgets.parts import watching
 from sdxl_nb.widgets.parts.downloads import DownloadButton
 from sdxl_nb.widgets.parts.pictures import PictureButton
 from sdxl_nb.widgets.parts.watching import Notice
+
+pytestmark = pytest.mark.slow
 
 PICTURES = {"validation_prompt": ["a <card>"], "num_validation_images": 1, "validation_inference_steps": 2}
 
@@ -47,7 +50,7 @@ def empty(grid):
     return [cell for cell in inside(grid, HTML) if cell.value == EMPTY]
 
 
-def until(true, seconds=20):
+def until(true, seconds=120):
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.05)
@@ -280,21 +283,27 @@ def test_a_run_that_has_not_begun_says_so_and_fills_later(run, tmp_path, often):
     grid.close()
 
 
-def test_looking_takes_a_small_share_of_a_core(often):
-    looked, widget = [], HTML()
+def test_looking_takes_a_small_share_of_a_core(often, monkeypatch):
+    asked, widget = [], HTML()
     widget._notice = Notice()
 
+    class TwoLooks(threading.Event):
+        def wait(self, seconds):
+            asked.append(seconds)
+            if len(asked) == 3:
+                self.set()
+            return self.is_set()
+
     def look():
-        looked.append(1)
         end = time.thread_time() + 0.05
         while time.thread_time() < end:
             pass
 
+    parts = SimpleNamespace(Event=TwoLooks, Thread=threading.Thread)
+    monkeypatch.setattr(watching, "threading", parts)
     over = watching.watched(widget, SimpleNamespace(status="running"), look)
-    until(lambda: looked)
-    time.sleep(0.7)
-    over.set()
-    assert len(looked) == 1  # the next one is due a second after it
+    until(over.is_set)
+    assert asked[0] == 0.05 and 1 <= min(asked[1:]) <= max(asked[1:]) < 2  # the next one is due a second after it
 
 
 # What stays behind.

@@ -21,6 +21,7 @@ from ...config.layout import checkpoints, step_of
 from ...runs.checkpoints import put_back
 from ...system.errors import ConfigError, ModelError
 
+Tensors = dict[str, torch.Tensor]
 CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
 SAME_RESULT = ("gradient_checkpointing", "enable_xformers_memory_efficient_attention")  # what a lack of memory asks for
 
@@ -37,7 +38,7 @@ class Progress:
     precision: str
     parameters: dict[str, list[int]]
     batch: int = 0  # pictures of an optimizer step, over all processes
-    optimizer: dict[str, Any] | None = None  # its state but for the tensors
+    optimizer: dict[str, Any] = field(default_factory=dict)  # its state but for the tensors
     scaler: dict[str, Any] | None = None
     heldout: dict[str, Any] = field(default_factory=dict)
     recent_losses: list[float] = field(default_factory=list)
@@ -46,9 +47,7 @@ class Progress:
     reading: int = 1  # identity.FORMAT: how this code made latents and embeddings of pictures and captions
 
 
-def save(
-    output_dir: Path, progress: Progress, tensors: dict[str, torch.Tensor], write_lora: Callable[[Path], Any]
-) -> Path:
+def save(output_dir: Path, progress: Progress, tensors: Tensors, write_lora: Callable[[Path], object]) -> Path:
     """Write `checkpoint-<step>` into the run folder, all of it or nothing; `write_lora(folder)` adds the LoRA files.
 
     One of the same step is only put aside until the new one is there; see `runs.checkpoints.put_back`.
@@ -98,13 +97,13 @@ def _remove(path: Path) -> None:
         shutil.rmtree(doomed)
 
 
-def load(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
+def load(path: Path) -> tuple[Progress, Tensors]:
     """What `save` wrote. Raises ModelError when a file is damaged."""
     try:
         progress = Progress(**json.loads((path / "state.json").read_text()))
         tensors = load_file(path / "state.safetensors")
         expected = sum(map(math.prod, progress.parameters.values()))
-        if progress.optimizer is None or tensors["weights"].numel() != expected:
+        if not progress.optimizer or tensors["weights"].numel() != expected:
             raise ValueError("the weights are not those of its layers")
         return progress, tensors
     except Exception as error:  # whatever a damaged file raises, the advice is the same
