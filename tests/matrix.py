@@ -62,9 +62,7 @@ def python(version: str) -> str | None:
 def make(name: str) -> Path:
     """Make a row's environment; its interpreter. uv may fetch a Python that is not here. RuntimeError says what failed."""
     row, folder = ROWS[name], _home() / name
-    _do(
-        [sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", python(row.python) or row.python, folder]
-    )
+    _do([sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", python(row.python) or row.python, folder])
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", folder / "bin" / "python"]
     # uv would take a wheel of ours that it has built before, whatever has changed since
     _do([*install, "--refresh-package", "sdxl_nb", *row.wanted()])
