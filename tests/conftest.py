@@ -51,7 +51,7 @@ def _no_work_left() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name.endswith("(_run)"):  # widgets.watching.Worker
-            thread.join(60)
+            thread.join(600)
 
 
 FIRST = ("browser", "aws", "notebooks", "training", "package", "runs", "models")  # the longest, so that no worker waits

@@ -99,7 +99,7 @@ def in_a_process(action, *arguments):
     """Run action in a process of its own (a fork, so that nothing is imported again); its exit code."""
     process = multiprocessing.get_context("fork").Process(target=action, args=arguments)
     process.start()
-    process.join(120)
+    process.join(600)
     return process.exitcode
 
 

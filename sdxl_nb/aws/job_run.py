@@ -171,8 +171,8 @@ class JobRun(Run):
         self.status  # noqa: B018 - asks
         return explain_end(self._said, self.job)
 
-    @property  # type: ignore[override]  # asked for only: a job's trouble is what its last look found
-    def trouble(self) -> SdxlNbError | None:
+    @property
+    def trouble(self) -> SdxlNbError | None:  # type: ignore[override]  # nobody sets a job's: it is what a look found
         """Why the last look found nothing, if it did not; what is here already stays readable."""
         return self._refusal or self._lost
 
@@ -276,8 +276,8 @@ class JobRun(Run):
                     raise self.trouble from error
         self._looked = -1e9
 
-    @property  # type: ignore[override]  # asked for only
-    def price(self) -> str:
+    @property
+    def price(self) -> str:  # type: ignore[override]  # nobody sets it
         """The sentence about what `resume` costs at most. Raises AwsError."""
         return costs.ceiling(self._next_job(), self.session.region)
 

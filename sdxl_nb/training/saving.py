@@ -15,7 +15,6 @@ from ..config.layout import LORA, checkpoints
 from ..lora.files.file import LoraFile
 from ..lora.files.metadata import build_metadata
 from ..lora.files.writer import save_lora
-from ..lora.layers import collect
 from ..system.errors import SdxlNbError
 from . import heldout
 from .optimizers import optimizer_state, restore_optimizer
@@ -125,7 +124,7 @@ def _write_lora(trainer: "Trainer", folder: Path) -> tuple[Path, Path]:
         prediction_type=trainer.updates.kind,
     )
     with averaged(trainer):
-        return save_lora(collect(**trainer.studio.models), folder, config.lora_name(), metadata)
+        return save_lora(trainer.studio.lora(), folder, config.lora_name(), metadata)
 
 
 def _final_lora(trainer: "Trainer") -> Sequence[Path]:

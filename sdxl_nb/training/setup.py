@@ -28,7 +28,7 @@ from ..data.split import appended, divide
 from ..lora.acceleration import is_short, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
-from ..lora.layers import collect
+from ..lora.layers import LoraWeights, collect
 from ..models.files import vae_config
 from ..models.loading import load, load_unet, load_vae, load_vae_encoder, scheduler_config
 from ..models.sources import Source
@@ -135,10 +135,15 @@ class Studio:
                 parameter.data = parameter.data.to(self.device)
         self._speed_up()
 
+    def lora(self) -> LoraWeights:
+        """The LoRA as it is on the models, on the CPU."""
+        models = self.models
+        return collect(models["unet"], models.get("text_encoder"), models.get("text_encoder_2"))
+
     def _check_names(self) -> None:
         """Raise ConfigError for a module that a LoRA file could not name, before steps are spent on it."""
         try:
-            check_names(collect(**self.models))
+            check_names(self.lora())
         except ModelError as error:
             raise ConfigError(f"target_modules: {error}") from error
 
@@ -151,10 +156,10 @@ class Studio:
                 if hasattr(module, "cast_input_dtype_enabled"):
                     module.cast_input_dtype_enabled = False  # autocast would undo peft's cast to fp32 at once
         if config.gradient_checkpointing:
-            for name in TEXT_PARTS:
+            for name, encoder in zip(TEXT_PARTS, self.encoders, strict=False):
                 if name in self.trained:
                     # with frozen inputs the reentrant kind would leave the gradients zero
-                    self.trained[name].gradient_checkpointing_enable({"use_reentrant": False})
+                    encoder.gradient_checkpointing_enable({"use_reentrant": False})
         make_ready(self.unet, config, self.device, self.remarks)
 
     @functools.cached_property

@@ -215,7 +215,7 @@ def test_interrupted_twice_it_ends_the_same(aws, tmp_path, long_run):
     job = aws.job(run.job)
     job.wait_for(f"step={draw.randint(4, 25)} ")
     aws.interrupt(run.job, hard=True)
-    job.wait_for(f"step={draw.randint(45, 60)} ")
+    job.wait_for(f"step={draw.randint(30, 45)} ")
     newest = run.lora.path.parent  # there is none of a stop: that of a checkpoint, without what only training needs
     assert newest.name.startswith("checkpoint-") and not (newest / "state.safetensors").exists()
     aws.interrupt(run.job)

@@ -238,7 +238,7 @@ def test_two_runs_cache_the_same_pictures_at_once(tmp_path):
     for process in both:
         process.start()
     for process in both:
-        process.join(300)
+        process.join(600)
     assert [process.exitcode for process in both] == [0, 0]
     assert_same(tmp_path / "a", tmp_path / "b")
 

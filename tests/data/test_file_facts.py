@@ -165,7 +165,7 @@ def test_processes_remember_at_the_same_time(tmp_path):
     for process in both:
         process.start()
     for process in both:
-        process.join(120)
+        process.join(600)
     found = Memo(tmp_path).find(map(key_of, range(1200)))  # more than SQLite takes at once
     assert [process.exitcode for process in both] == [0, 0] and len(found) == 300
     assert found[key_of(299)] == Known((299).to_bytes(32, "big"), 299, 598)

@@ -81,7 +81,7 @@ def turn(monitor):
 
     wake.wait = wait
     wake.set()
-    assert rested.wait(120)
+    assert rested.wait(600)
     return asked[0]
 
 
@@ -196,7 +196,7 @@ def test_the_thread_follows_by_itself_until_closed(trainer, watch):
     monitor.observe(lambda change: change.new == 2 and heard.set(), "step")
     trainer.start(4)
     trainer.steps(1, 2)
-    assert heard.wait(120)
+    assert heard.wait(600)
     monitor.close()
     thread.join(120)
     assert not thread.is_alive()  # so it sees no more
@@ -252,11 +252,11 @@ def test_resume_that_costs_is_agreed_to_by_a_second_press(trainer, watch):
     monitor = watch()
     run = monitor.run = Elsewhere(trainer.path)
     monitor._resume.click()
-    monitor._work.wait(60)
+    monitor._work.wait(600)
     assert "It costs at most $3.00. Press Resume once more to start it." in monitor._notice.value
     assert monitor.run is run and not monitor._resume.disabled
     monitor._resume.click()
-    monitor._work.wait(60)
+    monitor._work.wait(600)
     assert monitor.run is not run and "A job is starting." in monitor._notice.value
 
 
@@ -355,7 +355,7 @@ def test_resume_that_fails_is_told(trainer, watch):
     (trainer.path / "config.json").write_text(json.dumps(known | {"train_data_dir": "gone", "dataset_name": None}))
     monitor = watch()
     monitor._resume.click()
-    monitor._work.wait(60)
+    monitor._work.wait(600)
     assert "train_data_dir gone is not a folder" in monitor._notice.value and not monitor._resume.disabled
 
 

@@ -100,10 +100,11 @@ def _remove(path: Path) -> None:
 def load(path: Path) -> tuple[Progress, Tensors]:
     """What `save` wrote. Raises ModelError when a file is damaged."""
     try:
-        progress = Progress(**json.loads((path / "state.json").read_text()))
+        said = json.loads((path / "state.json").read_text())
+        progress = Progress(**said)
         tensors = load_file(path / "state.safetensors")
         expected = sum(map(math.prod, progress.parameters.values()))
-        if not progress.optimizer or tensors["weights"].numel() != expected:
+        if said.get("optimizer") is None or tensors["weights"].numel() != expected:
             raise ValueError("the weights are not those of its layers")
         return progress, tensors
     except Exception as error:  # whatever a damaged file raises, the advice is the same
