@@ -163,7 +163,8 @@ def _about_sizes(config: TrainConfig, names: Sequence[str], sizes: np.ndarray) -
 
 
 def _about_headers(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
-    return picture_faults.rotated(names, headers) + picture_faults.frames(names, headers)
+    looks = (picture_faults.rotated, picture_faults.frames, picture_faults.colours)
+    return [finding for look in looks for finding in look(names, headers)]
 
 
 def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: Sequence[str]) -> list[Finding]:

@@ -29,6 +29,8 @@ EXTREME_ASPECT = "extreme_aspect"
 CROPPED = "cropped_away"
 ALONE = "bucket_of_few"
 ROTATED = "exif_rotated"
+COLOURS = "colours_not_honoured"
+HIGH_RANGE = "high_dynamic_range"
 TRANSPARENT = "transparent"
 SEVERAL_FRAMES = "several_frames"
 BLURRED = "blurred"
@@ -51,6 +53,7 @@ KINDS_OF_FAULT = (  # how data/dataset.py's sentences end or what they hold -> k
     ("has more cells in", UNREADABLE_CAPTION, WARNING),
     ("a name that is not UTF-8", BAD_NAME, WARNING),
     ("million pixels", TOO_LARGE, WARNING),
+    ("is an HDR picture", HIGH_RANGE, WARNING),
 )
 MESSAGES = {
     MISSING_CAPTION: ("{n} without a caption, left out of training.", "Add captions, or remove the pictures."),
@@ -59,6 +62,10 @@ MESSAGES = {
     UNREADABLE_CAPTION: ("The captions of {n} cannot be read; left out of training.", "Save them as UTF-8 text."),
     BAD_NAME: ("{n} with a name that is not UTF-8, left out of training.", "Rename the files."),
     TOO_LARGE: ("{n} with more pixels than is safe to decode, left out of training.", "Make them smaller."),
+    HIGH_RANGE: (
+        "{n} in HDR, whose brightness sRGB cannot hold, left out of training.",
+        "Export them as SDR, in sRGB: a tone mapping is a choice for the eye.",
+    ),
     UNREADABLE: ("{n} that cannot be read, left out of training.", "Replace or remove the files."),
 }
 
@@ -131,6 +138,13 @@ def rotated(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
     remarks = {name: "" for name, header in zip(names, headers, strict=True) if header.rotated}
     advice = "Training turns them upright; look whether they are, since the tag may be wrong."
     return found(ROTATED, NOTE, remarks, "{n} turned by EXIF orientation.", advice)
+
+
+def colours(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
+    """Pictures that say of their colours what cannot be honoured."""
+    remarks = {name: header.colours for name, header in zip(names, headers, strict=True) if header.colours}
+    message = "{n} with colours that cannot be taken as the file says."
+    return found(COLOURS, WARNING, remarks, message, "Look at them, and save them in sRGB with a picture editor.")
 
 
 def transparent(names: Sequence[str], measures: Sequence[Measure]) -> list[Finding]:

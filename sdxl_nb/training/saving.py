@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cache.identity import FORMAT
 from ..config.layout import LORA, checkpoints
 from ..lora.files.file import LoraFile
 from ..lora.files.metadata import build_metadata
@@ -42,6 +43,7 @@ def progress(trainer: "Trainer") -> checkpoint.Progress:
         recent_losses=trainer.recent,
         micro_batch=updates.micro_batch,
         heldout_fingerprint=trainer.studio.heldout_fingerprint,
+        reading=FORMAT,
     )
 
 

@@ -44,6 +44,7 @@ class Progress:
     recent_losses: list[float] = field(default_factory=list)
     micro_batch: int | None = None  # what fitted into memory at once
     heldout_fingerprint: str | None = None
+    reading: int = 1  # identity.FORMAT: how this code made latents and embeddings of pictures and captions
 
 
 def save(output_dir: Path, progress: Progress, tensors: Tensors, write_lora: Callable[[Path], object]) -> Path:
@@ -131,6 +132,11 @@ def check_resumable(progress: Progress, current: Progress, name: str) -> None:
         raise ConfigError(
             f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
             "restore them, or choose another --output_dir"
+        )
+    if progress.reading != current.reading:
+        raise ConfigError(
+            f"{name} was trained by another version of sdxl_nb, which saw other colours in the same pictures "
+            "(profiles, gamma, wide gamut): resume it with that version, or choose another --output_dir"
         )
     if progress.heldout_fingerprint not in (None, current.heldout_fingerprint):
         raise ConfigError(
