@@ -62,7 +62,7 @@ def python(version: str) -> str | None:
 
 
 def make(name: str) -> Path:
-    """Make a row's environment; its interpreter. uv may fetch a Python that is not here. RuntimeError says what failed."""
+    """Make a row's environment; its interpreter. uv may fetch a Python that is not here. RuntimeError if it cannot."""
     row, folder = ROWS[name], _home() / name
     _do(
         [sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", python(row.python) or row.python, folder]
