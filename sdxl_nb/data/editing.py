@@ -16,7 +16,8 @@ from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .decoding import SUFFIXES, decode, is_text
 from .sources import metadata
-from .sources.folders import inside, training_folder
+from .sources.layouts import training_folder
+from .sources.tree import inside
 
 CAPTIONS = (".txt", ".caption")
 

@@ -21,8 +21,8 @@ from ...system.errors import DataError
 from ...system.hub import ANSWER_SECONDS
 from ..captions import require_column
 from ..decoding import SUFFIXES, PictureError, first_line
-from .folders import scan
 from .listing import CHUNK, Listing, TextColumn, file_stamp, text_column
+from .tree import belongs, scan
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -147,7 +147,7 @@ def list_parquet(folder: Path, config: TrainConfig) -> Listing:
         raise DataError(f"{folder} has no split 'train' (it has: {', '.join(names)}): add its parquet files.")
     files = []
     for path in (folder / name for name in chosen or names):
-        if not Path(os.path.realpath(path)).is_relative_to(folder):
+        if not belongs(Path(os.path.realpath(path)), folder):
             raise DataError(f"{path} leads out of {folder}: copy the file into the folder.")
         files.append(str(path))
     return list_table(load_parquet(folder, files, config), str(folder), [folder], config)
@@ -249,7 +249,7 @@ class Rows:
         if "\0" in path:
             raise PictureError(f"row {row} names {shown(path)}, which no file can be called: correct it.")
         for root in self.roots:
-            if Path(os.path.realpath(root / path)).is_relative_to(root):
+            if belongs(Path(os.path.realpath(root / path)), root):
                 return root / path
         raise PictureError(
             f"row {row} names '{path}', which leads out of the data set's folder: copy the file into it."
