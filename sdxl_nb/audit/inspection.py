@@ -69,7 +69,7 @@ def audit_dataset(
     findings += [*_about_captions(config, captions, tokenizers)]
     if not quick:
         findings += [*_about_pixels(names, measures, list(captions.values())), *_overlap(config, used, names, measures)]
-    shapes = buckets.of(config, sizes).summary()
+    shapes = buckets.of(config, sizes).summary(names=names)
     return AuditReport(pictures.source, len(good), findings, shapes, full=not quick, pictures=pictures)
 
 

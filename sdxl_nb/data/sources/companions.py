@@ -27,9 +27,7 @@ class Doubtful(NamedTuple):
     folder: str = ""
 
 
-def settled(
-    doubtful: list[Doubtful], pictures: Iterable[str]
-) -> tuple[list[str], list[Doubtful], dict[str, str]]:
+def settled(doubtful: list[Doubtful], pictures: Iterable[str]) -> tuple[list[str], list[Doubtful], dict[str, str]]:
     """(doubtful names that are training pictures, the Doubtful that are not, picture -> mask).
 
     What belongs to a picture by its name is none itself, and neither are the others in a folder of such; what has a
@@ -50,7 +48,8 @@ def _owned(doubtful: list[Doubtful], pictures: Iterable[str]) -> tuple[set[str],
         table = below.setdefault(one.scope, {}) if one.folder else exact
         for key in one.keys:
             table.setdefault(key, []).append(one)
-    owned, masks = set(), {}
+    owned: set[str] = set()
+    masks: dict[str, str] = {}
     for picture in pictures if exact or below else ():
         for one in _partners(picture.lower(), exact, below):
             owned.add(one.name)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ...config.messages import shown
+from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..captions import require_column
 from ..decoding import Fault, is_text
@@ -34,7 +35,7 @@ class Named(NamedTuple):
     notes: list[Note]
 
 
-def read_names(root: Path, tables: Sequence[str], config: Any, never: dict[str, str]) -> Named:
+def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: dict[str, str]) -> Named:
     """What the metadata files `tables` say; pictures below the folders `never` are passed over. Raises DataError.
 
     Where two of them name a picture, the one that is nearer to it counts, as it does for `datasets`.
@@ -44,7 +45,7 @@ def read_names(root: Path, tables: Sequence[str], config: Any, never: dict[str, 
     folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
     for table in sorted(tables, key=lambda name: (-name.count("/"), name)):
         given, texts, bad = read_table(root, table, config)
-        for row, (told, text) in enumerate(zip(given, Texts(texts), strict=True)):
+        for row, (told, text) in enumerate(zip(given, Texts[str | None](texts), strict=True)):
             name = checked_name(root, table, row + 1, told, folder)
             if seen.get(name) == table:
                 raise DataError(f"{table} names '{name}' more than once: keep one line per picture.")
@@ -74,9 +75,11 @@ def _reasons(names: Sequence[str], never: dict[str, str]) -> str:
     return ", ".join(dict.fromkeys(next(why for at, why in never.items() if name.startswith(at)) for name in names))
 
 
-def read_table(root: Path, table: str, config: Any) -> tuple[list[Any], pa.Array, dict[int, str]]:
+def read_table(root: Path, table: str, config: TrainConfig) -> tuple[list[Any], pa.Array, dict[int, str]]:
     """(names as given, captions, row -> what is wrong with its caption) of a metadata file. Raises DataError."""
-    ours, others, captions, columns, bad = [], [], TextColumn(), {}, {}
+    ours, others, captions = [], [], TextColumn()
+    columns: dict[Any, None] = {}
+    bad: dict[int, str] = {}
     image_column, caption_column = config.image_column, config.columns()[1]
     for row, values in enumerate(metadata.rows(root / table)):
         caption = values.get(caption_column)

@@ -6,25 +6,25 @@ from a .txt, .caption or .cap file beside a picture that they do not name. Of a 
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ...config.train_config import TrainConfig
 from ...system.errors import DataError
-from ..decoding import SUFFIXES, Fault
+from ..decoding import Fault
 from .caption_files import read_text
 from .file_names import Named, read_names
 from .layouts import chosen
 from .listing import Files, Listing, Note, TextColumn, Texts, take, text_column
+from .suffixes import USUAL
 from .survey import Survey
 from .tree import real
 
 NO_CAPTIONS = "no metadata.jsonl, no metadata.csv and no .txt beside the pictures"
-USUAL = SUFFIXES[:10]
 
 
-def list_folder(folder: Path | str, config: Any) -> Listing:
+def list_folder(folder: Path | str, config: TrainConfig) -> Listing:
     """The Listing of a folder of picture files. Raises DataError when it cannot be used as a data set."""
     root, listed, beside = chosen(folder)
     found = Survey(root, config, real(folder), listed)
@@ -33,14 +33,14 @@ def list_folder(folder: Path | str, config: Any) -> Listing:
     found.settle(named.seen)
     refuse_nothing(root, found, named)
     names, captions, faults = with_texts(root, found, named)
-    notes = [*([Note(beside, "beside")] if beside else []), *named.notes, *found.leavings.notes(bool(found.tables))]
-    notes += shadowed(found, named)
+    notes: list[str] = [Note(beside, "beside")] if beside else []
+    notes += [*named.notes, *found.leavings.notes(bool(found.tables)), *shadowed(found, named)]
     if len(captions) and captions.null_count == len(captions) and not found.tables:
         notes.append(NO_CAPTIONS)
     files = Files(str(root), names)
     listing = Listing(names, captions, files.read, files.stamp, [*faults, *named.faults, *found.faults], notes)
     if found.masks:
-        masks = (found.masks.get(name) for name in Texts(names))
+        masks = (found.masks.get(name) for name in Texts[str](names))
         listing.masks = text_column(mask and f"{root}/{mask}" for mask in masks)
     return listing
 
@@ -81,7 +81,7 @@ def with_texts(root: Path, found: Survey, named: Named) -> tuple[pa.Array, pa.Ar
             bad.append(row)
             return None
 
-    captions = text_column(caption(row, text) for row, text in enumerate(Texts(texts)))
+    captions = text_column(caption(row, text) for row, text in enumerate(Texts[str | None](texts)))
     if bad:
         good = np.delete(np.arange(len(names)), bad)
         names, captions = take(names, good), take(captions, good)
@@ -96,7 +96,7 @@ def left_for_texts(found: Survey, named: Named) -> tuple[pa.Array, pa.Array, lis
         return found.pictures, found.texts, []
     names, texts, faults = TextColumn(), TextColumn(), []
     places = {table: table[: table.rfind("/") + 1] for table in found.tables}
-    for name, text in zip(Texts(found.pictures), Texts(found.texts), strict=True):
+    for name, text in zip(Texts[str](found.pictures), Texts[str | None](found.texts), strict=True):
         table = next((table for table, place in places.items() if name.startswith(place)), None)
         if name in named.seen:
             continue
@@ -112,7 +112,7 @@ def shadowed(found: Survey, named: Named) -> list[Note]:
     """A Note where pictures have a text beside them that is not read, because metadata files name them."""
     if not found.tables or len(found.texts) == found.texts.null_count:
         return []
-    both = [name for name, text in zip(Texts(found.pictures), Texts(found.texts), strict=True) if text]
+    both = [name for name, text in zip(Texts[str](found.pictures), Texts[str | None](found.texts), strict=True) if text]
     both = [name for name in both if name in named.seen]
     if not both:
         return []

@@ -49,12 +49,14 @@ def chosen(folder: Path | str) -> Chosen:
         return Chosen(root, listed, "")
     beside = {name: pictures_in(root, name) for name in names if name != inner}
     others = {name: count for name, count in beside.items() if count}
-    told = f"The pictures of {inner} are used; {counted(sum(others.values()), 'picture')} beside it not: {some(others)}."
+    told = (
+        f"The pictures of {inner} are used; {counted(sum(others.values()), 'picture')} beside it not: {some(others)}."
+    )
     return Chosen(inside(root, inner, "the folder"), None, told if others else "")
 
 
 def project(root: Path, folders: dict[str, str]) -> str | None:
-    """The folder of the pictures in a project as kohya's GUI lays it out: img with folders of repeats, log, model, reg."""
+    """The folder of pictures in a project of kohya's GUI: img, which holds folders of repeats, by log, model, reg."""
     for low in ("img", "image", "images"):
         if low in folders and PROJECT & folders.keys() and any(map(NUMBERED.fullmatch, below(root, folders[low]))):
             return folders[low]

@@ -149,9 +149,9 @@ class Listing:
     """What a source holds: columns of names and captions (null: missing), and two functions of a row's number.
 
     `read` gives the encoded picture, `stamp` a text that changes when the stored picture may have changed (None: not
-    known). `faults` are pictures left out at once, `notes` remarks worth a line in the log, some of them Notes. `repeats`
-    and `weights` (N,) say how often an epoch sees a picture and what its loss counts; None is once, and 1. Rows from
-    `first_of_class` on are class pictures of prior preservation. `masks`: the path of each picture's mask, or null.
+    known). `faults` are pictures left out at once, `notes` remarks worth a line in the log, some of them Notes.
+    `repeats` and `weights` (N,) say how often an epoch sees a picture and what its loss counts; None is once, and 1.
+    Rows from `first_of_class` on are class pictures of prior preservation. `masks`: paths of masks, or null.
     """
 
     names: pa.Array

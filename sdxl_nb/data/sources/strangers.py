@@ -1,4 +1,4 @@
-"""What lies in a folder of pictures and is no training picture: runs, class pictures, masks, samples, thumbnails, caches.
+"""What lies in a folder and is no training picture: of runs, classes, trackers; masks, samples, thumbnails, caches.
 
 In: names of folders and files, and what a configuration calls its own. Out: the reason to leave something out, and
 which mask belongs to which picture. What gives itself away by what it holds, or is named by the configuration, is left
@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from ...config.layout import CHECKPOINT, CLASS_RECORD, DRAWING, LORA
+from ...config.train_config import TrainConfig
 from .tree import real
 
 RUN, CLASS, HELD_OUT, MASK = "a run's own", "drawn for a class", "held out", "masks"
@@ -25,14 +25,15 @@ RUN_FILES = {"run.json", "config.json", "events.jsonl"}
 MODEL_FILES = {LORA, "adapter_config.json", "model_index.json"}
 STATE = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", "state.json")
 CERTAIN = {  # names of folders in small letters, which nobody gives to pictures of a set
-    SYSTEM: "@eadir|#recycle|@recycle|$recycle.bin|lost+found|system volume information|__macosx|__pycache__|node_modules",
+    SYSTEM: "@eadir|#recycle|@recycle|$recycle.bin|lost+found|system volume information|__macosx|__pycache__|"
+    "node_modules",
     CACHE: "_latent_cache|_t_e_cache|_clip_vision_cache",
     CONTROL: "_controls",
 }
 DOUBTFUL = {
     MASK: "mask|masks|mask_images|masked|alpha|alphas|matte|mattes",
-    CONTROL: "control|controls|control_images|conditioning|conditioning_image|conditioning_images|cond|canny|depth|pose|"
-    "openpose|lineart|normal|seg|segmentation",
+    CONTROL: "control|controls|control_images|conditioning|conditioning_image|conditioning_images|cond|canny|depth|"
+    "pose|openpose|lineart|normal|seg|segmentation",
     THUMBNAIL: "thumb|thumbs|thumbnail|thumbnails|_thumbs",
     SAMPLE: "sample|samples|sample_images|validation_images",
     CACHE: "cache|caches|latent|latents|latent_cache|latents_cache",
@@ -47,7 +48,7 @@ BESIDE = re.compile(r"(.+)[-_.](mask|thumb|thumbnail)")
 KINDS = {"mask": MASK, "cond": CONTROL, "thumb": THUMBNAIL, "thumbnail": THUMBNAIL}
 
 
-def own_folders(folder: Path, config: Any) -> dict[Path, str]:
+def own_folders(folder: Path, config: TrainConfig) -> dict[Path, str]:
     """The folders inside `folder` that the configuration names for something else -> what for; real paths."""
     named = {config.output_dir: RUN, config.latents_cache_dir: CACHE, config.cache_dir: CACHE}
     named |= {config.class_data_dir: CLASS, config.validation_data_dir: HELD_OUT}
@@ -87,7 +88,7 @@ def doubt(path: str) -> str | None:
 
 def labelled(stem: str) -> tuple[str, str] | None:
     """(reason, stem of its picture) for the stem of OneTrainer's masks in small letters, or None."""
-    return _owner(LABEL, stem) if stem.endswith("label") else None
+    return _owner(LABEL, stem)
 
 
 def by_name(stem: str) -> tuple[str, str] | None:

@@ -9,20 +9,21 @@ from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES
 from . import metadata
 
 PICTURE, CAPTION, TABLE, OTHER = "picture", "caption", "table", "other"
+USUAL = SUFFIXES[:10]  # enough to name in a sentence
 CAPTIONS = (".txt", ".caption", ".cap")  # of two beside a picture the first counts
 RAW = (
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl "
-    ".sr2 .srf .srw .x3f"
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
+    ".rwl .sr2 .srf .srw .x3f"
 )
 DRAWING = ".ai .cdr .emf .eps .pdf .ps .svg .svgz .wmf"
 LAYERED = ".afphoto .clip .kra .mdp .ora .pdn .procreate .psb .psd .sai .sai2 .xcf"
 VIDEO = ".3gp .avi .flv .gifv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv"
 RARE = ".bpg .cur .dcm .dds .exr .fit .fits .flif .hdr .icns .ico .jxr .pcx .pfm .ras .sgi .wdp .xbm .xpm"
 NONE = (  # of no picture, so that nobody needs to look inside
-    ".md .rst .json .jsonl .csv .tsv .yaml .yml .toml .xml .html .htm .css .js .ts .log .ini .cfg .conf .lock .db .sqlite "
-    ".url .lnk .py .pyc .ipynb .sh .bat .ps1 .rtf .doc .docx .xls .xlsx .odt .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar "
-    ".npy .npz .pt .pth .ckpt .safetensors .bin .onnx .gguf .pkl .parquet .arrow .feather .h5 .index .idx .xmp .aae .thm "
-    ".mp3 .wav .flac .ogg .m4a .srt .vtt .ttf .otf"
+    ".md .rst .json .jsonl .csv .tsv .yaml .yml .toml .xml .html .htm .css .js .ts .log .ini .cfg .conf .lock .db "
+    ".sqlite .url .lnk .py .pyc .ipynb .sh .bat .ps1 .rtf .doc .docx .xls .xlsx .odt .zip .tar .gz .tgz .bz2 .xz .zst "
+    ".7z .rar .npy .npz .pt .pth .ckpt .safetensors .bin .onnx .gguf .pkl .parquet .arrow .feather .h5 .index .idx "
+    ".xmp .aae .thm .mp3 .wav .flac .ogg .m4a .srt .vtt .ttf .otf"
 )
 UNREADABLE = "{name} is in a format that cannot be read: save it as JPEG, PNG or WebP."
 SENTENCES = {  # of what somebody may take for a picture of the set
@@ -53,7 +54,7 @@ LONGEST = 16  # bytes to tell by
 
 
 def _kinds() -> dict[str, str]:
-    """Every known end of a name -> PICTURE, CAPTION, TABLE, OTHER, or the sentence for a picture that cannot be used."""
+    """Every known end of a name -> PICTURE, CAPTION, TABLE, OTHER, or the sentence about a picture of no use."""
     known = dict.fromkeys(NONE.split(), OTHER)
     known |= {suffix: sentence for suffixes, sentence in SENTENCES.items() for suffix in suffixes.split()}
     known |= dict.fromkeys(UNREADABLE_SUFFIXES, UNREADABLE) | {suffix: known[suffix] for suffix in RAW.split()}

@@ -6,11 +6,10 @@ may be pictures all the same. Every file is one of those that are read, or is na
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from typing import NamedTuple
 
 from ...config.layout import CLASS_PICTURE, CLASS_RECORD
+from ...config.train_config import TrainConfig
 from ..decoding import SUFFIXES, Fault, is_text, printable
 from . import metadata, strangers
 from .caption_files import by_owner, captions_of
@@ -33,14 +32,14 @@ class Corner(NamedTuple):
 
     def suspicion(self, name: str, stem: str, label: tuple[str, str] | None) -> Doubtful | None:
         """What a picture of this name in it may be instead of one of the set; `label`: what its label says."""
-        below, found = self.below.lower(), strangers.by_name(stem)
-        if label or (found and not self.doubt):
-            reason, owner = label or found
-            return Doubtful(self.below + name, reason, keys=(below + owner,))
+        below, named = self.below.lower(), strangers.by_name(stem)
+        found = label or (None if self.doubt else named)
+        if found:
+            return Doubtful(self.below + name, found[0], keys=(below + found[1],))
         if self.doubt:
             reason, folder = self.doubt
             path, above = below[len(folder) :], folder[:-1].lower().rpartition("/")
-            keys = tuple(path + owner for owner in (stem, *(found[1:] if found else ())))
+            keys = tuple(path + owner for owner in (stem, *(named[1:] if named else ())))
             return Doubtful(self.below + name, reason, above[0] + above[1], keys, folder)
         if stem in self.models or stem.removesuffix(".preview") in self.models:
             return Doubtful(self.below + name, strangers.PREVIEW)
@@ -53,7 +52,7 @@ class Survey:
     reason, `masks` the mask of each picture that has one. All names are relative to `root`.
     """
 
-    def __init__(self, root: Path, config: Any, given: Path, listed: Entries | None = None):
+    def __init__(self, root: Path, config: TrainConfig, given: Path, listed: Entries | None = None):
         self.root, self.leavings = root, Leavings(root)
         self.tables: list[str] = []
         self.faults: list[Fault] = []
@@ -73,14 +72,17 @@ class Survey:
         doubtful = [one for one in self._doubtful if one.name not in named]
         if not doubtful:
             return
-        more, left, self.masks = settled(doubtful, [*Texts(self.pictures), *named])
+        more, left, self.masks = settled(doubtful, [*Texts[str](self.pictures), *named])
         if not len(self.pictures) and not named:  # nothing else would be left
             more, left = [one.name for one in doubtful], []
         for one in left:
             self.leavings.leave(one.reason, one.name)
         if more:
-            both = sorted([*zip(Texts(self.pictures), Texts(self.texts), strict=True), *((name, None) for name in more)])
-            self.pictures, self.texts = (text_column(column) for column in zip(*both, strict=True))
+            texts = dict(zip(Texts[str](self.pictures), Texts[str | None](self.texts), strict=True)) | dict.fromkeys(
+                more
+            )
+            names = sorted(texts)
+            self.pictures, self.texts = text_column(names), text_column(texts[name] for name in names)
 
     def _visit(
         self, below: str, doubt: tuple[str, str] | None, siblings: Iterable[str], listed: Entries | None = None
@@ -101,7 +103,7 @@ class Survey:
                 self.leavings.leave(reason, below)
                 return
             suspected = strangers.doubt(below)
-            doubt = doubt or (suspected and (suspected, below))
+            doubt = doubt or ((suspected, below) if suspected else None)
         self.leavings.hide(below, found.hidden)
         self._links += [below + name for name in found.links]
         self._sort(below, found, doubt)
@@ -145,7 +147,7 @@ class Survey:
 
     def _is_of_the_set(self, corner: Corner, name: str, stem: str, beside: list[str]) -> bool:
         """Whether a picture is taken; one that is doubtful is kept for `settle`. `stem` is in small letters."""
-        label = stem.endswith("label") and strangers.labelled(stem)
+        label = strangers.labelled(stem) if stem.endswith("label") else None
         if corner.drawn and CLASS_PICTURE.fullmatch(name):
             self.leavings.leave(strangers.CLASS, corner.below + name)
             return False

@@ -28,11 +28,14 @@ class Entries(NamedTuple):
 
 
 def entries(root: Path, below: str) -> Entries:
-    """The Entries of the folder `below` ("" or "a/b/") of `root`. Raises OSError, and DataError for a link that leads out.
+    """The Entries of the folder `below` ("" or "a/b/") of `root`. Raises OSError; DataError for a link that leads out.
 
     A link to itself is a file, and reading it fails. A pipe is refused, because it would be waited for for ever.
     """
-    names, folders, hidden, links = [], [], [], []
+    names: list[str] = []
+    folders: list[str] = []
+    hidden: list[str] = []
+    links: list[str] = []
     with os.scandir(os.path.join(root, below)) as found:
         for entry in found:
             if entry.name.startswith("."):
@@ -91,7 +94,7 @@ def unlistable(error: OSError) -> DataError:
     return DataError(f"{error.filename} cannot be listed ({error.strerror}): check its permissions.")
 
 
-def is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether a scanned name is a folder, or a link to one; a link to itself is none, and reading it fails."""
     try:
         return entry.is_dir()
@@ -120,7 +123,7 @@ def belongs(path: Path, root: Path) -> bool:
 
 @lru_cache(maxsize=64)
 def hub_blobs(root: Path) -> Path | None:
-    """Where the hub's client keeps the files of a snapshot (datasets--OWNER--NAME/snapshots/COMMIT), for what is in it."""
+    """Where the hub's client keeps the files of the snapshot (datasets--OWNER--NAME/snapshots/COMMIT) of a folder."""
     for folder in (root, *root.parents):
         if folder.parent.name == "snapshots" and OF_HUB.fullmatch(folder.parent.parent.name):
             return folder.parent.parent / "blobs"
