@@ -37,7 +37,7 @@ __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "
 PICTURES = Path(__file__).parents[1] / "tiny" / "pictures"
 # name -> folders of PICTURES; the first holds the concept (and gets the trigger word), the others are mixed in.
 HINTS = {"caption_without_picture", "other_files"}  # kinds of Notes that may say where the captions are
-ALONE = "trigger_word_alone"
+TRIGGER_ALONE = "trigger_word_alone"  # a kind of Note
 EMBEDDED = {"blueprint": ("blueprint", "plain"), "emblem": ("emblem", "plain")}
 
 
@@ -294,5 +294,5 @@ def triggered(listing: Listing, trigger_word: str | None) -> Listing:
         alone = sum(is_alone(text, trigger_word) for text in Texts[str](listing.captions))
         if alone:
             told = f"{alone} of {len(listing)} pictures have no caption but the trigger word '{trigger_word}'"
-            listing.notes.append(Note(f"{told}: describe what is seen, unless that is meant.", ALONE))
+            listing.notes.append(Note(f"{told}: describe what is seen, unless that is meant.", TRIGGER_ALONE))
     return listing

@@ -74,7 +74,7 @@ def add_picture(config: TrainConfig, name: str, data: bytes, caption: str = "") 
 
 
 def tables_above(folder: Path, name: str) -> list[Path]:
-    """The metadata files that may name a picture, the nearest first: beside it, or in a folder above within `folder`."""
+    """The metadata files that may name a picture, the nearest first: beside it, or above it within `folder`."""
     places = [place for place in (folder / name).parents if place.is_relative_to(folder)]
     return [path for place in places for path in sorted(place.iterdir()) if path.name.lower() in metadata.NAMES]
 

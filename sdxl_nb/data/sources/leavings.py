@@ -63,7 +63,7 @@ class Leavings:
             told = f"{first} has two caption files; {used} is used."
             if len(self.two) > 1:
                 told = f"{len(self.two)} pictures have two caption files, such as {first}; {used} is used."
-            found.append(Note(told, TWO_CAPTIONS, self.two))
+            found.append(Note(told, TWO_CAPTIONS, {name: f"{text} is used" for name, text in self.two.items()}))
         if self.orphans and not tables:
             told = f"{counted(len(self.orphans), 'caption file')} without a picture of its name: {some(self.orphans)}."
             found.append(Note(told, ORPHAN, dict.fromkeys(map(printable, self.orphans), "")))
