@@ -24,7 +24,7 @@ from ..system.errors import DataError
 from . import repeats
 from .captions import is_alone, with_trigger
 from .decoding import Fault, PictureError, decode, upright_size
-from .sources import folders, tables
+from .sources import folders, snapshots, tables
 from .sources.folders import NO_CAPTIONS
 from .sources.listing import Listing, Note, Texts, flags, joined, take, text_column
 from .sources.tree import real, scan
@@ -245,6 +245,8 @@ def list_source(config: TrainConfig) -> tuple[Listing, str]:
         return repeats.by_folder(list_embedded(name.removeprefix("embedded:"), config), config), name
     elif os.path.isdir(name):  # takes a name of any length
         listing, source = list_directory(name, config), f"the local folder {name}"
+    elif folder := snapshots.snapshot_of(name, config):
+        listing, source = list_directory(str(folder), config), name
     else:
         listing, source = tables.list_hub(name, config), name
     return triggered(repeats.by_folder(listing, config), config.trigger_word), source

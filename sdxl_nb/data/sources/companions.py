@@ -14,7 +14,7 @@ OF_ANOTHER = (MASK, CONTROL, THUMBNAIL)
 
 
 class Doubtful(NamedTuple):
-    """A picture without a caption, and why it may be none of the set.
+    """A picture without a caption, and why it may be none of the set; `sure`: a caption would not help.
 
     Its own picture is called `keys` (any of them), in small letters and with or without suffix: somewhere below
     `scope` ("" or "a/b/"), or exactly so where `folder` is "". `folder` is the one whose name raised the doubt.
@@ -25,6 +25,7 @@ class Doubtful(NamedTuple):
     scope: str = ""
     keys: tuple[str, ...] = ()
     folder: str = ""
+    sure: bool = False
 
 
 def settled(doubtful: list[Doubtful], pictures: Iterable[str]) -> tuple[list[str], list[Doubtful], dict[str, str]]:

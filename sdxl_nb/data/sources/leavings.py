@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..decoding import printable
 from .listing import Note
-from .strangers import DOUBTFUL, HIDDEN, REGULARISATION
+from .strangers import HIDDEN, REGULARISATION
 from .suffixes import LOOKED_AT
 from .tree import scan
 
@@ -24,6 +24,7 @@ class Leavings:
     def __init__(self, root: Path):
         self.root = root
         self.pictures: dict[str, dict[str, int]] = {}  # reason -> folder or file -> how many pictures
+        self.doubtful = False  # whether some of them are left out by their names alone
         self.unlistable: list[str] = []
         self.others: list[str] = []
         self.orphans: list[str] = []  # caption files without a picture
@@ -49,7 +50,7 @@ class Leavings:
         """What is not trained on, and why."""
         total = sum(sum(places.values()) for places in self.pictures.values())
         parts = (f"{why} {sum(places.values())} ({some(places)})" for why, places in self.pictures.items())
-        advice = TO_CLASS * (REGULARISATION in self.pictures) + TO_USE * bool(self.pictures.keys() & DOUBTFUL.keys())
+        advice = TO_CLASS * (REGULARISATION in self.pictures) + TO_USE * self.doubtful
         return f"{counted(total, 'picture')} in the folder not trained on: {', '.join(parts)}.{advice}"
 
     def notes(self, tables: bool) -> list[Note]:

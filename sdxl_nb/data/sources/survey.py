@@ -35,7 +35,7 @@ class Corner(NamedTuple):
         below, named = self.below.lower(), strangers.by_name(stem)
         found = label or (None if self.doubt else named)
         if found:
-            return Doubtful(self.below + name, found[0], keys=(below + found[1],))
+            return Doubtful(self.below + name, found[0], keys=(below + found[1],), sure=bool(label))
         if self.doubt:
             reason, folder = self.doubt
             path, above = below[len(folder) :], folder[:-1].lower().rpartition("/")
@@ -77,6 +77,7 @@ class Survey:
             more, left = [one.name for one in doubtful], []
         for one in left:
             self.leavings.leave(one.reason, one.name)
+        self.leavings.doubtful = any(not one.sure for one in left)
         if more:
             texts = dict(zip(Texts[str](self.pictures), Texts[str | None](self.texts), strict=True)) | dict.fromkeys(
                 more
