@@ -50,7 +50,7 @@ def chosen(folder: Path | str) -> Chosen:
     beside = {name: pictures_in(root, name) for name in names if name != inner}
     others = {name: count for name, count in beside.items() if count}
     told = (
-        f"The pictures of {inner} are used, {counted(sum(others.values()), 'picture')} beside it not: {some(others)}."
+        f"The pictures of {inner} are used, {counted(sum(others.values()), 'picture')} beside it not ({some(others)})."
     )
     return Chosen(inside(root, inner, "the folder"), None, told if others else "")
 

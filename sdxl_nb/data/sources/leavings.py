@@ -37,6 +37,12 @@ class Leavings:
         if count:
             self.pictures.setdefault(reason, {})[printable(place)] = count
 
+    def take_back(self, place: str) -> None:
+        """What was counted in a folder is read after all."""
+        for places in self.pictures.values():
+            places.pop(place, None)
+        self.pictures = {reason: places for reason, places in self.pictures.items() if places}
+
     def hide(self, below: str, names: Iterable[str]) -> None:
         """Count the pictures among hidden names; what git keeps is nobody's."""
         for name in names:
@@ -66,12 +72,13 @@ class Leavings:
                 told = f"{len(self.two)} pictures have two caption files, such as {first}; {used} is used."
             found.append(Note(told, TWO_CAPTIONS, {name: f"{text} is used" for name, text in self.two.items()}))
         if self.orphans and not tables:
-            told = f"{counted(len(self.orphans), 'caption file')} without a picture of its name: {some(self.orphans)}."
-            found.append(Note(told, ORPHAN, dict.fromkeys(map(printable, self.orphans), "")))
+            orphans = sorted(map(printable, self.orphans))
+            told = f"{counted(len(orphans), 'caption file')} without a picture of that name ({some(orphans)})."
+            found.append(Note(told, ORPHAN, dict.fromkeys(orphans, "")))
         if self.links and not tables:
-            found.append(Note(f"Links to folders that are read already: {some(self.links)}.", "link"))
+            found.append(Note(f"Links to folders that are read already are not followed ({some(self.links)}).", "link"))
         if self.others:
-            told = f"{counted(len(self.others), 'other file')} not read: {some(self.others)}."
+            told = f"{counted(len(self.others), 'other file')} not read ({some(sorted(self.others))})."
             found.append(Note(told, "other_files"))
         return found
 

@@ -18,7 +18,11 @@ from .tables import HUB_NAME, ask, explain
 
 # what the library reads itself, or metadata that it reads beside pictures
 TABLES = {".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".zip", ".tar", ".gz", ".tgz", ".zst", ".7z", ".rar", ".h5"}
-KEPT = {*RUN_FILES, CLASS_RECORD}  # signs of what is no training picture
+# what is fetched: pictures and texts, in any letters, and the signs of what is no training picture
+PATTERNS = [
+    *("*" + "".join(f"[{sign}{sign.upper()}]" for sign in suffix) for suffix in (*LOOKED_AT, *CAPTIONS)),
+    *(f"*{name}" for name in (*sorted(RUN_FILES), CLASS_RECORD)),
+]
 
 
 def snapshot_of(name: str, config: TrainConfig) -> Path | None:
@@ -27,19 +31,18 @@ def snapshot_of(name: str, config: TrainConfig) -> Path | None:
 
     if not HUB_NAME.fullmatch(name) or config.dataset_config_name:
         return None
-    place: dict[str, Any] = {"repo_type": "dataset", "cache_dir": config.cache_dir}
+    wanted: dict[str, Any] = {"repo_type": "dataset", "cache_dir": config.cache_dir, "allow_patterns": PATTERNS}
     if constants.HF_HUB_OFFLINE:
         try:
-            folder = Path(snapshot_download(name, local_files_only=True, **place))
+            folder = Path(snapshot_download(name, local_files_only=True, **wanted))
         except Exception:  # nothing of it is here: the library says so
             return None
         return folder if is_folder_of_pictures(path.name for path in folder.rglob("*")) else None
     names = ask(name, config.cache_dir)
     if names is None or not is_folder_of_pictures(names):
         return None
-    wanted = {f"*{one[one.rfind('.') :]}" for one in names if ending(one) in (*LOOKED_AT, *CAPTIONS)}
     try:
-        return Path(snapshot_download(name, allow_patterns=sorted(wanted | KEPT), **place))
+        return Path(snapshot_download(name, **wanted))
     except Exception as error:  # httpx's and huggingface_hub's own, by version; OSError
         raise DataError(explain(name, error)) from error
 

@@ -179,6 +179,7 @@ class Survey:
                 self.leavings.links.append(link)
             elif not any(target.startswith(folder) for folder in self.never):
                 self._seen.add(target)
+                self.leavings.take_back(target)
                 self._visit(f"{link}/", None, ())
 
 

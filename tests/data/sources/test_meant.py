@@ -173,7 +173,8 @@ def test_folders_of_the_configuration_are_never_trained_on(tmp_path):
     pictures = opened(tmp_path, **{name: str(tmp_path / place) for name, place in own.items()}, **prior)
     assert pictures.names == ["a.png", "b.png"]
     assert left_out(pictures) == [
-        "4 pictures in the folder not trained on: drawn for a class 1 (class/), held out 2 (held/), a run's own 1 (out/)."
+        "4 pictures in the folder not trained on: drawn for a class 1 (class/), held out 2 (held/), a run's own 1 "
+        "(out/)."
     ]
     assert opened(tmp_path / "held", output_dir=str(tmp_path)).names == ["x.png", "y.png"]
 
@@ -204,8 +205,8 @@ def test_a_folder_of_nothing_to_train_on_says_why(tmp_path):
     with pytest.raises(DataError) as caught:
         opened(tmp_path, trigger_word="sks")
     assert str(caught.value) == (
-        f"{tmp_path} holds no pictures (.jpg, .jpeg, .jfif, .png, .webp, .gif, .bmp, .tif, .tiff, .avif); 2 pictures in "
-        "the folder not trained on: a run's own 2 (run/): check --train_data_dir."
+        f"{tmp_path} holds no pictures (.jpg, .jpeg, .jfif, .png, .webp, .gif, .bmp, .tif, .tiff, .avif); 2 pictures "
+        "in the folder not trained on: a run's own 2 (run/): check --train_data_dir."
     )
 
 
@@ -214,27 +215,27 @@ CHOSEN = {
     "kohya's project": (
         ("img/10_sks dog/a.png", "reg/1_dog/r.png", "log/x.log", "model/l.safetensors", "model/sample/s.png"),
         ["10_sks dog/a.png"],
-        "The pictures of img/ are used, 2 pictures beside it not: model/, reg/.",
+        "The pictures of img/ are used, 2 pictures beside it not (model/, reg/).",
     ),
     "kohya's project and a stray picture": (
         ("img/10_sks dog/a.png", "img/loose.png", "log/x.log", "cover.png"),
         ["10_sks dog/a.png", "loose.png"],
-        "The pictures of img/ are used, 1 picture beside it not: cover.png.",
+        "The pictures of img/ are used, 1 picture beside it not (cover.png).",
     ),
     "splits": (
         ("train/a.png", "test/x.png", "val/y.png", "README.md"),
         ["a.png"],
-        "The pictures of train/ are used, 2 pictures beside it not: test/, val/.",
+        "The pictures of train/ are used, 2 pictures beside it not (test/, val/).",
     ),
     "splits and a picture for the page": (
         ("Train/a.png", "Test/x.png", "thumbnail.png", "docs/readme.md"),
         ["a.png"],
-        "The pictures of Train/ are used, 2 pictures beside it not: Test/, thumbnail.png.",
+        "The pictures of Train/ are used, 2 pictures beside it not (Test/, thumbnail.png).",
     ),
     "splits and a run": (
         ("train/a.png", "valid/x.png", *RUN, *DRAWN),
         ["a.png"],
-        "The pictures of train/ are used, 3 pictures beside it not: run/, valid/.",
+        "The pictures of train/ are used, 3 pictures beside it not (run/, valid/).",
     ),
     "a folder called train among others": (
         ("train/a.png", "boats/x.png"),
