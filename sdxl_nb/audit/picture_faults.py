@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..data.buckets import Buckets
+from ..data.dataset import TRIGGER_ALONE
 from ..data.decoding import Fault
+from ..data.sources.listing import Note
 from . import duplicates
-from .caption_faults import MISSING_CAPTION, TRIGGER_ALONE
+from .caption_faults import MISSING_CAPTION
 from .findings import ERROR, NOTE, WARNING, Finding, counted, found
 from .measures import Header, Measure
 
@@ -96,8 +98,8 @@ def noted(notes: Sequence[str]) -> list[Finding]:
     """What data/dataset.py remarks on its own: its sentences are short, and complete."""
     findings = []
     for note in notes:
-        kind = getattr(note, "kind", "")
-        if kind in OF_FILES:
+        kind = note.kind if isinstance(note, Note) else REMARK
+        if isinstance(note, Note) and kind in OF_FILES:
             findings += found(kind, WARNING, note.files, *OF_FILES[kind])
         elif kind != TRIGGER_ALONE:  # of which caption_faults tells
             findings.append(Finding(REMARK, NOTE, [], str(note), ""))

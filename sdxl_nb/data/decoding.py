@@ -28,7 +28,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "PPM", "J
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
-READING = 2  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
+READING = 3  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
 
 ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 lie on their side
 
