@@ -32,7 +32,7 @@ soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the r
 	@$(RUN) pytest -m soak tests
 
 matrix: .venv/ready  ## Python 3.10 to 3.13 with the pins, and the lowest versions allowed: ROWS="3.10 3.10-lowest" chooses
-	@$(RUN) tests.matrix $(ROWS)
+	@.venv/bin/python tests/matrix.py $(ROWS)
 
 lint: .venv/ready  ## style, who may import whom, types, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && .venv/bin/lint-imports --no-logo && $(RUN) mypy

@@ -17,6 +17,7 @@ from .config.flags import read_flags, train_parser
 from .config.machine import check_machine
 from .config.train_config import TrainConfig
 from .system.errors import ConfigError, SdxlNbError
+from .system.misfits import misfit
 
 if TYPE_CHECKING:
     from .runs.run import Run
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if kind is None:
             print(f"error: {error}", file=sys.stderr)
         return 2 if issubclass(kind or type(error), ConfigError) else 1
+    except ImportError as error:  # of what peft, transformers or accelerate use wherever it is installed
+        print(f"error: {misfit(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted: the run can go on from its last checkpoint, if it has one.", file=sys.stderr)
         return 130
@@ -51,6 +55,8 @@ def _load_fine_tune() -> "Callable[..., Run]":
         import peft  # noqa: F401 - every run needs it, and it is the largest import
 
         from .training.trainer import fine_tune
+    except Exception as error:  # some say it in their own way
+        raise SdxlNbError(misfit(error)) from error
     finally:
         gc.enable()
     gc.collect()

@@ -26,8 +26,10 @@ ROOT = Path(__file__).parent.parent
 # What people have beside us. The bounds are the oldest with wheels for Python 3.10 to 3.13.
 BESIDE = ("boto3>=1.36", "opencv-python-headless>=4.11", "pandas>=2.2.3", "scikit-learn>=1.6")
 OLD_XFORMERS = "xformers==0.0.31"  # made for torch 2.7.1, so that beside any other its kernels do not load
-SHOWN = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn", "pandas")
-TRAIN = "--preset tiny --max_train_steps 3 --validation_epochs 1 --validation_inference_steps 4 --report_to all --output_dir run"
+ROOM = 12  # GB: PyTorch with CUDA, packed and unpacked
+SHOWN = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn", "xformers")
+TRAIN = "--preset tiny --max_train_steps 3 --validation_epochs 1 --validation_inference_steps 4"
+TRAIN += " --report_to all --output_dir run"
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ def python(version: str) -> str | None:
 
 
 def make(name: str) -> Path:
-    """Make a row's environment; its interpreter. uv may fetch a Python that is not here. RuntimeError says what failed."""
+    """Make a row's environment; its interpreter. uv may fetch a Python that is not here. RuntimeError if it cannot."""
     row, folder = ROWS[name], _home() / name
-    _do([sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", python(row.python) or row.python, folder])
+    _do(
+        [sys.executable, "-m", "uv", "venv", "--quiet", "--clear", "--python", python(row.python) or row.python, folder]
+    )
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", folder / "bin" / "python"]
     # uv would take a wheel of ours that it has built before, whatever has changed since
     _do([*install, "--refresh-package", "sdxl_nb", *row.wanted()])
@@ -77,6 +81,15 @@ def tried(name: str) -> dict[str, str]:
         _do([interpreter, "-m", "sdxl_nb.train", *TRAIN.split()], folder)
         said = _do([interpreter, Path(__file__).with_name("matrix_trial.py"), *SHOWN], folder)
     return json.loads(said.splitlines()[-1])
+
+
+def _lack(row: Row) -> str:
+    """What this machine lacks for a row; nothing if it can be tried."""
+    if python(row.python) is None:
+        return f"there is no Python {row.python} here"
+    _home().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(_home()).free / 1e9
+    return f"{ROOM} GB of disk are needed and {free:.0f} are free" if free < ROOM else ""
 
 
 def _home() -> Path:
@@ -105,8 +118,8 @@ def main() -> int:
         parser.error(f"no row {unknown.pop()}: there are {', '.join(ROWS)}")
     failed = 0
     for name in asked.rows or ROWS:
-        if asked.if_there and python(ROWS[name].python) is None:
-            print(f"{name} is left out: there is no Python {ROWS[name].python} here.", file=sys.stderr)
+        if asked.if_there and (lack := _lack(ROWS[name])):
+            print(f"Matrix: {name} is left out: {lack}.", file=sys.stderr)
             continue
         try:
             print(f"{name:12} passes: " + ", ".join(" ".join(pair) for pair in tried(name).items()), flush=True)

@@ -8,10 +8,10 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 import sdxl_nb
@@ -37,7 +37,12 @@ def draw() -> None:
 
 
 def load() -> None:
-    """Plain diffusers reads both files, and draws the same picture with either."""
+    """Plain diffusers reads both files, and draws the same picture with either.
+
+    Imported only now: beside an xformers that cannot be imported it cannot be either, before we told it so.
+    """
+    from diffusers import StableDiffusionXLPipeline
+
     base = Path(sdxl_nb.__file__).parent / "tiny" / "base"
     pipe = StableDiffusionXLPipeline.from_pretrained(base, torch_dtype=torch.float32, add_watermarker=False)
     drawn = [picture(pipe)]
@@ -50,7 +55,8 @@ def load() -> None:
     assert abs(theirs - kohya).max() < 1e-4
 
 
-def picture(pipe: StableDiffusionXLPipeline) -> np.ndarray:
+def picture(pipe: Any) -> np.ndarray:
+    """Two steps of drawing: (1, height, width, 3), 0 to 1."""
     pipe.set_progress_bar_config(disable=True)
     drawn = pipe("a blueprint of a house", num_inference_steps=2, generator=torch.manual_seed(0), output_type="np")
     return drawn.images

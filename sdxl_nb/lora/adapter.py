@@ -10,7 +10,8 @@ from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 from ..models.sources import first_line
 from ..system.errors import ConfigError
-from .layers import check_patterns, lora_modules, lora_names, target_modules, text_target_modules
+from .layers import lora_modules, lora_names
+from .targets import check_patterns, target_modules, text_target_modules
 
 
 def add_lora(config: TrainConfig, unet: nn.Module, text_encoders: tuple[nn.Module, ...] = ()) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.lock import ALONE
 from ..system.errors import ModelError
+from ..system.misfits import leave_out_xformers
 from .names import SDXL as SDXL_LAYOUT
 from .names import TE1, TE2, UNET, Layout
 
@@ -128,6 +129,7 @@ def _inventory(description: str) -> Mapping[str, Module]:
             if covers(parts[UNET]):  # the same modules, a second less to import
                 unet: UNet = SdxlUNet(parts[UNET])
             else:
+                leave_out_xformers()
                 from diffusers import UNet2DConditionModel
 
                 unet = UNet2DConditionModel(**parts[UNET])

@@ -1,4 +1,4 @@
-"""LoRA layers on live models: choose their modules, collect them, put them on, set their strength.
+"""LoRA layers on live models: collect them, put them on, set their strength.
 
 In: diffusers' U-Net and transformers' CLIP text encoders with (or for) peft layers. Out: `LoraWeights`, the canonical
 in-memory form that files are written from and read into. The effective change of one module is
@@ -7,10 +7,9 @@ in-memory form that files are written from and read into. The effective change o
     delta W = m * (W + s B A) / ||W + s B A||_row - W,  s = alpha / rank      (DoRA, arXiv:2402.09353)
 """
 
-import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import torch
 from torch import nn
 
-from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
-from ..system.errors import ConfigError, ModelError
+from ..system.errors import ModelError
 from .base import SDXL, Base, Module, module_of
 from .names import COMPONENTS, TE1, TE2, UNET, canonical_path
+from .targets import inside
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
@@ -33,29 +32,6 @@ if TYPE_CHECKING:
     from ..models.unet import UNet
 
     Models: TypeAlias = StableDiffusionXLPipeline | nn.Module | Mapping[str, nn.Module]
-
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-FEED_FORWARD = ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
-# The convolutions that sd-scripts and LyCORIS train: resnets and samplers, with the time projection between them.
-CONVOLUTION = [
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "time_emb_proj",
-    "downsamplers.0.conv",
-    "upsamplers.0.conv",
-]
-UNET_TARGETS = {
-    "attention": ATTENTION,
-    "attention+ff": ATTENTION + FEED_FORWARD,
-    "all": ATTENTION + FEED_FORWARD + CONVOLUTION,
-}
-TEXT_ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]
-TEXT_TARGETS = {
-    "attention": TEXT_ATTENTION,
-    "attention+ff": [*TEXT_ATTENTION, "fc1", "fc2"],
-    "all": [*TEXT_ATTENTION, "fc1", "fc2"],
-}
 
 
 @dataclass(frozen=True)
@@ -93,66 +69,6 @@ class LoraWeights:
         return {path.partition(".")[2]: layer for path, layer in self.layers.items() if path.startswith(f"{name}.")}
 
 
-def target_modules(value: str | Iterable[str], unet: nn.Module) -> list[str] | str:
-    """The U-Net's `target_modules` for peft's LoraConfig, from a word, a list of peft names or a regular expression.
-
-    attention: to_q, to_k, to_v, to_out.0 (diffusers' script); attention+ff: also the feed-forward layers and the
-    transformers' proj_in and proj_out; all: also the convolutions and time projections of the residual blocks and
-    samplers, as in sd-scripts. conv_in, conv_out and the embeddings are hit only when named. ConfigError if a name
-    or the expression matches nothing, or matches a layer that LoRA cannot be put on.
-    """
-    names = {name: module_of(module) for name, module in unet.named_modules() if name}
-    if isinstance(value, str) and value not in UNET_TARGETS:
-        try:
-            hits = [name for name in names if re.fullmatch(value, name)]
-        except re.error as error:
-            raise ConfigError(f"target_modules {value!r} is neither {_words()} nor a regular expression.") from error
-        _check_hits(value, hits, names)
-        return value
-    wanted = UNET_TARGETS[value] if isinstance(value, str) else list(value)
-    for target in wanted:
-        if isinstance(value, str):
-            continue  # a preset: a base without, say, conv_shortcut is fine
-        if target not in _text_names():
-            _check_hits(target, [name for name in names if _matches(name, target)], names)
-    return list(wanted)
-
-
-def text_target_modules(value: str | Iterable[str]) -> list[str]:
-    """The text encoders' `target_modules`: by the same words; a list's own CLIP names, else the attention."""
-    if isinstance(value, str):
-        return list(TEXT_TARGETS.get(value, TEXT_ATTENTION))
-    return [name for name in value if name in _text_names()] or list(TEXT_ATTENTION)
-
-
-def _words() -> str:
-    return ", ".join(repr(word) for word in UNET_TARGETS)
-
-
-def check_patterns(config: TrainConfig, names: Iterable[str]) -> None:
-    """ConfigError for a name in rank_pattern or alpha_pattern that no LoRA layer (of these module names) matches."""
-    names = [_inside(name) for name in names]
-    for field_name in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(config, field_name) or {}:
-            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):  # as peft matches
-                raise ConfigError(f"{field_name}: {pattern!r} matches no layer that gets LoRA; see target_modules.")
-
-
-def _text_names() -> list[str]:
-    return [*TEXT_TARGETS["all"], "text_projection"]
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
-
-
-def _check_hits(target: str, hits: list[str], modules: Mapping[str, Module | None]) -> None:
-    if not hits:
-        raise ConfigError(f"target_modules: {target!r} matches no module of the U-Net; use {_words()} or peft names.")
-    if wrong := [name for name in hits if modules[name] is None]:
-        raise ConfigError(f"target_modules: {target!r} matches {wrong[0]}, which is no linear or convolution layer.")
-
-
 def models_of(models: "Models") -> dict[str, nn.Module]:
     """A pipeline, a U-Net, or a mapping of component names -> {unet: ..., text_encoder: ..., text_encoder_2: ...}."""
     if isinstance(models, Mapping):
@@ -175,7 +91,7 @@ def lora_modules(model: nn.Module) -> "Iterator[tuple[str, LoraLayer]]":
 
 def lora_names(model: nn.Module) -> list[str]:
     """The names of a live model's modules that carry LoRA layers."""
-    return [_inside(name) for name, _ in lora_modules(model)]
+    return [inside(name) for name, _ in lora_modules(model)]
 
 
 def collect(
@@ -200,11 +116,7 @@ def collect(
 
 def _path(component: str, name: str) -> str:
     """The canonical path of a live model's module."""
-    return cast(str, canonical_path(f"{component}.{_inside(name)}"))  # None is for what is no component
-
-
-def _inside(name: str) -> str:
-    return name.removeprefix("_orig_mod.").removeprefix("base_model.model.")
+    return cast(str, canonical_path(f"{component}.{inside(name)}"))  # None is for what is no component
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -405,6 +317,4 @@ __all__ = [
     "delta",
     "detach",
     "set_scale",
-    "target_modules",
-    "text_target_modules",
 ]

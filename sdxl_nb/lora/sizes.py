@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..config.train_config import TrainConfig
 from .base import SDXL, TEXT_FIELDS, UNET_FIELDS, Base, Module
-from .layers import UNET_TARGETS, text_target_modules
 from .names import TE1, TE2, UNET
+from .targets import UNET_TARGETS, text_target_modules
 
 
 def base_of(config: TrainConfig) -> Base:

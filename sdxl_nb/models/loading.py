@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..system.errors import ModelError
+from ..system.misfits import leave_out_xformers
 from . import files as stored
 from .lock import ALONE
 from .sources import (
@@ -295,6 +296,8 @@ def _among(error: BaseException | None, *names: str) -> bool:
 def hushed(*libraries: str) -> Iterator[None]:
     """Silence transformers' and diffusers' bars, notices and warnings: what matters becomes a sentence of ours."""
     names = libraries or ("diffusers", "transformers")
+    if "diffusers" in names:
+        leave_out_xformers()
     modules = [importlib.import_module(f"{name}.utils.logging") for name in names]
     kept = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in modules]
     for module in modules:

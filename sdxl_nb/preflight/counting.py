@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
+from ..system.misfits import leave_out_xformers
 
 if TYPE_CHECKING:
     from ..training.state.parameters import FlatParameters
@@ -288,6 +289,7 @@ def _with_lora(config: TrainConfig, architecture: dict[str, Any], dtype: torch.d
         if wants_ours(config) and covers(architecture):
             unet = SdxlUNet(architecture)
         else:
+            leave_out_xformers()
             from diffusers import UNet2DConditionModel
 
             unet = UNet2DConditionModel.from_config(architecture)

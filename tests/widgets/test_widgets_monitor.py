@@ -52,6 +52,7 @@ class Trainer:
 def trainer(tmp_path):
     made = Trainer(tmp_path / "run")
     yield made
+    made.log.close()
     made.folder.release()
 
 

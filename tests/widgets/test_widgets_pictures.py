@@ -119,7 +119,8 @@ def test_the_playground_draws_both_and_keeps_the_plain_one(run, tmp_path):
     assert np.array_equal(np.asarray(playground.pictures.at(0, 1)), plain)
     path = playground.save(tmp_path)
     settings = {"prompt": "a <card>", "seed": 0, "steps": 2, "guidance": 5.0, "scale": 0.0, "loras": {"run": 1.0}}
-    assert json.loads(path.with_suffix(".json").read_text()) == settings == json.loads(Image.open(path).text["sdxl_nb"])
+    with Image.open(path) as picture:
+        assert json.loads(path.with_suffix(".json").read_text()) == settings == json.loads(picture.text["sdxl_nb"])
 
 
 def test_several_loras_have_weights_and_wrong_settings_are_said(run):
