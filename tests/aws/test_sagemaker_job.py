@@ -49,7 +49,7 @@ def sent(aws, action="s3:PUT"):
 
 
 class Finished(NamedTuple):
-    """A finished job, its configuration, what was printed at its launch; and a grid that was there before its machine."""
+    """A finished job, its configuration, what its launch printed; and a grid that was there before its machine."""
 
     run: JobRun
     config: TrainConfig
