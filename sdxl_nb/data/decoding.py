@@ -97,17 +97,23 @@ def decoded(data: bytes, name: str) -> Decoded:
 
 def seen_of(picture: Image.Image, colours: Colours, data: bytes, name: str) -> tuple[Image.Image, tuple[int, int]]:
     """An opened picture as RGB in sRGB, not yet turned, and its true (width, height). Raises PictureError."""
-    large, size = is_large(picture.size), picture.size
-    if large and picture.format in ("JPEG", "MPO"):  # the decoder itself gives half, for a quarter of the memory
-        picture.draft(None, (max(size[0] // 2, 1), max(size[1] // 2, 1)))
-    elif large and picture.format == "JPEG2000":
-        picture.reduce = 1  # type: ignore[method-assign,assignment]
+    size, large = picture.size, is_large(picture.size)
+    if large:
+        ask_for_half(picture)
     loaded(picture, name)
     low = low_bytes(open_header(data, name)) if colours.profile and picture.format not in plugins.NAMES else None
     low = low and loaded(low, name)
-    if picture.size == half(size) and large:
-        return to_rgb(picture, colours, name, low), size
-    return (in_tiles(picture, colours, name, low), size) if large else (to_rgb(picture, colours, name, low), picture.size)
+    if large and picture.size != half(size):
+        return in_tiles(picture, colours, name, low), picture.size
+    return to_rgb(picture, colours, name, low), size if large else picture.size  # HEIC may change it when decoded
+
+
+def ask_for_half(picture: Any) -> None:
+    """Have those decoders that can give half the sides, for a quarter of the memory."""
+    if picture.format in ("JPEG", "MPO"):
+        picture.draft(None, (max(picture.width // 2, 1), max(picture.height // 2, 1)))
+    elif picture.format == "JPEG2000":
+        picture.reduce = 1
 
 
 def in_tiles(picture: Image.Image, colours: Colours, name: str, low: Image.Image | None) -> Image.Image:
@@ -204,7 +210,9 @@ def prepare_plugin(data: bytes, name: str) -> None:
         raise PictureError(f"{name} has a damaged header (JPEG XL): replace or remove it.")
     refuse_huge((header.width, header.height), name)
     if header.animated:  # the plugin gives the last frame, where all others give the first
-        raise PictureError(f"{name} is a JPEG XL that moves, in a format that cannot be read: save a frame of it as PNG.")
+        raise PictureError(
+            f"{name} is a JPEG XL that moves, in a format that cannot be read: save a frame of it as PNG."
+        )
 
 
 def refuse_huge(size: tuple[int, int], name: str) -> None:
@@ -214,14 +222,16 @@ def refuse_huge(size: tuple[int, int], name: str) -> None:
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) after EXIF rotation, from the header alone: no pixel is decoded. Raises PictureError."""
+    """(height, width) after EXIF rotation, from the header. Raises PictureError."""
     prepare_plugin(data, name)
     header = plugins.jxl_header(data)
     if header:
         width, height, turn = header[:3]
     else:
         picture = open_header(data, name)
-        (width, height), turn = picture.size, orientation_of(picture, name)
+        width, height = picture.size
+        with alone(picture.size):  # Pillow decodes a PNG to look for EXIF data behind the pixels
+            turn = orientation_of(picture, name)
     return (width, height) if turn >= 5 else (height, width)
 
 
