@@ -24,7 +24,7 @@ from ..system.errors import DataError
 from . import repeats
 from .captions import with_trigger
 from .decoding import Fault, PictureError, decode, upright_size
-from .sources import folders, tables
+from .sources import archives, folders, tables
 from .sources.listing import Listing, Texts, flags, joined, take, text_column
 
 if TYPE_CHECKING:
@@ -253,6 +253,8 @@ def list_directory(place: str, config: TrainConfig) -> Listing:
     folder = folders.real(os.path.expanduser(place))
     if not os.path.exists(folder):
         raise DataError(f"There is no folder {place}: check --train_data_dir.")
+    if archives.is_archive(folder):
+        return archives.list_archives([str(folder)], config)
     if not folder.is_dir():
         raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")
     if not next(folders.scan(folder), None):
