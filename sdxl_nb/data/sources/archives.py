@@ -7,30 +7,34 @@ left out as Faults.
 """
 
 import os
-from array import array
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault
 from . import metadata, packed_captions, tars, zips
-from .entries import LINK, SAME, Entry
+from .entries import IN_TAR, LINK, SAME, Entry
 from .folders import SPLITS
-from .listing import Listing, TextColumn, Texts, ends, flags, led, take
-from .members import Members, joined
+from .listing import Listing, Texts, flags, led, take
+from .members import Collector, Members, joined
+from .packed_captions import BESIDE, FIRST_BESIDE, PICTURE, TABLE
 
 ARCHIVES = (".zip", ".tar")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
-KEPT = (*SUFFIXES, *packed_captions.BESIDE, *(f"/{name}" for name in metadata.NAMES))
-MISSED = (*ARCHIVES, *PACKED, *UNREADABLE_SUFFIXES)
+MISSED = -1  # what somebody may miss, beside the kinds of packed_captions
+WHAT = dict.fromkeys((os.path.splitext(name)[1] for name in (*ARCHIVES, *PACKED, *UNREADABLE_SUFFIXES)), MISSED)
+WHAT |= dict.fromkeys((os.path.splitext(name)[1] for name in metadata.NAMES), TABLE)
+WHAT |= dict.fromkeys(SUFFIXES, PICTURE) | {suffix: FIRST_BESIDE + at for at, suffix in enumerate(BESIDE)}
+ODD = re.compile(r"^[./]|/\.|__MACOSX/|\.\.|^.:|\0")  # names to be looked at twice
 
 
-def list_archives(paths: Sequence[str], config: Any) -> Listing:
+def list_archives(paths: Sequence[str], config: TrainConfig) -> Listing:
     """The Listing of the pictures in these archives. Raises DataError when they cannot be used as a data set."""
     faults: list[Fault] = []
     notes: list[str] = []
@@ -38,7 +42,7 @@ def list_archives(paths: Sequence[str], config: Any) -> Listing:
     members, twice = joined(each).sorted()
     if twice:
         notes.append(f"{twice} names occur more than once in an archive; the last of each is used.")
-    pictures = np.flatnonzero(ends(members.names, SUFFIXES))
+    pictures = members.rows(PICTURE)
     if not len(pictures):
         why = f"; the first of what cannot be used: {faults[0].sentence}" if faults else ": check --train_data_dir."
         raise DataError(f"{' and '.join(paths[:2])} hold{'s' * (len(paths) == 1)} no pictures{why}")
@@ -73,55 +77,67 @@ def _reader(path: str, file: BinaryIO) -> Callable[[str, BinaryIO], Iterator[Ent
     if tars.is_header(head) or low.endswith(".tar"):
         return tars.entries
     if low.endswith(PACKED):
-        raise DataError(f"{path} is an archive of a kind that is not read: unpack it, or pack it as .zip or plain .tar.")
+        raise DataError(
+            f"{path} is an archive of a kind that is not read: unpack it, or pack it as .zip or plain .tar."
+        )
     return None
 
 
 def _contents(path: str, prefix: str, faults: list[Fault], notes: list[str]) -> Members:
     """The Members of one archive, their names led by `prefix`."""
-    names, columns, links = TextColumn(), [array(kind) for kind in "qqqhQ"], []
+    found, links = Collector(path), []
     try:
         with open(path, "rb") as file:
             read = _reader(path, file)
             if read is None:
                 raise DataError(f"{path} is a file, not a folder: give the folder that holds it with --train_data_dir.")
-            for entry in _usable(read(path, file), os.path.basename(path), prefix, faults):
+            for entry, what in _usable(read(path, file), os.path.basename(path), prefix, faults):
                 if entry.kind == SAME:
                     links.append(entry)
-                    continue
-                names.append(entry.name)
-                for column, value in zip(columns, entry[1:6], strict=True):
-                    column.append(value)
+                else:
+                    found.add(entry, what)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check the file.") from error
-    part = np.zeros(len(columns[0]), dtype=np.int32)
-    members = Members([path], names.finish(), part, *map(np.asarray, columns))
-    return _at_root(_with_links(members, links, prefix, faults), prefix, notes)
+    return _at_root(_with_links(found.finish(), links, prefix, faults), prefix, notes)
 
 
-def _usable(entries: Iterable[Entry], archive: str, prefix: str, faults: list[Fault]) -> Iterator[Entry]:
-    """The pictures and what may hold captions; Faults for what somebody may miss. Hidden files are skipped."""
+def _usable(entries: Iterable[Entry], archive: str, prefix: str, faults: list[Fault]) -> Iterator[tuple[Entry, int]]:
+    """The pictures and what may hold captions, and what each is; Faults for what somebody may miss."""
     for entry in entries:
-        while entry.name.startswith("./"):
-            entry = entry._replace(name=entry.name[2:])
         name = entry.name
-        low = name.lower()
-        if not low.endswith(KEPT) and not low.endswith(MISSED) and low not in metadata.NAMES:
+        what = WHAT.get(name[name.rfind(".") :].lower())
+        if what is None or (what == TABLE and name.rpartition("/")[2] not in metadata.NAMES):
             continue
-        if "." in (name[:1], *(part[:1] for part in name.split("/"))) and ".." not in name.split("/"):
-            continue
-        if name.startswith("__MACOSX/") or "/__MACOSX/" in name:
-            continue
-        sentence = _fault(entry, low, archive)
-        if sentence:
-            faults.append(Fault(prefix + name, f"{prefix + name} {sentence}"))
-        else:
-            yield entry
+        if ODD.search(name):
+            name = _short(name)
+            if _is_hidden(name):
+                continue
+            entry = entry._replace(name=name)
+        if what == MISSED or entry.kind < IN_TAR or entry.why or ODD.search(name):
+            sentence = _fault(entry, archive)
+            if sentence:
+                faults.append(Fault(prefix + name, f"{prefix + name} {sentence}"))
+                continue
+            if what == MISSED:
+                continue
+        yield entry, what
 
 
-def _fault(entry: Entry, low: str, archive: str) -> str | None:
+def _short(name: str) -> str:
+    while name.startswith("./"):
+        name = name[2:]
+    return name
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether the file, or a folder that it lies in, is hidden, or what macOS adds to archives."""
+    parts = name.split("/")
+    return "__MACOSX" in parts or (".." not in parts and any(part.startswith(".") for part in parts))
+
+
+def _fault(entry: Entry, archive: str) -> str | None:
     """What is wrong with a file of an archive, as the rest of a sentence; None when nothing is."""
-    name = entry.name
+    name, low = entry.name, entry.name.lower()
     if name.startswith("/") or name[1:2] == ":" or "\0" in name or (".." in name and ".." in name.split("/")):
         return f"leads out of {archive}: pack it under a name without '..' and without a root."
     if entry.kind == LINK:
@@ -139,26 +155,24 @@ def _with_links(members: Members, links: Sequence[Entry], prefix: str, faults: l
     """The Members with hard links too, which a tar archive stores as the name of a file before them."""
     if not links:
         return members
-    rows = {name: row for row, name in enumerate(Texts(members.names))}
-    targets = [rows.get((link.why or "").removeprefix("./"), -1) for link in links]
+    rows = {name: row for row, name in enumerate(Texts[str](members.names))}
+    targets = [rows.get(_short(link.why or ""), -1) for link in links]
     faults += [
         Fault(prefix + link.name, f"{prefix + link.name} is a link to what the archive does not hold: pack the file.")
         for link, row in zip(links, targets, strict=True)
         if row < 0
     ]
     known = [(link.name, row) for link, row in zip(links, targets, strict=True) if row >= 0]
-    return members.with_links([name for name, _ in known], np.array([row for _, row in known], dtype=np.int64))
+    return members.with_links([name for name, _ in known], [row for _, row in known])
 
 
 def _at_root(members: Members, prefix: str, notes: list[str]) -> Members:
     """The Members by their names without a folder around all pictures, or of "train" alone beside other splits."""
     from ..repeats import NAMED  # which imports sources
 
-    names = members.names
-    while (tops := _tops(names)) and "" not in tops:
+    while (tops := _tops(members)) and "" not in tops:
         if tops <= SPLITS and "train" in tops:
-            rows = np.flatnonzero(flags(pc.starts_with(names, "train/")))
-            names, members, inner = take(names, rows), members.select(rows), "train"
+            inner = "train"
         elif len(tops) == 1 and not NAMED.fullmatch(next(iter(tops))):
             (inner,) = tops
         else:
@@ -166,16 +180,16 @@ def _at_root(members: Members, prefix: str, notes: list[str]) -> Members:
         if len(tops) > 1:
             others = ", ".join(sorted(tops - {"train"}))
             notes.append(f"Of {os.path.basename(members.paths[0])} the folder train is used, {others} is not.")
-        inside = flags(pc.starts_with(names, f"{inner}/"))
-        rows = np.flatnonzero(inside)
-        names, members = pc.utf8_slice_codeunits(take(names, rows), len(inner) + 1), members.select(rows)
-    return members.named(led(prefix, names) if prefix else names)
+        members = members.select(np.flatnonzero(flags(pc.starts_with(members.names, f"{inner}/"))))
+        members = members.named(pc.utf8_slice_codeunits(members.names, len(inner) + 1))
+    return members.named(led(prefix, members.names)) if prefix else members
 
 
-def _tops(names: pa.Array) -> set[str]:
+def _tops(members: Members) -> set[str]:
     """The folders that hold pictures and metadata at the top, "" for the top itself; not many more than are splits."""
     found: set[str] = set()
-    for name in Texts(names, np.flatnonzero(ends(names, (*SUFFIXES, *metadata.NAMES)))):
+    rows = np.concatenate([members.rows(PICTURE), members.rows(TABLE)])
+    for name in Texts[str](members.names, rows):
         head, mark, _ = name.partition("/")
         found.add(head if mark else "")
         if "" in found or len(found) > len(SPLITS):
@@ -189,9 +203,10 @@ def _without_parts(members: Members, pictures: np.ndarray, notes: list[str]) -> 
     dotted = np.flatnonzero(flags(pc.match_substring_regex(names, r"[^/]\.[^/.]+\.[^/.]+$"))).tolist()
     if not dotted:
         return pictures
-    stems = Texts(pc.replace_substring_regex(names, r"\.[^./]*$", ""))
+    stems = Texts[str](pc.replace_substring_regex(names, r"\.[^./]*$", ""))
     whole = {stem for stem in stems if "." not in stem.rpartition("/")[2]}
-    parts = [row for row in dotted if members.is_in_tar(pictures[row]) and _key(names[row].as_py()) in whole]
+    in_tar = members.spots["kind"][pictures] == IN_TAR
+    parts = [row for row in dotted if in_tar[row] and _key(names[row].as_py()) in whole]
     if parts:
         first = names[parts[0]].as_py()
         notes.append(f"{len(parts)} pictures are parts of another with the same key, as {first}, and are not used.")

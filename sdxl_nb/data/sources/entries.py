@@ -8,7 +8,7 @@ IN_TAR, LINK, SAME = -1, -2, -3  # kinds beside zip's methods: as it is in a tar
 class Entry(NamedTuple):
     """Its name, where it begins (in a zip its local header), bytes in the archive and unpacked, kind, CRC-32.
 
-    `why` says what stops it from being read, None when nothing does. Of a link the name of the other file is `why`.
+    `why` says what stops it from being read, None when nothing does; of a link it is the name of the other file.
     """
 
     name: str

@@ -166,14 +166,6 @@ def flags(column: pa.Array) -> np.ndarray:
     return np.from_dlpack(column.cast(pa.uint8())).astype(bool)
 
 
-def ends(column: pa.Array, suffixes: Sequence[str]) -> np.ndarray:
-    """(N,) bool: which texts end with one of these, in small letters or capitals."""
-    found = np.zeros(len(column), dtype=bool)
-    for suffix in suffixes:
-        found |= flags(pc.ends_with(column, suffix, ignore_case=True))
-    return found
-
-
 def led(head: str, column: pa.Array, tail: str = "") -> pa.Array:
     """The column with `head` before each text and `tail` after it."""
     before, after, nothing = text_column([head, tail, ""])
@@ -181,12 +173,18 @@ def led(head: str, column: pa.Array, tail: str = "") -> pa.Array:
 
 
 def positions(column: pa.Array, among: pa.Array) -> np.ndarray:
-    """(N,) int64: where each text stands in `among`, -1 where it does not."""
-    found = pc.index_in(column, among)
-    if not len(found):
-        return np.empty(0, np.int64)
-    numbers = np.frombuffer(found.buffers()[1], np.int32)[found.offset : found.offset + len(found)]
-    return np.where(flags(found.is_valid()), numbers, -1).astype(np.int64)
+    """(N,) int64: where each text stands in `among`, which has none twice, -1 where it does not.
+
+    By sorted 64-bit hashes, compared afterwards: pc.index_in takes 230 bytes for each text of `among`.
+    """
+    if not len(among):
+        return np.full(len(column), -1)
+    if len(column) == len(among) and flags(pc.equal(column, among)).all():  # as it mostly is
+        return np.arange(len(among))
+    known, wanted = (np.fromiter(map(hash, Texts[str](each)), np.int64, len(each)) for each in (among, column))
+    order = np.argsort(known)
+    found = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
+    return np.where(flags(pc.equal(take(among, found), column)), found, -1)
 
 
 @dataclass

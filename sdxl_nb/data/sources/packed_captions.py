@@ -17,35 +17,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...config.messages import shown
+from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import Fault, PictureError, is_text
-from . import metadata
 from .folders import CAPTION_SUFFIXES, HALF, MAX_CAPTION, NO_CAPTIONS, left_after, read_table
-from .listing import CaptionColumn, Listing, TextColumn, Texts, ends, led, positions, take, text_column
+from .listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
 from .members import Members
 
 SAID = ("caption", "captions", "text", "prompt")
 BESIDE = (*CAPTION_SUFFIXES, ".json")
+PICTURE, TABLE, FIRST_BESIDE = 0, 1, 2  # what a file is; those beside a picture follow in their order
 
 
-def listed(members: Members, pictures: np.ndarray, config: Any) -> Listing:
+def listed(members: Members, pictures: np.ndarray, config: TrainConfig) -> Listing:
     """The Listing of these rows of Members. Raises DataError for metadata that cannot be used."""
-    tables = np.flatnonzero(ends(members.names, metadata.NAMES)).tolist()
-    tables = [row for row in tables if posixpath.basename(members.names[row].as_py()) in metadata.NAMES]
+    tables = members.rows(TABLE).tolist()
     return _by_metadata(members, pictures, tables, config) if tables else _by_files(members, pictures, config)
 
 
-def _by_files(members: Members, pictures: np.ndarray, config: Any) -> Listing:
+def _by_files(members: Members, pictures: np.ndarray, config: TrainConfig) -> Listing:
     """Captions from the file beside each picture; a picture without one keeps none."""
     names, notes = take(members.names, pictures), []
-    chosen, doubled = _beside(members.names, names)
+    chosen, doubled = _beside(members, names)
     if doubled:
         notes.append(f"{doubled} pictures have two caption files; the .txt is used.")
     captions, faults = CaptionColumn(), {}
-    small = members.size <= MAX_CAPTION
-    texts = members.read_all(chosen[(chosen >= 0) & small[chosen]].tolist())
-    for number, row in enumerate(chosen.tolist()):
+    small = members.spots["size"] <= MAX_CAPTION
+    texts = members.read_all(chosen[(chosen >= 0) & small[chosen]])
+    for number, row in enumerate(chosen):
         found: list[str] = []
         if row >= 0:
             file = posixpath.basename(members.names[row].as_py())
@@ -68,22 +68,25 @@ def _good(bad: list[int], *columns: Any) -> tuple[Any, ...]:
     return *left_after(bad, *texts), np.delete(rows, bad)
 
 
-def _beside(names: pa.Array, pictures: pa.Array) -> tuple[np.ndarray, int]:
+def _beside(members: Members, pictures: pa.Array) -> tuple[np.ndarray, int]:
     """(N,) the row of the caption file of each picture, -1 where there is none; and how many have two."""
-    rows = np.flatnonzero(ends(names, BESIDE))
-    low, files = pc.utf8_lower(pictures), pc.utf8_lower(take(names, rows))
-    owners = [pc.replace_substring_regex(low, r"\.[^./]*$", ""), low, pc.replace_substring_regex(low, r"\.[^/]*$", "")]
     chosen, texts = np.full(len(pictures), -1), np.zeros(len(pictures), dtype=np.int64)
-    for suffix in BESIDE:
-        at = np.full(len(pictures), -1)
-        for owner in owners:  # the last is webdataset's key
-            at = np.where(at < 0, positions(led("", owner, suffix), files), at)
-        chosen = np.where((chosen < 0) & (at >= 0), rows[at] if len(rows) else at, chosen)
+    for number, suffix in enumerate(BESIDE):
+        rows = members.rows(FIRST_BESIDE + number)
+        files, at = take(members.names, rows), np.full(len(pictures), -1)
+        for end in (r"\.[^./]*$", "$", r"\.[^/]*$"):  # a.jpg: a.txt, a.jpg.txt; a.b.jpg: a.txt, by webdataset's key
+            for spelt in (lambda column: column, pc.utf8_lower):
+                lacking = np.flatnonzero(at < 0) if len(rows) else np.empty(0, np.int64)
+                if len(lacking):
+                    owners = take(pictures, lacking) if len(lacking) < len(pictures) else pictures
+                    at[lacking] = positions(spelt(pc.replace_substring_regex(owners, end, suffix)), spelt(files))
+        there = (chosen < 0) & (at >= 0)
+        chosen[there] = rows[at[there]]
         texts += (at >= 0) & (suffix != ".json")
     return chosen, int((texts > 1).sum())
 
 
-def _read(data: bytes | PictureError, file: str, config: Any) -> list[str]:
+def _read(data: bytes | PictureError, file: str, config: TrainConfig) -> list[str]:
     """The captions in a file. Raises DataError, a sentence that starts with the file's name."""
     if isinstance(data, PictureError):
         raise DataError(f"{file} is damaged in its archive: pack it, or download the archive, again.") from data
@@ -94,7 +97,7 @@ def _read(data: bytes | PictureError, file: str, config: Any) -> list[str]:
     return _from_json(text, file, config) if file.lower().endswith(".json") else [" ".join(text.split())]
 
 
-def _from_json(text: str, file: str, config: Any) -> list[str]:
+def _from_json(text: str, file: str, config: TrainConfig) -> list[str]:
     try:
         said = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -124,7 +127,7 @@ class Packed:
         return file if "b" in mode else io.TextIOWrapper(file, encoding, newline=newline)
 
 
-def _by_metadata(members: Members, pictures: np.ndarray, tables: list[int], config: Any) -> Listing:
+def _by_metadata(members: Members, pictures: np.ndarray, tables: list[int], config: TrainConfig) -> Listing:
     """Captions from the metadata files, each of which names pictures as seen from its own folder."""
     _refuse_two(members, tables)
     names, columns, faults, bad = TextColumn(), CaptionColumn(), [], []
@@ -157,12 +160,12 @@ def _refuse_two(members: Members, tables: list[int]) -> None:
     for row in tables:
         folder, name = posixpath.split(members.names[row].as_py())
         if folder in folders:
-            place = folder or os.path.basename(members.paths[members.part[row]])
+            place = folder or os.path.basename(members.paths[members.spots["part"][row]])
             raise DataError(f"{place} has both {folders[folder]} and {name}: keep the one that is right.")
         folders[folder] = name
 
 
-def _rows(table: Packed, config: Any) -> Iterator[tuple[str, list[str], str | None]]:
+def _rows(table: Packed, config: TrainConfig) -> Iterator[tuple[str, list[str], str | None]]:
     """Of each row the name of its picture in the archive, its captions, and what is wrong with them."""
     names, first, further, columns, bad = read_table(table, config)
     if not columns:

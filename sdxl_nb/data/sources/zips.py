@@ -7,7 +7,7 @@ APPNOTE.TXT 6.3 (PKWARE) with zip64. Python's zipfile makes an object of each fi
 import os
 import stat
 from collections.abc import Iterator
-from struct import Struct, error, unpack
+from struct import Struct, unpack
 from typing import BinaryIO
 
 from ...system.errors import DataError
@@ -24,21 +24,27 @@ LOCAL = Struct("<4s5H3L2H")
 LOCATED = Struct("<4sLQL")
 UTF8, ENCRYPTED = 0x800, 0x1
 COMMENT = 1 << 16  # bytes of the longest comment behind all
+PORTION, LONGEST = 1 << 20, 46 + 3 * (1 << 16)  # bytes of the directory in memory at once, and of its longest entry
 
 
 def entries(path: str, file: BinaryIO) -> Iterator[Entry]:
     """The files inside, in the order of the directory. Raises DataError when it is damaged."""
-    directory, shift = _directory(path, file)
-    at, used = 0, 0
-    whole = os.fstat(file.fileno()).st_size
-    while at + CENTRAL.size <= len(directory) and directory[at : at + 4] == b"PK\1\2":
-        found, at = _entry(directory, at, shift)
+    start, rest, shift = _directory(path, file)
+    data, at, used, whole = b"", 0, 0, os.fstat(file.fileno()).st_size
+    file.seek(start)
+    while rest or at < len(data):
+        if len(data) - at < LONGEST and rest:
+            portion = file.read(min(rest, PORTION))
+            data, at, rest = data[at:] + portion, 0, rest - len(portion)
+        if data[at : at + 4] != b"PK\1\2" or len(data) - at < CENTRAL.size:
+            raise damaged(path)
+        found, at = _entry(data, at, shift)
         used += found.packed
         if used > whole:
             raise DataError(f"{path} says that its files take more than the archive has, as no zip program writes.")
         if not found.name.endswith("/"):
             yield found
-    if at != len(directory):
+    if at != len(data):
         raise damaged(path)
 
 
@@ -46,8 +52,8 @@ def damaged(path: str) -> DataError:
     return DataError(f"{path} is damaged or cut short (its directory cannot be read): copy or download it again.")
 
 
-def _directory(path: str, file: BinaryIO) -> tuple[bytes, int]:
-    """The central directory, and by how much places in it are short because something stands before the archive."""
+def _directory(path: str, file: BinaryIO) -> tuple[int, int, int]:
+    """Where the central directory begins, its bytes, and how much stands before the archive in the file."""
     whole = os.fstat(file.fileno()).st_size
     start = max(0, whole - COMMENT - LAST.size)
     file.seek(start)
@@ -55,20 +61,21 @@ def _directory(path: str, file: BinaryIO) -> tuple[bytes, int]:
     at = tail.rfind(END)
     if at < 0 or at + LAST.size > len(tail):
         raise damaged(path)
-    _, disk, first_disk, _, count, size, place, _ = LAST.unpack_from(tail, at)
+    _, disk, first_disk, _, _, size, place, _ = LAST.unpack_from(tail, at)
     end = start + at
     if at >= LOCATED.size and tail[at - LOCATED.size :].startswith(LOCATOR):
         file.seek(max(0, end - LOCATED.size - LAST64.size))
         about = file.read(LAST64.size)
         if len(about) == LAST64.size and about.startswith(END64):
             end -= LOCATED.size + LAST64.size
-            *_, disk, first_disk, _, count, size, place = LAST64.unpack(about)
+            *_, disk, first_disk, _, _, size, place = LAST64.unpack(about)
     if (disk or first_disk) and 0xFFFF not in (disk, first_disk):
-        raise DataError(f"{path} is one part of an archive split in several: join them with `zip -s 0 PARTS --out ALL`.")
+        raise DataError(
+            f"{path} is one part of an archive split in several: join them with `zip -s 0 PARTS --out ALL`."
+        )
     if size > end:
         raise damaged(path)
-    file.seek(end - size)
-    return file.read(size), end - size - place
+    return end - size, size, end - size - place
 
 
 def _entry(data: bytes, at: int, shift: int) -> tuple[Entry, int]:
@@ -111,12 +118,12 @@ def _name(raw: bytes, flags: int) -> str:
     return name.replace("\\", "/")
 
 
-def begin(file: BinaryIO, place: int) -> int | None:
-    """Where the bytes of a file begin whose local header is at `place`; None when there is no header."""
+def seek(file: BinaryIO, place: int) -> bool:
+    """Go to where the bytes of a file begin whose local header is at `place`; False when there is no header."""
     file.seek(place)
     head = file.read(LOCAL.size)
-    try:
-        mark, *_, named, more = LOCAL.unpack(head)
-    except error:
-        return None
-    return place + LOCAL.size + named + more if mark == b"PK\3\4" else None
+    if len(head) < LOCAL.size or not head.startswith(b"PK\3\4"):
+        return False
+    named, more = unpack("<2H", head[26:30])
+    file.seek(named + more, os.SEEK_CUR)
+    return True
