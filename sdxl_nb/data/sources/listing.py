@@ -135,6 +135,11 @@ def counts(column: pa.Array) -> np.ndarray:
     return np.from_dlpack(pc.list_value_length(column)).astype(np.int64)
 
 
+def ends_of(column: pa.Array) -> np.ndarray:
+    """Where the texts of each row of a column of lists end, and of all before the first: what `lists` takes."""
+    return np.append(0, np.cumsum(counts(column)))
+
+
 def text_column(texts: Iterable[str | None]) -> pa.Array:
     """An Arrow column of these texts."""
     rest = iter(texts)
@@ -217,10 +222,9 @@ class Listing:
         """Replace every caption by `caption(name, caption)`, further ones too."""
         self.captions = text_column(map(caption, Texts[str](self.names), Texts[str | None](self.captions)))
         if self.further is not None:
-            often = counts(self.further)
-            names = Texts[str](self.names, np.repeat(np.arange(len(self)), often))
+            names = Texts[str](self.names, np.repeat(np.arange(len(self)), counts(self.further)))
             texts = text_column(map(caption, names, Texts[str](self.further.flatten())))
-            self.further = lists(np.append(0, np.cumsum(often)), texts)
+            self.further = lists(ends_of(self.further), texts)
 
 
 @dataclass(frozen=True)

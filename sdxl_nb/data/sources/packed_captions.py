@@ -21,12 +21,16 @@ from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import Fault, PictureError, is_text
+from .entries import IN_TAR
 from .folders import CAPTION_SUFFIXES, HALF, MAX_CAPTION, NO_CAPTIONS, left_after, read_table
 from .listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
 from .members import Members
 
 SAID = ("caption", "captions", "text", "prompt")
 BESIDE = (*CAPTION_SUFFIXES, ".json")
+# the end of a picture's name that the caption file's takes the place of: of a.jpg a.txt and a.jpg.txt; webdataset's
+# key of a.b.jpg is a, but elsewhere a.txt is another picture's
+ENDS = ((r"\.[^./]*$", False), ("$", False), (r"\.[^/]*$", True))
 PICTURE, TABLE, FIRST_BESIDE = 0, 1, 2  # what a file is; those beside a picture follow in their order
 
 
@@ -39,7 +43,7 @@ def listed(members: Members, pictures: np.ndarray, config: TrainConfig) -> Listi
 def _by_files(members: Members, pictures: np.ndarray, config: TrainConfig) -> Listing:
     """Captions from the file beside each picture; a picture without one keeps none."""
     names, notes = take(members.names, pictures), []
-    chosen, doubled = _beside(members, names)
+    chosen, doubled = _beside(members, pictures, names)
     if doubled:
         notes.append(f"{doubled} pictures have two caption files; the .txt is used.")
     captions, faults = CaptionColumn(), {}
@@ -68,17 +72,18 @@ def _good(bad: list[int], *columns: Any) -> tuple[Any, ...]:
     return *left_after(bad, *texts), np.delete(rows, bad)
 
 
-def _beside(members: Members, pictures: pa.Array) -> tuple[np.ndarray, int]:
+def _beside(members: Members, pictures: np.ndarray, names: pa.Array) -> tuple[np.ndarray, int]:
     """(N,) the row of the caption file of each picture, -1 where there is none; and how many have two."""
     chosen, texts = np.full(len(pictures), -1), np.zeros(len(pictures), dtype=np.int64)
+    in_tar = members.spots["kind"][pictures] == IN_TAR
     for number, suffix in enumerate(BESIDE):
         rows = members.rows(FIRST_BESIDE + number)
         files, at = take(members.names, rows), np.full(len(pictures), -1)
-        for end in (r"\.[^./]*$", "$", r"\.[^/]*$"):  # a.jpg: a.txt, a.jpg.txt; a.b.jpg: a.txt, by webdataset's key
+        for end, only_in_tar in ENDS:
             for spelt in (lambda column: column, pc.utf8_lower):
-                lacking = np.flatnonzero(at < 0) if len(rows) else np.empty(0, np.int64)
-                if len(lacking):
-                    owners = take(pictures, lacking) if len(lacking) < len(pictures) else pictures
+                lacking = np.flatnonzero((at < 0) & (in_tar | (not only_in_tar)))
+                if len(rows) and len(lacking):
+                    owners = take(names, lacking) if len(lacking) < len(names) else names
                     at[lacking] = positions(spelt(pc.replace_substring_regex(owners, end, suffix)), spelt(files))
         there = (chosen < 0) & (at >= 0)
         chosen[there] = rows[at[there]]
