@@ -25,7 +25,7 @@ from ..system.errors import DataError
 from . import repeats
 from .captions import with_trigger
 from .decoding import Fault, PictureError, decode, upright_size
-from .sources import archives, folders, tables
+from .sources import archives, choice, folders, tables
 from .sources.listing import Listing, Texts, counts, ends_of, flags, joined, lists, take, text_column
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ class CaptionedPictures(Sequence[Sample]):
     """Pictures that are listed and captioned, each decoded when asked for: `pictures[3]` is a Sample.
 
     `.names` and `.captions` are sequences of text that stay small in memory, `.written` the captions without trigger
-    words, None where there is none, and `.further` lists of more captions of a picture, None where no picture has several;
-    `.faults` what was left out when listing; `.notes` remarks for the log. `.repeats`
-    and `.weights` (N,) say how often an epoch sees a picture and what its loss counts, None for once, and 1; the last
-    `.class_pictures` of them are those of prior preservation.
+    words, None where there is none; `.further` are lists of more captions of each picture, None where no picture has
+    several; `.faults` what was left out when listing; `.notes` remarks for the log. `.repeats` and `.weights` (N,) say
+    how often an epoch sees a picture and what its loss counts, None for once, and 1; the last `.class_pictures` of them
+    are those of prior preservation.
     """
 
     def __init__(
@@ -273,8 +273,8 @@ def list_source(config: TrainConfig) -> tuple[Listing, str]:
         raise DataError("There is no data: give --dataset_name or --train_data_dir.")
     elif name.startswith("embedded:"):
         return repeats.by_folder(list_embedded(name.removeprefix("embedded:"), config), config), name
-    elif os.path.isdir(name):  # takes a name of any length
-        listing, source = list_directory(name, config), f"the local folder {name}"
+    elif os.path.isdir(name) or archives.is_archive(name):  # which take a name of any length
+        listing, source = list_directory(name, config), f"the local folder {name}" if os.path.isdir(name) else name
     else:
         listing, source = tables.list_hub(name, config), name
     return triggered(repeats.by_folder(listing, config), config.trigger_word), source
@@ -297,9 +297,7 @@ def list_directory(place: str, config: TrainConfig) -> Listing:
         raise DataError(f"The folder {place} is empty: check --train_data_dir.")
     if tables.is_saved(folder):
         return tables.list_saved(folder, config)
-    if tables.has_only_parquet(folder):
-        return tables.list_parquet(folder, config)
-    return folders.list_folder(folder, config)
+    return choice.list_local(folder, config)
 
 
 def list_embedded(name: str, config: TrainConfig) -> Listing:

@@ -27,6 +27,8 @@ from .packed_captions import BESIDE, FIRST_BESIDE, PICTURE, TABLE
 ARCHIVES = (".zip", ".tar")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+Contents = tuple[Members, dict[str, int]]
+
 MISSED = -1  # what somebody may miss, beside the kinds of packed_captions
 WHAT = dict.fromkeys((os.path.splitext(name)[1] for name in (*ARCHIVES, *PACKED, *UNREADABLE_SUFFIXES)), MISSED)
 WHAT |= dict.fromkeys((os.path.splitext(name)[1] for name in metadata.NAMES), TABLE)
@@ -38,7 +40,9 @@ def list_archives(paths: Sequence[str], config: TrainConfig) -> Listing:
     """The Listing of the pictures in these archives. Raises DataError when they cannot be used as a data set."""
     faults: list[Fault] = []
     notes: list[str] = []
-    each = [_contents(path, f"{os.path.basename(path)}/" * (len(paths) > 1), faults, notes) for path in paths]
+    prefixes = [f"{os.path.basename(path)}/" * (len(paths) > 1) for path in paths]
+    found = zip(paths, prefixes, strict=True)
+    each = [_at_root(_members(path, prefix, faults), prefix, notes) for path, prefix in found]
     members, twice = joined(each).sorted()
     if twice:
         notes.append(f"{twice} names occur more than once in an archive; the last of each is used.")
@@ -83,8 +87,14 @@ def _reader(path: str, file: BinaryIO) -> Callable[[str, BinaryIO], Iterator[Ent
     return None
 
 
-def _contents(path: str, prefix: str, faults: list[Fault], notes: list[str]) -> Members:
-    """The Members of one archive, their names led by `prefix`."""
+def contents(path: str) -> Contents:
+    """The files of an archive, and the row of each by its name in it. Raises DataError."""
+    members = _members(path, "", [])
+    return members, {name: row for row, name in enumerate(Texts[str](members.names))}
+
+
+def _members(path: str, prefix: str, faults: list[Fault]) -> Members:
+    """The Members of one archive, in its order and by its names; Faults whose names are led by `prefix`."""
     found, links = Collector(path), []
     try:
         with open(path, "rb") as file:
@@ -98,7 +108,7 @@ def _contents(path: str, prefix: str, faults: list[Fault], notes: list[str]) -> 
                     found.add(entry, what)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check the file.") from error
-    return _at_root(_with_links(found.finish(), links, prefix, faults), prefix, notes)
+    return _with_links(found.finish(), links, prefix, faults)
 
 
 def _usable(entries: Iterable[Entry], archive: str, prefix: str, faults: list[Fault]) -> Iterator[tuple[Entry, int]]:
