@@ -27,6 +27,7 @@ from .packed_captions import BESIDE, FIRST_BESIDE, PICTURE, TABLE
 ARCHIVES = (".zip", ".tar")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+COMPRESSED_ENDS = (".gz", ".bz2", ".xz", ".zst")
 Contents = tuple[Members, dict[str, int]]
 
 MISSED = -1  # what somebody may miss, beside the kinds of packed_captions
@@ -42,7 +43,7 @@ def list_archives(paths: Sequence[str], config: TrainConfig) -> Listing:
     notes: list[str] = []
     prefixes = [f"{os.path.basename(path)}/" * (len(paths) > 1) for path in paths]
     found = zip(paths, prefixes, strict=True)
-    each = [_at_root(_members(path, prefix, faults), prefix, notes) for path, prefix in found]
+    each = [_at_root(_members(path, prefix, faults, notes), prefix, notes) for path, prefix in found]
     members, twice = joined(each).sorted()
     if twice:
         notes.append(f"{twice} names occur more than once in an archive; the last of each is used.")
@@ -89,11 +90,11 @@ def _reader(path: str, file: BinaryIO) -> Callable[[str, BinaryIO], Iterator[Ent
 
 def contents(path: str) -> Contents:
     """The files of an archive, and the row of each by its name in it. Raises DataError."""
-    members = _members(path, "", [])
+    members = _members(path, "", [], [])
     return members, {name: row for row, name in enumerate(Texts[str](members.names))}
 
 
-def _members(path: str, prefix: str, faults: list[Fault]) -> Members:
+def _members(path: str, prefix: str, faults: list[Fault], notes: list[str]) -> Members:
     """The Members of one archive, in its order and by its names; Faults whose names are led by `prefix`."""
     found, links = Collector(path), []
     try:
@@ -101,7 +102,7 @@ def _members(path: str, prefix: str, faults: list[Fault]) -> Members:
             read = _reader(path, file)
             if read is None:
                 raise DataError(f"{path} is a file, not a folder: give the folder that holds it with --train_data_dir.")
-            for entry, what in _usable(read(path, file), os.path.basename(path), prefix, faults):
+            for entry, what in _usable(read(path, file), os.path.basename(path), prefix, faults, notes):
                 if entry.kind == SAME:
                     links.append(entry)
                 else:
@@ -111,8 +112,10 @@ def _members(path: str, prefix: str, faults: list[Fault]) -> Members:
     return _with_links(found.finish(), links, prefix, faults)
 
 
-def _usable(entries: Iterable[Entry], archive: str, prefix: str, faults: list[Fault]) -> Iterator[tuple[Entry, int]]:
-    """The pictures and what may hold captions, and what each is; Faults for what somebody may miss."""
+def _usable(
+    entries: Iterable[Entry], archive: str, prefix: str, faults: list[Fault], notes: list[str]
+) -> Iterator[tuple[Entry, int]]:
+    """The pictures and what may hold captions, and what each is; Faults and notes for what somebody may miss."""
     for entry in entries:
         name = entry.name
         what = WHAT.get(name[name.rfind(".") :].lower())
@@ -123,14 +126,14 @@ def _usable(entries: Iterable[Entry], archive: str, prefix: str, faults: list[Fa
             if _is_hidden(name):
                 continue
             entry = entry._replace(name=name)
-        if what == MISSED or entry.kind < IN_TAR or entry.why or ODD.search(name):
-            sentence = _fault(entry, archive)
-            if sentence:
-                faults.append(Fault(prefix + name, f"{prefix + name} {sentence}"))
-                continue
-            if what == MISSED:
-                continue
-        yield entry, what
+        odd = what == MISSED or entry.kind < IN_TAR or entry.why or ODD.search(name)
+        sentence = _fault(entry, archive) if odd else None
+        if sentence is None:
+            yield entry, what
+        elif what in (PICTURE, MISSED):
+            faults.append(Fault(prefix + name, f"{prefix + name} {sentence}"))
+        else:
+            notes.append(f"{prefix + name} {sentence}")
 
 
 def _short(name: str) -> str:
@@ -158,7 +161,7 @@ def _fault(entry: Entry, archive: str) -> str | None:
         return f"is an archive inside {archive}, which is not read: unpack it."
     if low.endswith(UNREADABLE_SUFFIXES):
         return "is in a format that cannot be read: save it as JPEG, PNG or WebP."
-    return None
+    return "is compressed once more, which is not read: decompress it." if low.endswith(COMPRESSED_ENDS) else None
 
 
 def _with_links(members: Members, links: Sequence[Entry], prefix: str, faults: list[Fault]) -> Members:

@@ -17,8 +17,8 @@ from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, is_text
 from . import folders, metadata
 from .archives import ARCHIVES, PACKED, list_archives
-from .listing import CaptionColumn, Files, Listing, TextColumn
-from .rows import ADDRESS, CAPTIONS, PICTURES, NoPictures
+from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
+from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of
 from .tables import for_training, list_parquet
 
 TABLES = (".csv", ".jsonl")
@@ -72,20 +72,20 @@ def list_local(folder: Path, config: TrainConfig) -> Listing:
     """The Listing of what a folder holds. Raises DataError."""
     found = look(folder)
     ways: dict[str, Callable[[], Listing]] = {}
-    if found.pictures or not (found.parquet or found.archives or found.tables):
+    if found.pictures or found.metadata or not (found.parquet or found.archives):
         ways["the pictures"] = lambda: folders.list_folder(folder, config)
-    if not found.metadata:
-        if found.parquet:
-            ways[named(found.parquet)] = lambda: list_parquet(folder, found.parquet, config)
-        if found.archives:
-            ways[named(found.archives)] = lambda: _of_archives(folder, found.archives, config)
-        if found.tables:
-            ways[named(found.tables)] = lambda: list_names(folder, found.tables, config)
-    elif not found.pictures:
-        ways["the pictures"] = lambda: folders.list_folder(folder, config)
-    if len(ways) == 1:
-        return next(iter(ways.values()))()
-    return _best(ways)
+    if found.parquet and not found.metadata:
+        ways[named(found.parquet)] = lambda: list_parquet(folder, found.parquet, config)
+    if found.archives and not found.metadata:
+        ways[named(found.archives)] = lambda: _of_archives(folder, found.archives, config)
+    if found.tables and not found.metadata:
+        ways[named(found.tables)] = lambda: list_names(folder, found.tables, config)
+    if len(ways) > 1:
+        return _best(ways)
+    listing = next(iter(ways.values()))()
+    if found.metadata and (others := [*found.parquet, *found.archives]):
+        listing.notes.append(f"{named(others)} is not read: {found.metadata[0]} says what the pictures are.")
+    return listing
 
 
 def named(names: Sequence[str]) -> str:
@@ -103,14 +103,14 @@ def _best(ways: dict[str, Callable[[], Listing]]) -> Listing:
         except DataError as error:
             refused[name] = error
     best = max(listed, key=lambda name: _worth(listed[name]), default="")
-    serious = next((error for error in refused.values() if not isinstance(error, NoPictures)), None)
+    serious = [error for error in refused.values() if not isinstance(error, NoPictures)]
     if not best or (serious and not _worth(listed[best])[0]):
-        raise serious or next(iter(refused.values()))
+        raise min(serious or refused.values(), key=lambda error: not isinstance(error, Addresses))
     chosen = listed.pop(best)
-    chosen.notes += [f"{_many(name, other)} not read, but {best}." for name, other in listed.items()]
-    chosen.notes += [
-        f"{name[:1].upper()}{name[1:]} are not read ({str(error).rstrip('.')})." for name, error in refused.items()
-    ]
+    chosen.notes += [line for name, other in listed.items() for line in _not_read(name, other, best, chosen)]
+    for name, error in refused.items():
+        about = "it holds addresses, not pictures" if isinstance(error, Addresses) else str(error).rstrip(".")
+        chosen.notes.append(f"{name} is not read ({about}).")
     return chosen
 
 
@@ -118,11 +118,16 @@ def _worth(listing: Listing) -> tuple[int, int]:
     return len(listing) - int(listing.captions.null_count), len(listing)
 
 
-def _many(name: str, listing: Listing) -> str:
+def _not_read(name: str, listing: Listing, best: str, chosen: Listing) -> list[str]:
+    """What is said of a Listing that is not the chosen one; nothing of pictures that the chosen one names."""
+    used = {*Texts[str](chosen.names), *files_of(chosen)} if name == "the pictures" else set()
+    left = [each for each in Texts[str](listing.names) if each not in used]
+    if not left:
+        return []
+    many, are = f"{len(left)} picture{'s' * (len(left) != 1)}", "are" if len(left) != 1 else "is"
     if name == "the pictures":
-        first = f", as {listing.names[0]}," if len(listing) else ""
-        return f"{len(listing)} pictures in files of their own{first} are"
-    return f"{name} ({len(listing)} pictures) {'are' if ',' in name else 'is'}"
+        return [f"{best} is read; {many} beside it, as {left[0]}, {are} not."]
+    return [f"{name} ({many}) is not read, but {best}."]
 
 
 def _of_archives(folder: Path, names: Sequence[str], config: TrainConfig) -> Listing:
@@ -131,17 +136,27 @@ def _of_archives(folder: Path, names: Sequence[str], config: TrainConfig) -> Lis
 
 
 def list_names(folder: Path, tables: Sequence[str], config: TrainConfig) -> Listing:
-    """The Listing of a table, CSV or JSON lines, whose rows name picture files beside it. Raises DataError."""
+    """The Listing of a table, CSV or JSON lines, whose rows name picture files beside it.
+
+    Raises NoPictures where it is about something else, Addresses where it names no files.
+    """
     if len(tables) > 1:
-        raise NoPictures(f"{folder} has several tables, {named(tables)}, none of them called metadata")
-    (table,) = tables
-    rows = metadata.rows(Path(folders.inside(folder, table, "the folder")))
-    first = next(rows, {})
-    image, caption = _columns(table, first, config)
-    root = (folder / table).parent
-    names, captions, seen = TextColumn(), CaptionColumn(), set()
-    for number, row in enumerate(metadata.rows(folder / table), start=1):
-        name = _file(folder, root, row.get(image), f"row {number} of {table}")
+        raise NoPictures(f"{folder} has several tables, {named(tables)}: call that of the pictures metadata")
+    try:
+        return _names(folder, tables[0], config)
+    except (Addresses, NoPictures):
+        raise
+    except DataError as error:
+        raise NoPictures(str(error)) from error
+
+
+def _names(folder: Path, table: str, config: TrainConfig) -> Listing:
+    path = folders.inside(folder, table, "the folder")
+    image, caption = _columns(table, next(metadata.rows(path), {}), config)
+    names, captions = TextColumn(), CaptionColumn()
+    seen: set[str] = set()
+    for number, row in enumerate(metadata.rows(path), start=1):
+        name = _file(folder, (folder / table).parent, row.get(image), f"row {number} of {table}")
         if name in seen:
             raise NoPictures(f"{table} names '{name}' more than once: keep one line per picture.")
         seen.add(name)
@@ -157,12 +172,9 @@ def _columns(table: str, first: dict[Any, Any], config: TrainConfig) -> tuple[st
     """The columns of a table that name pictures and captions. Raises NoPictures, DataError for addresses."""
     image, caption = config.columns()
     known = [name for name in first if isinstance(name, str)]
-    for name in known:
-        if isinstance(first[name], str) and ADDRESS.match(first[name]) and image not in known:
-            raise DataError(
-                f"{table} holds addresses of pictures (column '{name}'), and nothing is fetched from addresses: download "
-                "them first, for example with img2dataset, and give that folder with --train_data_dir."
-            )
+    for name in known if image not in known else ():
+        if isinstance(first[name], str) and ADDRESS.match(first[name]):
+            raise Addresses(table, name)
     if image not in known and not config.image_column:
         image = next((name for name in ("file_name", *PICTURES, "path", "file") if name in known), image)
     if caption not in known and not config.caption_column:

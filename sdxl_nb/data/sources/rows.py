@@ -41,6 +41,16 @@ MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*
 LOOKED_AT = 100  # rows to tell by what a column holds
 
 
+class Addresses(DataError):
+    """A table of addresses of pictures."""
+
+    def __init__(self, source: str, column: str) -> None:
+        super().__init__(
+            f"{source} holds addresses of pictures (column '{column}'), not pictures, and nothing is fetched from "
+            "addresses: download them first, for example with img2dataset, and give that folder with --train_data_dir."
+        )
+
+
 class NoPictures(DataError):
     """A table in which no column holds pictures or captions: perhaps it is about something else."""
 
@@ -96,10 +106,7 @@ def refuse_addresses(table: "Dataset", column: str, source: str) -> None:
     if describe(table.features[column]) not in ("string", "large_string"):
         return
     if any(isinstance(cell, str) and ADDRESS.match(cell) for cell in first_cells(table, column)):
-        raise DataError(
-            f"{source} holds addresses of pictures (column '{column}'), not pictures, and nothing is fetched from "
-            "addresses: download them first, for example with img2dataset, and give that folder with --train_data_dir."
-        )
+        raise Addresses(source, column)
 
 
 def about_cells(table: "Dataset", column: str, source: str) -> list[str]:
@@ -167,6 +174,14 @@ def packed(table: "Dataset", roots: Sequence[str | Path], config: TrainConfig) -
     if not found or None in found:
         return []
     return [rows.inside(0, name) for name in dict.fromkeys(match["archive"] for match in found if match)]
+
+
+def files_of(listing: Listing) -> set[str]:
+    """The files that the rows of a table name; none where pictures lie in the table."""
+    rows = getattr(listing.read, "__self__", None)
+    if not isinstance(rows, Rows) or describe(rows.table.features[rows.column]) not in ("string", "large_string"):
+        return set()
+    return {os.path.normpath(path) for path in column_values(rows.table, rows.column, "the table") if path}
 
 
 def base64_head(cell: Any) -> bool:
