@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
-from ..captions import require_column
+from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault, is_text, printable
 from . import metadata
-from .listing import Files, Listing, TextColumn, Texts, take, text_column
+from .listing import CaptionColumn, Files, Listing, TextColumn, Texts, take, text_column
 
 SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
 CAPTION_SUFFIXES = (".txt", ".caption")
@@ -157,7 +157,7 @@ def inside(root: Path, name: str, told_by: str) -> Path:
 
 def with_metadata(root: Path, table: str, pictures: pa.Array, config: TrainConfig) -> Listing:
     """Captions from a metadata file. Pictures it does not name are faults, names without a file are errors."""
-    told, captions, columns, bad = read_table(root / table, config)
+    told, captions, further, columns, bad = read_table(root / table, config)
     if not columns:
         raise DataError(f"{root / table} is empty: it needs one line per picture with file_name and text.")
     if told is None:
@@ -175,34 +175,44 @@ def with_metadata(root: Path, table: str, pictures: pa.Array, config: TrainConfi
     names = column.finish()
     faults = [Fault(name, f"{name} is not named in {table}.") for name, seen in named.items() if not seen]
     faults += [Fault(names[row].as_py(), f"{names[row]} {sentence}") for row, sentence in bad.items()]
-    names, captions = left_after(bad, names, captions)
+    names, captions, further = left_after(bad, names, captions, further)
     files = Files(str(root), names)
-    return Listing(names, captions, files.read, files.stamp, faults)
+    return Listing(names, captions, files.read, files.stamp, faults, further=further)
 
 
-def read_table(path: Path, config: TrainConfig) -> tuple[list[Any] | None, pa.Array, list[str], dict[int, str]]:
-    """(names as given or None, captions column, all columns, row -> what is wrong with its caption)."""
+def read_table(
+    path: metadata.Readable, config: TrainConfig
+) -> tuple[list[Any] | None, pa.Array, pa.Array | None, list[str], dict[int, str]]:
+    """(names as given or None, captions, further ones, all columns, row -> what is wrong with its caption)."""
     ours: list[Any] = []
     others: list[Any] = []
-    captions = TextColumn()
+    captions = CaptionColumn()
     columns: dict[str, None] = {}
     bad: dict[int, str] = {}
     caption_column = config.columns()[1]
     for row, values in enumerate(metadata.rows(path)):
-        caption = values.get(caption_column)
+        texts = captions_of(values.get(caption_column))
         if metadata.REST in values:
             bad[row] = f"has more cells in {path.name} than there are columns: put quotes around text with commas."
             del values[metadata.REST]
-        elif isinstance(caption, str) and not is_text(caption):
+        elif not all(map(is_text, texts)):
             bad[row] = HALF
-        captions.append(caption if isinstance(caption, str) and row not in bad else None)
+        captions.append(texts if row not in bad else [])
         ours.append(values.get("file_name"))
         if config.image_column:
             others.append(values.get(config.image_column))
         if not columns.keys() >= values.keys():
             columns |= dict.fromkeys(values)
     names = others if config.image_column in columns else ours if "file_name" in columns else None
-    return names, captions.finish(), list(columns), bad
+    return names, *captions.finish(), list(columns), bad
+
+
+def captions_of(value: Any) -> list[str]:
+    """The captions in a cell; what is no text counts as missing."""
+    try:
+        return alternatives(value)
+    except TypeError:
+        return []
 
 
 def checked_name(root: Path, table: str, number: int, name: Any, folder: Callable[[str], str | None]) -> str:
@@ -271,7 +281,7 @@ def left_after(bad: Collection[int], *columns: pa.Array) -> tuple[pa.Array, ...]
     if not bad:
         return columns
     good = np.delete(np.arange(len(columns[0])), list(bad))
-    return tuple(take(column, good) for column in columns)
+    return tuple(column if column is None else take(column, good) for column in columns)
 
 
 def read_text(root: Path, name: str) -> str:

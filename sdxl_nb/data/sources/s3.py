@@ -17,7 +17,19 @@ from typing import IO, Any, NamedTuple
 from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, first_line
 
-WANTED = (*SUFFIXES, *UNREADABLE_SUFFIXES, ".txt", ".caption", ".jsonl", ".csv", ".parquet", ".arrow", ".json")
+WANTED = (
+    *SUFFIXES,
+    *UNREADABLE_SUFFIXES,
+    ".txt",
+    ".caption",
+    ".jsonl",
+    ".csv",
+    ".parquet",
+    ".arrow",
+    ".json",
+    ".zip",
+    ".tar",
+)
 
 
 class Object(NamedTuple):
