@@ -1,6 +1,8 @@
 """Captions: the column that holds them, the trigger word in front, tags shuffled and dropped, and what is cut off."""
 
+import re
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +13,10 @@ from ..system.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizer
+
+
+# letters of scripts that put no blanks between words (Thai, Lao, Chinese, Japanese) or add endings to them (Korean)
+UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 
 
 class LongCaption(NamedTuple):
@@ -41,9 +47,26 @@ def alternatives(value: Any) -> list[str]:
     return [text for text in texts if text.strip()] or texts[:1]
 
 
+@lru_cache(maxsize=16)
+def whole_word(word: str) -> re.Pattern[str]:
+    """Finds a word or phrase as a whole, in small letters or capitals: "sks" is not in "masks".
+
+    Scripts without blanks between words are no reason against it: it is in "一张sks的照片".
+    """
+    letter = rf"[^\W{UNSPACED}]"
+    before = rf"(?<!{letter})" if re.match(letter, word) else ""
+    after = rf"(?!{letter})" if re.match(letter, word[-1:]) else ""
+    return re.compile(before + r"\s+".join(map(re.escape, word.split())) + after, re.IGNORECASE)
+
+
+def calls(caption: str, trigger_word: str | None) -> bool:
+    """Whether the trigger word is in the caption, as a whole word or phrase."""
+    return bool(trigger_word and trigger_word.strip() and whole_word(trigger_word.strip()).search(caption))
+
+
 def with_trigger(caption: str, trigger_word: str | None) -> str:
     """The caption with the trigger word in front, unless it is in it already."""
-    if not trigger_word or trigger_word.lower() in caption.lower():
+    if not trigger_word or calls(caption, trigger_word):
         return caption
     return f"{trigger_word}, {caption}" if caption else trigger_word
 
@@ -53,17 +76,25 @@ def varied(caption: str, config: TrainConfig, generator: np.random.Generator) ->
 
     The first keep_tokens tags stay where they are. So does a leading trigger word, and no tag with it is dropped.
     """
-    separator, trigger = config.caption_separator, (config.trigger_word or "").lower()
+    separator = config.caption_separator
     tags = [tag for tag in map(str.strip, caption.split(separator)) if tag]
-    calls = [bool(trigger) and trigger in tag.lower() for tag in tags]
-    kept = max(config.keep_tokens, 1 if calls and calls[0] else 0)
+    called = [calls(tag, config.trigger_word) for tag in tags]
+    kept = max(config.keep_tokens, leading(tags, config))
     drawn = generator.random(len(tags))
     spared = range(kept, len(tags))
-    rest = [tags[at] for at in spared if calls[at] or drawn[at] >= config.caption_tag_dropout_rate]
+    rest = [tags[at] for at in spared if called[at] or drawn[at] >= config.caption_tag_dropout_rate]
     if config.shuffle_caption:
         rest = [rest[at] for at in generator.permutation(len(rest))]
     glue = f"{separator.strip()} " if separator.strip() else separator
     return glue.join([*tags[:kept], *rest])
+
+
+def leading(tags: Sequence[str], config: TrainConfig) -> int:
+    """How many of the first tags are the trigger word, which may hold the separator itself."""
+    if tags and calls(tags[0], config.trigger_word):
+        return 1
+    word = [tag.lower() for tag in map(str.strip, (config.trigger_word or "").split(config.caption_separator)) if tag]
+    return len(word) if word and [tag.lower() for tag in tags[: len(word)]] == word else 0
 
 
 def long_captions(
