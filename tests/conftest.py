@@ -23,6 +23,7 @@ SECRETS = (
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # two workers on two cores; and the thread count is part of "bit for bit"
     "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",  # each thread of a worker would keep memory for itself
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",

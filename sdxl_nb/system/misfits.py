@@ -23,7 +23,7 @@ def leave_out_xformers() -> None:
     if not installed.is_xformers_available():
         return
     try:
-        import xformers.ops  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
+        import xformers.ops  # noqa: F401
     except Exception as error:  # linkers and CUDA have errors of every kind
         installed._xformers_available = False
         warnings.warn(f"{misfit(error)} Until then PyTorch's own attention is used.", stacklevel=2)

@@ -1,5 +1,7 @@
 """Jobs on the emulated SageMaker, launched, watched, interrupted, stopped, resumed; container and trainer are real."""
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -9,6 +11,7 @@ import tarfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 from small_runs import assert_same, home, small, whole
@@ -20,6 +23,7 @@ from sdxl_nb.aws.job_run import JobRun
 from sdxl_nb.aws.messages import AwsError
 from sdxl_nb.aws.tuning_step import Job
 from sdxl_nb.config.layout import LORA
+from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.drawing.generation import load_base
 from sdxl_nb.preflight.prices import Price
 from sdxl_nb.runs.run import Run
@@ -27,7 +31,7 @@ from sdxl_nb.runs.stages import Stages
 from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 
-LONG = {"max_train_steps": 80, "checkpointing_steps": 7}
+LONG = {"max_train_steps": 110, "checkpointing_steps": 7}
 PICTURES = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
 
 
@@ -44,23 +48,33 @@ def sent(aws, action="s3:PUT"):
 # A job from launch to LoRA
 
 
+class Finished(NamedTuple):
+    """A finished job, its configuration, what its launch printed; and a grid that was there before its machine."""
+
+    run: JobRun
+    config: TrainConfig
+    printed: str
+    early: str  # the grid's notice at first
+    grid: Any  # what it showed in the end
+
+
 @pytest.fixture(scope="module")
 def job(aws, tmp_path_factory):
-    """A finished job, its configuration, and what was printed at its launch."""
-    import contextlib
-    import io
-
     config = small(tmp_path_factory.mktemp("job") / "run", **PICTURES)
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
         patch.setattr(JobRun, "interval", 0.2)
         run = start(aws, config, hub_token_secret=None, tags={"team": "art"})
         assert run.status in ("starting", "running")
+        grid = ValidationGrid(run)
+        early = grid._notice.value
         assert run.wait(300) == "completed", aws.job(run.job).log()
-    return run, config, printed.getvalue()
+        grid.refresh()
+        grid.close()
+    return Finished(run, config, printed.getvalue(), early, grid._shown)
 
 
 def test_the_result_is_that_of_a_local_run(job):
-    run, config, _ = job
+    run, config = job.run, job.config
     local = whole(**PICTURES)
     assert run.folder == Path(config.output_dir)
     assert_same(run.folder, local.folder)
@@ -72,7 +86,7 @@ def test_the_result_is_that_of_a_local_run(job):
 
 
 def test_every_stage_can_be_shipped_and_drawn_and_only_then_comes_its_lora(job, tmp_path):
-    run, _, _ = job
+    run = job.run
     local = whole(**PICTURES)
     shutil.copytree(run.folder, tmp_path / "here")
     stages = Stages(JobRun.at(tmp_path / "here"))
@@ -91,18 +105,12 @@ def test_every_stage_can_be_shipped_and_drawn_and_only_then_comes_its_lora(job, 
         stages.ship(3, tmp_path / "none")
 
 
-def test_a_grid_can_be_shown_before_the_job_has_a_machine(aws, tmp_path):
-    run = start(aws, small(tmp_path / "run", **PICTURES))
-    grid = ValidationGrid(run)
-    assert grid._notice.value == ""
-    assert run.wait(300) == "completed"
-    grid.refresh()
-    assert grid._shown.steps == [0, 2, 4, 6] and grid._shown.kept == {2, 4, 6}
-    grid.close()
+def test_a_grid_can_be_shown_before_the_job_has_a_machine(job):
+    assert job.early == "" and job.grid.steps == [0, 2, 4, 6] and job.grid.kept == {2, 4, 6}
 
 
 def test_the_job_is_what_was_asked_for(job, aws):
-    run, _, printed = job
+    run, printed = job.run, job.printed
     said = aws.job(run.job).describe()
     assert re.fullmatch(r"sdxl-nb-\d{6}-\d{6}-[0-9a-f]{4}", run.job)
     states = [turn["Status"] for turn in said["SecondaryStatusTransitions"]]
@@ -116,7 +124,7 @@ def test_the_job_is_what_was_asked_for(job, aws):
 
 
 def test_nothing_of_this_machine_reaches_aws(job, aws):
-    run, config, _ = job
+    run, config = job.run, job.config
     request = json.dumps({**aws.job(run.job).request, "log": aws.job(run.job).log()})
     root, _ = home()
     for secret in (str(root), config.output_dir, os.environ["HOME"] + "/", os.environ["AWS_SECRET_ACCESS_KEY"]):
@@ -124,7 +132,7 @@ def test_nothing_of_this_machine_reaches_aws(job, aws):
 
 
 def test_the_model_archive_holds_what_a_user_wants(job, aws, tmp_path):
-    run, _, _ = job
+    run = job.run
     bucket, _, key = aws.job(run.job).artifacts.removeprefix("s3://").partition("/")
     aws.client("s3").download_file(bucket, key, str(tmp_path / "model.tar.gz"))
     with tarfile.open(tmp_path / "model.tar.gz") as archive:
@@ -135,7 +143,7 @@ def test_the_model_archive_holds_what_a_user_wants(job, aws, tmp_path):
 
 
 def test_what_it_costs(job, aws):
-    run, _, _ = job
+    run = job.run
     said = aws.job(run.job).describe()
     cost = run.cost
     assert cost["training_seconds"] == said["TrainingTimeInSeconds"]
@@ -144,7 +152,7 @@ def test_what_it_costs(job, aws):
 
 
 def test_a_fresh_kernel_finds_it_by_name_place_and_folder(job, aws, tmp_path):
-    run, _, _ = job
+    run = job.run
     for place in (run.job, f"s3://{aws.bucket}/runs/{run.job}", aws.job(run.job).arn):
         again = Run.open(place)
         assert (again.job, again.status, again.losses()) == (run.job, "completed", run.losses())
@@ -157,8 +165,8 @@ def test_a_fresh_kernel_finds_it_by_name_place_and_folder(job, aws, tmp_path):
 
 def test_last_weeks_run_opens_without_a_network(job, aws):
     with aws.offline():
-        run = Run.open(job[0].folder)
-        assert run.status == "completed" and run.losses() == job[0].losses() and run.lora.info().ranks == (2,)
+        run = Run.open(job.run.folder)
+        assert run.status == "completed" and run.losses() == job.run.losses() and run.lora.info().ranks == (2,)
         assert "AWS cannot be reached" in run.summary()["trouble"]
 
 
@@ -173,12 +181,12 @@ def test_the_sentence_about_the_price(monkeypatch):
 
 
 def test_the_log_is_cloudwatchs(job):
-    lines = job[0].log(3).splitlines()
-    assert len(lines) == 3 and lines[-1] == "end: completed" and "\nstep=6 train_loss=" in job[0].log(40)
+    lines = job.run.log(3).splitlines()
+    assert len(lines) == 3 and lines[-1] == "end: completed" and "\nstep=6 train_loss=" in job.run.log(40)
 
 
 def test_what_is_here_is_not_fetched_again(job, aws):
-    run, _, _ = job
+    run = job.run
     before = sent(aws, "s3:GET")
     JobRun.at(run.folder).refresh()
     assert sent(aws, "s3:GET") == before + 1  # the list
@@ -215,7 +223,7 @@ def test_interrupted_twice_it_ends_the_same(aws, tmp_path, long_run):
     job = aws.job(run.job)
     job.wait_for(f"step={draw.randint(4, 25)} ")
     aws.interrupt(run.job, hard=True)
-    job.wait_for(f"step={draw.randint(30, 45)} ")
+    job.wait_for(f"step={draw.randint(45, 60)} ")
     newest = run.lora.path.parent  # there is none of a stop: that of a checkpoint, without what only training needs
     assert newest.name.startswith("checkpoint-") and not (newest / "state.safetensors").exists()
     aws.interrupt(run.job)
@@ -223,7 +231,7 @@ def test_interrupted_twice_it_ends_the_same(aws, tmp_path, long_run):
     states = [turn["Status"] for turn in job.transitions]
     assert states.count("Interrupted") == states.count("Restarting") == 2 and states.count("Training") == 3
     assert_same(run.folder, long_run)
-    assert run.losses() == Run.open(long_run).losses() and run.losses()[0] == list(range(1, 81))
+    assert run.losses() == Run.open(long_run).losses() and run.losses()[0] == list(range(1, 111))
 
 
 def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
@@ -232,7 +240,7 @@ def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
     run.stop()
     assert run.wait(300) == "stopped"
     step = run.step
-    assert 9 <= step < 80 and steps_of(run.folder / LORA) == step and run.cost["saving"] is None
+    assert 9 <= step < 110 and steps_of(run.folder / LORA) == step and run.cost["saving"] is None
     run.stop()  # again does no harm
     said, _ = [], capsys.readouterr()
     resumed = run.resume(spot=True, say=said.append)
@@ -263,8 +271,8 @@ def test_a_job_that_is_not_there(job, monkeypatch):
     with pytest.raises(AwsError, match=r"^There is no job sdxl-nb-1 in us-east-1: check its name"):
         Run.open("sdxl-nb-1")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    with pytest.raises(AwsError, match=rf"^There is no job {job[0].job} in eu-west-1: .* set AWS_REGION"):
-        Run.open(job[0].job)
+    with pytest.raises(AwsError, match=rf"^There is no job {job.run.job} in eu-west-1: .* set AWS_REGION"):
+        Run.open(job.run.job)
     with pytest.raises(AwsError, match=r"is not the prefix of a run: give s3://BUCKET/runs/JOB"):
         Run.open("s3://bucket/pictures")
 
@@ -327,7 +335,7 @@ def test_two_instances_stop_together_and_go_on(aws, tmp_path, monkeypatch):
     aws.interrupt(run.job)
     aws.job(run.job).wait_for("step=60 ", 240)
     run.stop()
-    assert run.wait(240) == "stopped" and run.step < 80
+    assert run.wait(240) == "stopped" and run.step < 110
     resumed = run.resume()
     assert resumed.wait(240) == "completed", resumed.log(60)
     assert resumed.losses() == whole.losses()

@@ -261,7 +261,7 @@ BULKY = {
     "iTXt": chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(BULK)),
     "plain iTXt": chunk(b"iTXt", b"workflow\0\0\0\0\0" + BULK),
     "tEXt": chunk(b"tEXt", b"workflow\0" + BULK),
-    "many": chunk(b"zTXt", b"x\0\0" + zlib.compress(b"a" * 1_000_000)) * 80,
+    "many": chunk(b"zTXt", b"x\0\0" + zlib.compress(b"a" * 1_000_000)) * 40,
     "bomb": chunk(b"zTXt", b"x\0\0" + zlib.compress(b"a" * 200_000_000)),
 }
 

@@ -1,12 +1,12 @@
 """Pictures as other programs write them, and what a colour-managed viewer shows of them.
 
     python tests/data/pictures/make.py FOLDER          the small set that lies here, with reference.json beside it
-    python tests/data/pictures/make.py --many FOLDER   some 250 files: every program with every profile
+    python tests/data/pictures/make.py --many FOLDER   460 files: every program with every profile, in 64 colours
 
 Needs Debian's gimp, imagemagick, chromium, libimage-exiftool-perl, libavif-bin, libheif-examples, libjxl-tools,
 liblcms2-utils, and the profiles of icc-profiles-free, colord-data and libgs-common. Of each file reference.json holds
-the colours of the eight squares of `source()` as Chromium shows them ("chromium"), or as LittleCMS's tificc moves
-them where Chromium opens no such file or does not use its profile ("tificc"); null for HDR, and for what neither opens.
+the colours of the squares of `source()` as Chromium shows them ("chromium"), or as LittleCMS's tificc or transicc moves
+them where Chromium opens no such file, cuts it to 8 bits or does not use its profile; null for HDR.
 """
 
 import base64
@@ -183,7 +183,7 @@ def magick(start: Path, goal: Path) -> None:
         "magick-cmyk-16.tif": (*inks, "-depth", 16),
         "magick-cmyk-bare.jpg": ("-colorspace", "CMYK", "-quality", 100),
         "magick-lab.tif": ("-colorspace", "Lab", "-depth", 8),
-        "magick-linear-16.tif": ("-depth", 16, "-profile", PROFILES["linear"], "-compress", "Zip", "-endian", "MSB"),
+        "magick-linear-16.tif": ("-depth", 16, "-profile", PROFILES["linear"], "-compress", "LZW", "-endian", "MSB"),
         "magick-prophoto-16.tif": ("-depth", 16, "-profile", PROFILES["prophoto"], "-compress", "LZW"),
     }.items():
         target = goal / name
