@@ -71,13 +71,30 @@ def with_trigger(caption: str, trigger_word: str | None) -> str:
     return f"{trigger_word}, {caption}" if caption else trigger_word
 
 
+def surrounded(caption: str, config: TrainConfig) -> str:
+    """The caption between the prefix and the suffix of all captions."""
+    return " ".join(text for text in (config.caption_prefix, caption, config.caption_suffix) if text)
+
+
+def parted(caption: str, config: TrainConfig) -> tuple[str, str, str]:
+    """(prefix, caption, suffix) of what `surrounded` gave, each blank with what it was put for."""
+    before, after = (config.caption_prefix or "") and f"{config.caption_prefix} ", (config.caption_suffix or "")
+    after = after and f" {after}"
+    if not before and not after:
+        return "", caption, ""
+    if caption == surrounded("", config):
+        return caption, "", ""
+    return before, caption.removeprefix(before).removesuffix(after), after
+
+
 def varied(caption: str, config: TrainConfig, generator: np.random.Generator) -> str:
     """The caption as one step sees it: tags shuffled and dropped as `config` says, chosen by a numpy generator.
 
-    The first keep_tokens tags stay where they are. So does a leading trigger word, and no tag with it is dropped.
+    The first keep_tokens tags stay where they are. So does a leading trigger word, and no tag with it is dropped, nor
+    the prefix and the suffix of all captions.
     """
-    separator = config.caption_separator
-    tags = [tag for tag in map(str.strip, caption.split(separator)) if tag]
+    separator, (before, inner, after) = config.caption_separator, parted(caption, config)
+    tags = [tag for tag in map(str.strip, inner.split(separator)) if tag]
     called = [calls(tag, config.trigger_word) for tag in tags]
     kept = max(config.keep_tokens, leading(tags, config))
     drawn = generator.random(len(tags))
@@ -86,7 +103,8 @@ def varied(caption: str, config: TrainConfig, generator: np.random.Generator) ->
     if config.shuffle_caption:
         rest = [rest[at] for at in generator.permutation(len(rest))]
     glue = f"{separator.strip()} " if separator.strip() else separator
-    return glue.join([*tags[:kept], *rest])
+    left = glue.join([*tags[:kept], *rest])
+    return before + left + after if left else f"{before.strip()}{after}".strip()
 
 
 def leading(tags: Sequence[str], config: TrainConfig) -> int:

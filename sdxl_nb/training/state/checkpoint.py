@@ -25,7 +25,11 @@ from ...system.errors import ConfigError, ModelError
 Tensors = dict[str, torch.Tensor]
 CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
 SAME_RESULT = ("gradient_checkpointing", "enable_xformers_memory_efficient_attention")  # what a lack of memory asks for
-OF_THE_DATA = ("caption_choice",)  # what it changes, the fingerprint of the data tells
+OF_THE_DATA = (
+    "caption_choice",
+    "caption_lines",
+    "caption_source",
+)  # what it changes, the fingerprint of the data tells
 
 
 @dataclass(frozen=True)
