@@ -11,7 +11,10 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from ..config.messages import shown
-from ..data.captions import calls, long_captions
+from ..config.train_config import TrainConfig
+from ..data.captions import long_captions
+from ..data.words.tags import cleaned
+from ..data.words.trigger import calls
 from .findings import NOTE, WARNING, Finding, found
 from .leftovers import WEIGHTED, code, placeholder, prompt_syntax, refusal
 
@@ -31,6 +34,7 @@ UNBALANCED = "unbalanced_quotes"
 FILE_NAME = "file_name_as_caption"
 NOT_LATIN = "not_latin"
 TRIGGER_WORD = "trigger_word"
+BOORU_TAGS = "booru_tags"
 
 Captions = Mapping[str, str]  # name of the picture -> caption
 UNSEEN = re.compile("[\u00ad\u200b\u200c\u200e\u200f\u2060\u202a-\u202e\u2066-\u2069\ufeff]|(?<=\\w)\u200d(?=\\w)")
@@ -41,6 +45,7 @@ CAMERA = re.compile(
 # smileys with brackets in them, and booru's (o)_(o), <o>_<o>
 SMILEYS = re.compile(r"[:;=]['^o-]?[()\[\]{}<>]|[()\[\]{}]['o-]?[:;=]|\S*[<(]\S?[>)]_[<(]\S?[>)]\S*", re.I)
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
+BOORU = re.compile(r"\S*[^\W_]{2}_\S+|\S+_[^\W_]{2}\S*|[^\\]+\\\(.*")  # a tag of two words, or with \\( in it
 PAIRED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|“[^“”]*”|«[^«»]*»")
 PORTION = 2000  # captions tokenized at once
 
@@ -235,6 +240,34 @@ def cut_captions(captions: Captions, tokenizers: Mapping[str, Any]) -> list[Find
     lost = {name: _by_encoder(remarks[name], len(tokenizers)) for name in captions if name in remarks}
     message = "The captions of {n} are longer than the text encoders take, and are cut."
     return found(LONG_CAPTION, WARNING, lost, message, "Put what matters first, or shorten them.")
+
+
+def booru_tags(captions: Captions, config: TrainConfig, tokenizers: Mapping[str, Any]) -> list[Finding]:
+    """Tags with underscores or escaped brackets, which --clean_tags makes words of, and the tokens that it saves."""
+    if config.clean_tags:
+        return []
+    remarks, words = {}, {}
+    mark, word = config.caption_separator, config.trigger_word
+    for name, text in captions.items():
+        tags = (tag for tag in map(str.strip, text.split(mark)) if "_" in tag or "\\" in tag)
+        told = next((tag for tag in tags if BOORU.fullmatch(tag) and cleaned(tag, mark, word) != tag), "")
+        if told:
+            remarks[name], words[name] = told, cleaned(text, mark, word)
+    saving = _saving([captions[name] for name in words], list(words.values()), tokenizers)
+    advice = f"--clean_tags makes words of them, as SDXL's text encoders read them.{saving}"
+    return found(BOORU_TAGS, NOTE, remarks, "The captions of {n} hold tags with underscores or backslashes.", advice)
+
+
+def _saving(captions: Sequence[str], others: Sequence[str], tokenizers: Mapping[str, Any]) -> str:
+    """How many tokens the first tokenizer makes of the first of these captions, and of the others."""
+    tokenizer = next(iter(tokenizers.values()), None)
+    if tokenizer is None or not captions:
+        return ""
+    before, after = (
+        sum(len(ids) - 2 for ids in tokenizer(texts[:PORTION], truncation=False, verbose=False)["input_ids"])
+        for texts in (list(captions), list(others))
+    )
+    return f" They would take {after:,} tokens instead of {before:,}." if after < before else ""
 
 
 def _by_encoder(cuts: Mapping[str, str], encoders: int) -> str:

@@ -1,8 +1,6 @@
 """Captions: the column that holds them, the trigger word in front, tags shuffled and dropped, and what is cut off."""
 
-import re
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,13 +8,11 @@ import numpy as np
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
+from .words.tags import cleaned
+from .words.trigger import calls, with_trigger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizer
-
-
-# letters of scripts that put no blanks between words (Thai, Lao, Chinese, Japanese) or add endings to them (Korean)
-UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 
 
 class LongCaption(NamedTuple):
@@ -47,33 +43,21 @@ def alternatives(value: Any) -> list[str]:
     return [text for text in texts if text.strip()] or texts[:1]
 
 
-@lru_cache(maxsize=16)
-def whole_word(word: str) -> re.Pattern[str]:
-    """Finds a word or phrase as a whole, in small letters or capitals: "sks" is not in "masks".
-
-    Scripts without blanks between words are no reason against it: it is in "一张sks的照片".
-    """
-    letter = rf"[^\W{UNSPACED}]"
-    before = rf"(?<!{letter})" if re.match(letter, word) else ""
-    after = rf"(?!{letter})" if re.match(letter, word[-1:]) else ""
-    return re.compile(before + r"\s+".join(map(re.escape, word.split())) + after, re.IGNORECASE)
-
-
-def calls(caption: str, trigger_word: str | None) -> bool:
-    """Whether the trigger word is in the caption, as a whole word or phrase."""
-    return bool(trigger_word and trigger_word.strip() and whole_word(trigger_word.strip()).search(caption))
-
-
-def with_trigger(caption: str, trigger_word: str | None) -> str:
-    """The caption with the trigger word in front, unless it is in it already."""
-    if not trigger_word or calls(caption, trigger_word):
-        return caption
-    return f"{trigger_word}, {caption}" if caption else trigger_word
-
-
 def surrounded(caption: str, config: TrainConfig) -> str:
     """The caption between the prefix and the suffix of all captions."""
     return " ".join(text for text in (config.caption_prefix, caption, config.caption_suffix) if text)
+
+
+def dressed(caption: str | None, config: TrainConfig, trigger_word: str | None) -> str | None:
+    """A caption as it is trained on: tags cleaned if that is asked for, trigger word, prefix and suffix.
+
+    A missing caption (None) becomes the trigger word, if there is one.
+    """
+    if caption is None and not trigger_word:
+        return None
+    text = cleaned(caption or "", config.caption_separator, trigger_word) if config.clean_tags else caption or ""
+    led = text if calls(surrounded("", config), trigger_word) else with_trigger(text, trigger_word)
+    return surrounded(led, config)
 
 
 def parted(caption: str, config: TrainConfig) -> tuple[str, str, str]:

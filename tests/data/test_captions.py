@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 
 from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.data.captions import calls, long_captions, varied, with_trigger
+from sdxl_nb.data.captions import long_captions, varied
 from sdxl_nb.data.sampling import Choices
+from sdxl_nb.data.words.trigger import calls, with_trigger
 
 CAPTION = "zwx, a dog, red, sitting on grass, at night"
 

@@ -21,9 +21,10 @@ from PIL import Image
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data import dataset
-from sdxl_nb.data.captions import long_captions, with_trigger
+from sdxl_nb.data.captions import long_captions
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.decoding import PictureError
+from sdxl_nb.data.words.trigger import with_trigger
 
 COLOURS = ("red", "lime", "blue", "yellow")
 NARUTO = "lambdalabs/naruto-blip-captions"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...config.train_config import TrainConfig
-from ..tags import joined
+from ..words.tags import joined
 from .listing import CaptionColumn, Texts
 
 Kind = Literal["tags", "captions", "join", "first"]
@@ -53,18 +53,18 @@ class Captions(NamedTuple):
     notes: list[str]
 
 
-def settled(texts: pa.Array, config: TrainConfig) -> Captions:
-    """The captions of texts (null: none) that `lined` made."""
+def settled(texts: pa.Array, config: TrainConfig, further: pa.Array | None = None) -> Captions:
+    """The captions of texts (null: none) that `lined` made; `further` ones of other files stay after them."""
     several = pc.fill_null(pc.match_substring(texts, "\n"), False)
     if not pc.any(several).as_py():
-        return Captions(texts, None, [])
+        return Captions(texts, further, [])
     asked = config.caption_lines
     kind, note = judged(texts.filter(several).to_pylist(), config.caption_separator)
     if asked != "auto":
         kind, note = asked, ""
-    column = CaptionColumn()
-    for text in Texts[str | None](texts):
-        column.append([] if text is None else split(text, kind, config.caption_separator))
+    column, others = CaptionColumn(), [[]] * len(texts) if further is None else Texts(further)
+    for text, more in zip(Texts[str | None](texts), others, strict=True):
+        column.append([] if text is None else [*split(text, kind, config.caption_separator), *more])
     captions, further = column.finish()
     return Captions(captions, further, [note] if note else [])
 

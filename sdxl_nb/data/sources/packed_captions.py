@@ -23,6 +23,7 @@ from ..captions import alternatives, require_column
 from ..decoding import Fault, PictureError, is_text
 from .entries import IN_TAR
 from .folders import CAPTION_SUFFIXES, HALF, MAX_CAPTION, NO_CAPTIONS, left_after, read_table
+from .lines import lined, settled
 from .listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
 from .members import Members
 
@@ -61,6 +62,8 @@ def _by_files(members: Members, pictures: np.ndarray, config: TrainConfig) -> Li
                 faults[number] = Fault(names[number].as_py(), f"{names[number]}: its caption file {error}")
         captions.append(found)
     names, first, further, pictures = _good(list(faults), names, *captions.finish(), pictures)
+    first, further, told = settled(first, config, further)
+    notes += told
     if len(first) and first.null_count == len(first):
         notes.append(NO_CAPTIONS)
     used = members.select(pictures)
@@ -99,7 +102,7 @@ def _read(data: bytes | PictureError, file: str, config: TrainConfig) -> list[st
         text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 text: save it as UTF-8.") from error
-    return _from_json(text, file, config) if file.lower().endswith(".json") else [" ".join(text.split())]
+    return _from_json(text, file, config) if file.lower().endswith(".json") else [lined(text)]
 
 
 def _from_json(text: str, file: str, config: TrainConfig) -> list[str]:
@@ -116,7 +119,7 @@ def _from_json(text: str, file: str, config: TrainConfig) -> list[str]:
         raise DataError(f"{file} has a caption that is no text: correct it.") from error
     if not all(map(is_text, found)):
         raise DataError(f"{file} {HALF}")
-    return found
+    return [" ".join(text.split()) for text in found]
 
 
 class Packed:

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.data import sidecars
-from sdxl_nb.data.carried import carried, prompt_of, user_comment, xmp_captions
+from sdxl_nb.data.words import sidecars
+from sdxl_nb.data.words.carried import carried, prompt_of, user_comment, xmp_captions
 
-HERE = Path(__file__).parent / "captions"
+HERE = Path(__file__).parents[1] / "captions"
 SAID = "A black cat – “Mia” – sleeps on a café chair."
 PLACES = {
     "XMP description": "xmp.jpg xmp.png xmp.webp xmp.tif languages.jpg from-xmp.png",

@@ -1,6 +1,6 @@
 """Booru tags as words; emoticons, Pony's tags and a trigger word stay."""
 
-from sdxl_nb.data.tags import cleaned
+from sdxl_nb.data.words.tags import cleaned
 
 WORDS = {
     "hatsune_miku_\\(vocaloid\\), 1girl": "hatsune miku (vocaloid), 1girl",

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from .colour.chunks import chunks, inflated
-from .decoding import PictureError, is_text, open_header
+from ..colour.chunks import chunks, inflated
+from ..decoding import PictureError, is_text, open_header
 
 MAX_TEXT = 1 << 20  # bytes of one text
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"

@@ -7,7 +7,7 @@ In: a caption. Out: the caption with blanks for underscores and without backslas
 import re
 from collections.abc import Sequence
 
-from .captions import whole_word
+from .trigger import whole_word
 
 PONY = re.compile(r"score_\d(?:_up)?|source_(?:anime|pony|furry|cartoon)|rating_(?:safe|questionable|explicit)", re.I)
 ESCAPED = re.compile(r"\\([()\[\]{}])")

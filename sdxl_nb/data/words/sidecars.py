@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..config.train_config import TrainConfig
-from .decoding import is_text
+from ...config.train_config import TrainConfig
+from ..decoding import is_text
 from .tags import joined
 
 SAID = ("caption", "captions", "text", "prompt", "description", "alt_text", "alt")  # words, the first that is there
