@@ -22,6 +22,7 @@ from ..config.train_config import TrainConfig
 from ..data import buckets
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.decoding import Fault, PictureError, printable
+from ..data.words.trigger import calls
 from ..system.errors import ConfigError, DataError, ModelError, SdxlNbError
 from ..system.threads import ahead
 from . import caption_faults, picture_faults
@@ -181,7 +182,8 @@ def _about_captions(config: TrainConfig, captions: Mapping[str, str], tokenizers
     """Captions as they are written; what the tokenizers cut is told of captions with the trigger word in front."""
     written = _written(config, captions)
     findings = [*caption_faults.check_captions(written), *caption_faults.cut_captions(captions, tokenizers)]
-    led = [name for name, caption in captions.items() if (config.trigger_word or "").lower() in caption.lower()]
+    findings += caption_faults.booru_tags(written, config, tokenizers)
+    led = [name for name, caption in captions.items() if calls(caption, config.trigger_word)]
     return findings + caption_faults.trigger_coverage(written, config.trigger_word, led)
 
 

@@ -23,10 +23,11 @@ from PIL import Image
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
-from .captions import with_trigger
+from .captions import dressed
 from .decoding import Fault, PictureError, decode, upright_size
 from .sources import archives, choice, folders, tables
-from .sources.listing import Listing, Texts, counts, ends_of, flags, joined, lists, take, text_column
+from .sources.found_captions import with_found
+from .sources.listing import Listing, Texts, counts, flags, joined, take, text_column
 
 if TYPE_CHECKING:
     from ..system.figures import Sheet
@@ -238,7 +239,7 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
     if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
     if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
-        why = f" ({listing.notes[-1]})" if listing.notes else ""
+        why = f" ({'; '.join(note.rstrip('.') for note in listing.notes[-2:])})" if listing.notes else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
     missing = flags(listing.captions.is_null())
     listing.faults += [
@@ -277,7 +278,7 @@ def list_source(config: TrainConfig) -> tuple[Listing, str]:
         listing, source = list_directory(name, config), f"the local folder {name}" if os.path.isdir(name) else name
     else:
         listing, source = tables.list_hub(name, config), name
-    return triggered(repeats.by_folder(listing, config), config.trigger_word), source
+    return as_trained(repeats.by_folder(with_found(listing, config), config), config), source
 
 
 def list_directory(place: str, config: TrainConfig) -> Listing:
@@ -305,20 +306,19 @@ def list_embedded(name: str, config: TrainConfig) -> Listing:
     if name not in EMBEDDED:
         raise DataError(f"There is no embedded data set '{name}': choose one of {', '.join(sorted(EMBEDDED))}.")
     concept, *others = (folders.list_folder(PICTURES / part, config) for part in EMBEDDED[name])
-    listed = [triggered(concept, config.trigger_word), *others]
+    listed = [as_trained(concept, config), *(as_trained(other, config, led=False) for other in others)]
     for part, listing in zip(EMBEDDED[name], listed, strict=True):
         listing.names = text_column(f"{part}/{name}" for name in Texts[str](listing.names))
     return joined(listed)
 
 
-def triggered(listing: Listing, trigger_word: str | None) -> Listing:
-    """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word."""
-    if trigger_word:
+def as_trained(listing: Listing, config: TrainConfig, led: bool = True) -> Listing:
+    """The Listing with captions as training reads them: clean tags, trigger word (if `led`), prefix and suffix.
+
+    A missing caption becomes the trigger word.
+    """
+    word = config.trigger_word if led else None
+    if word or config.clean_tags or config.caption_prefix or config.caption_suffix:
         listing.written = listing.captions
-        listing.captions = text_column(
-            with_trigger(text or "", trigger_word) for text in Texts[str | None](listing.captions)
-        )
-        if listing.further is not None:
-            texts = (with_trigger(text, trigger_word) for text in Texts[str](listing.further.flatten()))
-            listing.further = lists(ends_of(listing.further), text_column(texts))
+        listing.caption_each(lambda _, text: dressed(text, config, word))
     return listing

@@ -1,4 +1,4 @@
-"""Captions from files to training: lines, prefix and suffix, clean tags, captions in pictures and JSON, by open_dataset."""
+"""Captions from files to training: lines, prefix and suffix, clean tags, what pictures and JSON files carry."""
 
 import json
 import shutil

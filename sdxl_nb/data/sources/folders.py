@@ -22,6 +22,8 @@ from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault, is_text, printable
 from . import metadata
+from .found_captions import with_json
+from .lines import lined, settled
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts, take, text_column
 
 SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
@@ -45,9 +47,9 @@ def list_folder(folder: Path, config: TrainConfig) -> Listing:
     if tables:
         listing = with_metadata(root, tables[0], pictures, config)
     else:
-        listing = with_caption_files(root, captions, pictures)
+        listing = with_caption_files(root, captions, pictures, config)
     listing.faults += unnamable + unreadable
-    return listing
+    return with_json(listing, root, config)
 
 
 def sort_files(names: Iterable[str]) -> tuple[pa.Array, pa.Array, list[str], list[Fault], list[Fault]]:
@@ -247,7 +249,7 @@ def is_plain_file(folder: str | None, name: str) -> bool:
         return False
 
 
-def with_caption_files(root: Path, captions: pa.Array, pictures: pa.Array) -> Listing:
+def with_caption_files(root: Path, captions: pa.Array, pictures: pa.Array, config: TrainConfig) -> Listing:
     """Captions from a .txt or .caption file beside each picture; a picture without one keeps the caption None."""
     stems = text_column(os.path.splitext(name)[0] for name in Texts[str](pictures))
     there = [pc.is_in(with_suffix(stems, suffix), captions) for suffix in CAPTION_SUFFIXES]
@@ -260,16 +262,18 @@ def with_caption_files(root: Path, captions: pa.Array, pictures: pa.Array) -> Li
         if len(found) > 1:
             notes.append(f"{pictures[row]} has two caption files; {found[0]} is used.")
         try:
-            column.append(" ".join(read_text(root, found[0]).split()) if found else None)
+            column.append(lined(read_text(root, found[0])) if found else None)
         except DataError as error:
             faults.append(Fault(pictures[row].as_py(), f"{pictures[row]}: its caption file {error}"))
             column.append(None)
             bad.append(row)
     names, texts = left_after(bad, pictures, column.finish())
+    texts, further, told = settled(texts, config)
+    notes += told
     if len(texts) and texts.null_count == len(texts):
         notes.append(NO_CAPTIONS)
     files = Files(str(root), names)
-    return Listing(names, texts, files.read, files.stamp, faults, notes)
+    return Listing(names, texts, files.read, files.stamp, faults, notes, further=further)
 
 
 def with_suffix(stems: pa.Array, suffix: str) -> pa.Array:
