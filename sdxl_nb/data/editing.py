@@ -100,7 +100,9 @@ def row_with(config: TrainConfig, row: metadata.Row, name: str, column: str, cap
     key = config.image_column if config.image_column in row else "file_name"
     told = row.get(key)
     if isinstance(told, str) and os.path.normpath(told) == os.path.normpath(name):
-        return row | {column: caption}
+        former = row.get(column)
+        further = former[1:] if isinstance(former, list) else []
+        return row | {column: [caption, *further] if further else caption}
     return row
 
 

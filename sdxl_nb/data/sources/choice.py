@@ -16,7 +16,7 @@ from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, is_text
 from . import folders, metadata
-from .archives import ARCHIVES, PACKED, list_archives
+from .archives import ARCHIVES, PACKED, ending, list_archives
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
 from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of
 from .tables import for_training, list_parquet
@@ -40,7 +40,7 @@ def look(folder: Path) -> Found:
     """What lies in a folder and below it; what cannot be listed below it is passed over."""
     found = Found()
     kinds = dict.fromkeys(SUFFIXES, None) | {".parquet": found.parquet}
-    kinds |= dict.fromkeys(TABLES, found.tables) | {os.path.splitext(name)[1]: found.archives for name in PACKED}
+    kinds |= dict.fromkeys(TABLES, found.tables) | {ending(name): found.archives for name in PACKED}
     kinds |= dict.fromkeys(ARCHIVES, found.archives)
     rest = [""]
     while rest:
@@ -51,15 +51,15 @@ def look(folder: Path) -> Found:
                     name = entry.name
                     if name.startswith((".", "__MACOSX")):
                         continue
-                    ending = name[name.rfind(".") :].lower()
-                    if ending not in kinds or entry.is_dir(follow_symlinks=False):
+                    kind = ending(name)
+                    if kind not in kinds or entry.is_dir(follow_symlinks=False):
                         if entry.is_dir(follow_symlinks=False):
                             rest.append(f"{below}{name}/")
                     elif name in metadata.NAMES:
                         found.metadata.append(below + name)
-                    elif (names := kinds[ending]) is None:
+                    elif (names := kinds[kind]) is None:
                         found.pictures = True
-                    elif names is not found.archives or ending in ARCHIVES or name.lower().endswith(PACKED):
+                    elif names is not found.archives or kind in ARCHIVES or name.lower().endswith(PACKED):
                         names.append(below + name)
         except OSError:
             continue

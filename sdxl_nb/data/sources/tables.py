@@ -34,7 +34,12 @@ def list_hub(name: str, config: TrainConfig) -> Listing:
     import datasets
 
     ask(name, config.cache_dir)
-    table = load(name, config.dataset_config_name, split="train", cache_dir=config.cache_dir)
+    try:
+        table = load(name, config.dataset_config_name, split="train", cache_dir=config.cache_dir)
+    except DataError as error:
+        if "WebDataset format" not in str(error):
+            raise
+        return list_archives(fetch_tars(name, config.cache_dir), config)  # which need not have the same files for each
     settings = datasets.config
     caches = [config.cache_dir, settings.HF_CACHE_HOME, settings.HF_DATASETS_CACHE, hub_cache()]
     roots = [cache for cache in caches if cache]
@@ -59,6 +64,18 @@ def ask(name: str, cache_dir: str | None) -> None:
     except Exception as error:  # httpx's and huggingface_hub's own, by version
         if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE:
             raise DataError(explain(name, error)) from error  # of all else `load` knows more
+
+
+def fetch_tars(name: str, cache_dir: str | None) -> list[str]:
+    """The tar files of a data set on the hub that are for training, in its client's cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.tar", cache_dir=cache_dir))
+    except Exception as error:  # httpx's and huggingface_hub's own, by version
+        raise DataError(explain(name, error)) from error
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tar"))
+    return [str(folder / each) for each in for_training(names, folder)]
 
 
 def hub_cache() -> str:
