@@ -5,7 +5,10 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # one page that asks no other host for scripts
 PAGE := --embed-images $(foreach script,mathjax require_js jquery,--HTMLExporter.$(script)_url=)
 
-.PHONY: demo lab gallery test soak lint bench infra image
+BY_FILE := --dist loadfile --no-loadscope-reorder
+QUICK := audit cache config data drawing lora models preflight runs system tiny training widgets
+
+.PHONY: demo lab gallery test quick soak matrix lint bench infra image
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
@@ -20,10 +23,16 @@ lab: .venv/ready  ## JupyterLab on the notebooks
 	@$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir notebooks
 
 test: .venv/ready  ## all tests and all notebooks, on two cores
-	@$(RUN) pytest -n 2 --dist loadfile -m "not soak" --nbmake --nbmake-timeout=300 tests $(filter-out %06_sagemaker.ipynb,$(NOTEBOOKS))
+	@$(RUN) pytest -n 2 $(BY_FILE) -m "not soak" --nbmake --nbmake-timeout=300 tests $(filter-out %06_sagemaker.ipynb,$(NOTEBOOKS))
 
-soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the real cdk command line
+quick: .venv/ready  ## for who edits, under 90 s: no training, no browser, no notebook, no cloud
+	@$(RUN) pytest -n 2 $(BY_FILE) -p no:nbmake -m "not soak and not slow" $(addprefix tests/,$(QUICK))
+
+soak: .venv/ready  ## the long checks: twenty kills, three training seeds, the real cdk command line, the matrix
 	@$(RUN) pytest -m soak tests
+
+matrix: .venv/ready  ## Python 3.10 to 3.13 with the pins, and the lowest versions allowed: ROWS="3.10 3.10-lowest" chooses
+	@.venv/bin/python tests/matrix.py $(ROWS)
 
 lint: .venv/ready  ## style, who may import whom, types, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && .venv/bin/lint-imports --no-logo && $(RUN) mypy

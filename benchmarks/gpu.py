@@ -72,7 +72,7 @@ def build(config: dict[str, Any], option: Option, device: torch.device, rank: in
     from peft import LoraConfig, inject_adapter_in_model
 
     from sdxl_nb.lora.fast import LoraFast
-    from sdxl_nb.lora.layers import ATTENTION
+    from sdxl_nb.lora.targets import ATTENTION
     from sdxl_nb.models.unet import SdxlUNet
     from sdxl_nb.training.state.parameters import FlatParameters
 

@@ -99,7 +99,7 @@ def full_size(rank: int = 16, dtype: torch.dtype = torch.bfloat16) -> tuple[Any,
     from peft import LoraConfig, inject_adapter_in_model
 
     from sdxl_nb.lora.fast import LoraFast
-    from sdxl_nb.lora.layers import ATTENTION
+    from sdxl_nb.lora.targets import ATTENTION
     from sdxl_nb.models.unet import SdxlUNet
     from sdxl_nb.training.state.parameters import FlatParameters
 

@@ -11,11 +11,16 @@ reason, 130 when interrupted before there was a step to finish.
 import gc
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config.flags import read_flags, train_parser
 from .config.machine import check_machine
+from .config.train_config import TrainConfig
 from .system.errors import ConfigError, SdxlNbError
+from .system.misfits import misfit
+
+if TYPE_CHECKING:
+    from .runs.run import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,24 +34,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if kind is None:
             print(f"error: {error}", file=sys.stderr)
         return 2 if issubclass(kind or type(error), ConfigError) else 1
+    except ImportError as error:  # of what peft, transformers or accelerate use wherever it is installed
+        print(f"error: {misfit(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted: the run can go on from its last checkpoint, if it has one.", file=sys.stderr)
         return 130
     return 0
 
 
-def train(config: Any, *callback: Callable[[dict[str, Any]], None]) -> Any:
+def train(config: TrainConfig, *callback: Callable[[dict[str, Any]], None]) -> "Run":
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
     return _load_fine_tune()(config, *callback)
 
 
-def _load_fine_tune() -> Callable[..., Any]:
+def _load_fine_tune() -> "Callable[..., Run]":
     """What trains, imported without garbage collection: it would look in vain through a million objects that stay."""
     gc.disable()
     try:
         import peft  # noqa: F401 - every run needs it, and it is the largest import
 
         from .training.trainer import fine_tune
+    except Exception as error:  # some say it in their own way
+        raise SdxlNbError(misfit(error)) from error
     finally:
         gc.enable()
     gc.collect()

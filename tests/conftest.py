@@ -1,5 +1,6 @@
 """What every test runs under: few threads, no secrets, no network, and under CI no skipped test."""
 
+import gc
 import os
 import secrets
 import sys
@@ -22,6 +23,7 @@ SECRETS = (
 SETTINGS = {
     "OMP_NUM_THREADS": "1",  # two workers on two cores; and the thread count is part of "bit for bit"
     "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",  # each thread of a worker would keep memory for itself
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -50,7 +52,30 @@ def _no_work_left() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name.endswith("(_run)"):  # widgets.watching.Worker
-            thread.join(60)
+            thread.join(600)
+
+
+FIRST = ("browser", "aws", "notebooks", "training", "package", "runs", "models")  # the longest, so that no worker waits
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long; `--no-loadscope-reorder` keeps it so. Files stay whole."""
+    places = {folder: place for place, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: min(places.get(part, len(places)) for part in item.nodeid.split("::")[0].split("/")))
+
+
+_imported = 0  # modules, when garbage was last sorted out
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Keep what imports have left out of the garbage collector's sight: each training collects twice, and would look
+    through a million objects that stay."""
+    global _imported
+    if len(sys.modules) > _imported + 100:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
 
 
 def _stay_here(event: str, args: tuple[Any, ...]) -> None:

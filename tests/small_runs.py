@@ -1,8 +1,10 @@
 """Runs of a second or two on a random SDXL: its folder, some pictures, configurations, and a process to kill."""
 
 import functools
+import json
 import multiprocessing
 import os
+import secrets
 import signal
 import tempfile
 from pathlib import Path
@@ -63,6 +65,16 @@ def train(config, callback=None):
     return fine_tune(config, callback, progress=False)
 
 
+def whole(**changes):
+    """A run that nothing interrupts, trained once for all tests of a process: for reading."""
+    return _whole(json.dumps(changes))
+
+
+@functools.cache
+def _whole(changes):
+    return train(small(home()[0] / f"whole-{secrets.token_hex(4)}", **json.loads(changes)))
+
+
 def tensors(folder):
     """Every tensor of both LoRA files, bit for bit."""
     both = {}
@@ -87,7 +99,7 @@ def in_a_process(action, *arguments):
     """Run action in a process of its own (a fork, so that nothing is imported again); its exit code."""
     process = multiprocessing.get_context("fork").Process(target=action, args=arguments)
     process.start()
-    process.join(120)
+    process.join(600)
     return process.exitcode
 
 

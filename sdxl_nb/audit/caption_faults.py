@@ -206,9 +206,9 @@ def cut_captions(captions: Captions, tokenizers: Mapping[str, Any]) -> list[Find
             for cut in long_captions([captions[name] for name in portion], [tokenizer]):
                 told = f"{cut.tokens} of {limit} tokens, loses {cut.cut!r}"
                 remarks.setdefault(portion[cut.index], {})[encoder] = told
-    told = {name: _by_encoder(remarks[name], len(tokenizers)) for name in captions if name in remarks}
+    lost = {name: _by_encoder(remarks[name], len(tokenizers)) for name in captions if name in remarks}
     message = "The captions of {n} are longer than the text encoders take, and are cut."
-    return found(LONG_CAPTION, WARNING, told, message, "Put what matters first, or shorten them.")
+    return found(LONG_CAPTION, WARNING, lost, message, "Put what matters first, or shorten them.")
 
 
 def _by_encoder(cuts: Mapping[str, str], encoders: int) -> str:

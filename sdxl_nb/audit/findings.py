@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..system.errors import SdxlNbError
+
+if TYPE_CHECKING:
+    from ..data.dataset import CaptionedPictures
 
 ERROR, WARNING, NOTE = "error", "warning", "note"  # training would fail; would suffer; may be as it should
 SEVERITIES = (ERROR, WARNING, NOTE)
@@ -65,7 +68,7 @@ class AuditReport:
     findings: list[Finding]
     buckets: str = ""  # what data/buckets.py says of itself
     full: bool = True  # whether every pixel was looked at
-    pictures: Any = None  # for thumbnails
+    pictures: "CaptionedPictures | None" = None  # for thumbnails
 
     def __post_init__(self) -> None:
         self.findings = sorted(self.findings, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -100,7 +103,7 @@ class AuditReport:
         depth = "" if self.full else " (names, sizes and captions)"
         if not self.findings:
             return f"Data audit{depth}: {counted(self.count)}, nothing found."
-        parts = Counter()
+        parts: Counter[str] = Counter()
         for finding in self.findings:
             parts[finding.kind] += len(finding.files)
         listed = ", ".join(kind.replace("_", " ") + (f" {many}" if many else "") for kind, many in parts.items())
@@ -129,6 +132,8 @@ class AuditReport:
 
     def _thumbnail(self, index: int) -> str:
         """A small picture; nothing for one that cannot be read."""
+        if self.pictures is None:
+            return ""
         from ..data.contact_sheet import data_uri
         from ..data.decoding import PictureError
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..config.flags import read_flags, train_parser
+from ..config.train_config import TrainConfig
 from ..data import buckets
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.decoding import Fault, PictureError, printable
@@ -30,11 +31,12 @@ from .measures import Header, Measure, measure, read_header
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 ORPHAN_CAPTION = "caption_without_picture"
 UNCHECKED = "not_checked"
+Looked = Header | Measure  # what is known of a picture
 FIRST = 10_000  # pictures that a start of training looks at: captions of more would take seconds
 
 
 def audit_dataset(
-    config: Any, *, quick: bool = False, progress: bool | Callable[[int, int], Any] = True
+    config: TrainConfig, *, quick: bool = False, progress: bool | Callable[[int, int], object] = True
 ) -> AuditReport:
     """Everything that is wrong with the pictures and captions that a TrainConfig names, as an AuditReport.
 
@@ -47,6 +49,7 @@ def audit_dataset(
         pictures = open_dataset(config)
     except DataError as error:
         return AuditReport(_source(config), 0, [picture_faults.unusable(str(error))], full=not quick)
+    look: Callable[[int], Looked | Fault]
     look = partial(_header if quick else _measured, pictures, config.resolution)
     looked, faults = _examined(pictures, look, progress)
     good = [index for index, one in enumerate(looked) if one is not None]
@@ -55,22 +58,23 @@ def audit_dataset(
         listed = picture_faults.left_out([*pictures.faults, *faults])
         return AuditReport(pictures.source, 0, [finding, *listed], full=not quick, pictures=pictures)
     used = pictures.select(good)
-    names, kept = list(used.names), [looked[i] for i in good]
+    names, kept = list(used.names), [one for one in looked if one is not None]
     captions = dict(zip(names, used.captions, strict=True))
-    headers = kept if quick else [one.header for one in kept]
+    measures = [one for one in kept if isinstance(one, Measure)]
+    headers = [one.header if isinstance(one, Measure) else one for one in kept]
     sizes = np.array([header.size for header in headers])
     tokenizers, notes = _tokenizers(config)
     findings = [*picture_faults.left_out([*pictures.faults, *faults]), *picture_faults.noted(pictures.notes), *notes]
     findings += [*_orphans(config), *_about_sizes(config, names, sizes), *_about_headers(names, headers)]
     findings += [*_about_captions(config, captions, tokenizers)]
     if not quick:
-        findings += [*_about_pixels(names, kept, list(captions.values())), *_overlap(config, used, names, kept)]
+        findings += [*_about_pixels(names, measures, list(captions.values())), *_overlap(config, used, names, measures)]
     shapes = buckets.of(config, sizes).summary()
     return AuditReport(pictures.source, len(good), findings, shapes, full=not quick, pictures=pictures)
 
 
 def quick_findings(
-    config: Any,
+    config: TrainConfig,
     pictures: CaptionedPictures,
     sizes: np.ndarray,
     digests: Sequence[bytes] = (),
@@ -90,7 +94,7 @@ def quick_findings(
     return AuditReport(pictures.source, len(pictures), findings, full=False, pictures=pictures)
 
 
-def quick_summary(config: Any, pictures: CaptionedPictures, sizes: np.ndarray) -> str:
+def quick_summary(config: TrainConfig, pictures: CaptionedPictures, sizes: np.ndarray) -> str:
     """One line of `quick_findings` for the start of training; of very many pictures the first are looked at.
 
     Class pictures come last, and are not looked at: they may have the names of others.
@@ -103,7 +107,7 @@ def quick_summary(config: Any, pictures: CaptionedPictures, sizes: np.ndarray) -
     return report.summary() + advice + more
 
 
-def _source(config: Any) -> str:
+def _source(config: TrainConfig) -> str:
     return str(config.train_data_dir or config.dataset_name)
 
 
@@ -125,12 +129,13 @@ def _measured(pictures: CaptionedPictures, resolution: int, index: int) -> Measu
 
 
 def _examined(
-    pictures: CaptionedPictures, look: Callable[[int], Any], progress: bool | Callable[[int, int], Any]
-) -> tuple[list[Any], list[Fault]]:
+    pictures: CaptionedPictures, look: Callable[[int], Looked | Fault], progress: bool | Callable[[int, int], object]
+) -> tuple[list[Looked | None], list[Fault]]:
     """What `look` says of each picture, None for one that cannot be used, and the Faults."""
     from ..system.progress import progress_bar
 
-    seen, faults = [], []
+    seen: list[Looked | None] = []
+    faults: list[Fault] = []
     with progress_bar(
         total=len(pictures), desc="looking at pictures", disable=progress is not True, leave=False
     ) as bar:
@@ -147,7 +152,7 @@ def _examined(
 # The parts of an audit.
 
 
-def _about_sizes(config: Any, names: Sequence[str], sizes: np.ndarray) -> list[Finding]:
+def _about_sizes(config: TrainConfig, names: Sequence[str], sizes: np.ndarray) -> list[Finding]:
     shapes = buckets.of(config, sizes)
     return [
         *picture_faults.too_small(names, shapes, config.resolution),
@@ -158,7 +163,8 @@ def _about_sizes(config: Any, names: Sequence[str], sizes: np.ndarray) -> list[F
 
 
 def _about_headers(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
-    return picture_faults.rotated(names, headers) + picture_faults.frames(names, headers)
+    looks = (picture_faults.rotated, picture_faults.frames, picture_faults.colours)
+    return [finding for look in looks for finding in look(names, headers)]
 
 
 def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: Sequence[str]) -> list[Finding]:
@@ -171,7 +177,7 @@ def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: S
     ]
 
 
-def _about_captions(config: Any, captions: Mapping[str, str], tokenizers: Mapping[str, Any]) -> list[Finding]:
+def _about_captions(config: TrainConfig, captions: Mapping[str, str], tokenizers: Mapping[str, Any]) -> list[Finding]:
     """Captions as they are written; what the tokenizers cut is told of captions with the trigger word in front."""
     written = _written(config, captions)
     findings = [*caption_faults.check_captions(written), *caption_faults.cut_captions(captions, tokenizers)]
@@ -179,7 +185,7 @@ def _about_captions(config: Any, captions: Mapping[str, str], tokenizers: Mappin
     return findings + caption_faults.trigger_coverage(written, config.trigger_word, led)
 
 
-def _written(config: Any, captions: Mapping[str, str]) -> Mapping[str, str]:
+def _written(config: TrainConfig, captions: Mapping[str, str]) -> Mapping[str, str]:
     """The captions without the trigger word that training puts in front of them; a missing one is empty."""
     if not config.trigger_word:
         return captions
@@ -191,7 +197,7 @@ def _written(config: Any, captions: Mapping[str, str]) -> Mapping[str, str]:
     return {name: texts.get(name, "") for name in captions}
 
 
-def _tokenizers(config: Any) -> tuple[dict[str, Any], list[Finding]]:
+def _tokenizers(config: TrainConfig) -> tuple[dict[str, Any], list[Finding]]:
     """The base's tokenizers by text encoder, or a note that says why captions cannot be counted in tokens."""
     from ..models.loading import load
     from ..models.sources import Source
@@ -203,7 +209,7 @@ def _tokenizers(config: Any) -> tuple[dict[str, Any], list[Finding]]:
         return {}, [Finding(UNCHECKED, NOTE, [], message, "")]
 
 
-def _orphans(config: Any) -> list[Finding]:
+def _orphans(config: TrainConfig) -> list[Finding]:
     """Caption files of a local folder that belong to no picture: a name is misspelt, or a picture is missing."""
     place = config.train_data_dir
     if not place or "://" in place:
@@ -219,7 +225,9 @@ def _orphans(config: Any) -> list[Finding]:
     return found(ORPHAN_CAPTION, WARNING, orphans, "Caption files without a picture of their name.", advice)
 
 
-def _overlap(config: Any, used: CaptionedPictures, names: Sequence[str], measures: Sequence[Measure]) -> list[Finding]:
+def _overlap(
+    config: TrainConfig, used: CaptionedPictures, names: Sequence[str], measures: Sequence[Measure]
+) -> list[Finding]:
     """Pictures to train on that the held-out ones hold too: as the same file, or nearly."""
     if not config.validation_data_dir and not config.validation_split:
         return []

@@ -5,12 +5,12 @@ In: an encoded picture. Out: a Header (nothing decoded) or a Measure (decoded on
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
-from ..data.decoding import ORIENTATION, decode, open_header
+from ..data.decoding import ORIENTATION, colours_of, decode, open_header
 from .duplicates import colours, picture_hash
 
 WINDOW = 9  # pixels that the re-blur averages
@@ -25,6 +25,7 @@ class Header:
     size: tuple[int, int]
     rotated: bool
     frames: int
+    colours: str = ""  # what of its colours cannot be honoured, in a few words
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,15 @@ class Measure:
 
 def read_header(data: bytes, name: str) -> Header:
     """The Header of an encoded picture. Raises PictureError, also for a decompression bomb."""
-    return _header(open_header(data, name))
+    return _header(open_header(data, name), data, name)
 
 
-def _header(picture: Image.Image) -> Header:
+def _header(picture: Image.Image, data: bytes, name: str) -> Header:
     orientation = _orientation(picture)
     height, width = picture.height, picture.width
     size = (width, height) if orientation >= 5 else (height, width)
-    return Header(size, orientation > 1, getattr(picture, "n_frames", 1))
+    doubt = colours_of(picture, data, name).doubt
+    return Header(size, orientation > 1, getattr(picture, "n_frames", 1), doubt)
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -66,12 +68,12 @@ def _orientation(picture: Image.Image) -> int:
 def measure(data: bytes, name: str, resolution: int) -> Measure:
     """Decode a picture and measure it as it would be trained at `resolution`. Raises PictureError."""
     stored = open_header(data, name)
-    header = _header(stored)
+    header = _header(stored, data, name)
     picture = decode(data, name)
     size = (picture.height, picture.width)
     grey = _at_training_size(picture, resolution).convert("L")
     return Measure(
-        Header(size, header.rotated, header.frames),
+        replace(header, size=size),
         hashlib.sha256(data).digest(),
         _is_transparent(stored),
         sharpness_of(np.asarray(grey, dtype=np.float32)),
@@ -86,12 +88,13 @@ def _at_training_size(picture: Image.Image, resolution: int) -> Image.Image:
     scale = min(resolution, LOOKED_AT) / min(picture.size)
     if scale >= 1:
         return picture
-    return picture.resize(tuple(max(1, round(side * scale)) for side in picture.size), Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _is_transparent(stored: Image.Image) -> bool:
     """Whether some pixel really is: an alpha channel that is full everywhere changes nothing."""
-    return stored.has_transparency_data and stored.convert("RGBA").getchannel("A").getextrema()[0] < 250
+    return stored.has_transparency_data and bool((np.asarray(stored.convert("RGBA").getchannel("A")) < 250).any())
 
 
 def sharpness_of(grey: np.ndarray) -> float:

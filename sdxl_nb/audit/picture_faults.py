@@ -5,10 +5,10 @@ Findings (findings.py).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from ..data.buckets import Buckets
 from ..data.decoding import Fault
 from . import duplicates
 from .caption_faults import MISSING_CAPTION
@@ -29,6 +29,8 @@ EXTREME_ASPECT = "extreme_aspect"
 CROPPED = "cropped_away"
 ALONE = "bucket_of_few"
 ROTATED = "exif_rotated"
+COLOURS = "colours_not_honoured"
+HIGH_RANGE = "high_dynamic_range"
 TRANSPARENT = "transparent"
 SEVERAL_FRAMES = "several_frames"
 BLURRED = "blurred"
@@ -51,6 +53,7 @@ KINDS_OF_FAULT = (  # how data/dataset.py's sentences end or what they hold -> k
     ("has more cells in", UNREADABLE_CAPTION, WARNING),
     ("a name that is not UTF-8", BAD_NAME, WARNING),
     ("million pixels", TOO_LARGE, WARNING),
+    ("is an HDR picture", HIGH_RANGE, WARNING),
 )
 MESSAGES = {
     MISSING_CAPTION: ("{n} without a caption, left out of training.", "Add captions, or remove the pictures."),
@@ -59,6 +62,10 @@ MESSAGES = {
     UNREADABLE_CAPTION: ("The captions of {n} cannot be read; left out of training.", "Save them as UTF-8 text."),
     BAD_NAME: ("{n} with a name that is not UTF-8, left out of training.", "Rename the files."),
     TOO_LARGE: ("{n} with more pixels than is safe to decode, left out of training.", "Make them smaller."),
+    HIGH_RANGE: (
+        "{n} in HDR, whose brightness sRGB cannot hold, left out of training.",
+        "Export them as SDR, in sRGB: a tone mapping is a choice for the eye.",
+    ),
     UNREADABLE: ("{n} that cannot be read, left out of training.", "Replace or remove the files."),
 }
 
@@ -85,9 +92,9 @@ def noted(notes: Sequence[str]) -> list[Finding]:
     return findings + [Finding(REMARK, NOTE, [], note, "") for note in notes if " has two caption files" not in note]
 
 
-def too_small(names: Sequence[str], buckets: Any, resolution: int) -> list[Finding]:
+def too_small(names: Sequence[str], buckets: Buckets, resolution: int) -> list[Finding]:
     """Pictures that are enlarged to cover their training shape, and how much."""
-    small = np.flatnonzero(buckets.upscaled > ENLARGED)
+    small = np.flatnonzero(buckets.upscaled > ENLARGED).tolist()
     remarks = {names[i]: f"enlarged {buckets.upscaled[i]:.1f} times" for i in small}
     message = f"{{n}} too small for {resolution} px, and enlarged."
     return found(TOO_SMALL, WARNING, remarks, message, "Use larger originals, or lower --resolution: enlarging blurs.")
@@ -96,25 +103,26 @@ def too_small(names: Sequence[str], buckets: Any, resolution: int) -> list[Findi
 def extreme_aspect(names: Sequence[str], sizes: np.ndarray) -> list[Finding]:
     """Pictures whose sides differ more than RATIO to 1."""
     long, short = sizes.max(axis=1), np.maximum(sizes.min(axis=1), 1)
-    remarks = {names[i]: f"{sizes[i][1]}x{sizes[i][0]}" for i in np.flatnonzero(long / short > RATIO)}
+    remarks = {names[i]: f"{sizes[i][1]}x{sizes[i][0]}" for i in np.flatnonzero(long / short > RATIO).tolist()}
     message = f"{{n}} with sides of more than {RATIO:g} to 1."
     return found(EXTREME_ASPECT, WARNING, remarks, message, "Crop them by hand to what matters.")
 
 
-def cropped_away(names: Sequence[str], buckets: Any, buckets_on: bool) -> list[Finding]:
+def cropped_away(names: Sequence[str], buckets: Buckets, buckets_on: bool) -> list[Finding]:
     """Pictures of which training never sees a large part at once."""
-    remarks = {names[i]: f"loses {1 - buckets.kept[i]:.0%}" for i in np.flatnonzero(buckets.kept < 1 - LOST)}
+    remarks = {names[i]: f"loses {1 - buckets.kept[i]:.0%}" for i in np.flatnonzero(buckets.kept < 1 - LOST).tolist()}
     advice = "Crop them by hand" + ("." if buckets_on else ", or train with --aspect_ratio_buckets.")
     return found(CROPPED, NOTE if buckets_on else WARNING, remarks, f"{{n}} lose over {LOST:.0%} of the area.", advice)
 
 
-def few_in_bucket(names: Sequence[str], buckets: Any, batch: int) -> list[Finding]:
+def few_in_bucket(names: Sequence[str], buckets: Buckets, batch: int) -> list[Finding]:
     """Shapes with fewer pictures than a batch: such batches are filled up with other shapes and slower."""
     counts = buckets.counts()
     rare = [number for number, count in enumerate(counts) if count < min(batch, 2)]
     if len(counts) < 2 or len(names) < 2 * batch or not rare:
         return []
-    members = {names[i]: "{1}x{0}".format(*buckets.shape(i)) for i in np.flatnonzero(np.isin(buckets.assignment, rare))}
+    alone = np.flatnonzero(np.isin(buckets.assignment, rare)).tolist()
+    members = {names[i]: "{1}x{0}".format(*buckets.shape(i)) for i in alone}
     advice = "Nothing needs to be done; cropping them to a common shape saves steps."
     return found(ALONE, NOTE, members, "{n} alone in a shape.", advice)
 
@@ -130,6 +138,13 @@ def rotated(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
     remarks = {name: "" for name, header in zip(names, headers, strict=True) if header.rotated}
     advice = "Training turns them upright; look whether they are, since the tag may be wrong."
     return found(ROTATED, NOTE, remarks, "{n} turned by EXIF orientation.", advice)
+
+
+def colours(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
+    """Pictures that say of their colours what cannot be honoured."""
+    remarks = {name: header.colours for name, header in zip(names, headers, strict=True) if header.colours}
+    message = "{n} with colours that cannot be taken as the file says."
+    return found(COLOURS, WARNING, remarks, message, "Look at them, and save them in sRGB with a picture editor.")
 
 
 def transparent(names: Sequence[str], measures: Sequence[Measure]) -> list[Finding]:

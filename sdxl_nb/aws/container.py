@@ -20,10 +20,13 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.layout import LORA, checkpoints, drawings, step_of
 from ..system.errors import ModelError, SdxlNbError
+
+if TYPE_CHECKING:
+    from ..config.train_config import TrainConfig
 
 USUAL = "/opt/ml"
 ROOT = Path(os.environ.get("SDXL_NB_ML_ROOT", USUAL))
@@ -95,7 +98,7 @@ def read_hosts() -> tuple[list[str], int]:
     return hosts, hosts.index(resources.get("current_host", hosts[0]))
 
 
-def read_config() -> Any:
+def read_config() -> "TrainConfig":
     """The TrainConfig in the hyperparameters, its run folder named by its fingerprint. Raises ConfigError."""
     written = read_json("hyperparameters")
     folder = ROOT / "checkpoints" / config_of(written).fingerprint()
@@ -103,7 +106,7 @@ def read_config() -> Any:
     return config_of({**here, "output_dir": str(folder)})
 
 
-def config_of(hyperparameters: Mapping[str, str]) -> Any:
+def config_of(hyperparameters: Mapping[str, str]) -> "TrainConfig":
     """The TrainConfig that a job's hyperparameters say; an empty one is left out. Raises ConfigError."""
     from ..config.train_config import TrainConfig
 
@@ -154,7 +157,7 @@ def count_processes() -> int:
 # Where it was
 
 
-def is_complete(config: Any) -> bool:
+def is_complete(config: "TrainConfig") -> bool:
     """Whether the folder holds the run's last LoRA; a copy that was cut short may have an older one."""
     folder = Path(config.output_dir)
     try:
@@ -181,7 +184,7 @@ def newest_step(folder: Path) -> int:
     return max(map(step_of, checkpoints(folder)), default=0)
 
 
-def resumable(config: Any) -> Any:
+def resumable(config: "TrainConfig") -> "TrainConfig":
     """The configuration that goes on from the newest whole checkpoint of this very run, or begins anew.
 
     SageMaker copies file by file: an instance that went away in the middle leaves a checkpoint in pieces.
@@ -202,14 +205,14 @@ def resumable(config: Any) -> Any:
 # Training
 
 
-def train_here(config: Any) -> None:
+def train_here(config: "TrainConfig") -> None:
     """Train in this process, whose SIGTERM the trainer takes over."""
     from ..training.trainer import fine_tune
 
     fine_tune(config, say, progress=False)
 
 
-def launch_workers(config: Any, hosts: list[str], rank: int, processes: int) -> None:
+def launch_workers(config: "TrainConfig", hosts: list[str], rank: int, processes: int) -> None:
     """One torchrun on each instance, with a static rendezvous: no name is looked up but that of the first one."""
     scratch = Path(tempfile.mkdtemp(prefix="sdxl-nb-"))
     config.save(scratch / "config.json")
@@ -297,7 +300,7 @@ def _numbers(values: Mapping[str, Any]) -> str:
 # What comes out
 
 
-def deliver(config: Any) -> None:
+def deliver(config: "TrainConfig") -> None:
     """Copy the finished files to /opt/ml/model: both LoRA files, card, settings, first and last pictures."""
     folder, model = Path(config.output_dir), ROOT / "model"
     model.mkdir(parents=True, exist_ok=True)

@@ -11,15 +11,16 @@ import functools
 from typing import Any
 
 from ..preflight import prices
+from .tuning_step import Job
 
 
 @functools.cache
-def hourly(instance_type: str, region: str) -> Any:
+def hourly(instance_type: str, region: str) -> prices.Price | None:
     """The Price of one instance without a discount, asked once; None where it is not known."""
     return prices.find(instance_type, region)
 
 
-def ceiling(job: Any, region: str) -> str:
+def ceiling(job: Job, region: str) -> str:
     """The sentence about what a Job costs at most."""
     hours = job.max_run / 3600
     terms = f"{hours:g} h (max_run) of {job.instance_count} × {job.instance_type}"

@@ -10,13 +10,16 @@ import html
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ..system.errors import SdxlNbError
 from . import session as where
 from .messages import DENIED, AwsError, code_of, explained
 from .session import Session
+
+Found = TypeVar("Found")
 
 MARKS = {True: "ok", False: "NO", None: "?"}
 COLOURS = {True: "#15803d", False: "#b91c1c", None: "#a16207"}
@@ -87,11 +90,11 @@ def doctor(
         _look(report, "bucket is writable", lambda: _writable(session, place))
     _try(report, "image", lambda: _image(session, image_uri), str)
     for kind in ("spot training job", "training job"):
-        _look(report, f"quota, {kind}", lambda kind=kind: _quota(session, instance_type, kind))
+        _look(report, f"quota, {kind}", partial(_quota, session, instance_type, kind))
     return report
 
 
-def _try(report: Report, name: str, look: Callable[[], Any], say: Callable[[Any], str]) -> Any:
+def _try(report: Report, name: str, look: Callable[[], Found], say: Callable[[Found], str]) -> Found | None:
     """Note what was found, or the sentence of the error; returns what was found, or None."""
     try:
         with explained():
@@ -145,7 +148,7 @@ def _pass_role(session: Session, role: str) -> tuple[bool | None, str]:
     caller = session.caller["Arn"]
     if ":assumed-role/" in caller:
         caller = session.client("iam").get_role(RoleName=caller.split("/")[1])["Role"]["Arn"]
-    context = {"ContextKeyName": "iam:PassedToService", "ContextKeyType": "string"}
+    context: dict[str, object] = {"ContextKeyName": "iam:PassedToService", "ContextKeyType": "string"}
     context["ContextKeyValues"] = ["sagemaker.amazonaws.com"]
     region, account = session.region, session.account
     asked = {  # one question for each, since each has its own kind of resource

@@ -10,11 +10,14 @@ import html
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .messages import AwsError, explained
 from .session import Session
 from .tuning_step import STEP
+
+if TYPE_CHECKING:
+    from .job_run import JobRun
 
 OVER = ("Succeeded", "Failed", "Stopped")
 PATIENCE = 10  # failed looks in a row, while watching, before it is said that AWS cannot be reached
@@ -52,7 +55,7 @@ class Execution:
         return job and job.rpartition("/")[2]
 
     @property
-    def run(self) -> Any:
+    def run(self) -> JobRun:
         """The run of the training job, as `launch_sagemaker` returns one. Raises AwsError before the job is there."""
         from .job import open_run
 

@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
 from . import costs, staging, tuning_step
 from .job_run import MARKER, JobRun, first_job, newest_job
@@ -25,7 +25,7 @@ from .session import Session
 
 
 def launch_sagemaker(
-    config: Any,
+    config: TrainConfig,
     *,
     instance_type: str = "ml.g5.2xlarge",
     instance_count: int = 1,
@@ -59,9 +59,10 @@ def launch_sagemaker(
     folder = _free_folder(config)
     session = Session(region)
     bucket = session.bucket(bucket)
-    job = replace(asked, role_arn=session.role(role_arn), image_uri=session.image(image_uri))
+    role, image = session.role(role_arn), session.image(image_uri)
+    job = replace(asked, role_arn=role, image_uri=image)
     session.check_bucket(bucket)
-    session.check_image(job.image_uri)
+    session.check_image(image)
     name = unique_name(job_name)
     prefix = f"s3://{bucket}/runs/{name}"
     staged = staging.plan(config, bucket)
@@ -72,7 +73,7 @@ def launch_sagemaker(
     return JobRun.start(session, name, request, folder)
 
 
-def _free_folder(config: Any) -> Path:
+def _free_folder(config: TrainConfig) -> Path:
     """output_dir, where the results go, unless something is there already. Raises ConfigError."""
     folder = Path(config.output_dir)
     taken = next((name for name in (MARKER, "run.json", "process.json") if (folder / name).exists()), None)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.layout import LORA
 from ..runs.events import update
@@ -24,6 +24,9 @@ from . import costs, tuning_step
 from .messages import SLOWER, TROUBLE, UNREACHABLE, AwsError, explained
 from .mirror import Mirror
 from .session import Session
+
+if TYPE_CHECKING:
+    from ..config.train_config import TrainConfig
 
 MARKER = "sagemaker.json"
 LOGS = "/aws/sagemaker/TrainingJobs"
@@ -69,14 +72,16 @@ class JobRun(Run):
     def __init__(self, folder: Path, job: str, session: Session | None = None):
         super().__init__(folder)
         self.job = job
-        self._session, self._said, self._looked, self._fetched = session, {}, -1e9, -1e9
+        self._session, self._looked, self._fetched = session, -1e9, -1e9
+        self._said: dict[str, Any] = {}
         self._refusal: AwsError | None = None
         self._lost: SdxlNbError | None = None
-        self._fetching, self._in_s3 = threading.Lock(), []
+        self._fetching = threading.Lock()
+        self._in_s3: list[int] = []
 
     @classmethod
     def start(
-        cls, session: Session, name: str, request: dict[str, Any], folder: Path, say: Callable[[str], Any] = print
+        cls, session: Session, name: str, request: dict[str, Any], folder: Path, say: Callable[[str], object] = print
     ) -> JobRun:
         """Start a job with the arguments of CreateTrainingJob, and say its name. Raises AwsError."""
         with explained(f"Job {name} was not started"):
@@ -152,7 +157,7 @@ class JobRun(Run):
         return f"SageMaker says {self._said.get('SecondaryStatus', 'nothing yet')}"
 
     @property
-    def config(self) -> Any:
+    def config(self) -> TrainConfig:
         """The TrainConfig of the run; as long as it has not begun, that of the job. Raises SdxlNbError."""
         from .container import config_of
 
@@ -167,7 +172,7 @@ class JobRun(Run):
         return explain_end(self._said, self.job)
 
     @property
-    def trouble(self) -> SdxlNbError | None:
+    def trouble(self) -> SdxlNbError | None:  # type: ignore[override]  # nobody sets a job's: it is what a look found
         """Why the last look found nothing, if it did not; what is here already stays readable."""
         return self._refusal or self._lost
 
@@ -272,7 +277,7 @@ class JobRun(Run):
         self._looked = -1e9
 
     @property
-    def price(self) -> str:
+    def price(self) -> str:  # type: ignore[override]  # nobody sets it
         """The sentence about what `resume` costs at most. Raises AwsError."""
         return costs.ceiling(self._next_job(), self.session.region)
 
@@ -294,14 +299,14 @@ class JobRun(Run):
             max_wait=max_wait,
         )
 
-    def resume(
+    def resume(  # type: ignore[override]  # a job is resumed on other machines, not in other processes
         self,
         *,
         instance_type: str | None = None,
         spot: bool | None = None,
         max_run: int | None = None,
         max_wait: int | None = None,
-        say: Callable[[str], Any] = print,
+        say: Callable[[str], object] = print,
     ) -> JobRun:
         """Go on from the newest checkpoint in a new job, on other instances or limits if given; returns its JobRun.
 

@@ -11,12 +11,12 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ..config.layout import whole
 from ..data.sources.s3 import split_url, write_whole
 from ..system.errors import DataError
 from .messages import explained
+from .session import Session
 
 KNOWN = ".mirror.json"
 LEFT = ("lock", "stop", "wandb")
@@ -26,13 +26,13 @@ LAST = ("events.jsonl", "run.json")  # they tell of the other files, so they com
 class Mirror:
     """`fetch` brings what is new; `whole` are the steps of the checkpoints in S3. `url` is the run folder's prefix."""
 
-    def __init__(self, session: Any, url: str, folder: Path):
+    def __init__(self, session: Session, url: str, folder: Path):
         self.session, self.folder = session, folder
         self.bucket, self.prefix = split_url(url)
+        known: object = None
         with contextlib.suppress(OSError, ValueError):
-            self.known = json.loads((folder / KNOWN).read_text(encoding="utf-8"))
-        if not isinstance(getattr(self, "known", None), dict):
-            self.known: dict[str, str] = {}
+            known = json.loads((folder / KNOWN).read_text(encoding="utf-8"))
+        self.known: dict[str, str] = known if isinstance(known, dict) else {}
         self.whole: list[int] = []
 
     def fetch(self, lora_of: str | None = None) -> set[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..config import formats
 from ..config.messages import nearest
+from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
 from . import costs, staging
 from .execution import Execution
@@ -101,7 +102,7 @@ class Prepared:
 
 
 def start_pipeline(
-    config: Any,
+    config: TrainConfig,
     *,
     parameters: Mapping[str, Any] | None = None,
     pipeline_name: str = PIPELINE,
@@ -135,7 +136,7 @@ def _job(options: dict[str, Any]) -> Job:
 
 
 def prepare(
-    config: Any,
+    config: TrainConfig,
     job: Job,
     *,
     pipeline_name: str = PIPELINE,
@@ -181,7 +182,7 @@ def _session(region: str | None, dry: bool) -> Session:
 
 def _define(
     session: Session,
-    config: Any,
+    config: TrainConfig,
     job: Job,
     staged: staging.Staged,
     bucket: str,
@@ -213,7 +214,7 @@ def _define(
     return Prepared(session, name, definition, defaults, job, staged, notes)
 
 
-def _checkpoint_folder(config: Any, staged: staging.Staged, cached: bool) -> str:
+def _checkpoint_folder(config: TrainConfig, staged: staging.Staged, cached: bool) -> str:
     """The same for the same settings and data, so that a run that failed goes on; anew to train without the cache."""
     told = formats.digest({"settings": config.identity(), "channels": staged.channels})[:16]
     return told if cached else f"{told}-{uuid.uuid4().hex[:6]}"
@@ -224,7 +225,7 @@ def parameter_name(setting: str) -> str:
     return "".join(word.capitalize() for word in setting.split("_"))
 
 
-def with_parameters(config: Any, asked: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+def with_parameters(config: TrainConfig, asked: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """A request whose changeable values are pipeline parameters, and these with their defaults.
 
     Hyperparameters are texts, so theirs are ParameterString; one longer than a parameter may be stays as it is.

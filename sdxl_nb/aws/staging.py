@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .messages import explained
+from .session import Session
 
 INPUT = "/opt/ml/input/data"
 CHANNELS = {  # setting: its channel, and the prefix of the bucket that its files go to
@@ -49,11 +51,11 @@ class Staged:
         return Staged(channels, self.paths, {name(url): place for url, place in self.uploads.items()})
 
 
-def plan(config: Any, bucket: str) -> Staged:
+def plan(config: TrainConfig, bucket: str) -> Staged:
     """The channels of a configuration; reads files to hash them, sends nothing. Raises DataError."""
     staged = Staged()
     for name, (channel, top) in CHANNELS.items():
-        value = getattr(config, name, None)
+        value = getattr(config, name)
         if value is None:
             continue
         if value.startswith("s3://"):
@@ -98,14 +100,14 @@ def digest(place: Path) -> str:
     return total.hexdigest()
 
 
-def _hashed(file: Any) -> Any:
+def _hashed(file: BinaryIO) -> hashlib._Hash:
     content = hashlib.sha256()  # Python 3.10 has no file_digest
     while block := file.read(1 << 20):
         content.update(block)
     return content
 
 
-def upload(session: Any, staged: Staged, kms_key: str | None = None) -> int:
+def upload(session: Session, staged: Staged, kms_key: str | None = None) -> int:
     """Send what is not there yet; returns the number of files sent. Raises AwsError."""
     return sum(_send(session.client("s3"), url, place, kms_key) for url, place in staged.uploads.items())
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.formats import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
+from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
 from . import staging
 from .session import Session
@@ -100,7 +101,7 @@ class Job:
         return self.max_run + 24 * HOUR if self.spot and self.max_wait is None else self.max_wait or self.max_run
 
 
-def hyperparameters(config: Any, staged: Staged) -> dict[str, str]:
+def hyperparameters(config: TrainConfig, staged: Staged) -> dict[str, str]:
     """The settings that differ from the defaults, with the job's paths. Raises ConfigError for what is too much.
 
     What is this machine's own (output_dir, caches, resume) stays here: the container has its own places. The service
@@ -153,7 +154,7 @@ def environment(job: Job) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def request(config: Any, job: Job, staged: Staged, *, output: str, checkpoints: str) -> dict[str, Any]:
+def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, checkpoints: str) -> dict[str, Any]:
     """The arguments of CreateTrainingJob but for TrainingJobName; `job` must name its role and image.
 
     output, checkpoints: s3:// prefixes for model.tar.gz and for the run folder, synced while it trains.

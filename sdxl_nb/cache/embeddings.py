@@ -13,9 +13,11 @@ import torch
 
 from ..system.errors import SdxlNbError
 from ..system.keys import key_of
-from ..system.threads import share_out
+from ..system.threads import Group, share_out
 from ..system.transfer import sent
-from .shards import KEY, Store
+from .shards import KEY, Store, Writer
+
+Progress = Callable[[int, int], None]
 
 
 class Prompt(NamedTuple):
@@ -33,13 +35,13 @@ class TextEncoders:
 
     def encode(self, captions: Sequence[str]) -> Prompt:
         """One Prompt for a batch of captions; longer ones than the tokenizers take are cut."""
-        hidden, pooled = [], None
+        hidden = []
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
             device = next(encoder.parameters()).device
             ids = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
             out = encoder(sent(ids, device), output_hidden_states=True)
             hidden.append(out.hidden_states[-2])
-            pooled = getattr(out, "text_embeds", None)
+        pooled = out.text_embeds  # the second one's
         filled = sent(torch.tensor([bool(caption) for caption in captions]), pooled.device)
         return Prompt(torch.cat(hidden, dim=-1) * filled[:, None, None], pooled * filled[:, None])
 
@@ -70,8 +72,8 @@ class EmbeddedPrompts:
     def fill(
         self,
         load_encoders: Callable[[], TextEncoders],
-        progress: Callable[[int, int], None] | None = None,
-        processes: Any = None,
+        progress: Progress | None = None,
+        processes: Group | None = None,
         batch: int = 8,
     ) -> None:
         """Embed what is not in the store; `load_encoders()` is called only when something is. Raises SdxlNbError."""
@@ -91,14 +93,16 @@ class EmbeddedPrompts:
             raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
 
     @torch.no_grad()
-    def _fill(self, mine: np.ndarray, encoders: TextEncoders, batch: int, progress: Any, total: int) -> None:
+    def _fill(
+        self, mine: np.ndarray, encoders: TextEncoders, batch: int, progress: Progress | None, total: int
+    ) -> None:
         with self.store.writer() as writer:
             for first in range(0, len(mine), batch):
                 self._embed(mine[first : first + batch].tolist(), encoders, batch, writer, len(mine))
                 if progress:
                     progress(total - len(mine) + min(first + batch, len(mine)), total)
 
-    def _embed(self, numbers: list[int], encoders: TextEncoders, batch: int, writer: Any, count: int) -> None:
+    def _embed(self, numbers: list[int], encoders: TextEncoders, batch: int, writer: Writer, count: int) -> None:
         self.store.refresh()
         numbers = [n for n in numbers if self.store.find(self.keys[n : n + 1])[0] < 0]  # another run may be as far
         if not numbers:

@@ -12,7 +12,7 @@ from ..models.sources import Source
 
 # Raised when our own code comes to make other latents or embeddings of the same input (data.decoding, data.crops,
 # latents.encode, TextEncoders.encode): what former versions cached is then computed anew.
-FORMAT = 1
+FORMAT = 2
 
 
 def identity(source: Source, part: str, memo: Memo, *more: object) -> str:

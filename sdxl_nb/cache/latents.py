@@ -14,20 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..config.train_config import TrainConfig
 from ..data.crops import Crop, plan_crop
+from ..data.dataset import CaptionedPictures
 from ..data.sampling import Choices
 from ..system.errors import ModelError, SdxlNbError
 from ..system.keys import key_of
 from ..system.memory import NO_MEMORY_TO_ENCODE, in_memory
-from ..system.threads import ahead, share_out
+from ..system.threads import Group, ahead, share_out
 from ..system.transfer import sent
-from .shards import KEY, Store
+from .shards import KEY, Store, Writer
 
 Progress = Callable[[int, int], None]
 Shape = tuple[int, int]
+Target = Callable[[int], Shape]  # the (height, width) in pixels that a picture is trained at
 
 
-def cache_folder(config: Any) -> Path:
+def cache_folder(config: TrainConfig) -> Path:
     """The folder that runs share: latents_cache_dir, else SDXL_NB_CACHE, else sdxl_nb in the user's cache folder."""
     given = config.latents_cache_dir or os.environ.get("SDXL_NB_CACHE")
     if given:
@@ -56,10 +59,10 @@ class Encoder:
 
     def __init__(
         self,
-        pictures: Any,
-        config: Any,
+        pictures: CaptionedPictures,
+        config: TrainConfig,
         scaling: Scaling,
-        target: Callable[[int], Shape] | None = None,
+        target: Target | None = None,
     ):
         self.pictures, self.sizes, self.config, self.scaling = pictures, pictures.sizes(), config, scaling
         self.target = target or (lambda index: (config.resolution, config.resolution))
@@ -109,7 +112,7 @@ class LiveLatents(Encoder):
     Threads decode them, and nothing waits for the VAE: on a GPU that happens while it computes the step before.
     """
 
-    def __init__(self, pictures: Any, config: Any, vae: Any, target: Any = None):
+    def __init__(self, pictures: CaptionedPictures, config: TrainConfig, vae: Any, target: Target | None = None):
         super().__init__(pictures, config, Scaling.of(vae.config), target)
         self.vae, self.works = vae, False  # whether it is known to make numbers
 
@@ -145,7 +148,14 @@ class CachedLatents(Encoder):
     and its crop, so what changed is encoded anew and nothing else.
     """
 
-    def __init__(self, pictures: Any, config: Any, scaling: Scaling, store: Store, target: Any = None):
+    def __init__(
+        self,
+        pictures: CaptionedPictures,
+        config: TrainConfig,
+        scaling: Scaling,
+        store: Store,
+        target: Target | None = None,
+    ):
         super().__init__(pictures, config, scaling, target)
         self.store, self.variants = store, (False, True) if config.random_flip else (False,)
         self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
@@ -170,7 +180,7 @@ class CachedLatents(Encoder):
         self,
         load_vae: Callable[[], Any],
         progress: Progress | None = None,
-        processes: Any = None,
+        processes: Group | None = None,
         batch: int | None = None,
     ) -> None:
         """Encode what is not in the store; `load_vae()` is called only when something is. Raises SdxlNbError."""
@@ -191,7 +201,7 @@ class CachedLatents(Encoder):
         if self.missing():
             raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
 
-    def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Progress) -> None:
+    def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Callable[[int], None]) -> None:
         """Encode these rows, those of one shape together, and count pictures."""
         batch = batch or at_once(self.config.resolution, vae.device)
         targets = np.array([self.target(row // len(self.variants)) for row in rows.tolist()])
@@ -210,7 +220,7 @@ class CachedLatents(Encoder):
                     self.computed += done
                     progress(done)
 
-    def _encode(self, portion: list[Piece], vae: Any, batch: int, writer: Any) -> None:
+    def _encode(self, portion: list[Piece], vae: Any, batch: int, writer: Writer) -> None:
         # always as many at once, so that no latent depends on what was encoded beside it, or was cached already
         pixels = [piece.pixels for piece in portion]
         mean, std = (each.cpu() for each in encode(vae, pixels + pixels[-1:] * (batch - len(pixels))))
@@ -228,9 +238,9 @@ class CachedLatents(Encoder):
     def _still_missing(self, rows: np.ndarray) -> Iterator[list[int]]:
         for _, same in groupby(rows.tolist(), key=lambda row: row // len(self.variants)):
             self.store.refresh()
-            same = [row for row in same if self.store.find(self.keys[row : row + 1])[0] < 0]
-            if same:
-                yield same
+            lacking = [row for row in same if self.store.find(self.keys[row : row + 1])[0] < 0]
+            if lacking:
+                yield lacking
 
     def _cut(self, rows: list[int]) -> list[Piece]:
         index = rows[0] // len(self.variants)

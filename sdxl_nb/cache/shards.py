@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Shard:
         """A file that still has the time it was sealed with is trusted; of any other the checksum is looked at."""
         if os.stat(self.path).st_mtime_ns == self._sealed:
             return
-        if zlib.crc32(self.open()[self.start :]) != self._crc32:
+        if zlib.crc32(self.open()[self.start :].data) != self._crc32:
             raise Damaged("it is damaged")
         with contextlib.suppress(OSError):  # copied without its time, perhaps into a folder of somebody else
             os.utime(self.path, ns=(self._sealed, self._sealed))
@@ -98,7 +98,8 @@ class Store:
         self.shards: list[Shard] = []
         self._known: set[str] = set()
         self._seen: tuple[int, int] | None = None  # the folder's number and time of change when it was last listed
-        self._touched, self._open_now = 0, {}
+        self._touched = 0
+        self._open_now: dict[Shard, np.ndarray] = {}
         self._keys, self._places = np.empty(0, KEY), np.empty(0, np.int64)
         self.refresh()
 
@@ -146,13 +147,13 @@ class Store:
 
     def _index(self, added: Sequence[tuple[Shard, np.ndarray]]) -> None:
         """Sort the new shards' keys in among the others; of rows with one key the first shard's is used."""
-        places = [
+        numbered = [
             (np.int64(number) << 32) + np.arange(shard.count, dtype=np.int64)
             for number, (shard, _) in enumerate(added, start=len(self.shards))
         ]
         self.shards += [shard for shard, _ in added]
         keys, first = np.unique(np.concatenate([keys for _, keys in added]), return_index=True)
-        places = np.concatenate(places)[first]
+        places = np.concatenate(numbered)[first]
         new = self.find(keys) < 0
         at = np.searchsorted(self._keys, keys[new])
         self._keys, self._places = np.insert(self._keys, at, keys[new]), np.insert(self._places, at, places[new])
@@ -164,7 +165,7 @@ class Store:
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[at] == keys, self._places[at], -1)
 
-    def read(self, places: Sequence[int], names: Sequence[str]) -> list[torch.Tensor]:
+    def read(self, places: Sequence[int] | np.ndarray, names: Sequence[str]) -> list[torch.Tensor]:
         """The named columns of these rows, (N, ...) each; rows of one batch have one shape. Raises SdxlNbError."""
         first = self.shards[int(places[0]) >> 32] if len(places) else None
         columns = [first.columns[name] for name in names] if first else []
@@ -282,14 +283,16 @@ def _write(folder: Path, columns: dict[str, torch.Tensor], metadata: dict[str, s
     """One shard, complete or not at all. Larger items first, as safetensors wants it: every column is then aligned."""
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.safetensors"
     draft = folder / f".{name}.draft"
-    parts, header, checksum, sealed = [], {}, 0, int(time.time())
+    checksum, sealed = 0, int(time.time())
+    parts: list[memoryview] = []
+    header: dict[str, object] = {}
     for column, tensor in sorted(columns.items(), key=lambda item: -item[1].dtype.itemsize):
         data = tensor.contiguous().view(torch.uint8).numpy().reshape(-1)
-        begin = sum(map(len, parts))
+        begin = sum(part.nbytes for part in parts)
         offsets = [begin, begin + len(data)]
         header[column] = {"dtype": TAGS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-        parts.append(data)
-        checksum = zlib.crc32(data, checksum)
+        parts.append(data.data)
+        checksum = zlib.crc32(data.data, checksum)
     header["__metadata__"] = metadata | {"crc32": str(checksum), "sealed": str(sealed)}
     try:
         with open(draft, "wb") as file:
@@ -310,7 +313,7 @@ def _padded(head: bytes) -> bytes:
     return len(head).to_bytes(8, "little") + head
 
 
-def _write_all(file: Any, parts: Iterable[Any]) -> None:
+def _write_all(file: BinaryIO, parts: Iterable[bytes | memoryview]) -> None:
     for part in parts:
         file.write(part)
     file.flush()

@@ -94,13 +94,14 @@ def modules(value: Any) -> str | list[str]:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not items or not all(isinstance(item, str) and item for item in items):
         raise wrong("target_modules", f"target_modules must be one or several names, not {shown(value)}")
-    if len(items) == 1 and items[0] in MODULE_PRESETS:
-        return items[0]
-    if len(items) == 1 and re.search(r"[*+?|^$()\[\]\\]", items[0]):
-        return _pattern(text(items[0]))
-    for item in items:
-        _check_module(item)
-    return list(items)
+    names: list[str] = list(items)
+    if len(names) == 1 and names[0] in MODULE_PRESETS:
+        return names[0]
+    if len(names) == 1 and re.search(r"[*+?|^$()\[\]\\]", names[0]):
+        return _pattern(text(names[0]))
+    for name in names:
+        _check_module(name)
+    return names
 
 
 def _pattern(value: str) -> str:

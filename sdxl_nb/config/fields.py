@@ -4,10 +4,12 @@ In: pydantic. Out: annotated types (Text, Whole, Number, ...) and one field make
 settings themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 
 from .checks import image_columns, modules, not_bool, patterns, prompts, text, weights, yaml_no
 
@@ -37,7 +39,7 @@ Interpolation = Literal["nearest", "nearest_exact", "bilinear", "bicubic", "box"
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]
 
 
-def group(name: str):
+def group(name: str) -> Callable[..., Any]:
     """A field of this group; weights=False marks a field that cannot change the trained weights.
 
     later=True marks one that came after the first runs, which trained as its default says: only another value is part
@@ -45,10 +47,16 @@ def group(name: str):
     """
 
     def field(default: Any, sentence: str, *, weights: bool = True, later: bool = False, **bounds: Any) -> Any:
-        extra = {"group": name, "weights": weights, "later": later}
+        extra: JsonDict = {"group": name, "weights": weights, "later": later}
         return Field(default, description=sentence, json_schema_extra=extra, **bounds)
 
     return field
+
+
+def about(field: FieldInfo) -> Mapping[str, Any]:
+    """What `group` noted of a field: its `group`, and whether it can change the `weights`."""
+    noted = field.json_schema_extra
+    return noted if isinstance(noted, dict) else {}
 
 
 data, training, lora = group("model & data"), group("training"), group("LoRA")

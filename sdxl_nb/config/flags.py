@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from ..system.errors import ConfigError
 from . import presets
+from .fields import about
 from .messages import unknown
 from .train_config import TrainConfig
 
@@ -54,7 +55,7 @@ def train_parser(prog: str, description: str) -> Parser:
     types = TrainConfig.json_types()
     sections: dict[str, Any] = {}
     for name, field in TrainConfig.model_fields.items():
-        group = field.json_schema_extra["group"]
+        group = about(field)["group"]
         section = sections.get(group) or sections.setdefault(group, parser.add_argument_group(group))
         add_flag(section, name, types[name], f"{field.description} Default: {_default(field.default)}.")
     return parser
@@ -126,8 +127,8 @@ def render_table() -> str:
     lines: list[str] = []
     group = ""
     for name, field in TrainConfig.model_fields.items():
-        if field.json_schema_extra["group"] != group:
-            group = field.json_schema_extra["group"]
+        if about(field)["group"] != group:
+            group = about(field)["group"]
             lines += [
                 "",
                 f"## {group[0].upper()}{group[1:]}",
@@ -135,6 +136,6 @@ def render_table() -> str:
                 "| flag | default | takes | meaning |",
                 "|---|---|---|---|",
             ]
-        cells = (f"`--{name}`", f"`{_default(field.default)}`", allowed(name), field.description)
+        cells = (f"`--{name}`", f"`{_default(field.default)}`", allowed(name), field.description or "")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines).strip() + "\n"

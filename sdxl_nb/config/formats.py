@@ -70,7 +70,7 @@ def render(values: Mapping[str, Any], suffix: str) -> str:
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     import yaml
 
-    content = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    content: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     if "\x85" in content:  # PyYAML leaves this line break bare and reads it back as a space
         content = yaml.safe_dump(dict(values), sort_keys=False)
     return content

@@ -27,12 +27,12 @@ SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]
 MAX_CONFIG = 1_000_000  # characters of JSON accepted from a header
 
 
-def safe_config(config: Mapping, look_on_disk: bool = True) -> dict:
+def safe_config(config: Mapping[str, Any], look_on_disk: bool = True) -> dict[str, Any]:
     """A configuration fit for strangers: private fields dropped, paths cut to base names, secrets starred."""
     return {name: _safe(name, value, look_on_disk) for name, value in config.items() if not DROPPED.search(str(name))}
 
 
-def _safe(name: str, value, look_on_disk: bool):
+def _safe(name: str, value: Any, look_on_disk: bool) -> Any:
     if isinstance(value, Mapping):
         inner = {base_name(str(k), look_on_disk): v for k, v in value.items() if not DROPPED.search(str(k))}
         return {key: _safe(name, item, look_on_disk) for key, item in inner.items()}
@@ -58,7 +58,7 @@ def base_name(text: str, look_on_disk: bool) -> str:
     return text
 
 
-def config_from_header(metadata: Mapping[str, str]) -> dict:
+def config_from_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The configuration a LoRA was trained with, as a dict for TrainConfig; whatever a stranger wrote is filtered.
 
     Output, hub, report and resume fields are dropped, paths are base names. ModelError if there is no readable one.
@@ -75,7 +75,7 @@ def config_from_header(metadata: Mapping[str, str]) -> dict:
     return safe_config(config, look_on_disk=False)
 
 
-def find_config(path: str | os.PathLike) -> Path:
+def find_config(path: str | os.PathLike[str]) -> Path:
     """The file whose header holds a run's configuration. ConfigError if there is none at that path."""
     try:
         return find_lora(path)
@@ -83,7 +83,7 @@ def find_config(path: str | os.PathLike) -> Path:
         raise ConfigError(str(error)) from None
 
 
-def read_config(path: Path, known: Container[str]) -> dict:
+def read_config(path: Path, known: Container[str]) -> dict[str, Any]:
     """The settings in the header of a LoRA of ours, filtered (`config_from_header`).
 
     ConfigError for a file that is none, and for a setting that is not among the `known`.
@@ -104,7 +104,7 @@ def read_config(path: Path, known: Container[str]) -> dict:
     return settings
 
 
-def find_lora(path: str | os.PathLike) -> Path:
+def find_lora(path: str | os.PathLike[str]) -> Path:
     """The LoRA file meant by a file or folder name; of a run folder, the diffusers file."""
     path = Path(path)
     if not path.exists():

@@ -16,7 +16,7 @@ def checkpoints(folder: str | Path) -> list[Path]:
 
 def step_of(checkpoint: Path) -> int:
     """The optimizer step in a checkpoint's name."""
-    return int(CHECKPOINT.fullmatch(checkpoint.name)[1])
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def whole(names: Iterable[str]) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ..system.errors import ConfigError
 
@@ -54,7 +54,7 @@ def refusal(error: ValidationError) -> ConfigError:
     return refused
 
 
-def explain(detail: dict[str, Any]) -> tuple[str, str]:
+def explain(detail: ErrorDetails) -> tuple[str, str]:
     """Field and sentence of one of pydantic's error details."""
     context = detail.get("ctx", {})
     field = context.get("field") or str(detail["loc"][0])

@@ -57,6 +57,7 @@ def resumed_seed(values: Mapping[str, Any]) -> int | None:
     if not values.get("resume_from_checkpoint") or not isinstance(values.get("output_dir"), str):
         return None
     try:
-        return json.loads(Path(values["output_dir"], "config.json").read_text(encoding="utf-8"))["seed"]
+        seed: int | None = json.loads(Path(values["output_dir"], "config.json").read_text(encoding="utf-8"))["seed"]
+        return seed
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,13 +12,13 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, model_validator
 
 from . import formats, presets
 from .checks import check_combinations
-from .fields import Optimizer, schema_types
+from .fields import Optimizer, about, schema_types
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed
 from .settings import Settings
@@ -31,11 +31,14 @@ COLUMNS = {  # data sets whose columns we know: image, caption
 
 
 # fields that came after the first runs: of a run's identity only where they are not what those runs did
-LATER = {name for name, field in Settings.model_fields.items() if field.json_schema_extra["later"]}
+LATER = {name for name, field in Settings.model_fields.items() if about(field)["later"]}
 
 
 class TrainConfig(Settings):
     """Every parameter of a LoRA fine-tuning run on SDXL, checked; settings.py lists them."""
+
+    if TYPE_CHECKING:
+        seed: int  # null is what may be given; `_fill_in` draws one
 
     def __init__(self, /, **values: Any) -> None:
         """Values by name; raises ConfigError, whose `problems` maps each wrong field to its sentence."""
@@ -148,9 +151,7 @@ class TrainConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """The fields that change the weights, local paths by their last part so that a moved folder is the same."""
         fields = type(self).model_fields
-        values = self.model_dump(
-            mode="json", exclude={n for n, f in fields.items() if not f.json_schema_extra["weights"]}
-        )
+        values = self.model_dump(mode="json", exclude={n for n, f in fields.items() if not about(f)["weights"]})
         usual = {name for name in LATER if values[name] == fields[name].default}
         return formats.without_paths({name: value for name, value in values.items() if name not in usual})
 

@@ -6,12 +6,16 @@ Also Fault, the small record of one picture left out, and why.
 import io
 import logging
 import os
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..system.errors import DataError
+from .colour import statements
+from .colour.chunks import openable
+from .colour.conversion import Colours, to_srgb
+from .colour.depth import low_bytes
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for one picture (a quarter of a GiB of RGB), but here it is an error
 # Read by suffix in folders. No EPS, PSD or PDF: some start other programs, none is a training picture.
@@ -19,6 +23,8 @@ SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", "
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "PPM")
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
+
+READING = 2  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
 
 ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 lie on their side
 
@@ -42,11 +48,31 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises PictureError for anything that is no picture, is cut short or damaged, or is larger than MAX_PIXELS.
     """
     picture = open_header(data, name)
+    colours = colours_of(picture, data, name)
+    if colours.doubt:
+        log.warning("%s: %s.", name, colours.doubt)
+    picture = loaded(picture, name)
+    low = low_bytes(open_header(data, name)) if colours.profile else None
+    return to_rgb(picture, colours, name, low and loaded(low, name))
+
+
+def colours_of(picture: Image.Image, data: bytes, name: str) -> Colours:
+    """What an opened picture's file says of its colours, as Colours. Raises PictureError for HDR."""
+    try:
+        return statements.colours_of(picture, data)
+    except statements.HighRange as error:
+        raise PictureError(
+            f"{name} is an HDR picture ({error}), whose brightness sRGB cannot hold: export it as SDR, in sRGB."
+        ) from None
+
+
+def loaded(picture: Image.Image, name: str) -> Image.Image:
+    """An opened picture decoded and turned upright. Raises PictureError."""
     try:
         picture.load()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, EOFError, struct.error, zlib.error, ...
         raise PictureError(f"{name} is damaged or cut short ({first_line(error)}): replace or remove it.") from error
-    return to_rgb(upright(picture, name), name)
+    return upright(picture, name)
 
 
 def open_header(data: bytes, name: str) -> Image.Image:
@@ -56,7 +82,7 @@ def open_header(data: bytes, name: str) -> Image.Image:
     Image.init()
     too_large = f"{name} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller."
     try:
-        picture = Image.open(io.BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        picture = Image.open(io.BytesIO(openable(data)), formats=[kind for kind in FORMATS if kind in Image.OPEN])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(too_large) from error
     except UnidentifiedImageError as error:
@@ -87,43 +113,35 @@ def upright(picture: Image.Image, name: str) -> Image.Image:
         return picture
 
 
-def to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """Any of Pillow's modes as 8-bit RGB; `name` is for the error and the log."""
-    profile = picture.info.get("icc_profile")
+def to_rgb(picture: Image.Image, colours: Colours, name: str, low: Image.Image | None = None) -> Image.Image:
+    """Any of Pillow's modes as 8-bit RGB in sRGB, transparency on white; `name` is for the error.
+
+    `low` holds the low bytes of a 16-bit picture. Transparency comes last, as browsers do it.
+    """
     if picture.mode.startswith("I") or picture.mode == "F":
-        picture = deep_to_grey(picture, name)
-    if picture.mode == "CMYK":
-        return to_srgb(picture, profile, name).convert("RGB")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        picture = Image.alpha_composite(white, layer)
-    return to_srgb(picture.convert("RGB"), profile, name)
+        refuse_32_bits(picture, name)
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    seen = to_srgb(picture, colours, low)
+    if not picture.has_transparency_data:
+        return seen
+    return Image.composite(seen, Image.new("RGB", seen.size, "white"), opacity(picture))
 
 
-def deep_to_grey(picture: Image.Image, name: str) -> Image.Image:
-    """16-bit grey to 8 bit by its full scale, 65535 -> 255 (Pillow's own conversion would clip at 255)."""
+def opacity(picture: Image.Image) -> Image.Image:
+    """How opaque each pixel of a picture with transparency is, 255 where it is wholly: an L picture."""
+    if picture.mode == "I;16":  # Pillow cannot make RGBA of it
+        return Image.fromarray((np.asarray(picture) != picture.info["transparency"]).astype(np.uint8) * 255)
+    return picture.convert("RGBA").getchannel("A")
+
+
+def refuse_32_bits(picture: Image.Image, name: str) -> None:
+    """Raise PictureError for grey of more than 16 bits."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise PictureError(
             f"{name} has {picture.mode} pixels (32 bits a channel): save it with 8 or 16 bits a channel."
         )
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
-
-
-def to_srgb(picture: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """Colours moved from an embedded ICC profile of the same colour space to sRGB; without one, as they are."""
-    if not profile:
-        return picture
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in (source.profile.profile_description or "") or source.profile.xcolor_space.strip() != picture.mode:
-            return picture
-        moved = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        return cast(Image.Image, moved)  # None is what it gives in place
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        log.warning("%s: its colour profile cannot be used (%s); colours are as stored.", name, first_line(error))
-        return picture
 
 
 def is_text(value: str) -> bool:

@@ -21,7 +21,7 @@ import PIL
 
 from ..system.keys import key_of
 from ..system.threads import Group, ahead, share_out
-from .decoding import Fault, PictureError, decode
+from .decoding import READING, Fault, PictureError, decode
 
 if TYPE_CHECKING:
     from .dataset import CaptionedPictures, Faults
@@ -230,7 +230,7 @@ def _examined(
 def _stamp(pictures: "CaptionedPictures", name: str, index: int) -> bytes | None:
     """The key of a picture as it is now; its name is part of it because the sentence of a fault has it."""
     stamp = pictures.stamp(index)
-    return None if stamp is None else key_of("picture", stamp, name)
+    return None if stamp is None else key_of("picture", READING, stamp, name)
 
 
 def _look(pictures: "CaptionedPictures", names: Sequence[str], index: int) -> Known:

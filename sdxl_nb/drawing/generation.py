@@ -10,11 +10,21 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.precedence import DEFAULT_BASE, DEFAULT_VAE
 from ..system.errors import ConfigError
 from ..system.memory import give_back
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..lora.files.file import LoraFile
+    from ..lora.layers import LoraWeights
+    from ..models.sources import Source
+    from ..system.figures import Sheet
+
+    Lora = str | os.PathLike[str] | LoraFile | LoraWeights
 
 EMBEDDED_BASE = "embedded:tiny-sdxl"
 MOST_ACROSS = 6  # prompts side by side in a figure
@@ -34,7 +44,7 @@ class Cell(NamedTuple):
 class PictureGrid:
     """Pictures by prompt (rows), label (columns) and seed; `pictures` maps Cell -> PIL image, in order."""
 
-    pictures: dict[Cell, object]
+    pictures: "dict[Cell, Image]"
 
     @property
     def prompts(self) -> list[str]:
@@ -52,13 +62,13 @@ class PictureGrid:
         sizes = f"{len(self.prompts)} prompts x {len(self.labels)} columns x {len(self.seeds)} seeds"
         return f"PictureGrid({len(self.pictures)} pictures: {sizes})"
 
-    def at(self, prompt: str | int = 0, label: str | int = 0, seed: int | None = None):
+    def at(self, prompt: str | int = 0, label: str | int = 0, seed: int | None = None) -> "Image":
         """One picture, by value or (prompt, label) by number; the first seed unless given."""
         prompt = self.prompts[prompt] if isinstance(prompt, int) else prompt
         label = self.labels[label] if isinstance(label, int) else label
         return self.pictures[Cell(prompt, label, self.seeds[0] if seed is None else seed)]
 
-    def figure(self, title: str | None = None):
+    def figure(self, title: str | None = None) -> "Sheet":
         """A matplotlib Figure: a row per prompt, its seeds side by side, or a column per prompt where that is wider."""
         from ..system.figures import picture_sheet
 
@@ -73,7 +83,7 @@ class PictureGrid:
     def _repr_png_(self) -> bytes:
         return self.figure()._repr_png_()
 
-    def save(self, folder: str | os.PathLike) -> list[Path]:
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write every picture as PP-LL-SEED.png (numbers of prompt and label), and pictures.json that names them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,8 +109,8 @@ def compare(before: PictureGrid, after: PictureGrid, labels: Sequence[str] = ("b
 
 
 def generate(
-    base=EMBEDDED_BASE,
-    lora=None,
+    base: Any = EMBEDDED_BASE,
+    lora: "Lora | Sequence[Lora | tuple[Lora, float]] | Mapping[Any, float] | None" = None,
     prompts: str | Iterable[str] = (),
     scales: Iterable[float] = (1.0,),
     seeds: Iterable[int] = (0,),
@@ -128,7 +138,7 @@ def generate(
             raise ConfigError(f"generate: {name} must be a list of different values, and not empty.")
     if num_inference_steps < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
-    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    settings: dict[str, Any] = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     settings |= {"height": height, "width": width}
     pipeline = load_base(base)
     batch_size = batch_size or at_once(*_size(pipeline, height, width))
@@ -136,7 +146,7 @@ def generate(
         return _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
 
 
-def load_base(base):
+def load_base(base: Any) -> Any:
     """A pipeline that is ready to draw: fp16 on a CUDA GPU, fp32 on the CPU; a ready one is given back.
 
     Where the GPU has no room for the whole base, its models come there one after the other.
@@ -160,7 +170,7 @@ def load_base(base):
     return pipeline
 
 
-def source_of(name: str):
+def source_of(name: str) -> "Source":
     """The source of a base given by name alone: the default base has the VAE that training gives it, safe in fp16."""
     from ..models.sources import Source
 
@@ -177,12 +187,12 @@ def at_once(height: int, width: int) -> int:
     return min(MOST_AT_ONCE, max(1, 512**2 // (height * width)))
 
 
-def _bytes_of(pipeline) -> int:
+def _bytes_of(pipeline: Any) -> int:
     models = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
     return sum(p.numel() * p.element_size() for model in models for p in model.parameters())
 
 
-def _size(pipeline, height: int | None, width: int | None) -> tuple[int, int]:
+def _size(pipeline: Any, height: int | None, width: int | None) -> tuple[int, int]:
     """Height and width of the pictures: those asked for, else the base's own."""
     usual = pipeline.default_sample_size * pipeline.vae_scale_factor
     return height or usual, width or usual
@@ -191,7 +201,7 @@ def _size(pipeline, height: int | None, width: int | None) -> tuple[int, int]:
 class _attached:
     """Within the block the pipeline carries the LoRAs; after it, the pipeline is as it came."""
 
-    def __init__(self, pipeline, lora):
+    def __init__(self, pipeline: Any, lora: Any):
         self.pipeline, self.loras = pipeline, _weighted(lora)
 
     def __enter__(self) -> dict[str, float]:
@@ -204,8 +214,8 @@ class _attached:
         base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
         try:
             for number, (lora, weight) in enumerate(self.loras):
-                path = lora.path if isinstance(lora, LoraFile) else lora
-                weights = lora if isinstance(lora, LoraWeights) else read_lora(path, base)
+                given = lora.path if isinstance(lora, LoraFile) else lora
+                weights = given if isinstance(given, LoraWeights) else read_lora(given, base)
                 attach(weights, self.pipeline, f"generate_{number}")
                 self.adapters[f"generate_{number}"] = weight
         except BaseException:
@@ -213,14 +223,14 @@ class _attached:
             raise
         return self.adapters
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         from ..lora.layers import detach
 
         for name in self.adapters:
             detach(self.pipeline, name)
 
 
-def _weighted(lora) -> list[tuple[object, float]]:
+def _weighted(lora: Any) -> "list[tuple[Lora, float]]":
     if lora is None:
         return []
     if isinstance(lora, Mapping):
@@ -230,12 +240,22 @@ def _weighted(lora) -> list[tuple[object, float]]:
     return [(lora, 1.0)]
 
 
-def _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress):
+def _draw_all(
+    pipeline: Any,
+    adapters: Mapping[str, float],
+    prompts: Sequence[str],
+    scales: Sequence[float],
+    seeds: Sequence[int],
+    settings: dict[str, Any],
+    negative_prompt: str | None,
+    batch_size: int,
+    progress: bool,
+) -> PictureGrid:
     from ..lora.layers import set_scale
     from ..system.progress import progress_bar
 
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
-    found = {}
+    found: dict[Cell, Image] = {}
     with progress_bar(total=len(jobs) * len(scales), unit="picture", disable=not progress, leave=False) as bar:
         for scale in scales:
             if adapters:
@@ -252,10 +272,13 @@ def _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_pro
     )
 
 
-def _draw_batch(pipeline, batch: list[tuple[str, int]], settings: dict, negative_prompt: str | None) -> list:
+def _draw_batch(
+    pipeline: Any, batch: list[tuple[str, int]], settings: dict[str, Any], negative_prompt: str | None
+) -> "list[Image]":
     import torch
 
     generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
     negative = None if negative_prompt is None else [negative_prompt] * len(batch)
     prompts = [prompt for prompt, _ in batch]
-    return pipeline(prompt=prompts, negative_prompt=negative, generator=generators, **settings).images
+    images: list[Image] = pipeline(prompt=prompts, negative_prompt=negative, generator=generators, **settings).images
+    return images

@@ -25,9 +25,9 @@ __getattr__, __dir__, __all__ = public(
         "set_scale": "layers",  # which LoRAs act, how strongly
         "delta": "layers",  # the change of one weight
         "lora_names": "layers",  # the modules that carry LoRA
-        "target_modules": "layers",  # which layers of the U-Net
-        "text_target_modules": "layers",  # which layers of the text encoders
-        "check_patterns": "layers",  # names in rank_pattern that no layer has
+        "target_modules": "targets",  # which layers of the U-Net
+        "text_target_modules": "targets",  # which layers of the text encoders
+        "check_patterns": "targets",  # names in rank_pattern that no layer has
         "fuse": "fusing",  # a LoRA inside a base
         "trainable_parameters": "sizes",  # how many weights, without a model
     },

@@ -4,42 +4,54 @@ In: a TrainConfig. Out: a U-Net made ready for training; ConfigError for what th
 step. Nothing here changes what is learned, beyond rounding.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from ..config.train_config import TrainConfig
 from ..models.sources import first_line
 from ..models.unet import SdxlUNet
 from ..system.errors import ConfigError, SdxlNbError
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+    from ..models.unet import UNet
+    from ..training.state.parameters import FlatParameters
+
 VERSIONS = 64
 
 
-def wants_ours(config: Any) -> bool:
+def wants_ours(config: TrainConfig) -> bool:
     """Whether our U-Net may do it; xformers and NPU attention come through diffusers' own."""
     return not (config.enable_xformers_memory_efficient_attention or config.enable_npu_flash_attention)
 
 
-def make_ready(unet: Any, config: Any, device: torch.device, remarks: list[str]) -> None:
+def make_ready(unet: "UNet", config: TrainConfig, device: torch.device, remarks: list[str]) -> None:
     """Set the U-Net up as the configuration says; lines for the user are added to `remarks`."""
     if config.gradient_checkpointing:
         _recompute(unet, config.gradient_checkpointing_policy, remarks)
+    theirs: UNet2DConditionModel = unet  # it is where one of these two is asked for, see `wants_ours`
     if config.enable_xformers_memory_efficient_attention:
         try:
-            unet.enable_xformers_memory_efficient_attention()
+            theirs.enable_xformers_memory_efficient_attention()
         except Exception as error:  # diffusers tries a small tensor; xformers has errors of every kind
             raise ConfigError(no_xformers(error)) from error
     if config.enable_npu_flash_attention:
-        unet.enable_npu_flash_attention()
+        theirs.enable_npu_flash_attention()
     if device.type == "cuda" or isinstance(unet, SdxlUNet):
-        unet.to(memory_format=torch.channels_last)  # as cuDNN's half precision and our short way want it
+        _channels_last(unet)  # as cuDNN's half precision and our short way want it
     if device.type == "cuda":  # a kernel outlives this run; convolutions have it by default, as in diffusers' script
         torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     if config.torch_compile:
         _compile(unet)
 
 
-def _compile(unet: Any) -> None:
+def _channels_last(unet: "UNet") -> None:
+    unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads leave this one out
+
+
+def _compile(unet: "UNet") -> None:
     """Compile the blocks, in as many versions as a run asks for.
 
     They share one function, of which dynamo keeps eight versions and then computes without it, with no more than a
@@ -52,15 +64,16 @@ def _compile(unet: Any) -> None:
     unet.compile_repeated_blocks()
 
 
-def _recompute(unet: Any, policy: str, remarks: list[str]) -> None:
+def _recompute(unet: "UNet", policy: str, remarks: list[str]) -> None:
     if isinstance(unet, SdxlUNet):
-        return unet.enable_gradient_checkpointing(policy)
+        unet.enable_gradient_checkpointing(policy)
+        return
     if policy != "whole":
         remarks.append(f"gradient_checkpointing_policy {policy} needs the U-Net of this package; here it is whole.")
-    return unet.enable_gradient_checkpointing()
+    unet.enable_gradient_checkpointing()
 
 
-def take_the_short_way(unet: Any, flat: Any, config: Any) -> None:
+def take_the_short_way(unet: "UNet", flat: "FlatParameters", config: TrainConfig) -> None:
     """Let plain LoRA layers of our U-Net compute together (lora/fast.py), unless they are compiled instead."""
     from .fast import LoraFast, is_plain
 
@@ -68,7 +81,7 @@ def take_the_short_way(unet: Any, flat: Any, config: Any) -> None:
         unet.fast = LoraFast(unet, flat)
 
 
-def is_short(unet: Any) -> bool:
+def is_short(unet: "UNet") -> bool:
     """Whether the U-Net as it is now computes all in its own dtype, without autocast: drawing takes the long way."""
     return getattr(unet, "fast", None) is not None and unet.training
 

@@ -3,18 +3,18 @@
 In: a TrainConfig and frozen models. Out: the same models with trainable layers on them, which change nothing yet.
 """
 
-from typing import Any
-
 import torch
+from torch import nn
 
 from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 from ..models.sources import first_line
 from ..system.errors import ConfigError
-from .layers import check_patterns, lora_names, target_modules, text_target_modules
+from .layers import lora_modules, lora_names
+from .targets import check_patterns, target_modules, text_target_modules
 
 
-def add_lora(config: TrainConfig, unet: Any, text_encoders: tuple[Any, ...] = ()) -> list[str]:
+def add_lora(config: TrainConfig, unet: nn.Module, text_encoders: tuple[nn.Module, ...] = ()) -> list[str]:
     """Put peft LoRA layers on the U-Net, and with `train_text_encoder` on the text encoders; weights in fp32.
 
     Returns the names of the models that got them. peft draws the first values from torch's global generator, which
@@ -33,7 +33,7 @@ def add_lora(config: TrainConfig, unet: Any, text_encoders: tuple[Any, ...] = ()
         "rank_pattern": config.rank_pattern or {},
         "alpha_pattern": config.alpha_pattern or {},
     }
-    models = {"unet": (unet, target_modules(config.target_modules, unet))}
+    models: dict[str, tuple[nn.Module, list[str] | str]] = {"unet": (unet, target_modules(config.target_modules, unet))}
     if config.train_text_encoder:
         for name, encoder in zip(("text_encoder", "text_encoder_2"), text_encoders, strict=True):
             models[name] = (encoder, text_target_modules(config.target_modules))
@@ -55,13 +55,13 @@ def add_lora(config: TrainConfig, unet: Any, text_encoders: tuple[Any, ...] = ()
     return list(models)
 
 
-def _exact_magnitudes(model: Any) -> None:
+def _exact_magnitudes(model: nn.Module) -> None:
     """DoRA's magnitudes in fp32: peft rounds them to the dtype of a base in half precision.
 
     Its linear layers divide by norms in fp32 and would not start as the base's; convolutions divide by rounded ones.
     """
-    for module in model.modules():
-        vectors = getattr(module, "lora_magnitude_vector", {})
+    for _, module in lora_modules(model):
+        vectors = module.lora_magnitude_vector
         weight = module.get_base_layer().weight if len(vectors) else None
         if weight is not None and weight.ndim == 2 and weight.dtype != torch.float32:
             for vector in vectors.values():

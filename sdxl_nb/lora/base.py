@@ -8,11 +8,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from ..models.lock import ALONE
 from ..system.errors import ModelError
+from ..system.misfits import leave_out_xformers
 from .names import SDXL as SDXL_LAYOUT
 from .names import TE1, TE2, UNET, Layout
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    from ..models.unet import UNet
 
 UNET_FIELDS = (
     "in_channels",
@@ -56,7 +64,12 @@ class Base:
     description: str  # canonical JSON, so that a Base is hashable and travels in a header
 
     @classmethod
-    def of(cls, unet, text_encoder=None, text_encoder_2=None) -> "Base":
+    def of(
+        cls,
+        unet: "UNet",
+        text_encoder: "CLIPTextModel | None" = None,
+        text_encoder_2: "CLIPTextModelWithProjection | None" = None,
+    ) -> "Base":
         """Describe live diffusers and transformers models (text encoders may be absent)."""
         parts = {UNET: {name: unet.config[name] for name in UNET_FIELDS}}
         for name, model in ((TE1, text_encoder), (TE2, text_encoder_2)):
@@ -93,7 +106,7 @@ class Base:
         return _inventory(self.description)
 
 
-def _check_unet(config: dict) -> None:
+def _check_unet(config: dict[str, Any]) -> None:
     if set(config) != set(UNET_FIELDS) or not set(config["down_block_types"] + config["up_block_types"]) <= BLOCKS:
         raise ValueError("fields")
     if len(config["down_block_types"]) > 4 or len(config["up_block_types"]) > 4:
@@ -114,8 +127,9 @@ def _inventory(description: str) -> Mapping[str, Module]:
     try:
         with ALONE, torch.device("meta"), torch.random.fork_rng(devices=[]):
             if covers(parts[UNET]):  # the same modules, a second less to import
-                unet = SdxlUNet(parts[UNET])
+                unet: UNet = SdxlUNet(parts[UNET])
             else:
+                leave_out_xformers()
                 from diffusers import UNet2DConditionModel
 
                 unet = UNet2DConditionModel(**parts[UNET])
@@ -127,19 +141,20 @@ def _inventory(description: str) -> Mapping[str, Module]:
     return {path: module for path, module in modules.items() if module}
 
 
-def module_of(module) -> Module | None:
+def module_of(module: "torch.nn.Module") -> Module | None:
     """The Module of a live torch layer (or of the base layer of peft's), None for what carries no LoRA."""
     import torch
 
     module = getattr(module, "base_layer", module)
     if isinstance(module, torch.nn.Conv2d):
-        return Module("conv", module.in_channels, module.out_channels, tuple(module.kernel_size))
+        height, width = module.kernel_size
+        return Module("conv", module.in_channels, module.out_channels, (height, width))
     if isinstance(module, torch.nn.Linear):
         return Module("linear", module.in_features, module.out_features)
     return None
 
 
-def _text_modules(component: str, config: dict | None) -> dict[str, Module]:
+def _text_modules(component: str, config: dict[str, Any] | None) -> dict[str, Module]:
     """CLIP's modules need no model: every layer is the same four projections and two of the MLP."""
     if config is None:
         return {}

@@ -7,8 +7,13 @@ some key is unknown.
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..system.errors import SdxlNbError
+
+if TYPE_CHECKING:
+    from .arithmetic import Reduced
+    from .layers import LoraWeights
 
 # Headers that describe the file they were in, not the one that is written.
 STALE = ("lora_adapter_metadata", "format", "sshs_", "modelspec.hash", "ss_new_", "ss_network_")
@@ -18,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        status: int = arguments.run(arguments)
+        return status
     except (SdxlNbError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -57,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(arguments) -> int:
+def _check(arguments: argparse.Namespace) -> int:
     from .files.file import LoraFile
 
     table = LoraFile(arguments.file).check()
@@ -65,20 +71,20 @@ def _check(arguments) -> int:
     return 2 if table.unknown else 0
 
 
-def _info(arguments) -> int:
+def _info(arguments: argparse.Namespace) -> int:
     from .files.file import LoraFile
 
     print(LoraFile(arguments.file).info())
     return 0
 
 
-def _convert(arguments) -> int:
+def _convert(arguments: argparse.Namespace) -> int:
     from .files.reader import read_lora
 
     return _save(read_lora(arguments.file), arguments.goal, arguments, arguments.to)
 
 
-def _resize(arguments) -> int:
+def _resize(arguments: argparse.Namespace) -> int:
     from .arithmetic import resize
     from .files.reader import read_lora
 
@@ -87,7 +93,7 @@ def _resize(arguments) -> int:
     return _save(reduced.weights, arguments.goal, arguments)
 
 
-def _merge(arguments) -> int:
+def _merge(arguments: argparse.Namespace) -> int:
     from .arithmetic import merge
     from .files.reader import read_lora
 
@@ -97,7 +103,7 @@ def _merge(arguments) -> int:
     return _save(reduced.weights, arguments.output, arguments)
 
 
-def _fuse(arguments) -> int:
+def _fuse(arguments: argparse.Namespace) -> int:
     import torch
 
     from .fusing import fuse
@@ -115,12 +121,12 @@ def _weighted(text: str) -> tuple[str, float]:
         return text, 1.0  # an equals sign of the file's own name
 
 
-def _worst(reduced) -> str:
+def _worst(reduced: "Reduced") -> str:
     path, kept = min(reduced.kept_by_module.items(), key=lambda item: item[1])
     return f"{path} ({kept:.2%})"
 
 
-def _save(weights, goal: str, arguments, naming: str = "kohya") -> int:
+def _save(weights: "LoraWeights", goal: str, arguments: argparse.Namespace, naming: str = "kohya") -> int:
     import torch
 
     from .files.writer import save_one

@@ -11,30 +11,42 @@ Ideas: RunLoRA (arXiv 2312.03415), LoRAFusion (arXiv 2510.00206), sd-scripts pul
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+    from ..models.unet import SdxlUNet
+    from ..training.state.parameters import FlatParameters
+
 ADAPTER = "default"
 
 
-class Piece(NamedTuple):
-    """One layer's part of a product: its rows of W and its LoRA (none where `up` is None); `up_t` is B'."""
+class Up(NamedTuple):
+    """B of one layer's LoRA, with B' (of a convolution B again), where its gradient goes, and the LoRA's scale."""
 
     weight: torch.Tensor
-    up: torch.Tensor | None
-    up_t: torch.Tensor | None
-    up_grad: torch.Tensor | None
+    weight_t: torch.Tensor
+    grad: torch.Tensor
     scale: float
+
+
+class Piece(NamedTuple):
+    """One layer's part of a product: its rows of W, and of its LoRA what is its own (None where it has none)."""
+
+    weight: torch.Tensor
+    up: Up | None
 
 
 class Product(NamedTuple):
     """Layers that share an input, stacked: `widths` are their outputs', `ranks` those of their LoRAs.
 
-    `weight_t` and `down_t` are W' and A' of linear layers: on a small U-Net each view that is made in a step costs as
-    much as its arithmetic. `options` are a convolution's stride, padding and dilation.
+    `weight_t` and `down_t` are W' and A' of linear layers (of a convolution W and A again): on a small U-Net each view
+    that is made in a step costs as much as its arithmetic. `options` are a convolution's stride, padding and dilation.
     """
 
     weight: torch.Tensor
@@ -46,7 +58,7 @@ class Product(NamedTuple):
     pieces: list[Piece]
     widths: list[int]
     ranks: list[int]
-    options: tuple[Any, ...] | None = None
+    options: tuple[Any, ...] = ()
 
 
 def is_plain(unet: nn.Module) -> bool:
@@ -57,7 +69,7 @@ def is_plain(unet: nn.Module) -> bool:
     return bool(found) and all(_is_plain(module) for module in found)
 
 
-def _is_plain(module: Any) -> bool:
+def _is_plain(module: "LoraLayer") -> bool:
     base = module.get_base_layer()
     return (
         isinstance(base, (nn.Linear, nn.Conv2d))
@@ -74,17 +86,21 @@ def _is_plain(module: Any) -> bool:
 class LoraFast:
     """See the module. `flat` is a FlatParameters that holds the U-Net's LoRA; its `weights.grad` gets the gradients."""
 
-    def __init__(self, unet: nn.Module, flat: Any):
+    token: torch.Tensor  # from here on: what `begin` makes
+    low: torch.Tensor
+    low_grad: torch.Tensor
+    casts: bool
+
+    def __init__(self, unet: "SdxlUNet", flat: "FlatParameters"):
         self.unet, self.flat = unet, flat
         self.products: dict[nn.Module, Product | None] = {}
-        self.token = None
-        self.low = self.low_grad = None
+        self.places: dict[int, int] = {}  # identity of a parameter: where it begins in the flat weights
 
     def begin(self) -> "LoraFast":
         """Take the weights as they are now; before each forward pass."""
-        if self.low is None:
+        if not self.places:
             self._lay_out()
-        self.token = _Begin.apply(self.flat.weights, self)
+        self.token = _Begin.apply(self.flat.weights, self)  # type: ignore[no-untyped-call]  # torch says no types
         return self
 
     def _lay_out(self) -> None:
@@ -92,7 +108,7 @@ class LoraFast:
         weights, dtype = self.flat.weights, self.unet.dtype
         self.casts = dtype != weights.dtype
         self.low = torch.empty_like(weights, dtype=dtype) if self.casts else weights.data
-        self.low_grad = torch.zeros_like(weights, dtype=dtype) if self.casts else weights.grad
+        self.low_grad = torch.zeros_like(weights, dtype=dtype) if self.casts else cast(torch.Tensor, weights.grad)
         places = [0]
         for size in self.flat.sizes:
             places.append(places[-1] + size)
@@ -105,11 +121,12 @@ class LoraFast:
         product = self.products[layers[0]]
         if product is None:
             return [layer(x) for layer in layers]
-        if product.options is not None:
-            return (_LoraConv.apply(x, self.token, product),)
-        return _LoraLinear.apply(x, self.token, product)
+        if product.options:
+            return (_LoraConv.apply(x, self.token, product),)  # type: ignore[no-untyped-call]  # torch says no types
+        outputs: tuple[torch.Tensor, ...] = _LoraLinear.apply(x, self.token, product)  # type: ignore[no-untyped-call]  # torch says no types
+        return outputs
 
-    def _product(self, layers: Sequence[nn.Module]) -> Product | None:
+    def _product(self, layers: "Sequence[LoraLayer]") -> Product | None:
         if not any(hasattr(layer, "lora_A") for layer in layers):
             return None
         bases = [getattr(layer, "base_layer", layer) for layer in layers]
@@ -117,17 +134,19 @@ class LoraFast:
         weight = _stacked([base.weight for base in bases])
         widths = [base.weight.shape[0] for base in bases]
         ranks = [layer.r[ADAPTER] if layer in loras else 0 for layer in layers]
-        pieces = []
+        pieces: list[Piece] = []
         for layer, rank, rows in zip(layers, ranks, weight.split(widths), strict=True):
-            up, up_grad = self._views([layer.lora_B[ADAPTER]]) if rank else (None, None)
-            up_t = up.t() if rank and up.ndim == 2 else None
-            pieces.append(Piece(rows, up, up_t, up_grad, layer.scaling[ADAPTER] if rank else 0.0))
+            pieces.append(Piece(rows, self._up(layer) if rank else None))
         down, down_grad = self._views([layer.lora_A[ADAPTER] for layer in loras])
-        options = (bases[0].stride, bases[0].padding, bases[0].dilation) if weight.ndim == 4 else None
-        weight_t, down_t = (None, None) if options else (weight.t(), down.t())
+        options = (bases[0].stride, bases[0].padding, bases[0].dilation) if weight.ndim == 4 else ()
+        weight_t, down_t = (weight, down) if options else (weight.t(), down.t())
         return Product(weight, weight_t, bases[0].bias, down, down_t, down_grad, pieces, widths, ranks, options)
 
-    def _views(self, modules: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _up(self, layer: "LoraLayer") -> Up:
+        weight, grad = self._views([layer.lora_B[ADAPTER]])
+        return Up(weight, weight.t() if weight.ndim == 2 else weight, grad, layer.scaling[ADAPTER])
+
+    def _views(self, modules: Sequence[nn.Linear | nn.Conv2d]) -> tuple[torch.Tensor, torch.Tensor]:
         """The stacked weights of some of peft's layers and their gradients, inside the flat buffers."""
         weights = [module.weight for module in modules]
         first, size = self.places[id(weights[0])], sum(w.numel() for w in weights)
@@ -138,7 +157,7 @@ class LoraFast:
         return self.low[first : first + size].view(shape), self.low_grad[first : first + size].view(shape)
 
 
-def _stacked(weights: Sequence[nn.Parameter]) -> torch.Tensor:
+def _stacked(weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """One matrix of several frozen ones, which become views of it."""
     if len(weights) == 1:
         return weights[0].data
@@ -186,7 +205,7 @@ class _LoraLinear(torch.autograd.Function):
         outs, lows = _parts(y, product.widths), _parts(low, product.ranks)
         for piece, out, part in zip(product.pieces, outs, lows, strict=True):
             if piece.up is not None:
-                out.addmm_(part, piece.up_t, alpha=piece.scale)
+                out.addmm_(part, piece.up.weight_t, alpha=piece.up.scale)
         ctx.save_for_backward(rows, low)
         ctx.product, ctx.shape = product, x.shape
         return tuple(out.view(*x.shape[:-1], width) for out, width in zip(outs, product.widths, strict=True))
@@ -201,10 +220,10 @@ class _LoraLinear(torch.autograd.Function):
             if wanted:
                 back = torch.mm(grad, piece.weight) if back is None else back.addmm_(grad, piece.weight)
             if piece.up is not None:
-                piece.up_grad.addmm_(grad.t(), part, alpha=piece.scale)
-                torch.addmm(part_grad, grad, piece.up, beta=0, alpha=piece.scale, out=part_grad)
+                piece.up.grad.addmm_(grad.t(), part, alpha=piece.up.scale)
+                torch.addmm(part_grad, grad, piece.up.weight, beta=0, alpha=piece.up.scale, out=part_grad)
         product.down_grad.addmm_(low_grad.t(), rows)
-        return back.addmm_(low_grad, product.down).view(ctx.shape) if wanted else None, None, None
+        return None if back is None else back.addmm_(low_grad, product.down).view(ctx.shape), None, None
 
 
 def _parts(whole: torch.Tensor, sizes: list[int]) -> Sequence[torch.Tensor]:
@@ -217,26 +236,31 @@ class _LoraConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, token: torch.Tensor, product: Product) -> torch.Tensor:
-        (piece,) = product.pieces
+        up = _only(product)
         low = F.conv2d(x, product.down, None, *product.options)
         y = F.conv2d(x, product.weight, product.bias, *product.options)
         ctx.save_for_backward(x, low)
         ctx.product = product
-        return y.add_(F.conv2d(low, piece.up), alpha=piece.scale)
+        return y.add_(F.conv2d(low, up.weight), alpha=up.scale)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         x, low = ctx.saved_tensors
         product, wanted = ctx.product, ctx.needs_input_grad[0]
-        (piece,) = product.pieces
-        low_grad, up_grad, _ = _conv_backward(grad, low, piece.up, ((1, 1), (0, 0), (1, 1)), (True, True, False))
-        piece.up_grad.add_(up_grad, alpha=piece.scale)
-        low_grad.mul_(piece.scale)
+        up = _only(product)
+        low_grad, up_grad, _ = _conv_backward(grad, low, up.weight, ((1, 1), (0, 0), (1, 1)), (True, True, False))
+        up.grad.add_(up_grad, alpha=up.scale)
+        low_grad.mul_(up.scale)
         back, down_grad, _ = _conv_backward(low_grad, x, product.down, product.options, (wanted, True, False))
         product.down_grad.add_(down_grad)
         if wanted:
             back.add_(_conv_backward(grad, x, product.weight, product.options, (True, False, False))[0])
         return back, None, None
+
+
+def _only(product: Product) -> Up:
+    """What the one layer of a convolution's product has of a LoRA: without any it would be no product."""
+    return cast(Up, product.pieces[0].up)
 
 
 def _conv_backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, options: Any, mask: Any) -> Any:

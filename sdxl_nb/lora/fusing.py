@@ -6,6 +6,7 @@ In: the name of a base, a LoRA file, a strength; out: a folder for `from_pretrai
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,13 +15,16 @@ from .base import Base
 from .files.reader import read_lora
 from .layers import attach, detach, lora_modules, models_of, set_scale
 
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionXLPipeline
+
 ADAPTER = "fused"
 
 
 def fuse(
-    base: str | os.PathLike,
-    lora: str | os.PathLike,
-    goal: str | os.PathLike,
+    base: str | os.PathLike[str],
+    lora: str | os.PathLike[str],
+    goal: str | os.PathLike[str],
     scale: float = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -50,7 +54,7 @@ def fuse(
 
 
 @torch.no_grad()
-def add_to_weights(pipeline, lora: str | os.PathLike, scale: float) -> None:
+def add_to_weights(pipeline: "StableDiffusionXLPipeline", lora: str | os.PathLike[str], scale: float) -> None:
     """Add a LoRA at strength `scale` to a live pipeline's own weights, by peft's merge; no LoRA layer stays."""
     weights = read_lora(lora, Base.of(pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2))
     attach(weights, pipeline, ADAPTER)

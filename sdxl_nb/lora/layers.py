@@ -1,4 +1,4 @@
-"""LoRA layers on live models: choose their modules, collect them, put them on, set their strength.
+"""LoRA layers on live models: collect them, put them on, set their strength.
 
 In: diffusers' U-Net and transformers' CLIP text encoders with (or for) peft layers. Out: `LoraWeights`, the canonical
 in-memory form that files are written from and read into. The effective change of one module is
@@ -7,42 +7,31 @@ in-memory form that files are written from and read into. The effective change o
     delta W = m * (W + s B A) / ||W + s B A||_row - W,  s = alpha / rank      (DoRA, arXiv:2402.09353)
 """
 
-import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
+from torch import nn
 
 from ..models.lock import ALONE
-from ..system.errors import ConfigError, ModelError
-from .base import SDXL, Base, module_of
+from ..system.errors import ModelError
+from .base import SDXL, Base, Module, module_of
 from .names import COMPONENTS, TE1, TE2, UNET, canonical_path
+from .targets import inside
 
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-FEED_FORWARD = ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
-# The convolutions that sd-scripts and LyCORIS train: resnets and samplers, with the time projection between them.
-CONVOLUTION = [
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "time_emb_proj",
-    "downsamplers.0.conv",
-    "upsamplers.0.conv",
-]
-UNET_TARGETS = {
-    "attention": ATTENTION,
-    "attention+ff": ATTENTION + FEED_FORWARD,
-    "all": ATTENTION + FEED_FORWARD + CONVOLUTION,
-}
-TEXT_ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]
-TEXT_TARGETS = {
-    "attention": TEXT_ATTENTION,
-    "attention+ff": [*TEXT_ATTENTION, "fc1", "fc2"],
-    "all": [*TEXT_ATTENTION, "fc1", "fc2"],
-}
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionXLPipeline
+    from diffusers.loaders.peft import PeftAdapterMixin
+    from peft.tuners.lora import LoraLayer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    from ..models.unet import UNet
+
+    Models: TypeAlias = StableDiffusionXLPipeline | nn.Module | Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -80,71 +69,11 @@ class LoraWeights:
         return {path.partition(".")[2]: layer for path, layer in self.layers.items() if path.startswith(f"{name}.")}
 
 
-def target_modules(value: str | Iterable[str], unet) -> list[str] | str:
-    """The U-Net's `target_modules` for peft's LoraConfig, from a word, a list of peft names or a regular expression.
-
-    attention: to_q, to_k, to_v, to_out.0 (diffusers' script); attention+ff: also the feed-forward layers and the
-    transformers' proj_in and proj_out; all: also the convolutions and time projections of the residual blocks and
-    samplers, as in sd-scripts. conv_in, conv_out and the embeddings are hit only when named. ConfigError if a name
-    or the expression matches nothing, or matches a layer that LoRA cannot be put on.
-    """
-    names = {name: module_of(module) for name, module in unet.named_modules() if name}
-    if isinstance(value, str) and value not in UNET_TARGETS:
-        try:
-            hits = [name for name in names if re.fullmatch(value, name)]
-        except re.error as error:
-            raise ConfigError(f"target_modules {value!r} is neither {_words()} nor a regular expression.") from error
-        _check_hits(value, hits, names)
-        return value
-    wanted = UNET_TARGETS[value] if isinstance(value, str) else list(value)
-    for target in wanted:
-        if isinstance(value, str):
-            continue  # a preset: a base without, say, conv_shortcut is fine
-        if target not in _text_names():
-            _check_hits(target, [name for name in names if _matches(name, target)], names)
-    return list(wanted)
-
-
-def text_target_modules(value: str | Iterable[str]) -> list[str]:
-    """The text encoders' `target_modules`: by the same words; a list's own CLIP names, else the attention."""
-    if isinstance(value, str):
-        return list(TEXT_TARGETS.get(value, TEXT_ATTENTION))
-    return [name for name in value if name in _text_names()] or list(TEXT_ATTENTION)
-
-
-def _words() -> str:
-    return ", ".join(repr(word) for word in UNET_TARGETS)
-
-
-def check_patterns(config, names: Iterable[str]) -> None:
-    """ConfigError for a name in rank_pattern or alpha_pattern that no LoRA layer (of these module names) matches."""
-    names = [_inside(name) for name in names]
-    for field_name in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(config, field_name) or {}:
-            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):  # as peft matches
-                raise ConfigError(f"{field_name}: {pattern!r} matches no layer that gets LoRA; see target_modules.")
-
-
-def _text_names() -> list[str]:
-    return [*TEXT_TARGETS["all"], "text_projection"]
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
-
-
-def _check_hits(target: str, hits: list[str], modules: Mapping) -> None:
-    if not hits:
-        raise ConfigError(f"target_modules: {target!r} matches no module of the U-Net; use {_words()} or peft names.")
-    if wrong := [name for name in hits if modules[name] is None]:
-        raise ConfigError(f"target_modules: {target!r} matches {wrong[0]}, which is no linear or convolution layer.")
-
-
-def models_of(models) -> dict[str, torch.nn.Module]:
+def models_of(models: "Models") -> dict[str, nn.Module]:
     """A pipeline, a U-Net, or a mapping of component names -> {unet: ..., text_encoder: ..., text_encoder_2: ...}."""
     if isinstance(models, Mapping):
         found = {name: models[name] for name in COMPONENTS if models.get(name) is not None}
-    elif isinstance(models, torch.nn.Module):
+    elif isinstance(models, nn.Module):
         found = {UNET: models}
     else:
         found = {name: getattr(models, name) for name in COMPONENTS if getattr(models, name, None) is not None}
@@ -153,18 +82,24 @@ def models_of(models) -> dict[str, torch.nn.Module]:
     return found
 
 
-def lora_modules(model):
+def lora_modules(model: nn.Module) -> "Iterator[tuple[str, LoraLayer]]":
+    """The modules of a live model that carry LoRA layers, by name."""
     from peft.tuners.lora import LoraLayer
 
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
-def lora_names(model) -> list[str]:
+def lora_names(model: nn.Module) -> list[str]:
     """The names of a live model's modules that carry LoRA layers."""
-    return [_inside(name) for name, _ in lora_modules(model)]
+    return [inside(name) for name, _ in lora_modules(model)]
 
 
-def collect(unet, text_encoder=None, text_encoder_2=None, adapter_name: str = "default") -> LoraWeights:
+def collect(
+    unet: "UNet",
+    text_encoder: "CLIPTextModel | None" = None,
+    text_encoder_2: "CLIPTextModelWithProjection | None" = None,
+    adapter_name: str = "default",
+) -> LoraWeights:
     """Copy a peft adapter's weights from live models, on the CPU in fp32; alpha includes rsLoRA's factor.
 
     ModelError if no module carries the adapter.
@@ -173,21 +108,22 @@ def collect(unet, text_encoder=None, text_encoder_2=None, adapter_name: str = "d
     for component, model in zip(COMPONENTS, (unet, text_encoder, text_encoder_2), strict=True):
         for name, module in lora_modules(model) if model is not None else ():
             if adapter_name in module.lora_A:
-                layers[canonical_path(f"{component}.{_inside(name)}")] = _collect_layer(module, adapter_name)
+                layers[_path(component, name)] = _collect_layer(module, adapter_name)
     if not layers:
         raise ModelError(f"No module of the models carries a LoRA adapter named {adapter_name!r}.")
     return LoraWeights(layers, Base.of(unet, text_encoder, text_encoder_2))
 
 
-def _inside(name: str) -> str:
-    return name.removeprefix("_orig_mod.").removeprefix("base_model.model.")
+def _path(component: str, name: str) -> str:
+    """The canonical path of a live model's module."""
+    return cast(str, canonical_path(f"{component}.{inside(name)}"))  # None is for what is no component
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
-def _collect_layer(module, adapter: str) -> Layer:
+def _collect_layer(module: "LoraLayer", adapter: str) -> Layer:
     rank = module.r[adapter]
     # `scaling` moves with set_scale, so the trained strength comes from alpha and rank; rsLoRA is alpha / sqrt(r)
     alpha = module.lora_alpha[adapter] * (rank**0.5 if module.use_rslora.get(adapter) else 1)
@@ -206,10 +142,13 @@ def delta(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
         raise ModelError("A DoRA layer's delta depends on the base weight; pass the module's weight.")
     moved = weight.float().cpu() + change
     rows = (-1, *(1,) * (moved.ndim - 1))
-    return layer.dora_scale.view(rows) * moved / moved.flatten(1).norm(dim=1).view(rows) - weight.float().cpu()
+    norms: torch.Tensor = moved.flatten(1).norm(dim=1)
+    return layer.dora_scale.view(rows) * moved / norms.view(rows) - weight.float().cpu()
 
 
-def attach(weights: LoraWeights, models, adapter_name: str = "default", dtype=torch.float32) -> None:
+def attach(
+    weights: LoraWeights, models: "Models", adapter_name: str = "default", dtype: torch.dtype = torch.float32
+) -> None:
     """Put LoRA layers on live models through peft, each with its own rank and alpha; alone active, at strength 1.
 
     `models`: a pipeline, a U-Net, or a dict with unet, text_encoder, text_encoder_2. Every layer must find its
@@ -226,13 +165,13 @@ def attach(weights: LoraWeights, models, adapter_name: str = "default", dtype=to
     set_scale(found, {adapter_name: 1.0})
 
 
-def _plan(layers: dict[str, Layer], model, component: str) -> dict[str, Layer]:
+def _plan(layers: dict[str, Layer], model: nn.Module | None, component: str) -> dict[str, Layer]:
     """Live module name -> Layer in that module's shape."""
     if not layers:
         return {}
     if model is None:
         raise ModelError(f"The LoRA has layers for {component}, but the models given do not include it.")
-    live = {canonical_path(f"{component}.{_inside(name)}"): name for name, _ in model.named_modules() if name}
+    live = {_path(component, name): name for name, _ in model.named_modules() if name}
     modules = dict(model.named_modules())
     plan = {}
     for path, layer in layers.items():
@@ -244,7 +183,7 @@ def _plan(layers: dict[str, Layer], model, component: str) -> dict[str, Layer]:
     return plan
 
 
-def fit(layer: Layer, module, path: str) -> Layer:
+def fit(layer: Layer, module: Module, path: str) -> Layer:
     """Reshape between a linear layer and a 1x1 convolution where needed; ModelError if the widths differ."""
     down, up = layer.down, layer.up
     if module.kind == "linear" and down.ndim == 4 and down.shape[2:] == (1, 1):
@@ -260,7 +199,7 @@ def fit(layer: Layer, module, path: str) -> Layer:
     return Layer(down, up, layer.alpha, dora)
 
 
-def peft_fields(layers: Mapping[str, Layer], anchor: str = "^") -> dict:
+def peft_fields(layers: Mapping[str, Layer], anchor: str = "^") -> dict[str, Any]:
     """The LoraConfig arguments that give each of these modules its own rank and alpha; JSON-ready.
 
     Without the anchor, names may be the ends of longer ones (a CLIP model inside its older wrapper).
@@ -282,7 +221,7 @@ def _plain(number: float) -> int | float:
     return int(number) if float(number).is_integer() else number
 
 
-def _inject(model, plan: dict[str, Layer], adapter: str, dtype) -> None:
+def _inject(model: "PeftAdapterMixin", plan: dict[str, Layer], adapter: str, dtype: torch.dtype) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     if len({layer.dora_scale is None for layer in plan.values()}) > 1:
@@ -298,7 +237,7 @@ def _inject(model, plan: dict[str, Layer], adapter: str, dtype) -> None:
 
 
 @torch.no_grad()
-def _copy_into(module, adapter: str, layer: Layer, dtype) -> None:
+def _copy_into(module: "LoraLayer", adapter: str, layer: Layer, dtype: torch.dtype) -> None:
     a, b = module.lora_A[adapter], module.lora_B[adapter]
     a.to(dtype).weight.copy_(layer.down)
     b.to(dtype).weight.copy_(layer.up)
@@ -309,7 +248,7 @@ def _copy_into(module, adapter: str, layer: Layer, dtype) -> None:
         magnitude.copy_(layer.dora_scale.view_as(magnitude))
 
 
-def set_scale(models, scales: Mapping[str, float]) -> None:
+def set_scale(models: "Models", scales: Mapping[str, float]) -> None:
     """Make exactly these adapters active at these strengths, without reloading; 1.0 is the trained strength.
 
     An adapter at 0, and any not named, is switched off, so {name: 0} gives the base's output bit for bit (also for
@@ -330,7 +269,7 @@ def set_scale(models, scales: Mapping[str, float]) -> None:
 
 
 @contextmanager
-def _peft_quiet():
+def _peft_quiet() -> Iterator[None]:
     """peft warns of every second adapter and of every one that goes; both are asked for here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Already found a `peft_config`|Adapter .* was active", module="peft")
@@ -343,7 +282,7 @@ def _restore(flags: dict[torch.nn.Parameter, bool]) -> None:
         parameter.requires_grad_(flag)
 
 
-def _scale_module(module, scales: dict[str, float]) -> None:
+def _scale_module(module: "LoraLayer", scales: dict[str, float]) -> None:
     active = [name for name, scale in scales.items() if scale != 0]
     if active:
         module.set_adapter(active)
@@ -352,8 +291,9 @@ def _scale_module(module, scales: dict[str, float]) -> None:
     module.enable_adapters(bool(active))
 
 
-def detach(models, adapter_name: str) -> None:
+def detach(models: "Models", adapter_name: str) -> None:
     """Take an adapter off again; a module whose last adapter goes is the base's own once more."""
+    model: PeftAdapterMixin
     for model in models_of(models).values():
         with _peft_quiet():
             for name, module in list(lora_modules(model)):
@@ -377,6 +317,4 @@ __all__ = [
     "delta",
     "detach",
     "set_scale",
-    "target_modules",
-    "text_target_modules",
 ]

@@ -6,7 +6,9 @@ A module has one canonical path here, the one diffusers and PEFT files use: `une
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 UNET, TE1, TE2 = COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 KOHYA_PREFIXES = {UNET: "lora_unet", TE1: "lora_te1", TE2: "lora_te2"}
@@ -50,7 +52,7 @@ class Layout:
     up_attention: tuple[bool, ...] = (True, True, False)
 
     @classmethod
-    def of(cls, unet_config) -> "Layout":
+    def of(cls, unet_config: Mapping[str, Any]) -> "Layout":
         """The layout of a diffusers U-Net config (a dict or FrozenDict)."""
         return cls(
             layers_per_block=int(unet_config["layers_per_block"]),
@@ -108,8 +110,9 @@ def _text_path(flat: str) -> str | None:
         return flat
     # diffusers' own converter loses "text_model" with transformers >= 5.6
     match = re.fullmatch(r"(?:text_model_)?encoder_layers_(\d+)_(.+)", flat)
-    tail = match and _FLAT_TEXT.get(match[2])
-    return tail and f"text_model.encoder.layers.{match[1]}.{tail}"
+    if match is None or match[2] not in _FLAT_TEXT:
+        return None
+    return f"text_model.encoder.layers.{match[1]}.{_FLAT_TEXT[match[2]]}"
 
 
 def _unet_path(flat: str, layout: Layout) -> str | None:
@@ -152,8 +155,9 @@ def _attention_tail(flat: str) -> str | None:
     if flat in ("proj_in", "proj_out"):
         return flat
     match = re.fullmatch(r"transformer_blocks_(\d+)_(.+)", flat)
-    tail = match and _FLAT_ATTENTION.get(match[2])
-    return tail and f"transformer_blocks.{match[1]}.{tail}"
+    if match is None or match[2] not in _FLAT_ATTENTION:
+        return None
+    return f"transformer_blocks.{match[1]}.{_FLAT_ATTENTION[match[2]]}"
 
 
 # ---------------------------------------------------------------------------------------------- keys of tensors

@@ -5,15 +5,16 @@ In: a TrainConfig, and the Base it puts LoRA layers on. Out: a number, the one t
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ..config.train_config import TrainConfig
 from .base import SDXL, TEXT_FIELDS, UNET_FIELDS, Base, Module
-from .layers import UNET_TARGETS, text_target_modules
 from .names import TE1, TE2, UNET
+from .targets import UNET_TARGETS, text_target_modules
 
 
-def base_of(config: Any) -> Base:
+def base_of(config: TrainConfig) -> Base:
     """The base that a configuration names: read from its folder, and SDXL's own shapes where it is not here."""
     from ..models.sources import Source
 
@@ -25,11 +26,13 @@ def base_of(config: Any) -> Base:
     return Base(json.dumps({part: {f: read[part].get(f) for f in parts[part][0]} for part in read}, sort_keys=True))
 
 
-def trainable_parameters(config: Any, base: Base | None = None) -> int:
+def trainable_parameters(config: TrainConfig, base: Base | None = None) -> int:
     """The trainable parameters: two matrices a layer, rank by its inputs and outputs, and with DoRA its magnitude."""
     base = base or base_of(config)
     targets = config.target_modules
-    wanted = {UNET: UNET_TARGETS.get(targets, targets) if isinstance(targets, str) else targets}
+    wanted: dict[str, str | list[str]] = {
+        UNET: UNET_TARGETS.get(targets, targets) if isinstance(targets, str) else targets
+    }
     if config.train_text_encoder:
         wanted[TE1] = wanted[TE2] = text_target_modules(config.target_modules)
     total = 0
@@ -40,14 +43,14 @@ def trainable_parameters(config: Any, base: Base | None = None) -> int:
     return total
 
 
-def _is_hit(name: str, targets: Any) -> bool:
+def _is_hit(name: str, targets: str | Sequence[str]) -> bool:
     """As peft matches: a list by the end of the name, a text as a pattern of the whole."""
     if isinstance(targets, str):
         return re.fullmatch(targets, name) is not None
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
-def _rank(config: Any, name: str) -> int:
+def _rank(config: TrainConfig, name: str) -> int:
     patterns = config.rank_pattern or {}
     return next((rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), config.rank)
 

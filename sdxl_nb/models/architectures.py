@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.precedence import DEFAULT_BASE
+from ..config.train_config import TrainConfig
 from ..system.errors import ModelError
 from .sources import Source
 
@@ -88,16 +89,17 @@ class Architecture:
 SDXL = Architecture(UNET, VAE, TEXT)
 
 
-def of(config: Any) -> Architecture:
+def of(config: TrainConfig) -> Architecture:
     """The Architecture of the configured base; of one that cannot be reached it is SDXL's, with a note that says so."""
     source = Source.of(config)
     if config.pretrained_model_name_or_path == DEFAULT_BASE or source.is_single_file:
         return SDXL
     try:
         unet, vae = source.config("unet/config.json"), source.config("vae/config.json")
-        text = tuple(source.config(f"{part}/config.json") for part in ("text_encoder", "text_encoder_2"))
+        text = [source.config(f"{part}/config.json") for part in ("text_encoder", "text_encoder_2")]
     except ModelError as error:
         return Architecture(UNET, VAE, TEXT, f"counted as SDXL's own architecture, because {error}")
-    if unet is None or vae is None or None in text:
+    known = tuple(encoder for encoder in text if encoder is not None)
+    if unet is None or vae is None or len(known) < len(text):
         return Architecture(UNET, VAE, TEXT, f"counted as SDXL's own architecture: {source.name} has no configurations")
-    return Architecture(unet, vae, text)
+    return Architecture(unet, vae, known)

@@ -72,7 +72,7 @@ def _weights(find: Find, part: str, variant: str | None, folder: str | None = No
 
 
 def _another_vae(source: Source) -> list[Path]:
-    where = locate(source.vae)
+    where = locate(source.vae or "")
     if where.endswith(".safetensors"):
         return [config_folder(source) / "vae" / "config.json", Path(where)]
     folder = vae_subfolder(source)

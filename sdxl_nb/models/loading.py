@@ -12,11 +12,12 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..system.errors import ModelError
+from ..system.misfits import leave_out_xformers
 from . import files as stored
 from .lock import ALONE
 from .sources import (
@@ -34,6 +35,12 @@ from .sources import (
     vae_subfolder,
 )
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+
+    from .unet import SdxlUNet, UNet
+    from .vae import VaeEncoder
+
 
 def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
     """One part of the base: unet, vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2 or scheduler.
@@ -47,7 +54,7 @@ def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
     return _guarded(lambda: read(source, part, dtype), source, part)
 
 
-def load_vae(source: Source, dtype: torch.dtype) -> Any:
+def load_vae(source: Source, dtype: torch.dtype) -> "AutoencoderKL":
     """The VAE named, or the base's own. One that is not known to be fp16-safe is loaded in fp32 whatever is asked.
 
     diffusers marks an unsafe VAE by `force_upcast`; SDXL's original is one, madebyollin/sdxl-vae-fp16-fix is not.
@@ -59,7 +66,7 @@ def load_vae(source: Source, dtype: torch.dtype) -> Any:
     return vae if vae.config.force_upcast else _cast(vae, dtype)
 
 
-def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> Any:
+def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "VaeEncoder | AutoencoderKL":
     """What of the VAE encodes, in the dtype that `load_vae` takes: that of vae.py, read without importing diffusers.
 
     The whole VAE of `load_vae` where vae.py does not cover it, or where it is not in one file of diffusers' own.
@@ -90,7 +97,7 @@ def scheduler_config(source: Source) -> Mapping[str, Any]:
     return found if found and found.keys() >= SCHEDULE else load(source, "scheduler").config
 
 
-def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool = True) -> Any:
+def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool = True) -> "UNet":
     """The U-Net for training: that of unet.py where it covers the base, else (or without `ours`) diffusers' own.
 
     From a diffusers folder or repository with one file of weights it is read without importing diffusers. ModelError
@@ -103,13 +110,13 @@ def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool 
     _checked(source)
     config = None if source.is_single_file else source.config("unet/config.json")
     file = _weights_file(source, "unet") if config is not None and covers(config) else None
-    if file is None:
+    if config is None or file is None:
         theirs = load(source, "unet", dtype)
         return _ours(theirs.config, theirs.state_dict(), source) if covers(theirs.config) else theirs
     return _ours(config, _read_weights(file, f"the unet of {source.name}", dtype), source)
 
 
-def _ours(config: Any, weights: dict[str, torch.Tensor], source: Source) -> Any:
+def _ours(config: Mapping[str, Any], weights: dict[str, torch.Tensor], source: Source) -> "SdxlUNet":
     """Our U-Net around weights that are here already: no copy is made."""
     from .unet import SdxlUNet
 
@@ -140,7 +147,7 @@ def _read_weights(
         raise ModelError(_capital(broken(what))) from error
 
 
-def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> Any:
+def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> "StableDiffusionXLPipeline":
     """The whole base as diffusers' StableDiffusionXLPipeline, for making pictures; no watermark, no progress bar."""
     with hushed():
         from diffusers import StableDiffusionXLPipeline
@@ -173,7 +180,8 @@ def _from_folder(source: Source, part: str, dtype: torch.dtype) -> Any:
         return kind.from_pretrained(source.location, **options)
     options |= {"variant": source.variant, "use_safetensors": True, "output_loading_info": True}
     options["torch_dtype" if part in ("unet", "vae") else "dtype"] = dtype
-    return _complete(*kind.from_pretrained(source.location, **options), f"the {part} of {source.name}")
+    model, info = kind.from_pretrained(source.location, **options)
+    return _complete(model, info, f"the {part} of {source.name}")
 
 
 def _from_checkpoint(source: Source, part: str, dtype: torch.dtype) -> Any:
@@ -191,20 +199,21 @@ def _from_checkpoint(source: Source, part: str, dtype: torch.dtype) -> Any:
     return getattr(pipeline, part)
 
 
-def _another_vae(source: Source, part: str, dtype: torch.dtype) -> Any:
+def _another_vae(source: Source, part: str, dtype: torch.dtype) -> "AutoencoderKL":
     """The VAE of another file, folder or repository, which may be a VAE or a whole model that has one in `vae/`."""
     from diffusers import AutoencoderKL
 
-    where = locate(source.vae)
+    name = source.vae or ""
+    where = locate(name)
     if where.endswith(".safetensors"):
-        checkpoint_keys(where, source.vae)
+        checkpoint_keys(where, name)
         # without config diffusers takes a lone VAE for that of Stable Diffusion 1, with its scaling factor
         options = {"config": str(config_folder(source)), "subfolder": "vae", "torch_dtype": dtype}
         return AutoencoderKL.from_single_file(where, **options)
     options = {"torch_dtype": dtype, "use_safetensors": True, "cache_dir": source.cache_dir}
     subfolder = vae_subfolder(source)
-    loaded = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, output_loading_info=True, **options)
-    return _complete(*loaded, f"the VAE {source.vae}")
+    vae, info = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, output_loading_info=True, **options)
+    return _complete(vae, info, f"the VAE {name}")
 
 
 def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
@@ -229,7 +238,7 @@ CLASSES = {  # library and class of each part
 }
 
 
-def _class(part: str) -> type:
+def _class(part: str) -> Any:
     """The class of a part; only what is used is imported, for each costs a second or more."""
     library, name = CLASSES[part]
     with hushed(library):
@@ -287,6 +296,8 @@ def _among(error: BaseException | None, *names: str) -> bool:
 def hushed(*libraries: str) -> Iterator[None]:
     """Silence transformers' and diffusers' bars, notices and warnings: what matters becomes a sentence of ours."""
     names = libraries or ("diffusers", "transformers")
+    if "diffusers" in names:
+        leave_out_xformers()
     modules = [importlib.import_module(f"{name}.utils.logging") for name in names]
     kept = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in modules]
     for module in modules:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.precedence import DEFAULT_BASE
+from ..config.train_config import TrainConfig
 from ..system.errors import ModelError
 from ..system.hub import ANSWER_SECONDS, endpoint
 
@@ -43,7 +44,7 @@ class Source:
     cache_dir: str | None = None
 
     @classmethod
-    def of(cls, config: Any) -> "Source":
+    def of(cls, config: TrainConfig) -> "Source":
         """The source that a TrainConfig names."""
         return cls(
             config.pretrained_model_name_or_path,

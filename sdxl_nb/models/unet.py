@@ -11,8 +11,8 @@ layer by layer, or as `lora/fast.py` does it in a training step.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,14 @@ from torch.utils.checkpoint import checkpoint
 
 from .geglu import gated
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+    from ..lora.fast import LoraFast
+
 Run = Callable[..., Sequence[torch.Tensor]]
+Layer = TypeVar("Layer", bound=nn.Module)
+UNet: TypeAlias = "SdxlUNet | UNet2DConditionModel"  # ours, or diffusers' where it does not cover a base
 
 SHAPES = {  # what may differ from base to base
     "in_channels",
@@ -59,7 +66,7 @@ IGNORED = {"sample_size"}
 BLOCKS = ({"DownBlock2D", "CrossAttnDownBlock2D"}, {"UpBlock2D", "CrossAttnUpBlock2D"})
 
 
-class Config(dict):
+class Config(dict[str, Any]):
     """A configuration whose entries are attributes too, as in diffusers."""
 
     def __getattr__(self, name: str) -> Any:
@@ -92,6 +99,11 @@ def covers(config: Mapping[str, Any]) -> bool:
 def plain(x: torch.Tensor, *layers: nn.Module) -> list[torch.Tensor]:
     """Each layer's own output."""
     return [layer(x) for layer in layers]
+
+
+def listed(modules: Iterable[Layer]) -> Sequence[Layer]:
+    """An nn.ModuleList, which by itself does not say of what."""
+    return cast(Sequence[Layer], nn.ModuleList(modules))
 
 
 def sinusoid(values: torch.Tensor, width: int) -> torch.Tensor:
@@ -211,7 +223,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, 1e-6)
         self.proj_in = nn.Linear(width, width)
-        self.transformer_blocks = nn.ModuleList(Block(width, heads, context) for _ in range(depth))
+        self.transformer_blocks = listed(Block(width, heads, context) for _ in range(depth))
         self.proj_out = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor, prompt: torch.Tensor, run: Run) -> torch.Tensor:
@@ -234,13 +246,17 @@ class Sampler(nn.Module):
 class Level(nn.Module):
     """Residual blocks, each with a transformer or none; for the way down, the middle and the way up."""
 
+    attentions: Sequence[Transformer]  # those three where there are any
+    downsamplers: Sequence[Sampler]
+    upsamplers: Sequence[Sampler]
+
     def __init__(
         self, resnets: Sequence[Resnet], attentions: Sequence[Transformer], samplers: str = "", stride: int = 1
     ):
         super().__init__()
         if attentions:  # before the resnets, as diffusers has them: peft draws first values in this order
-            self.attentions = nn.ModuleList(attentions)
-        self.resnets = nn.ModuleList(resnets)
+            self.attentions = listed(attentions)
+        self.resnets = listed(resnets)
         if samplers:
             width = resnets[-1].conv2.out_channels
             self.add_module(samplers, nn.ModuleList([Sampler(width, stride)]))
@@ -252,7 +268,7 @@ class SdxlUNet(nn.Module):
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
         self.config = Config(config)
-        self.fast: Any = None
+        self.fast: LoraFast | None = None
         widths, context, groups = config["block_out_channels"], config["cross_attention_dim"], config["norm_num_groups"]
         eps, count, many = config.get("norm_eps", 1e-5), config["layers_per_block"], len(widths)
         heads, depths = _each(config["attention_head_dim"], many), _each(config["transformer_layers_per_block"], many)
@@ -268,18 +284,20 @@ class SdxlUNet(nn.Module):
         self.conv_in = nn.Conv2d(config["in_channels"], widths[0], 3, padding=1)
         self.time_embedding = Embedding(widths[0], embedding)
         self.add_embedding = Embedding(config["projection_class_embeddings_input_dim"], embedding)
-        self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
+        down: list[Level] = []
+        up: list[Level] = []
         skips, width = [widths[0]], widths[0]
         for at, kind in enumerate(config["down_block_types"]):
             resnets = [resnet(widths[at] if i else width, widths[at]) for i in range(count)]
             last, width = at == many - 1, widths[at]
-            self.down_blocks.append(Level(resnets, transformers(at, count, kind), "" if last else "downsamplers", 2))
+            down.append(Level(resnets, transformers(at, count, kind), "" if last else "downsamplers", 2))
             skips += [width] * (count if last else count + 1)
         for at, kind in zip(reversed(range(many)), config["up_block_types"], strict=True):
             inputs = [width, *[widths[at]] * count]
             resnets = [resnet(inputs[i] + skips.pop(), widths[at]) for i in range(count + 1)]
             width = widths[at]
-            self.up_blocks.append(Level(resnets, transformers(at, count + 1, kind), "upsamplers" if at else ""))
+            up.append(Level(resnets, transformers(at, count + 1, kind), "upsamplers" if at else ""))
+        self.down_blocks, self.up_blocks = listed(down), listed(up)
         middle = widths[-1]
         self.mid_block = Level([resnet(middle, middle) for _ in range(2)], transformers(many - 1, 1))
         self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps)
@@ -326,7 +344,7 @@ class SdxlUNet(nn.Module):
         """
         if any(value is not None for value in unused.values()):
             raise TypeError(f"this U-Net does not take {', '.join(unused)}")
-        run = self.fast.begin() if self.fast is not None and self.training else plain
+        run: Run = self.fast.begin() if self.fast is not None and self.training else plain
         if run is not plain:  # on CPUs pixels as tokens need no copy then
             sample = sample.contiguous(memory_format=torch.channels_last)
         embedding = F.silu(self._embed(sample, timestep, added_cond_kwargs, run))

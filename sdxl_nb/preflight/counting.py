@@ -12,7 +12,7 @@ import json
 import time
 import weakref
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
+from ..system.misfits import leave_out_xformers
+
+if TYPE_CHECKING:
+    from ..training.state.parameters import FlatParameters
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0, "adafactor": 4.1, "lion": 4.0}  # a weight
@@ -154,26 +159,28 @@ class Device(TorchFunctionMode):
         return self._casts[id(value)]
 
 
-def count_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, *, pictures: int, cuda: bool) -> Count:
+def count_step(
+    config: TrainConfig, unet: dict[str, Any], scale: int, tokens: int, *, pictures: int, cuda: bool
+) -> Count:
     """The Count of one micro-batch. `unet` is its configuration, `scale` the VAE's, `tokens` those of a prompt.
 
     With `cuda` operations that CUDA's autocast does in fp32 are counted so, where training uses autocast at all.
     """
-    keys = ("rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout", "gradient_checkpointing")
-    keys += ("gradient_checkpointing_policy", "mixed_precision", "use_ema")
-    keys += ("enable_xformers_memory_efficient_attention", "enable_npu_flash_attention")
+    keys = ["rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout", "gradient_checkpointing"]
+    keys += ["gradient_checkpointing_policy", "mixed_precision", "use_ema"]
+    keys += ["enable_xformers_memory_efficient_attention", "enable_npu_flash_attention"]
     settings = json.dumps({key: getattr(config, key, None) for key in keys}, sort_keys=True)
     side = config.resolution // scale
     cuda = cuda and config.mixed_precision not in (None, "no")  # else there is no difference
     counted = _counted(_Config(config, settings), json.dumps(dict(unet), default=list), side, tokens, pictures, cuda)
-    state = round(counted.trained * (8 + STATE_BYTES[config.optimizer_name()] + 4 * getattr(config, "use_ema", False)))
+    state = round(counted.trained * (8 + STATE_BYTES[config.optimizer_name()] + 4 * config.use_ema))
     return replace(counted, state=state, peak=counted.peak + state - counted.state)
 
 
 class _Config:
     """A TrainConfig that is equal to others with the same settings for memory, so that a count can be kept."""
 
-    def __init__(self, config: Any, settings: str):
+    def __init__(self, config: TrainConfig, settings: str):
         self.config, self.settings = config, settings
 
     def __eq__(self, other: object) -> bool:
@@ -187,16 +194,16 @@ class _Config:
 def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictures: int, cuda: bool) -> Count:
     from ..lora.acceleration import is_short
 
-    config, architecture = wrapped.config, json.loads(architecture)
+    config, unet_config = wrapped.config, json.loads(architecture)
     dtype = DTYPES[config.mixed_precision or "no"]
-    unet, flat = _ready(config, architecture, dtype, torch.device("meta"))
+    unet, flat = _ready(config, unet_config, dtype, torch.device("meta"))
     ledger = Ledger()
-    for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.weights.grad):
+    for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.gradient):
         ledger.add(tensor)
     resident = ledger.now
     mixed = dtype != torch.float32 and not is_short(unet)
     with torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, mixed and cuda):
-        loss = _forward(unet, architecture, side, tokens, pictures, dtype)
+        loss = _forward(unet, unet_config, side, tokens, pictures, dtype)
         kept = ledger.now - resident
         _backward(loss)
     trained = flat.weights.numel()
@@ -204,7 +211,9 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
     return Count(frozen, trained, 8 * trained, kept, ledger.peak, ledger.flops, ledger.operations, pictures)
 
 
-def time_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, pictures: int, device: Any) -> Timing:
+def time_step(
+    config: TrainConfig, unet: dict[str, Any], scale: int, tokens: int, pictures: int, device: torch.device | str
+) -> Timing:
     """One micro-batch really done on a device, with random weights: the second of two, which finds everything warm."""
     from ..lora.acceleration import is_short
 
@@ -226,7 +235,9 @@ def time_step(config: Any, unet: dict[str, Any], scale: int, tokens: int, pictur
     return Timing(seconds, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None)
 
 
-def _ready(config: Any, architecture: dict[str, Any], dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+def _ready(
+    config: TrainConfig, architecture: dict[str, Any], dtype: torch.dtype, device: torch.device
+) -> "tuple[nn.Module, FlatParameters]":
     """(U-Net in training mode, flat weights) as training has them, on a device; small random weights on a real one."""
     from ..lora.acceleration import make_ready, take_the_short_way
     from ..training.state.parameters import FlatParameters
@@ -268,7 +279,7 @@ def _backward(loss: torch.Tensor) -> None:
     engine.run_backward((loss,), ones, False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
-def _with_lora(config: Any, architecture: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+def _with_lora(config: TrainConfig, architecture: dict[str, Any], dtype: torch.dtype) -> nn.Module:
     """The U-Net that training would use, on the meta device, with its LoRA layers in fp32."""
     from ..lora.acceleration import wants_ours
     from ..lora.adapter import add_lora
@@ -278,6 +289,7 @@ def _with_lora(config: Any, architecture: dict[str, Any], dtype: torch.dtype) ->
         if wants_ours(config) and covers(architecture):
             unet = SdxlUNet(architecture)
         else:
+            leave_out_xformers()
             from diffusers import UNet2DConditionModel
 
             unet = UNet2DConditionModel.from_config(architecture)
@@ -287,7 +299,7 @@ def _with_lora(config: Any, architecture: dict[str, Any], dtype: torch.dtype) ->
     if dtype != torch.float32 and not config.use_dora:
         for module in unet.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
-                module.cast_input_dtype_enabled = False  # as the studio has it
+                module.cast_input_dtype_enabled = False  # type: ignore[assignment]  # peft's flag, as the studio has it
     return unet
 
 

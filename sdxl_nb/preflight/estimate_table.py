@@ -6,6 +6,7 @@ Time is FLOPs through a GPU's dense rate at a stated efficiency, or operations t
 takes, whichever is longer; on this machine it is measured where a step is small enough. All of it is an estimate.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from ..cache.latents import at_once
+from ..config.train_config import TrainConfig
 from ..models import architectures
 from ..system.errors import ConfigError
 from ..training import disk
@@ -152,7 +154,7 @@ class Estimate:
         return lines + self.notes
 
     def _repr_html_(self) -> str:
-        def row(cells: Any, tag: str) -> str:
+        def row(cells: Iterable[str], tag: str) -> str:
             return "<tr>" + "".join(f'<{tag} style="{LINE}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
 
         body = row(self.HEADS, "th") + "".join(row(self._cells(one), "td") for one in self.rows)
@@ -171,8 +173,8 @@ def _duration(hours: float) -> str:
 
 
 def estimate(
-    config: Any,
-    instances: Any = DEFAULT_INSTANCES,
+    config: TrainConfig,
+    instances: str | Iterable[str] = DEFAULT_INSTANCES,
     *,
     region: str = prices.HOME,
     pictures: int | None = None,
@@ -198,7 +200,7 @@ def estimate(
     return Estimate(rows, need, job.advice() if tight else [], notes, job.count)
 
 
-def _machine(instance: prices.Instance, config: Any, region: str) -> Machine:
+def _machine(instance: prices.Instance, config: TrainConfig, region: str) -> Machine:
     rate, price = instance.tflops(config.mixed_precision or "no"), prices.find(instance.name, region)
     hourly = price.hourly if price else None
     spot = None if hourly is None else hourly * (1 - instance.spot_saving)
@@ -210,20 +212,20 @@ def _machine(instance: prices.Instance, config: Any, region: str) -> Machine:
 class _Job:
     """One configuration: what is counted of it, and its row on a machine."""
 
-    def __init__(self, config: Any, built: architectures.Architecture, entries: int | None):
+    def __init__(self, config: TrainConfig, built: architectures.Architecture, entries: int | None):
         self.config, self.built, self.entries = config, built, entries
         self.count = self._count(config, cuda=True)
         self.dtype = counting.DTYPES[config.mixed_precision or "no"]
         self.vae = counting.count_vae(built.vae, config.resolution, self._vae_dtype())
 
-    def _vae_dtype(self) -> Any:
+    def _vae_dtype(self) -> torch.dtype:
         return counting.DTYPES["no"] if self.built.vae.get("force_upcast", True) else self.dtype
 
-    def _count(self, config: Any, cuda: bool) -> Count:
+    def _count(self, config: TrainConfig, cuda: bool) -> Count:
         built = self.built
         return counting.count_step(config, built.unet, built.scale, built.tokens, pictures=1, cuda=cuda)
 
-    def peak(self, pictures: int, config: Any = None, cuda: bool = True) -> int:
+    def peak(self, pictures: int, config: TrainConfig | None = None, cuda: bool = True) -> int:
         """Bytes that one device needs at the worst moment of a run, so many pictures at once."""
         config = config or self.config
         count = self._count(config, cuda).at(pictures)
@@ -235,7 +237,7 @@ class _Job:
         drawing = count.resident + weights + decoding if config.validation_prompt else 0
         return round(max(training, weights + encoding, drawing) * SPARE + (CONTEXT if cuda else 0))
 
-    def _others(self, config: Any, pictures: int) -> int:
+    def _others(self, config: TrainConfig, pictures: int) -> int:
         """The text encoders while they stay: for live captions, or because they learn."""
         if config.caches_text_embeddings():
             return 0
@@ -267,10 +269,11 @@ class _Job:
         asked = self.config.train_batch_size
         memory = disk.free_memory()
         peak = self.peak(asked, cuda=False)
-        machine = Machine("this machine", "CPU", 1, memory, _cpu_rate())
+        rate = _cpu_rate()
+        machine = Machine("this machine", "CPU", 1, memory, rate)
         micro = asked if memory is None or peak < memory else 0
         if self.count.flops * asked > REAL_STEP:
-            return Row(machine, peak, micro, self.seconds(machine.rate / EFFICIENCY, asked), self.steps(1))
+            return Row(machine, peak, micro, self.seconds(rate / EFFICIENCY, asked), self.steps(1))
         took = self._timed("cpu", asked).seconds * self.config.gradient_accumulation_steps
         return Row(machine, peak, micro, took, self.steps(1), measured=True)
 
@@ -335,7 +338,7 @@ class _Job:
                     found.append((flag, size))
         return found
 
-    def _changed(self, change: dict[str, Any]) -> Any:
+    def _changed(self, change: dict[str, Any]) -> TrainConfig:
         """The configuration with a change; what excludes it is taken back."""
         try:
             return self.config.replace(**change)

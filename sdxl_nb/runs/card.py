@@ -2,17 +2,27 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..config.header import safe_config
 from ..config.layout import drawings
+from ..config.train_config import TrainConfig
 from ..lora.files.file import LoraFile
+from ..lora.files.readers import KeyTable
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: float | None, tables: Any = None) -> Path:
+def write_card(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    steps: int,
+    pictures: int,
+    loss: float | None,
+    tables: Mapping[str, KeyTable] | None = None,
+) -> Path:
     """Write README.md: what the LoRA is, how to use it, what came out, how it was trained.
 
     `tables` are the KeyTables of the LoRA files by name, where they are known already.
@@ -45,7 +55,7 @@ def write_card(config: Any, folder: Path, *, steps: int, pictures: int, loss: fl
     return path
 
 
-def _pictures(config: Any, folder: Path) -> list[str]:
+def _pictures(config: TrainConfig, folder: Path) -> list[str]:
     """A table of the last validation pictures beside those of step 0."""
     steps = list(drawings(folder))
     if not steps or not config.validation_prompt:
@@ -66,7 +76,7 @@ def _escaped(text: str) -> str:
     return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;").replace("[", "&#91;")
 
 
-def _readers(config: Any, folder: Path, tables: Any) -> list[str]:
+def _readers(config: TrainConfig, folder: Path, tables: Mapping[str, KeyTable]) -> list[str]:
     """How many keys of each file every reader knows, checked when the file was written."""
     lines = ["## Who reads it", ""]
     for name in ("pytorch_lora_weights", config.lora_name()):
@@ -77,7 +87,7 @@ def _readers(config: Any, folder: Path, tables: Any) -> list[str]:
     return lines
 
 
-def _usage(config: Any) -> list[str]:
+def _usage(config: TrainConfig) -> list[str]:
     prompt = json.dumps((config.validation_prompt or [config.trigger_word or "a picture"])[0], ensure_ascii=False)
     return [
         "## Use",

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 Callback = Callable[[dict[str, Any]], None]
 BEGINNING = 64  # bytes by which a file is known again: they hold the time of its first event
@@ -29,10 +29,7 @@ class EventLog:
         self.step = 0
         if writes:
             _end_torn_line(folder / "events.jsonl")
-            # a file name may hold bytes that are no text; in JSON a backslash and u read back as what was written
-            text = {"encoding": "utf-8", "errors": "backslashreplace"}
-            self._events = open(folder / "events.jsonl", "a", **text)  # noqa: SIM115 - lives with the run
-            self._log = open(folder / "log.txt", "a", **text)  # noqa: SIM115
+            self._events, self._log = _added_to(folder / "events.jsonl"), _added_to(folder / "log.txt")
 
     def emit(self, event: str, **fields: Any) -> None:
         """Report one event; non-finite numbers are written as null, so that every line is JSON."""
@@ -82,6 +79,12 @@ class EventLog:
             self._log.close()
 
 
+def _added_to(path: Path) -> TextIO:
+    """A file to add lines to, as long as the run lives."""
+    # a file name may hold bytes that are no text; in JSON a backslash and u read back as what was written
+    return open(path, "a", encoding="utf-8", errors="backslashreplace")
+
+
 def identity() -> dict[str, Any]:
     """Who is running, for `run.json`."""
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": round(time.time(), 3)}
@@ -99,7 +102,8 @@ class EventReader:
         self._forget()
 
     def _forget(self) -> None:
-        self._begins, self._offset, self._events = b"", 0, []
+        self._begins, self._offset = b"", 0
+        self._events: list[dict[str, Any]] = []
 
     def __call__(self) -> list[dict[str, Any]]:
         """All events so far, oldest first."""
@@ -111,7 +115,7 @@ class EventReader:
                 self._forget()
             return list(self._events)
 
-    def _read_on(self, lines: Any) -> None:
+    def _read_on(self, lines: BinaryIO) -> None:
         begins = lines.read(BEGINNING)
         if begins[: len(self._begins)] != self._begins or os.fstat(lines.fileno()).st_size < self._offset:
             self._forget()

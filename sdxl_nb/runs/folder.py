@@ -5,11 +5,11 @@ import json
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..config.layout import LORA, checkpoints
+from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError, SdxlNbError
 from . import events
 from .checkpoints import find, sweep
@@ -23,7 +23,7 @@ class RunFolder:
     With `writes=False` (any process but the first) it only knows the path.
     """
 
-    def __init__(self, config: Any, *, writes: bool = True):
+    def __init__(self, config: TrainConfig, *, writes: bool = True):
         self.path, self.writes = Path(config.output_dir), writes
         self.stop_file = self.path / "stop"
         if writes:
@@ -54,7 +54,7 @@ class RunFolder:
             for folder in self._made:
                 folder.rmdir()
 
-    def refuse_foreign(self, config: Any) -> None:
+    def refuse_foreign(self, config: TrainConfig) -> None:
         """A folder that holds another run, or files of a run's names, is written to only when that was said."""
         if not self.writes or config.overwrite_output_dir:
             return
@@ -73,7 +73,7 @@ class RunFolder:
                 "choose another folder, or add --overwrite_output_dir"
             )
 
-    def _refuse_to_replace(self, config: Any) -> None:
+    def _refuse_to_replace(self, config: TrainConfig) -> None:
         """Going on with a run never replaces one that is finished, nor mixes two runs in one folder."""
         found = find(self.path, config.resume_from_checkpoint)
         if found is None and self._is_finished():
@@ -102,7 +102,7 @@ class RunFolder:
         """Whether a file or folder really lies in this run folder, whatever its name or a link says."""
         return path.parent.resolve().is_relative_to(self.path.resolve())
 
-    def begin(self, config: Any, *, resumed_from: Path | None) -> None:
+    def begin(self, config: TrainConfig, *, resumed_from: Path | None) -> None:
         """Clear what an overwritten run left, write `run.json` and `config.json`."""
         if not self.writes:
             return
@@ -116,7 +116,7 @@ class RunFolder:
         # A configuration that is loaded again must not replace a run by itself.
         config.replace(overwrite_output_dir=False).save(self.path / "config.json")
 
-    def _clear(self, config: Any) -> None:
+    def _clear(self, config: TrainConfig) -> None:
         """Delete what a run writes, and nothing else."""
         names = [*OURS, LORA, f"{config.lora_name()}.safetensors"]
         logs = self.path / config.logging_dir

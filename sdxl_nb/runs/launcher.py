@@ -5,14 +5,13 @@ says which process it is and what it was asked for.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from ..config.train_config import TrainConfig
 from .run import Run
 from .starting import begin
 
 
-def launch(config: TrainConfig, num_processes: int = 1, *, say: Callable[[str], Any] = print) -> Run:
+def launch(config: TrainConfig, num_processes: int = 1, *, say: Callable[[str], object] = print) -> Run:
     """Train as `config` says in a process of its own, or in several through torchrun; returns the Run at once.
 
     At once means when the run has begun, or after PATIENCE seconds: with many pictures to look at or a model to

@@ -1,15 +1,19 @@
 """A run as matplotlib Figures that show themselves, drawn without pyplot: safe in threads, no global state."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..system.figures import Sheet
+    from .run import Run
 
 RAW, SMOOTHED, HELDOUT = "#99aabb", "#c2410c", "#2563a8"
 INK = "#808080"  # of a curve without a ground of its own: it is read on a light page and on a dark one
 POINTS = 2000  # more are not told apart on a screen
 
 
-def loss_figure(run: Any, *, see_through: bool = False):
+def loss_figure(run: "Run", *, see_through: bool = False) -> "Sheet":
     """Training loss of each step, faint, its exponential average over about 20 steps, and the held-out loss if any.
 
     With `see_through` it has no ground of its own, for a page that may be dark.
@@ -33,7 +37,7 @@ def loss_figure(run: Any, *, see_through: bool = False):
         axes.text(0.5, 0.5, "no step yet", ha="center", va="center", transform=axes.transAxes, color=INK)
     axes.set(xlabel="optimizer step", ylabel="loss" if run.heldout()[0] else "training loss")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half a step
+    axes.locator_params(axis="x", integer=True)  # there is no half a step
     if see_through:
         axes.set_facecolor("none")
         axes.tick_params(colors=INK)
@@ -53,7 +57,7 @@ def smooth(values: np.ndarray, span: int = 20) -> np.ndarray:
     return out
 
 
-def validation_figure(run: Any):
+def validation_figure(run: "Run") -> "Sheet":
     """Validation pictures, one row a prompt and seed, one column a step; at most eight steps, evenly chosen."""
     from PIL import Image
 

@@ -36,7 +36,8 @@ class Launched:
     """The process that `launch` started for a run folder, as its two files tell of it."""
 
     def __init__(self, folder: Path):
-        self.folder, self.made, self.again = folder, [], False
+        self.folder, self.again = folder, False
+        self.made: list[Path] = []  # folders that were not there before
         self.file, self.output = folder / "process.json", folder / "process.txt"
 
     def about(self) -> dict[str, Any]:
@@ -59,7 +60,9 @@ class Launched:
 
     def has_begun(self) -> bool:
         """Whether `run.json` is this process's own, and so says more than it."""
-        return _read(self.folder / "run.json").get("started", 0) >= self.about().get("started", 0)
+        begun: float = _read(self.folder / "run.json").get("started", 0)
+        launched: float = self.about().get("started", 0)
+        return begun >= launched
 
     def status(self) -> str | None:
         """starting, failed or stopped as long as the process has not begun its run; None from then on."""
@@ -80,7 +83,7 @@ class Launched:
 
     def replaces(self) -> bool:
         """Whether what the folder holds is of another run, which this one has not replaced yet."""
-        asked = self.about().get("config")
+        asked = self.about().get("config") or {}
         return bool(asked) and not asked["resume_from_checkpoint"] and not self.has_begun()
 
     def error(self) -> str:
@@ -93,7 +96,8 @@ class Launched:
         """What the process said after its last bar and line of its log, if it was writing later than `since`."""
         if not self.output.exists() or self.output.stat().st_mtime < since:  # another process is the run's
             return None
-        log, words = self.folder / "log.txt", []
+        log = self.folder / "log.txt"
+        words: list[str] = []
         known = set(log.read_text(errors="replace").splitlines()) if log.exists() else set()
         for line in self._lines():
             rest = BAR.sub("", line).strip()
@@ -143,9 +147,10 @@ def _reason(lines: list[str]) -> str | None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    return found
 
 
 def _signal(group: int, number: int) -> None:

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sdxl_nb
 
@@ -22,6 +22,11 @@ from ..system.errors import SdxlNbError
 from .events import EventReader
 from .process import SILENCE, Launched, alive, is_heard_of, is_taken
 from .starting import begin
+
+if TYPE_CHECKING:
+    from ..config.train_config import TrainConfig
+    from ..lora.files.file import LoraFile
+    from ..system.figures import Sheet
 
 GOING_ON = ("starting", "running")
 RECENT = 50  # steps that the averages look back on
@@ -46,12 +51,14 @@ class Run:
     def open(cls, place: str | os.PathLike[str]) -> "Run":
         """The run in a folder, an s3:// prefix or a SageMaker job, running or over. Raises SdxlNbError for none."""
         if (Path(place) / "sagemaker.json").is_file():  # what is here is a copy of a job's
-            return sdxl_nb.JobRun.at(place)
+            job: Run = sdxl_nb.JobRun.at(place)
+            return job
         if (Path(place) / "run.json").is_file() or Launched(Path(place)).file.is_file():
             return cls(place)
         name = os.fspath(place)
         if name.startswith(("s3://", "arn:")) or (JOB.fullmatch(name) and not Path(name).exists()):
-            return sdxl_nb.open_run(name)
+            elsewhere: Run = sdxl_nb.open_run(name)
+            return elsewhere
         raise SdxlNbError(f"There is no run in {place}: give the output_dir of one (it holds run.json).")
 
     def refresh(self) -> None:
@@ -69,9 +76,10 @@ class Run:
     def info(self) -> dict[str, Any]:
         """`run.json`: id, pid, host, when it started, the configuration's fingerprint, status; empty before that."""
         try:
-            return json.loads((self.folder / "run.json").read_text())
+            known: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         except FileNotFoundError:
             return {}
+        return known
 
     @property
     def status(self) -> str:
@@ -81,9 +89,10 @@ class Run:
         info = self.info
         if not info:
             raise SdxlNbError(f"There is no run in {self.folder} any more: it was moved or deleted.")
-        if info["status"] == "running" and not self._goes_on(info):
-            return self.info["status"].replace("running", "interrupted")  # or it ended between the two looks
-        return info["status"]
+        status: str = info["status"]
+        if status == "running" and not self._goes_on(info):
+            status = self.info["status"].replace("running", "interrupted")  # or it ended between the two looks
+        return status
 
     @property
     def error(self) -> str | None:
@@ -118,7 +127,7 @@ class Run:
             return alive(info["pid"])
 
     @property
-    def config(self):
+    def config(self) -> "TrainConfig":
         """The TrainConfig of the run. Raises SdxlNbError where there is none yet."""
         from ..config.train_config import TrainConfig
 
@@ -134,7 +143,7 @@ class Run:
         asked = Launched(self.folder).config()
         base = asked.pretrained_model_name_or_path if asked else ""
         away = base and not base.startswith("embedded:") and not Path(base).expanduser().exists()
-        here = f"{_downloaded(base, asked.cache_dir) / 1e9:.1f} GB of it are here" if away else ""
+        here = f"{_downloaded(base, asked.cache_dir) / 1e9:.1f} GB of it are here" if asked and away else ""
         loading = f"loading {base}, which is downloaded the first time ({here})" if away else "loading the model"
         return f"looking at the pictures, then {loading}"
 
@@ -149,8 +158,8 @@ class Run:
     def _last(self, kind: str) -> dict[str, Any]:
         return next((e for e in reversed(self._read()) if e["event"] == kind), {})
 
-    def losses(self) -> tuple[list[int], list[float]]:
-        """Optimizer steps and their training losses."""
+    def losses(self) -> tuple[list[int], list[float | None]]:
+        """Optimizer steps and their training losses, None where one was no number."""
         points = [(e["step"], e["train_loss"]) for e in self.events("step")]
         return [s for s, _ in points], [loss for _, loss in points]
 
@@ -162,7 +171,8 @@ class Run:
     @property
     def step(self) -> int:
         """Optimizer steps done."""
-        return self._last("step").get("step") or self._last("start").get("step", 0)
+        done: int = self._last("step").get("step") or self._last("start").get("step", 0)
+        return done
 
     @property
     def steps(self) -> int | None:
@@ -172,14 +182,14 @@ class Run:
     @property
     def seconds_per_step(self) -> float | None:
         """Seconds that a step takes on the clock, checkpoints and pictures counted in, over the last steps."""
-        steps = []
+        steps: list[dict[str, Any]] = []
         for event in reversed(self._read()):
             if event["event"] == "start" or len(steps) > RECENT:
                 break  # a pause between two processes is no training time
             if event["event"] == "step":
                 steps.append(event)
         if len(steps) > 1:
-            return (steps[0]["time"] - steps[-1]["time"]) / (len(steps) - 1)
+            return float(steps[0]["time"] - steps[-1]["time"]) / (len(steps) - 1)
         return steps[0]["seconds"] if steps else None
 
     @property
@@ -202,7 +212,7 @@ class Run:
         return "\n".join("\n".join(shown).rstrip().split("\n")[-lines:])
 
     @property
-    def lora(self):
+    def lora(self) -> "LoraFile":
         """The finished LoRA, or that of the newest checkpoint."""
         from ..lora.files.file import LoraFile
 
@@ -224,7 +234,7 @@ class Run:
         elif self.status == "running":
             (self.folder / "stop").touch()
 
-    def resume(self, num_processes: int | None = None, *, say: Callable[[str], Any] = print) -> "Run":
+    def resume(self, num_processes: int | None = None, *, say: Callable[[str], object] = print) -> "Run":
         """Go on from the newest checkpoint in a new process, on as many processes as before; returns this run.
 
         Without a checkpoint it starts from the beginning; `say` is as in `launch`. Raises SdxlNbError when the run
@@ -255,13 +265,13 @@ class Run:
             time.sleep(interval)
         return status
 
-    def plot(self):
+    def plot(self) -> "Sheet":
         """The loss, raw and smoothed, as a matplotlib Figure."""
         from .plots import loss_figure
 
         return loss_figure(self)
 
-    def validation_figure(self):
+    def validation_figure(self) -> "Sheet":
         """Validation pictures: one row a prompt and seed, one column a step."""
         from .plots import validation_figure
 
@@ -270,7 +280,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The few numbers one asks for first."""
         steps, losses = self.losses()
-        last = losses[-50:]
+        last = [loss for loss in losses[-50:] if loss is not None]
         end = self._last("end")
         return {
             "status": self.status,

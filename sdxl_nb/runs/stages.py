@@ -10,11 +10,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.layout import LORA, checkpoints, step_of
+from ..config.train_config import TrainConfig
 from ..drawing.generation import Cell, PictureGrid, generate, load_base
 from ..system.errors import SdxlNbError
+from .run import Run
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..system.figures import Sheet
 
 FULL = 1.0  # the scale that training itself draws with
 
@@ -30,7 +37,7 @@ class Row(NamedTuple):
 class Stages:
     """The stages of a run, read anew at every call: a run that goes on gets more of them."""
 
-    def __init__(self, run: Any):
+    def __init__(self, run: Run):
         self.run = run
 
     @property
@@ -72,7 +79,7 @@ class Stages:
     def steps_with_lora(self) -> list[int]:
         """The steps whose LoRA is still there, with pictures or not; nothing is fetched for it."""
         kept = {*map(step_of, checkpoints(self.run.folder)), *self.run.checkpoints_elsewhere(), self._last_step()}
-        return sorted(kept - {None})
+        return sorted(step for step in kept if step is not None)
 
     def best(self) -> int | None:
         """The step of lowest held-out loss among those with a LoRA; the last of them where none was measured."""
@@ -111,9 +118,10 @@ class Stages:
 
         `base` is a ready pipeline, or None to load the run's base. Raises ModelError when a file cannot be used.
         """
-        config, rows, made = self.run.config, self.rows(), []
+        config, rows = self.run.config, self.rows()
+        made: list[Path] = []
         steps = self.missing(scale, among)
-        settings = {
+        settings: dict[str, Any] = {
             "num_inference_steps": config.validation_inference_steps,
             "guidance_scale": config.validation_guidance_scale,
             "height": config.resolution,
@@ -121,7 +129,7 @@ class Stages:
             "progress": False,
         }
         base = base or (loaded(config) if steps else None)
-        prompts, seeds = config.validation_prompt, config.validation_seeds()
+        prompts, seeds = config.validation_prompt or [], config.validation_seeds()
         for done, step in enumerate(steps, start=1):
             grid = generate(base, self.lora_folder(step), prompts, scales=(scale,), seeds=seeds, **settings)
             made += [_write(grid.at(row.number, 0, row.seed), self.path(step, row, scale)) for row in rows]
@@ -131,18 +139,19 @@ class Stages:
 
     def grid(self, scale: float = FULL, steps: Iterable[int] | None = None) -> PictureGrid:
         """The pictures there are, as a PictureGrid whose columns are steps with their held-out loss."""
-        from PIL import Image
+        from PIL.Image import open as open_picture
 
-        heldout, found = self.heldout(), {}
+        heldout = self.heldout()
+        found: dict[Cell, Image] = {}
         for step in self.steps() if steps is None else steps:
             label = _label(step, heldout)
             for row in self.rows():
                 if (path := self.path(step, row, scale)).is_file():
-                    with Image.open(path) as picture:
+                    with open_picture(path) as picture:
                         found[Cell(row.prompt, label, row.seed)] = picture.copy()
         return PictureGrid(found)
 
-    def figure(self, steps: Sequence[int], scale: float = FULL) -> Any:
+    def figure(self, steps: Sequence[int], scale: float = FULL) -> "Sheet":
         """These steps as a matplotlib Figure: a column for each, its held-out loss above, a row a prompt and seed."""
         from ..system.figures import picture_sheet
 
@@ -193,7 +202,7 @@ class Stages:
             pictures = self.run.folder / "validation" / f"step-{shown}"
             shutil.copytree(pictures, folder / "validation" / pictures.name, ignore=shutil.ignore_patterns("scale-*"))
         losses = [loss for at, loss in zip(*self.run.losses(), strict=True) if at <= step and loss is not None][-50:]
-        start = next(self.run.events("start"), {})
+        start: dict[str, Any] = next(self.run.events("start"), {})
         loss = sum(losses) / len(losses) if losses else None
         write_card(config, folder, steps=step, pictures=start.get("pictures", 0), loss=loss)
         chosen = {"run": self.run.info["id"], "step": step, "heldout_loss": self.heldout().get(step)}
@@ -202,10 +211,10 @@ class Stages:
 
 def lowest(losses: Mapping[int, float], steps: Iterable[int]) -> int | None:
     """The step of lowest loss among these; None where none of them has one."""
-    return min((step for step in steps if step in losses), key=losses.get, default=None)
+    return min((step for step in steps if step in losses), key=losses.__getitem__, default=None)
 
 
-def loaded(config: Any) -> Any:
+def loaded(config: TrainConfig) -> Any:
     """A pipeline of the run's own base that draws as its validation does, on the GPU if there is one."""
     from ..drawing.scheduler import drawing_scheduler
     from ..models.sources import Source
@@ -219,17 +228,18 @@ def _label(step: int, heldout: Mapping[int, float]) -> str:
     return f"step {step}" + (f"\nheld-out {heldout[step]:.4f}" if step in heldout else "")
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> "Image | str":
     """The picture in a file; where there is none, the words for that."""
-    from PIL import Image
+    from PIL.Image import open as open_picture
 
     if not path.is_file():
         return "not drawn"
-    with Image.open(path) as picture:
-        return picture.copy()
+    with open_picture(path) as picture:
+        copied: Image = picture.copy()
+    return copied
 
 
-def _write(picture: Any, path: Path) -> Path:
+def _write(picture: "Image", path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     picture.save(draft, format="PNG")

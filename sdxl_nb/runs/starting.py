@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..config.messages import shown
 from ..system.errors import ConfigError, SdxlNbError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds that `launch` waits for the run to begin: what is wrong is mostly known by then
 
 
-def begin(config: "TrainConfig", num_processes: int = 1, *, say: Callable[[str], Any] = print) -> None:
+def begin(config: "TrainConfig", num_processes: int = 1, *, say: Callable[[str], object] = print) -> None:
     """`launch`, but for the Run: the process is started, and has begun its run or is still starting."""
     from ..config.machine import check_machine
     from ..config.train_config import TrainConfig
@@ -70,7 +70,7 @@ def command(config: "TrainConfig", num_processes: int = 1) -> list[str]:
 
 def _refuse_empty(config: "TrainConfig") -> None:
     """Raise DataError when the pictures' folder holds nothing at all. To list what it holds may take long: not here."""
-    place = config.train_data_dir or config.dataset_name
+    place = config.train_data_dir or config.dataset_name or ""
     folder = os.path.expanduser(place)
     if not os.path.isdir(folder):
         return

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = public(
         "share_out": "threads",  # work whose results lie on disk, shared by processes
         "sent": "transfer",  # a tensor on its way to the device
         "picture_sheet": "figures",  # a figure of rows of pictures
+        "misfit": "misfits",  # a sentence for a package that cannot be imported
         "key_of": "keys",  # the key of a row in a cache
     },
 )

@@ -8,6 +8,8 @@ class SdxlNbError(Exception):
 class ConfigError(SdxlNbError, ValueError):
     """A setting, or a combination of settings, that cannot work. The command line exits with 2."""
 
+    problems: dict[str, str]  # each wrong field with its sentence; there where fields are what is wrong
+
 
 class Stopped(SdxlNbError):
     """A run was asked to stop while it prepared its first step; no failure."""

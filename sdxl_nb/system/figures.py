@@ -11,10 +11,15 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
+    from PIL import Image
 
 DPI = 100
 WIDE, NARROW, GAP = 192, 128, 8  # pixels: a picture's side with up to MANY columns and with more; space between
@@ -37,7 +42,7 @@ class Sheet(Figure):
         white: dict[str, Any] = {"facecolor": "white", "dpi": DPI}
         super().__init__(*args, **white | options)
 
-    def draw(self, renderer: Any) -> None:
+    def draw(self, renderer: "RendererBase") -> None:
         """Draw, with every font there is for words of other scripts; what none of them has is a box, without a word."""
         foreign = [text for text in self.findobj(Text) if not text.get_text().isascii()]
         if not foreign:
@@ -64,7 +69,7 @@ def script_fonts() -> list[str]:
 
 
 def picture_sheet(
-    rows: Sequence[Sequence[Any]],
+    rows: "Sequence[Sequence[Image.Image | str | None]]",
     *,
     above: Sequence[str] = (),
     beside: Sequence[str] = (),
@@ -99,7 +104,7 @@ def picture_sheet(
     return sheet
 
 
-def show(axes: Any, picture: Any) -> None:
+def show(axes: "Axes", picture: "Image.Image | str | None") -> None:
     """One picture without a frame: a small one pixel by pixel, a large one scaled down smoothly; a text as it is."""
     axes.spines[:].set_visible(False)
     if isinstance(picture, str):

@@ -9,9 +9,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .errors import SdxlNbError
+
+if TYPE_CHECKING:
+    import torch
 
 STATUS = Path("/proc/self/status")
 REMEDIES = (
@@ -35,7 +38,7 @@ class TooLittleMemory(SdxlNbError):
     """A device has refused memory."""
 
 
-def peak_memory(device: Any) -> int | None:
+def peak_memory(device: "torch.device") -> int | None:
     """The most bytes held so far: by tensors on a GPU, by this process elsewhere; None where nobody counts them."""
     if device.type == "cuda":
         import torch
@@ -52,7 +55,7 @@ def peak_memory(device: Any) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def give_back(device: Any = None) -> None:
+def give_back(device: "torch.device | None" = None) -> None:
     """Free what only circles of references hold, as models and loops are; on the device too, or on the GPU here."""
     import torch
 

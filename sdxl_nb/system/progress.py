@@ -7,12 +7,15 @@ updated, not tqdm's widget: a stored or exported notebook then keeps the bar's l
 import io
 import sys
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm.std import tqdm
 
 FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_inv_fmt}{postfix}]"
 
 
-def progress_bar(**options: Any) -> Any:
+def progress_bar(**options: Any) -> "tqdm":
     """A tqdm bar (`total`, `desc`, `unit`, `disable`, `leave`): on stderr, or in a notebook a display of its own."""
     from tqdm.std import tqdm
 

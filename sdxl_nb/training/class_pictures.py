@@ -24,6 +24,7 @@ from ..models.sources import Source
 from ..system.errors import DataError, ModelError
 from ..system.memory import give_back
 from ..system.threads import share_out
+from .processes import Processes
 
 RECORD = "class_pictures.json"  # what the pictures in a folder were drawn for
 STEPS, GUIDANCE = 25, 5.0
@@ -33,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 def open_class_pictures(
-    config: TrainConfig, progress: Progress | None = None, processes: Any = None
+    config: TrainConfig, progress: Progress | None = None, processes: Processes | None = None
 ) -> CaptionedPictures:
     """The class pictures that `config` asks for, drawn where they are missing. Raises DataError or ModelError.
 
@@ -46,14 +47,14 @@ def open_class_pictures(
     draw(config, folder, numbers, progress, processes)
     names = text_column(own_pictures(folder))
     files = Files(str(folder), names)
-    captions = text_column([config.class_prompt] * len(names))
+    captions = text_column([config.class_prompt or ""] * len(names))
     return CaptionedPictures(Listing(names, captions, files.read, files.stamp), str(folder))
 
 
 def class_folder(config: TrainConfig) -> Path:
     """The real path of class_data_dir, which need not be there yet. Raises DataError."""
     given = config.class_data_dir
-    if "://" in given:
+    if given is None or "://" in given:
         raise DataError(f"class_data_dir must be a local folder, not {given}: pictures are drawn into it.")
     folder = folders.real(os.path.expanduser(given))
     if folder.exists() and not folder.is_dir():
@@ -103,7 +104,9 @@ def check_record(config: TrainConfig, folder: Path) -> None:
             )
 
 
-def draw(config: TrainConfig, folder: Path, numbers: list[int], progress: Progress | None, processes: Any) -> None:
+def draw(
+    config: TrainConfig, folder: Path, numbers: list[int], progress: Progress | None, processes: Processes | None
+) -> None:
     """Draw the pictures of these numbers, each file complete or absent. Raises DataError or ModelError."""
     from ..drawing.generation import load_base
 
@@ -132,9 +135,11 @@ def draw_batch(config: TrainConfig, folder: Path, pipeline: Any, numbers: list[i
     """Draw and keep a few pictures; a number is its picture's seed."""
     from ..drawing.generation import generate
 
-    settings = {"height": config.resolution, "width": config.resolution, "progress": False}
+    settings: dict[str, Any] = {"height": config.resolution, "width": config.resolution, "progress": False}
     settings |= {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": BATCH}
-    for cell, picture in generate(pipeline, None, config.class_prompt, seeds=numbers, **settings).pictures.items():
+    for cell, picture in generate(
+        pipeline, None, config.class_prompt or "", seeds=numbers, **settings
+    ).pictures.items():
         values = np.asarray(picture)
         if (values == values[0, 0]).all():  # so does a VAE that overflows
             raise ModelError(
@@ -144,7 +149,7 @@ def draw_batch(config: TrainConfig, folder: Path, pipeline: Any, numbers: list[i
         write(folder / file_name(cell.seed), partial(picture.save, format="PNG"))
 
 
-def write(path: Path, save: Callable[[Path], Any]) -> None:
+def write(path: Path, save: Callable[[Path], object]) -> None:
     """A file that is complete or absent."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -7,8 +7,8 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from ..config.train_config import TrainConfig
 from ..models.architectures import Architecture
 from ..system.errors import SdxlNbError
 from .epochs import count_pictures, validation_pictures
@@ -63,7 +63,7 @@ class Need:
         return f"{line}. {self.shortage()}".strip() if self.shortage() else f"{line}{room}"
 
 
-def needed(config: Any, built: Architecture, pictures: int | None = None) -> tuple[Need, list[str]]:
+def needed(config: TrainConfig, built: Architecture, pictures: int | None = None) -> tuple[Need, list[str]]:
     """The Need of the caches, with the number of pictures of an epoch; and remarks. Opens the data set if need be."""
     from ..cache.latents import cache_folder
 
@@ -82,14 +82,14 @@ def needed(config: Any, built: Architecture, pictures: int | None = None) -> tup
     return Need(entries, latents, embeddings, cache_folder(config), Path(config.output_dir)), notes
 
 
-def with_checkpoints(need: Need, config: Any, trained: int, steps: int | None, an_epoch: int | None) -> Need:
+def with_checkpoints(need: Need, config: TrainConfig, trained: int, steps: int | None, an_epoch: int | None) -> Need:
     """The Need with the run folder counted: checkpoints that are kept, the LoRA files, validation pictures.
 
     `an_epoch` is its number of steps; where that is not known, the pictures before the first and after the last count.
     """
     made = -(-steps // config.checkpointing_steps) if steps else 1
     kept = min(made, config.checkpoints_total_limit or made)
-    weight = FILES + STATES[config.optimizer_name()] + getattr(config, "use_ema", False)
+    weight = FILES + STATES[config.optimizer_name()] + config.use_ema
     one = round(4 * trained * weight)
     drawn = validation_pictures(config, steps or 1, an_epoch or steps or 1)
     # one more than are kept: a new one is complete before the oldest goes
@@ -103,7 +103,7 @@ def refuse_full_disk(need: Need) -> None:
         raise SdxlNbError(sentence)
 
 
-def refuse_full_run(config: Any, trained: int, steps: int, an_epoch: int) -> None:
+def refuse_full_run(config: TrainConfig, trained: int, steps: int, an_epoch: int) -> None:
     """Raise SdxlNbError when the disk cannot hold the checkpoints and files of a run with so many LoRA weights.
 
     What the caches lack is known later, and refused by shards.Store.

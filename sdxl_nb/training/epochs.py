@@ -6,7 +6,9 @@ mean one.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from ..config.train_config import TrainConfig
 
 
 class Counts(NamedTuple):
@@ -18,7 +20,7 @@ class Counts(NamedTuple):
     captions: int
 
 
-def count_pictures(config: Any) -> Counts:
+def count_pictures(config: TrainConfig) -> Counts:
     """The Counts of the data that the configuration names. Opens them; raises DataError."""
     from ..data.dataset import open_dataset
 
@@ -30,12 +32,12 @@ def count_pictures(config: Any) -> Counts:
     return Counts(pictures, held_out, entries, len(set(opened.every_caption())))
 
 
-def steps_per_epoch(config: Any, entries: int, processes: int = 1) -> int:
+def steps_per_epoch(config: TrainConfig, entries: int, processes: int = 1) -> int:
     """Optimizer steps that see so many pictures once; the last takes what is left."""
     return math.ceil(entries / (config.train_batch_size * config.gradient_accumulation_steps * processes))
 
 
-def validation_pictures(config: Any, steps: int, an_epoch: int) -> int:
+def validation_pictures(config: TrainConfig, steps: int, an_epoch: int) -> int:
     """Pictures that a run of so many steps draws in all: before the first, as often as is asked for, and at the end."""
     once = len(config.validation_prompt or []) * config.num_validation_images
     return once * (1 + math.ceil(steps / (an_epoch * config.validation_epochs)))

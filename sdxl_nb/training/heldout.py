@@ -8,7 +8,6 @@ for every seed, machine, number of processes and batch size, but for rounding.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ import torch
 from ..data.sampling import Choices, share
 from ..lora.acceleration import is_short
 from ..system.memory import is_out_of_memory
+from .step import Step
 
 TIMESTEPS = 4  # of each picture: the middles of the schedule's quarters
 
@@ -31,7 +31,7 @@ def choices(identity: str, timesteps: int) -> list[Choices]:
 
 
 @torch.no_grad()
-def measure(step: Any) -> float:
+def measure(step: Step) -> float:
     """The mean squared error of a Step's models over all held-out pictures, divided between the processes.
 
     Plain: no loss weights, noise offset, dropout or empty captions, so that runs with other objectives compare.
@@ -53,7 +53,7 @@ def measure(step: Any) -> float:
     return math.fsum(everyone) / len(everyone)
 
 
-def _attempt(step: Any, mine: range) -> list[float] | None:
+def _attempt(step: Step, mine: range) -> list[float] | None:
     """The loss at each of these places; None when memory ran out."""
     try:
         return [loss for part in _portions(step, mine) for loss in _losses(step, part)]
@@ -63,9 +63,10 @@ def _attempt(step: Any, mine: range) -> list[float] | None:
         return None  # as in Step: the traceback holds what does not fit
 
 
-def _portions(step: Any, mine: range) -> list[range]:
+def _portions(step: Step, mine: range) -> list[range]:
     """What to compute at once: as much as fits into memory, all of one shape."""
-    parts, before = [], None
+    parts: list[range] = []
+    before = None
     for place in mine:
         shape = step.studio.shape(step.studio.heldout[place // TIMESTEPS])
         if shape == before and len(parts[-1]) < step.micro_batch:
@@ -76,13 +77,14 @@ def _portions(step: Any, mine: range) -> list[range]:
     return parts
 
 
-def _losses(step: Any, places: Sequence[int]) -> list[float]:
+def _losses(step: Step, places: Sequence[int]) -> list[float]:
     studio, timesteps = step.studio, len(step.alpha_bar)
     pictures = [studio.heldout[place // TIMESTEPS] for place in places]
     known = studio.heldout_identities
     chosen = [choices(known[place // TIMESTEPS], timesteps)[place % TIMESTEPS] for place in places]
     batch = studio.batch(pictures, chosen)
-    return step.errors(batch, batch.noise).tolist()
+    losses: list[float] = step.errors(batch, batch.noise).tolist()
+    return losses
 
 
 @dataclass
@@ -99,9 +101,10 @@ class Record:
         self.step = step
         if step == 0:
             return False
-        first = self.best_loss is None and math.isfinite(loss)
-        best = first or (self.best_loss is not None and loss < self.best_loss)
-        self.waited = 0 if first or (best and loss < self.best_loss - threshold) else self.waited + 1
+        before = self.best_loss
+        best = math.isfinite(loss) if before is None else loss < before
+        counts = best and (before is None or loss < before - threshold)
+        self.waited = 0 if counts else self.waited + 1
         if best:
             self.best_step, self.best_loss = step, loss
         return best

@@ -4,10 +4,15 @@ Symbols as in Ho et al. 2020 (DDPM, arXiv 2006.11239): alpha_bar[t] is the share
 clean latents, x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise. Batches are (N, 4, h, w), timesteps (N,) int64.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 
-def alpha_bar(scheduler_config, *, rescale_zero_snr: bool = False, device: str | torch.device = "cpu") -> torch.Tensor:
+def alpha_bar(
+    scheduler_config: Mapping[str, Any], *, rescale_zero_snr: bool = False, device: str | torch.device = "cpu"
+) -> torch.Tensor:
     """The noise schedule of a base model's scheduler, (T,) fp32; rescaled to zero terminal SNR if asked for.
 
     SDXL's own schedule is computed here, equal to diffusers' bit for bit and without the second that its import
@@ -21,7 +26,8 @@ def alpha_bar(scheduler_config, *, rescale_zero_snr: bool = False, device: str |
     from diffusers import DDPMScheduler
 
     options = {"rescale_betas_zero_snr": True} if rescale_zero_snr else {}
-    return DDPMScheduler.from_config(scheduler_config, **options).alphas_cumprod.to(device, torch.float32)
+    theirs: torch.Tensor = DDPMScheduler.from_config(scheduler_config, **options).alphas_cumprod
+    return theirs.to(device, torch.float32)
 
 
 def _at(values: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
@@ -110,5 +116,11 @@ def losses(
 ) -> torch.Tensor:
     """The loss of each picture in fp32, weighted: (N,); mean squared error, or a Huber loss at scales c (N,)."""
     difference = predicted.float() - wanted.float()
-    error = (difference.square() if kind == "l2" else pseudo_huber(difference, kind, c)).mean(dim=(1, 2, 3))
-    return error if weight is None else error * weight
+    if kind == "l2":
+        error = difference.square()
+    elif c is not None:
+        error = pseudo_huber(difference, kind, c)
+    else:
+        raise ValueError(f"loss_type {kind} needs its scales c")
+    each = error.mean(dim=(1, 2, 3))
+    return each if weight is None else each * weight

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..config.train_config import TrainConfig
 from ..models.sources import first_line
 from ..system.errors import ConfigError
 from .state.parameters import FlatParameters
@@ -18,12 +19,12 @@ from .state.parameters import FlatParameters
 Tensors = dict[str, torch.Tensor]
 
 
-def make_optimizer(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, flat: FlatParameters) -> torch.optim.Optimizer:
     """The optimizer that config.optimizer_name() names; the trainer sets its rate before every step."""
     return MAKERS[config.optimizer_name()](config, flat)
 
 
-def _adam_options(config: Any) -> dict[str, Any]:
+def _adam_options(config: TrainConfig) -> dict[str, Any]:
     return {
         "lr": config.learning_rate,
         "betas": (config.adam_beta1, config.adam_beta2),
@@ -32,11 +33,11 @@ def _adam_options(config: Any) -> dict[str, Any]:
     }
 
 
-def _adamw(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
+def _adamw(config: TrainConfig, flat: FlatParameters) -> torch.optim.Optimizer:
     return torch.optim.AdamW([flat.weights], fused=True, **_adam_options(config))
 
 
-def _adamw8bit(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
+def _adamw8bit(config: TrainConfig, flat: FlatParameters) -> torch.optim.Optimizer:
     """Moments in 8 bits, each block of 256 with a scale of its own (arXiv 2110.02861)."""
     try:
         import bitsandbytes
@@ -49,15 +50,16 @@ def _adamw8bit(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
             f"optimizer adamw8bit: bitsandbytes does not work here ({first_line(error).rstrip('.')}): install a "
             "version for this CUDA, or drop it, AdamW in fp32 is the default"
         ) from error
-    return bitsandbytes.optim.AdamW8bit([flat.weights], **_adam_options(config))
+    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit([flat.weights], **_adam_options(config))
+    return optimizer
 
 
-def _prodigy(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
+def _prodigy(config: TrainConfig, flat: FlatParameters) -> torch.optim.Optimizer:
     """Finds its own step size (arXiv 2306.06101); learning_rate is a factor on it, best left at 1."""
     from prodigyopt import Prodigy
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what decoupled weight decay is
-        return Prodigy(
+        optimizer: torch.optim.Optimizer = Prodigy(
             [flat.weights],
             beta3=config.prodigy_beta3,
             decouple=config.prodigy_decouple,
@@ -65,17 +67,20 @@ def _prodigy(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
             safeguard_warmup=config.prodigy_safeguard_warmup,
             **_adam_options(config),
         )
+    return optimizer
 
 
-def _adafactor(config: Any, flat: FlatParameters) -> torch.optim.Optimizer:
+def _adafactor(config: TrainConfig, flat: FlatParameters) -> torch.optim.Optimizer:
     """Second moments as a row and a column of each matrix (arXiv 1804.04235), at the learning rate that is given.
 
     It sees the matrices themselves, which are views of the flat vector: a vector could not be factored.
     """
     from transformers.optimization import Adafactor
 
-    options = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
-    return Adafactor(flat.parameters, lr=config.learning_rate, weight_decay=config.adam_weight_decay, **options)
+    options: dict[str, Any] = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+    options |= {"lr": config.learning_rate, "weight_decay": config.adam_weight_decay}
+    optimizer: torch.optim.Optimizer = Adafactor(flat.parameters, **options)
+    return optimizer
 
 
 MAKERS = {"adamw": _adamw, "adamw8bit": _adamw8bit, "prodigy": _prodigy, "adafactor": _adafactor}

@@ -50,7 +50,7 @@ def explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in REFUSED or not _inside(folder, error.filename):
             raise
-        raise SdxlNbError(_cannot_write(folder, error.strerror)) from error
+        raise SdxlNbError(_cannot_write(folder, error.strerror or type(error).__name__)) from error
     except SafetensorError as error:
         if "os error" not in str(error):
             raise

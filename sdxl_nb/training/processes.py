@@ -8,11 +8,13 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..system.errors import ConfigError, DataError, ModelError, SdxlNbError, Stopped
+
+Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=2)  # how long others wait while the first one draws or saves
 KINDS = {kind.__name__: kind for kind in (SdxlNbError, ConfigError, DataError, ModelError, Stopped)}
@@ -24,6 +26,8 @@ ALONE = (
 
 class PeerError(SdxlNbError):
     """What another process failed with; that one says it to the user, this one ends quietly."""
+
+    kind: type[SdxlNbError] = SdxlNbError  # the class of the other's own
 
 
 class Processes:
@@ -58,23 +62,23 @@ class Processes:
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Value) -> list[Value]:
         """The value of every process, in their order."""
         if self.count == 1:
             return [value]
-        values = [None] * self.count
+        values: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def from_first(self, make: Callable[[], Any]) -> Any:
+    def from_first(self, make: Callable[[], Value]) -> Value:
         """What `make` returns in the first process; it runs nowhere else, and if it fails all fail."""
         if self.count == 1:
             return make()
         with self.together():
-            value = make() if self.first else None
-        carrier = [value]
+            carrier: list[Any] = [make() if self.first else None]
         torch.distributed.broadcast_object_list(carrier, device=self.device)
-        return carrier[0]
+        value: Value = carrier[0]
+        return value
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -82,7 +86,7 @@ class Processes:
         if self.count == 1:
             yield
             return
-        problem = None
+        problem: Exception | None = None
         try:
             yield
         except Exception as error:
@@ -91,7 +95,7 @@ class Processes:
 
     def fail(self, problem: Exception | None) -> None:
         """Raise this process's problem, or else the first one that another process tells of, if any; all call it."""
-        told = self.gather(problem and _told(problem))
+        told = self.gather(_told(problem) if problem else None)
         if problem:
             raise problem
         for failure in filter(None, told):

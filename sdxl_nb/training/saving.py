@@ -7,23 +7,25 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from ..config.layout import LORA
+from ..cache.identity import FORMAT
+from ..config.layout import LORA, checkpoints
 from ..lora.files.file import LoraFile
 from ..lora.files.metadata import build_metadata
 from ..lora.files.writer import save_lora
-from ..lora.layers import collect
 from ..system.errors import SdxlNbError
 from . import heldout
 from .optimizers import optimizer_state, restore_optimizer
 from .reports import reporting
 from .state import checkpoint
 
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
-def progress(trainer: Any) -> checkpoint.Progress:
+
+def progress(trainer: "Trainer") -> checkpoint.Progress:
     """What a checkpoint of this moment says of itself."""
     updates = trainer.updates
     return checkpoint.Progress(
@@ -41,10 +43,11 @@ def progress(trainer: Any) -> checkpoint.Progress:
         recent_losses=trainer.recent,
         micro_batch=updates.micro_batch,
         heldout_fingerprint=trainer.studio.heldout_fingerprint,
+        reading=FORMAT,
     )
 
 
-def check_alike(trainer: Any) -> None:
+def check_alike(trainer: "Trainer") -> None:
     """Raise when the processes have not read the same pictures or do not train the same layers."""
     ours = progress(trainer)
     seen = trainer.processes.gather((ours.data_fingerprint, ours.parameters, ours.precision))
@@ -54,14 +57,14 @@ def check_alike(trainer: Any) -> None:
         )
 
 
-def save(trainer: Any) -> None:
+def save(trainer: "Trainer") -> None:
     """A checkpoint; the processes agree on what fits into memory, so that a resumed run cuts its steps as this one."""
     trainer.updates.micro_batch = min(trainer.processes.gather(trainer.updates.micro_batch))
     with trainer.processes.together():
         write_checkpoint(trainer)
 
 
-def write_checkpoint(trainer: Any) -> None:
+def write_checkpoint(trainer: "Trainer") -> None:
     """The first process's part of `save`, which needs no other."""
     trainer.saved = trainer.step
     if not trainer.folder.writes:
@@ -77,7 +80,7 @@ def write_checkpoint(trainer: Any) -> None:
     checkpoint.prune(folder, trainer.config.checkpoints_total_limit, best=trainer.record.best_step)
 
 
-def restore(trainer: Any, kept: checkpoint.Progress, tensors: dict[str, torch.Tensor]) -> None:
+def restore(trainer: "Trainer", kept: checkpoint.Progress, tensors: checkpoint.Tensors) -> None:
     """Go back to what `save` kept."""
     updates = trainer.updates
     updates.flat.weights.data.copy_(tensors["weights"])
@@ -91,24 +94,24 @@ def restore(trainer: Any, kept: checkpoint.Progress, tensors: dict[str, torch.Te
     updates.micro_batch = min(updates.micro_batch, kept.micro_batch or updates.micro_batch)
 
 
-def _record(trainer: Any, kept: checkpoint.Progress) -> heldout.Record:
+def _record(trainer: "Trainer", kept: checkpoint.Progress) -> heldout.Record:
     """The held-out losses so far; without the best one where its checkpoint is gone, as a later best makes it."""
     record, folder = heldout.Record(**kept.heldout), trainer.folder.path
-    there = trainer.processes.from_first(lambda: [path.name for path in checkpoint.checkpoints(folder)])
+    there = trainer.processes.from_first(lambda: [path.name for path in checkpoints(folder)])
     if record.best_step is None or f"checkpoint-{record.best_step}" in there:
         return record
     return heldout.Record(step=record.step)
 
 
-def averaged(trainer: Any) -> contextlib.AbstractContextManager[None]:
+def averaged(trainer: "Trainer") -> contextlib.AbstractContextManager[None]:
     """Inside, the models have the averaged weights, if there is an average."""
     average = trainer.updates.average
     return average.in_place() if average else contextlib.nullcontext()
 
 
-def _write_lora(trainer: Any, folder: Any) -> tuple[Any, Any]:
+def _write_lora(trainer: "Trainer", folder: Path) -> tuple[Path, Path]:
     config = trainer.config
-    loss = {"train": reporting.recent_loss(trainer)} if trainer.recent else None
+    loss = {"train": reporting.mean(trainer.recent)} if trainer.recent else None
     metadata = build_metadata(
         config,
         output_name=config.lora_name(),
@@ -121,10 +124,10 @@ def _write_lora(trainer: Any, folder: Any) -> tuple[Any, Any]:
         prediction_type=trainer.updates.kind,
     )
     with averaged(trainer):
-        return save_lora(collect(**trainer.studio.models), folder, config.lora_name(), metadata)
+        return save_lora(trainer.studio.lora(), folder, config.lora_name(), metadata)
 
 
-def _final_lora(trainer: Any) -> Sequence[Any]:
+def _final_lora(trainer: "Trainer") -> Sequence[Path]:
     """The LoRA files in the run folder: those of this step's checkpoint, or written now where there is none."""
     folder = trainer.folder.path
     names = (LORA, f"{trainer.config.lora_name()}.safetensors")
@@ -134,7 +137,7 @@ def _final_lora(trainer: Any) -> Sequence[Any]:
     return [checkpoint.copy_file(file, folder / file.name) for file in made]
 
 
-def finish(trainer: Any, finished: bool) -> None:
+def finish(trainer: "Trainer", finished: bool) -> None:
     """The LoRA files, what each reader makes of them, the model card; published if that was asked for."""
     from ..runs.card import write_card
 
@@ -145,7 +148,7 @@ def finish(trainer: Any, finished: bool) -> None:
         log.say(f"The LoRA is that of step {trainer.step}, whose held-out loss was {record.best_loss:.4f}.")
     tables = {file.name: LoraFile(file).check() for file in _final_lora(trainer)}
     log.emit("lora", files=[{"file": name, "readers": t.as_dicts()} for name, t in tables.items()])
-    pictures, loss = len(trainer.studio.pictures), reporting.recent_loss(trainer)
+    pictures, loss = len(trainer.studio.pictures), reporting.mean(trainer.recent) if trainer.recent else None
     write_card(config, folder, steps=trainer.step, pictures=pictures, loss=loss, tables=tables)
     if config.push_to_hub and finished:
         from .reports.publishing import publish

@@ -19,16 +19,17 @@ from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
 from ..cache.identity import combined, identity
 from ..cache.latents import CachedLatents, LiveLatents, Scaling, cache_folder
 from ..cache.shards import Store
+from ..config.train_config import TrainConfig
 from ..data import buckets
-from ..data.captions import long_captions, varied
-from ..data.dataset import CaptionedPictures, open_dataset
+from ..data.captions import LongCaption, long_captions, varied
+from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.file_facts import Memo, examine
 from ..data.sampling import Choices, Stream, loss_weights
 from ..data.split import appended, divide
 from ..lora.acceleration import is_short, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
-from ..lora.layers import collect
+from ..lora.layers import LoraWeights, collect
 from ..models.files import vae_config
 from ..models.loading import load, load_unet, load_vae, load_vae_encoder, scheduler_config
 from ..models.sources import Source
@@ -62,14 +63,14 @@ class Batch(NamedTuple):
     time_ids: torch.Tensor
 
 
-def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
+def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
     """Open the data, load the models, put LoRA on them. Raises SdxlNbError before anything is written."""
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
     opened, memo, processes = open_dataset(config), Memo(cache_folder(config)), Processes.join()
 
-    def check(pictures: CaptionedPictures) -> Any:
+    def check(pictures: CaptionedPictures) -> Faults:
         return examine(pictures, memo, _bar("checking pictures", progress), processes)
 
     faults = check(opened)
@@ -89,9 +90,12 @@ def prepare(config: Any, folder: RunFolder, progress: bool) -> "Studio":
 class Studio:
     """See the module. `trained` are the models with LoRA, by component name; `models` are the same for saving."""
 
+    prompt: EmbeddedPrompts | TextEncoders  # from `encode` on
+    latents: CachedLatents | LiveLatents
+
     def __init__(
         self,
-        config: Any,
+        config: TrainConfig,
         accelerator: Any,
         processes: Processes,
         pictures: CaptionedPictures,
@@ -132,10 +136,15 @@ class Studio:
                 parameter.data = parameter.data.to(self.device)
         self._speed_up()
 
+    def lora(self) -> LoraWeights:
+        """The LoRA as it is on the models, on the CPU."""
+        models = self.models
+        return collect(models["unet"], models.get("text_encoder"), models.get("text_encoder_2"))
+
     def _check_names(self) -> None:
         """Raise ConfigError for a module that a LoRA file could not name, before steps are spent on it."""
         try:
-            check_names(collect(**self.models))
+            check_names(self.lora())
         except ModelError as error:
             raise ConfigError(f"target_modules: {error}") from error
 
@@ -148,10 +157,10 @@ class Studio:
                 if hasattr(module, "cast_input_dtype_enabled"):
                     module.cast_input_dtype_enabled = False  # autocast would undo peft's cast to fp32 at once
         if config.gradient_checkpointing:
-            for name in TEXT_PARTS:
+            for name, encoder in zip(TEXT_PARTS, self.encoders, strict=False):
                 if name in self.trained:
                     # with frozen inputs the reentrant kind would leave the gradients zero
-                    self.trained[name].gradient_checkpointing_enable({"use_reentrant": False})
+                    encoder.gradient_checkpointing_enable({"use_reentrant": False})
         make_ready(self.unet, config, self.device, self.remarks)
 
     @functools.cached_property
@@ -174,10 +183,11 @@ class Studio:
         Each encoder leaves before the next part takes its memory. When `asked` says that the run is to stop, what is
         encoded by then is kept and Stopped is raised.
         """
-        config, captions = self.config, {}
+        config = self.config
+        captions: dict[str, int] = {}
         self._encode_captions(log, asked)
         self._encode_pictures(log, asked)
-        if config.caches_text_embeddings():
+        if isinstance(self.prompt, EmbeddedPrompts):
             captions = {"captions": len(self.prompt)}
         if captions or config.cache_latents:
             log.emit("cache", pictures=len(self.everything), **captions)
@@ -193,17 +203,17 @@ class Studio:
         others = ["", *(self.config.validation_prompt or [])]
         parts = [identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
         store = self._store("prompts", combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
-        self.prompt = EmbeddedPrompts(self.every_caption, others, store)
+        self.prompt = known = EmbeddedPrompts(self.every_caption, others, store)
         load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
-        self.prompt.fill(load_both, self._cached(log, "captions", asked), self.processes)
+        known.fill(load_both, self._cached(log, "captions", asked), self.processes)
         load_both.cache_clear()
         give_back(self.device)
-        cut = self.prompt.cut()
+        cut = known.cut()
         if len(cut):
             (first,) = long_captions([self.every_caption[int(cut[0])]], self.tokenizers)
             self._note_long_captions(log, [first._replace(index=int(cut[0]))] * len(cut))
 
-    def _note_long_captions(self, log: EventLog, cut: Sequence[Any]) -> None:
+    def _note_long_captions(self, log: EventLog, cut: Sequence[LongCaption]) -> None:
         if cut:
             first = cut[0]
             limit = min(tokenizer.model_max_length for tokenizer in self.tokenizers)
@@ -221,12 +231,12 @@ class Studio:
         dtype = torch.float32 if about.get("force_upcast", True) else self.dtype  # as load_vae does
         digest = identity(self.source, "vae", self.memo, dtype)
         store = self._store("latents", digest, "--no_cache_latents", log)
-        self.latents = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
-        self.latents.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
+        self.latents = cached = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
+        cached.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
         self._let_vae_go()
-        if self.latents.moving and not config.uses_buckets():
+        if cached.moving and not config.uses_buckets():
             log.warn(
-                f"{self.latents.moving} pictures are not square: with cached latents each keeps one crop, its "
+                f"{cached.moving} pictures are not square: with cached latents each keeps one crop, its "
                 "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
             )
 
@@ -311,17 +321,19 @@ class Studio:
         hidden = batch.prompt.hidden.to(self.dtype)
         mixed = self.dtype != torch.float32 and not is_short(self.unet)
         with torch.autocast(self.device.type, self.dtype, enabled=mixed):
-            return self.unet(noisy.to(self.dtype), batch.timesteps, hidden, added_cond_kwargs=added, return_dict=False)[
-                0
-            ]
+            (predicted,) = self.unet(
+                noisy.to(self.dtype), batch.timesteps, hidden, added_cond_kwargs=added, return_dict=False
+            )
+        noise: torch.Tensor = predicted
+        return noise
 
-    def validate(self, step: int) -> list[Any]:
+    def validate(self, step: int) -> list[tuple[str, bytes]]:
         """Draw this process's part of the validation pictures with the LoRA as it is: (name, PNG bytes) of each."""
         encoders = [model for model in self.trained.values() if model is not self.unet]
         for encoder in encoders:
             encoder.eval()
         with torch.no_grad():
-            prompts = self.prompt(self.config.validation_prompt)
+            prompts = self.prompt(self.config.validation_prompt or [])
         for encoder in encoders:
             encoder.train()
         validator = Validator(self.config, self.unet, self.vae, load(self.source, "scheduler"), prompts)
@@ -343,7 +355,7 @@ def _fingerprint(pictures: CaptionedPictures) -> str:
     return digest.hexdigest()
 
 
-def _bar(label: str, shown: bool):
+def _bar(label: str, shown: bool) -> Callable[[int, int], None]:
     """A tqdm bar as a (done, total) callback; it closes itself at the end."""
     from ..system.progress import progress_bar
 

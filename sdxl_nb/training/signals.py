@@ -2,8 +2,12 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any] | int | None  # what Python had for a signal
 
 
 class StopRequest:
@@ -13,7 +17,8 @@ class StopRequest:
     """
 
     def __init__(self, file: Path):
-        self.file, self._asked, self._deferred, self._previous = file, False, False, {}
+        self.file, self._asked, self._deferred = file, False, False
+        self._previous: dict[int, Handler] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # Python allows signal handlers nowhere else

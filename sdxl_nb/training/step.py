@@ -6,10 +6,10 @@ norm are on their way to the host while the next step is launched (`Numbers`).
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 
+from ..config.train_config import TrainConfig
 from ..data.sampling import Choices, Stream, share
 from ..lora.acceleration import take_the_short_way
 from ..system.errors import ConfigError
@@ -17,7 +17,7 @@ from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_mem
 from . import objective
 from .optimizers import make_optimizer
 from .processes import Processes
-from .setup import Studio
+from .setup import Batch, Studio
 from .state.parameters import Average, FlatParameters, learning_rates
 
 
@@ -25,7 +25,8 @@ class Numbers:
     """What a step says of itself: `read` waits for these numbers alone, not for what was launched after them."""
 
     def __init__(self, values: torch.Tensor, rate: float, begun: float):
-        self.rate, self.begun, self.values, self.copied = rate, begun, values, None
+        self.rate, self.begun, self.values = rate, begun, values
+        self.copied: torch.cuda.Event | None = None
         if values.is_cuda:
             self.values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self.values.copy_(values, non_blocking=True)
@@ -45,7 +46,7 @@ class Step:
 
     def __init__(
         self,
-        config: Any,
+        config: TrainConfig,
         studio: Studio,
         processes: Processes,
         stream: Stream,
@@ -69,6 +70,8 @@ class Step:
         self.micro_batch = config.train_batch_size
         self.failure: Exception | None = None
 
+    step: int  # the one that `take` is at
+
     def take(self, step: int, asked_to_stop: bool = False) -> Numbers:
         """Forward and backward over the pictures of `step` (from 0) in micro-batches, then one update."""
         begun, self.step, rate = time.monotonic(), step, self.rate(step)
@@ -79,7 +82,7 @@ class Step:
         total = self._gradients(mine, len(positions))
         votes = [torch.full_like(total, float(vote)) for vote in (asked_to_stop, self.failure is not None)]
         told = torch.stack([total, *votes])
-        self.processes.add_up(told, self.flat.weights.grad)
+        self.processes.add_up(told, self.flat.gradient)
         norm = self._move(told[2])
         return Numbers(torch.cat([told[:1], norm.reshape(1), told[1:]]), rate, begun)
 
@@ -96,7 +99,7 @@ class Step:
                 if failed.item():
                     return torch.zeros_like(failed)
             else:
-                self.optimizer.found_inf = failed  # as GradScaler tells it to skip a step
+                self.optimizer.found_inf = failed  # type: ignore[attr-defined]  # as GradScaler tells it to skip a step
         self.scaler.unscale_(self.optimizer)
         norm = self.flat.clip(self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
@@ -173,11 +176,18 @@ class Step:
             self.debug(dict(zip(batch.names, each.tolist(), strict=True)))
         return each.sum()
 
-    def errors(self, batch: Any, noise: torch.Tensor, *options: Any) -> torch.Tensor:
-        """The loss of each picture of a batch with this noise, (N,); options are those of objective.losses."""
+    def errors(
+        self,
+        batch: Batch,
+        noise: torch.Tensor,
+        weight: torch.Tensor | None = None,
+        kind: str = "l2",
+        c: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss of each picture of a batch with this noise, (N,); the options of objective.losses."""
         noisy = objective.add_noise(batch.latents, noise, batch.timesteps, self.alpha_bar)
         wanted = objective.target(self.kind, batch.latents, noise, batch.timesteps, self.alpha_bar)
-        return objective.losses(self.studio.predict(noisy, batch), wanted, *options)
+        return objective.losses(self.studio.predict(noisy, batch), wanted, weight, kind, c)
 
     def _weight(self, timesteps: torch.Tensor) -> torch.Tensor | None:
         if self.config.debiased_estimation_loss:

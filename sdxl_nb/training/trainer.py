@@ -7,11 +7,15 @@ writes the folder and calls one callback with plain events.
 import contextlib
 import math
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..config.layout import checkpoints
 from ..config.machine import check_machine
+from ..config.train_config import TrainConfig
 from ..runs.checkpoints import find
 from ..runs.events import Callback, EventLog
 from ..runs.folder import RunFolder
@@ -32,7 +36,7 @@ from .validation import write_pictures
 MOST_OVERFLOWS = 20  # fp16 steps in a row: by then GradScaler has gone from 65,536 to a sixteenth
 
 
-def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool = True) -> Run:
+def fine_tune(config: TrainConfig, callback: Callback | None = None, *, progress: bool = True) -> Run:
     """Train as `config` says, in this process; returns the Run when it is over (completed, or stopped by request).
 
     `callback` gets every event as a dict. Ctrl-C, SIGTERM, `Run.stop()` or a file named `stop` in the run folder end
@@ -56,7 +60,7 @@ def fine_tune(config: Any, callback: Callback | None = None, *, progress: bool =
 
 
 def _run(
-    config: Any,
+    config: TrainConfig,
     folder: RunFolder,
     processes: Processes,
     callback: Callback | None,
@@ -67,16 +71,17 @@ def _run(
     begun = time.monotonic()
     with processes.sharing_failures(), explained(folder.path):
         studio = prepare(config, folder, progress)  # raises before anything is written
-        found, resumed = processes.from_first(lambda: _found(config, folder))
+        found = processes.from_first(lambda: _found(config, folder))
         trainer = Trainer(config, studio, folder, stop, processes)
         saving.check_alike(trainer)
-        if resumed:
-            checkpoint.check_resumable(resumed[0], saving.progress(trainer), found.name)
-            saving.restore(trainer, *resumed)
-        if folder.writes and not resumed:
+        if found:
+            path, kept, tensors = found
+            checkpoint.check_resumable(kept, saving.progress(trainer), path.name)
+            saving.restore(trainer, kept, tensors)
+        if folder.writes and not found:
             weights, an_epoch = trainer.updates.flat.weights.numel(), trainer.stream.steps_per_epoch
             disk.refuse_full_run(config, weights, trainer.steps, an_epoch)
-        folder.begin(config, resumed_from=found)
+        folder.begin(config, resumed_from=found[0] if found else None)
         log = EventLog(folder.path, [callback] if callback else [], writes=folder.writes, quiet=not progress)
     with ending(log, begun) as outcome, explained(folder.path):
         trackers = Trackers(config, studio.accelerator, folder.path, log.warn)
@@ -88,16 +93,19 @@ def _run(
             trackers.close()
 
 
-def _found(config: Any, folder: RunFolder) -> tuple[Any, Any]:
-    """The checkpoint to resume from and what is in it, or None twice."""
+def _found(config: TrainConfig, folder: RunFolder) -> tuple[Path, checkpoint.Progress, checkpoint.Tensors] | None:
+    """The checkpoint to resume from and what is in it, if there is one."""
     found = find(folder.path, config.resume_from_checkpoint)
-    return found, checkpoint.load(found) if found else None
+    return (found, *checkpoint.load(found)) if found else None
 
 
 class Trainer:
     """A run between two checkpoints: the parts, the steps, and what is done once in a while."""
 
-    def __init__(self, config: Any, studio: Studio, folder: RunFolder, stop: StopRequest, processes: Processes):
+    log: EventLog  # from `run` on
+    bar: Any  # tqdm's, from `train` on
+
+    def __init__(self, config: TrainConfig, studio: Studio, folder: RunFolder, stop: StopRequest, processes: Processes):
         self.config, self.studio, self.folder, self.stop, self.processes = config, studio, folder, stop, processes
         batch = config.train_batch_size * config.gradient_accumulation_steps * processes.count
         self.stream = studio.stream(batch)
@@ -110,17 +118,18 @@ class Trainer:
         self.overflows = 0  # of the last steps in a row
         self.stopping = False
         self.recent: list[float] = []
+        self.reported = 0.0  # when the last step was, on the monotonic clock
         self.record = heldout.Record()
         self.superseded: int | None = None  # a checkpoint that was kept only for being the best
 
-    def run(self, log: EventLog, resumed_from: int | None) -> dict[str, Any]:
+    def run(self, log: EventLog, resumed_from: int | None) -> dict[str, str]:
         """Everything between start and end; returns the status, completed or stopped, and the reason if early."""
         self.log, log.step = log, self.step
         reporting.announce(self, resumed_from)
         if not self._prepare():
-            reason = f"Stopped before step {self.step + 1} of {self.steps}: what is encoded is kept for the next run."
-            log.say(reason)
-            return {"status": "stopped", "reason": reason}
+            why = f"Stopped before step {self.step + 1} of {self.steps}: what is encoded is kept for the next run."
+            log.say(why)
+            return {"status": "stopped", "reason": why}
         self.stop.defer()
         finished = self.train()
         reason = self._reason() if finished else None
@@ -223,7 +232,7 @@ class Trainer:
         return TooLittleMemory(f"{str(problem).removesuffix('.')}{self._kept('is saved')}.")
 
     def _kept(self, how: str) -> str:
-        newest = next(reversed(checkpoint.checkpoints(self.folder.path)), None)
+        newest = next(reversed(checkpoints(self.folder.path)), None)
         return f"; {newest.name} {how}" if newest else ""
 
     # What is due.
@@ -268,7 +277,7 @@ class Trainer:
         config = self.config
         if not self._draws():
             return False
-        wanted = len(config.validation_prompt) * config.num_validation_images
+        wanted = len(config.validation_prompt or []) * config.num_validation_images
         drawn = f"validation/step-{self.step}/*.png"
         return self.processes.from_first(lambda: len(list(self.folder.path.glob(drawn))) < wanted)
 
@@ -296,7 +305,7 @@ class Trainer:
             self.log.emit("validation", pictures=relative, prompts=self.config.validation_prompt)
 
     @contextlib.contextmanager
-    def _rescuing(self):
+    def _rescuing(self) -> Iterator[None]:
         """When the block fails, steps that no checkpoint has are saved first."""
         try:
             yield

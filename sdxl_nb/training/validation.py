@@ -7,20 +7,24 @@ changes training.
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..cache.embeddings import Prompt
+from ..config.train_config import TrainConfig
 from ..drawing.scheduler import drawing_scheduler
 from ..models.loading import hushed
 from ..system.errors import ModelError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Validator:
     """Draws the validation prompts with the U-Net as it is now."""
 
-    def __init__(self, config: Any, unet: Any, vae: Any, scheduler: Any, prompts: Prompt):
+    def __init__(self, config: TrainConfig, unet: Any, vae: Any, scheduler: Any, prompts: Prompt):
         with hushed():
             from diffusers import StableDiffusionXLPipeline
 
@@ -51,7 +55,7 @@ class Validator:
         unet.eval().requires_grad_(False)  # with gradients torch may choose other kernels than for the saved LoRA
         portions = [(number, seeds) for number in range(len(self.prompts.pooled)) for seeds in self._portions()]
         try:
-            pictures = []
+            pictures: list[tuple[str, bytes]] = []
             for number, seeds in portions[process::processes]:
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     latents = self._latents(number, seeds, device, dtype)
@@ -74,7 +78,7 @@ class Validator:
         hidden, pooled = (
             t[number : number + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1)) for t in self.prompts
         )
-        return self.pipeline(
+        drawn: torch.Tensor = self.pipeline(
             prompt_embeds=hidden,
             pooled_prompt_embeds=pooled,
             negative_prompt_embeds=torch.zeros_like(hidden),
@@ -86,13 +90,14 @@ class Validator:
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="latent",
         ).images
+        return drawn
 
-    def _decode(self, latents: torch.Tensor) -> Sequence[Any]:
+    def _decode(self, latents: torch.Tensor) -> list["Image"]:
         """Latents to PIL pictures one by one, in the VAE's own dtype (fp32 for one that is not fp16-safe)."""
         home, vae = self.vae.device, self.vae.to(latents.device)
         if not torch.isfinite(latents).all():
             raise ModelError("The model drew latents that are not numbers: lower --learning_rate or resume earlier.")
-        made = []
+        made: list[Image] = []
         for latent in latents.split(1):
             pixels = vae.decode(latent.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
             if not torch.isfinite(pixels).all():
@@ -105,7 +110,7 @@ class Validator:
         return made
 
 
-def _encoded(picture: Any) -> bytes:
+def _encoded(picture: "Image") -> bytes:
     file = io.BytesIO()
     picture.save(file, format="PNG")
     return file.getvalue()

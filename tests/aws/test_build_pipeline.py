@@ -4,25 +4,22 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import urllib.request
 from pathlib import Path
 
 import boto3
 import pytest
-from hub import Hub
 from moto.server import ThreadedMotoServer
-from sagemaker_emulator import SageMakerEmulator
-from test_option2 import BASE, NARUTO, SDXL, VAE, write_base, write_naruto
+from test_option2 import write_base
 
 from sdxl_nb.aws import staging
 from sdxl_nb.aws.execution import Execution
-from sdxl_nb.aws.pipeline import SETTINGS, parameter_name, prepare, start_pipeline, with_parameters
+from sdxl_nb.aws.pipeline import SETTINGS, parameter_name, start_pipeline, with_parameters
 from sdxl_nb.aws.stack import StackOutputs
 from sdxl_nb.aws.tuning_step import Job, request
 from sdxl_nb.build_pipeline import main, read
 from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.system.errors import ConfigError, DataError, SdxlNbError
+from sdxl_nb.system.errors import DataError
 
 OPTION_1 = """python -m sdxl_nb.build_pipeline \\
     --pretrained_model_name_or_path stabilityai/stable-diffusion-xl-base-1.0 \\
@@ -32,8 +29,6 @@ OPTION_1 = """python -m sdxl_nb.build_pipeline \\
 """
 ROLE = "arn:aws:iam::123456789012:role/SdxlNb-Training"
 REPOSITORY = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sdxl-nb/training"
-NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "none", "AWS_SHARED_CREDENTIALS_FILE": "none"}
-NAMES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "BUCKET_NAME", "SDXL_NB_ROLE_ARN", "HF_ENDPOINT")
 
 
 def shell(line, folder, **environment):
@@ -41,15 +36,6 @@ def shell(line, folder, **environment):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {**os.environ, **environment, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(["sh", "-c", line], cwd=folder, env=settings, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture
-def nobody(monkeypatch):
-    """No region, no credentials, no bucket."""
-    for name in (*NAMES, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in NOBODY.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -329,117 +315,6 @@ def test_no_role_no_image_no_bucket(aws, capsys, monkeypatch):
     assert client("sagemaker").list_pipelines()["PipelineSummaries"] == []
 
 
-# On the emulator
-
-
-@pytest.fixture
-def emulator(nobody, tmp_path):
-    (tmp_path / "aws").mkdir()
-    with SageMakerEmulator(tmp_path / "aws") as started:
-        yield started
-
-
-def fetch(emulator, url, folder):
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    emulator.client("s3").download_file(bucket, key, str(folder / "model.tar.gz"))
-    with tarfile.open(folder / "model.tar.gz") as archive:
-        archive.extractall(folder / "model", filter="data")
-    return folder / "model"
-
-
-def test_option_1_trains_on_the_emulator(emulator, tmp_path, monkeypatch):
-    from sdxl_nb.models.loading import load_pipeline
-
-    write_naruto(tmp_path / "naruto")
-    write_base(tmp_path / "base")
-    line = OPTION_1.strip() + " --resolution 64 --max_train_steps 4 --train_batch_size 2"
-    line += f" --image_uri {emulator.image} --wait"
-    places = {"SDXL_NB_ROLE_ARN": emulator.role, "BUCKET_NAME": emulator.bucket}
-    emulator.job_environment |= {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    with Hub(models={SDXL: tmp_path / "base", VAE: BASE / "vae"}, datasets={NARUTO: tmp_path / "naruto"}) as hub:
-        done = shell(line, tmp_path, **places, HF_ENDPOINT=hub.url)
-        assert done.returncode == 0, done.stderr + "".join(job.log() for job in emulator.jobs.known.values())
-        (job,) = emulator.jobs.known.values()
-    assert "Succeeded. FineTune: Succeeded" in done.stdout
-    assert "train_loss" in job.metrics and "seconds_per_step" in job.metrics
-    assert hub.downloads(NARUTO) == ["data/train-00000-of-00001.parquet"]
-    execution = Execution(done.stdout.split("has started: ")[1].split()[0])
-    assert execution.job_name == job.name and execution.status == "Succeeded"
-
-    monkeypatch.chdir(tmp_path)
-    assert execution.run.status == "completed" and execution.run.losses()[0] == [1, 2, 3, 4]
-    model = fetch(emulator, job.describe()["ModelArtifacts"]["S3ModelArtifacts"], tmp_path)
-    pipeline = load_pipeline("embedded:tiny-sdxl")
-    pipeline.load_lora_weights(str(model))
-    assert len(pipeline.get_active_adapters()) == 1
-
-    again = shell(line, tmp_path, **places, HF_ENDPOINT=hub.url)
-    assert again.returncode == 0, again.stderr
-    assert "found: it has run before" in again.stdout and len(emulator.jobs.known) == 1
-
-
-def test_pictures_are_uploaded_once_and_a_start_may_change_parameters(emulator, tmp_path, capsys):
-    from small_runs import home
-
-    pictures = home()[0] / "pictures"
-    config = TrainConfig.preset("tiny", train_data_dir=str(pictures), max_train_steps=2, seed=1)
-    options = {"image_uri": emulator.image, "role_arn": emulator.role, "bucket": emulator.bucket}
-    with pytest.raises(ConfigError, match=r"unknown pipeline parameter Rnk: did you mean Rank\?"):
-        start_pipeline(config, parameters={"Rnk": 8}, **options)
-    assert emulator.client("s3").list_objects_v2(Bucket=emulator.bucket)["KeyCount"] == 0
-    emulator.quotas["ml.g5.2xlarge for spot training job usage"] = 0
-    execution = start_pipeline(config, parameters={"Rank": 8, "ValidationPrompt": "a 'b'"}, **options)
-    assert "Uploaded 14 files to s3://" in capsys.readouterr().out
-    assert execution.wait(interval=0.2, say=lambda line: None) == "Failed"
-    assert "service limit 'ml.g5.2xlarge for spot training job usage' is 0" in execution.failure
-    values = emulator.client("sagemaker").list_pipeline_parameters_for_execution(PipelineExecutionArn=execution.arn)
-    changed = {p["Name"]: p["Value"] for p in values["PipelineParameters"]}
-    assert (changed["Rank"], changed["ValidationPrompt"]) == ("8", "a 'b'")
-    start_pipeline(config, **options)
-    assert "Uploaded 0 files" in capsys.readouterr().out
-
-
-def test_waiting_for_a_pipeline_that_fails_ends_with_its_reason(emulator, monkeypatch, capsys):
-    monkeypatch.setenv("BUCKET_NAME", emulator.bucket)
-    emulator.quotas["ml.g5.2xlarge for spot training job usage"] = 0
-    assert main(["--image_uri", emulator.image, "--role_arn", emulator.role, "--wait"]) == 1
-    said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "Failed. FineTune: Failed"
-    assert said.err.splitlines()[-1].startswith("error: The pipeline did not succeed: ClientError: Failed to invoke")
-
-
-def test_watching_outlives_a_lost_network(emulator, monkeypatch):
-    monkeypatch.setattr("sdxl_nb.aws.execution.PATIENCE", 2)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    options = {"image_uri": emulator.image, "role_arn": emulator.role, "bucket": emulator.bucket}
-    emulator.quotas["ml.g5.2xlarge for spot training job usage"] = 0
-    execution = start_pipeline(TrainConfig(seed=1), **options)
-    with (
-        emulator.offline(),
-        pytest.raises(SdxlNbError, match=r"AWS cannot be reached .* what already runs on AWS goes"),
-    ):
-        execution.wait(interval=0.05)
-    assert execution.wait(interval=0.05) == "Failed"
-
-
-@pytest.mark.parametrize(
-    ("action", "code", "sentence"),
-    [
-        ("CreatePipeline", "AccessDeniedException", "The pipeline was not made: These AWS credentials may not CreateP"),
-        ("StartPipelineExecution", "AccessDeniedException", "The pipeline was not started: These AWS credentials may "),
-        ("StartPipelineExecution", "ThrottlingException", "The pipeline was not started: AWS has too many requests"),
-        ("CreatePipeline", "ExpiredTokenException", "The pipeline was not made: The AWS credentials have expired"),
-    ],
-)
-def test_what_aws_refuses(emulator, monkeypatch, capsys, action, code, sentence):
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setenv("BUCKET_NAME", emulator.bucket)
-    emulator.fail(action, code)
-    flags = ["--image_uri", emulator.image, "--role_arn", emulator.role]
-    assert main(flags) == 1
-    assert f"error: {sentence}" in capsys.readouterr().err
-
-
 def test_a_model_on_this_machine_is_staged_and_a_pickle_in_it_stays_here(tmp_path):
     write_base(tmp_path / "base")
     config = TrainConfig(pretrained_model_name_or_path=str(tmp_path / "base"), seed=1)
@@ -455,10 +330,3 @@ def test_links_that_lead_out_are_refused(tmp_path):
     (tmp_path / "pictures" / "1.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(DataError, match=r"1\.txt in pictures is a link that leads out of the folder"):
         staging.plan(TrainConfig(train_data_dir=str(tmp_path / "pictures"), seed=1), "mine")
-
-
-def test_prepare_sends_nothing(emulator):
-    config = TrainConfig(seed=1)
-    job = Job(image_uri=emulator.image, role_arn=emulator.role)
-    prepare(config, job, bucket=emulator.bucket, region="us-east-1")
-    assert {"sagemaker:CreatePipeline", "s3:PUT"}.isdisjoint(emulator.calls) and emulator.calls

@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 import pytest
 from sagemaker_emulator import SageMakerEmulator
-from small_runs import assert_same, in_a_process, kill_me, small, train
+from small_runs import assert_same, in_a_process, kill_me, small, whole
 
 from sdxl_nb.aws import container
 from sdxl_nb.aws.staging import Staged
@@ -83,7 +83,7 @@ def test_it_trains_and_delivers(root, tmp_path):
     assert in_a_process(entry) == 0
     assert folder == root / "checkpoints" / TrainConfig.load(folder / "config.json").fingerprint()
     assert Run.open(folder).status == "completed"
-    assert_same(root / "model", train(small(tmp_path / "local")).folder)
+    assert_same(root / "model", whole().folder)
     assert sorted(path.name for path in (root / "model").iterdir()) == [
         "README.md",
         "config.json",
@@ -134,7 +134,7 @@ def test_a_checkpoint_in_pieces_is_left_out(root, tmp_path):
     run = Run.open(folder)
     assert [event["resumed_from"] for event in run.events("start")] == [None, 2]
     assert run.losses()[0] == [1, 2, 3, 4, 5, 6] and not (folder / ".checkpoint-6.1.draft").exists()
-    assert_same(root / "model", train(small(tmp_path / "local")).folder)
+    assert_same(root / "model", whole().folder)
 
 
 def test_with_nothing_whole_it_begins_anew(root, tmp_path):
@@ -143,7 +143,7 @@ def test_with_nothing_whole_it_begins_anew(root, tmp_path):
     (folder / "checkpoint-2" / "state.safetensors").write_bytes(b"\0" * 64)
     shutil.copyfile(folder / "checkpoint-2" / "small.safetensors", folder / "pytorch_lora_weights.safetensors")
     assert in_a_process(entry) == 0
-    assert_same(root / "model", train(small(tmp_path / "local")).folder)
+    assert_same(root / "model", whole().folder)
 
 
 def test_a_foreign_run_is_left_alone(root):
@@ -166,7 +166,7 @@ def test_asked_to_stop_it_saves_and_exits_with_0(root, tmp_path):
     assert Run.open(folder).status == "stopped" and checkpoints(folder)[-1].name == "checkpoint-3"
     assert container.steps_of(root / "model" / "small.safetensors") == 3
     assert in_a_process(entry) == 0
-    assert_same(root / "model", train(small(tmp_path / "local")).folder)
+    assert_same(root / "model", whole().folder)
 
 
 def test_asked_to_stop_before_it_began_it_exits_with_0(root):

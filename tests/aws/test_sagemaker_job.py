@@ -1,5 +1,7 @@
 """Jobs on the emulated SageMaker, launched, watched, interrupted, stopped, resumed; container and trainer are real."""
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -9,51 +11,34 @@ import tarfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
-from sagemaker_emulator import SageMakerEmulator
-from small_runs import assert_same, home, small, train
+from small_runs import assert_same, home, small, whole
+from started_jobs import aws_fixture, quickly, start  # noqa: F401 - fixtures
 
-from sdxl_nb import launch_sagemaker
 from sdxl_nb.aws import costs
 from sdxl_nb.aws.container import steps_of
-from sdxl_nb.aws.job_run import JobRun, explain_end
+from sdxl_nb.aws.job_run import JobRun
 from sdxl_nb.aws.messages import AwsError
 from sdxl_nb.aws.tuning_step import Job
 from sdxl_nb.config.layout import LORA
+from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.drawing.generation import load_base
 from sdxl_nb.preflight.prices import Price
 from sdxl_nb.runs.run import Run
 from sdxl_nb.runs.stages import Stages
-from sdxl_nb.system.errors import ConfigError, SdxlNbError
+from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 
-LONG = {"max_train_steps": 80, "checkpointing_steps": 7}
+LONG = {"max_train_steps": 110, "checkpointing_steps": 7}
 PICTURES = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory):
-    with SageMakerEmulator(tmp_path_factory.mktemp("aws")) as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch, tmp_path):
-    monkeypatch.setattr(JobRun, "interval", 0.2)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def long_run(tmp_path_factory):
+def long_run():
     """What every long job must end with: a run on this machine that nobody interrupted."""
-    return train(small(tmp_path_factory.mktemp("whole"), **LONG)).folder
-
-
-def start(aws, config, **options):
-    here = {"role_arn": aws.role, "image_uri": aws.image, "bucket": aws.bucket, "max_run": 600}
-    return launch_sagemaker(config, **here | options)
+    return whole(**LONG).folder
 
 
 def sent(aws, action="s3:PUT"):
@@ -63,24 +48,34 @@ def sent(aws, action="s3:PUT"):
 # A job from launch to LoRA
 
 
+class Finished(NamedTuple):
+    """A finished job, its configuration, what its launch printed; and a grid that was there before its machine."""
+
+    run: JobRun
+    config: TrainConfig
+    printed: str
+    early: str  # the grid's notice at first
+    grid: Any  # what it showed in the end
+
+
 @pytest.fixture(scope="module")
 def job(aws, tmp_path_factory):
-    """A finished job, its configuration, and what was printed at its launch."""
-    import contextlib
-    import io
-
     config = small(tmp_path_factory.mktemp("job") / "run", **PICTURES)
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
         patch.setattr(JobRun, "interval", 0.2)
         run = start(aws, config, hub_token_secret=None, tags={"team": "art"})
         assert run.status in ("starting", "running")
+        grid = ValidationGrid(run)
+        early = grid._notice.value
         assert run.wait(300) == "completed", aws.job(run.job).log()
-    return run, config, printed.getvalue()
+        grid.refresh()
+        grid.close()
+    return Finished(run, config, printed.getvalue(), early, grid._shown)
 
 
-def test_the_result_is_that_of_a_local_run(job, tmp_path):
-    run, config, _ = job
-    local = train(small(tmp_path / "local", **PICTURES))
+def test_the_result_is_that_of_a_local_run(job):
+    run, config = job.run, job.config
+    local = whole(**PICTURES)
     assert run.folder == Path(config.output_dir)
     assert_same(run.folder, local.folder)
     assert run.losses() == local.losses() and run.losses()[0] == [1, 2, 3, 4, 5, 6]
@@ -91,8 +86,8 @@ def test_the_result_is_that_of_a_local_run(job, tmp_path):
 
 
 def test_every_stage_can_be_shipped_and_drawn_and_only_then_comes_its_lora(job, tmp_path):
-    run, _, _ = job
-    local = train(small(tmp_path / "local", **PICTURES))
+    run = job.run
+    local = whole(**PICTURES)
     shutil.copytree(run.folder, tmp_path / "here")
     stages = Stages(JobRun.at(tmp_path / "here"))
     assert stages.steps() == [0, 4, 6] and stages.steps_with_lora() == [2, 4, 6]
@@ -110,18 +105,12 @@ def test_every_stage_can_be_shipped_and_drawn_and_only_then_comes_its_lora(job, 
         stages.ship(3, tmp_path / "none")
 
 
-def test_a_grid_can_be_shown_before_the_job_has_a_machine(aws, tmp_path):
-    run = start(aws, small(tmp_path / "run", **PICTURES))
-    grid = ValidationGrid(run)
-    assert grid._notice.value == ""
-    assert run.wait(300) == "completed"
-    grid.refresh()
-    assert grid._shown.steps == [0, 2, 4, 6] and grid._shown.kept == {2, 4, 6}
-    grid.close()
+def test_a_grid_can_be_shown_before_the_job_has_a_machine(job):
+    assert job.early == "" and job.grid.steps == [0, 2, 4, 6] and job.grid.kept == {2, 4, 6}
 
 
 def test_the_job_is_what_was_asked_for(job, aws):
-    run, _, printed = job
+    run, printed = job.run, job.printed
     said = aws.job(run.job).describe()
     assert re.fullmatch(r"sdxl-nb-\d{6}-\d{6}-[0-9a-f]{4}", run.job)
     states = [turn["Status"] for turn in said["SecondaryStatusTransitions"]]
@@ -135,7 +124,7 @@ def test_the_job_is_what_was_asked_for(job, aws):
 
 
 def test_nothing_of_this_machine_reaches_aws(job, aws):
-    run, config, _ = job
+    run, config = job.run, job.config
     request = json.dumps({**aws.job(run.job).request, "log": aws.job(run.job).log()})
     root, _ = home()
     for secret in (str(root), config.output_dir, os.environ["HOME"] + "/", os.environ["AWS_SECRET_ACCESS_KEY"]):
@@ -143,7 +132,7 @@ def test_nothing_of_this_machine_reaches_aws(job, aws):
 
 
 def test_the_model_archive_holds_what_a_user_wants(job, aws, tmp_path):
-    run, _, _ = job
+    run = job.run
     bucket, _, key = aws.job(run.job).artifacts.removeprefix("s3://").partition("/")
     aws.client("s3").download_file(bucket, key, str(tmp_path / "model.tar.gz"))
     with tarfile.open(tmp_path / "model.tar.gz") as archive:
@@ -154,7 +143,7 @@ def test_the_model_archive_holds_what_a_user_wants(job, aws, tmp_path):
 
 
 def test_what_it_costs(job, aws):
-    run, _, _ = job
+    run = job.run
     said = aws.job(run.job).describe()
     cost = run.cost
     assert cost["training_seconds"] == said["TrainingTimeInSeconds"]
@@ -163,7 +152,7 @@ def test_what_it_costs(job, aws):
 
 
 def test_a_fresh_kernel_finds_it_by_name_place_and_folder(job, aws, tmp_path):
-    run, _, _ = job
+    run = job.run
     for place in (run.job, f"s3://{aws.bucket}/runs/{run.job}", aws.job(run.job).arn):
         again = Run.open(place)
         assert (again.job, again.status, again.losses()) == (run.job, "completed", run.losses())
@@ -176,8 +165,8 @@ def test_a_fresh_kernel_finds_it_by_name_place_and_folder(job, aws, tmp_path):
 
 def test_last_weeks_run_opens_without_a_network(job, aws):
     with aws.offline():
-        run = Run.open(job[0].folder)
-        assert run.status == "completed" and run.losses() == job[0].losses() and run.lora.info().ranks == (2,)
+        run = Run.open(job.run.folder)
+        assert run.status == "completed" and run.losses() == job.run.losses() and run.lora.info().ranks == (2,)
         assert "AWS cannot be reached" in run.summary()["trouble"]
 
 
@@ -192,12 +181,12 @@ def test_the_sentence_about_the_price(monkeypatch):
 
 
 def test_the_log_is_cloudwatchs(job):
-    lines = job[0].log(3).splitlines()
-    assert len(lines) == 3 and lines[-1] == "end: completed" and "\nstep=6 train_loss=" in job[0].log(40)
+    lines = job.run.log(3).splitlines()
+    assert len(lines) == 3 and lines[-1] == "end: completed" and "\nstep=6 train_loss=" in job.run.log(40)
 
 
 def test_what_is_here_is_not_fetched_again(job, aws):
-    run, _, _ = job
+    run = job.run
     before = sent(aws, "s3:GET")
     JobRun.at(run.folder).refresh()
     assert sent(aws, "s3:GET") == before + 1  # the list
@@ -242,7 +231,7 @@ def test_interrupted_twice_it_ends_the_same(aws, tmp_path, long_run):
     states = [turn["Status"] for turn in job.transitions]
     assert states.count("Interrupted") == states.count("Restarting") == 2 and states.count("Training") == 3
     assert_same(run.folder, long_run)
-    assert run.losses() == Run.open(long_run).losses() and run.losses()[0] == list(range(1, 81))
+    assert run.losses() == Run.open(long_run).losses() and run.losses()[0] == list(range(1, 111))
 
 
 def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
@@ -251,7 +240,7 @@ def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
     run.stop()
     assert run.wait(300) == "stopped"
     step = run.step
-    assert 9 <= step < 80 and steps_of(run.folder / LORA) == step and run.cost["saving"] is None
+    assert 9 <= step < 110 and steps_of(run.folder / LORA) == step and run.cost["saving"] is None
     run.stop()  # again does no harm
     said, _ = [], capsys.readouterr()
     resumed = run.resume(spot=True, say=said.append)
@@ -278,86 +267,12 @@ def test_max_run_ends_it_with_a_lora_and_advice(aws, tmp_path, monkeypatch):
 # What goes wrong
 
 
-def test_a_failed_job_says_why(aws, tmp_path):
-    run = start(aws, small(tmp_path / "run", pretrained_model_name_or_path="nobody/nothing"))
-    assert run.wait(300) == "failed"
-    assert aws.job(run.job).reason.startswith("AlgorithmError: ")
-    assert run.error.startswith(f"Job {run.job} failed: ") and "nobody/nothing" in run.error
-    assert "Traceback" not in run.error and "exit code" not in run.error and "Traceback" in run.log(40)
-
-
-def test_out_of_memory_on_the_gpu():
-    said = {
-        "TrainingJobStatus": "Failed",
-        "SecondaryStatus": "Failed",
-        "FailureReason": "AlgorithmError: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\n"
-        "Traceback (most recent call last):, exit code: 1",
-    }
-    assert explain_end(said, "a-1") == (
-        "Job a-1 failed: the GPU has too little memory: add --gradient_checkpointing, use --mixed_precision bf16, "
-        "lower --resolution or --rank, or take a larger --instance_type."
-    )
-
-
-def refused(aws, tmp_path, error=AwsError, **options):
-    """The sentence of a launch that is refused; no job was made, and nothing lies in output_dir."""
-    jobs = len(aws.jobs.known)
-    with pytest.raises(error) as caught:
-        start(aws, small(tmp_path / "run"), **options)
-    assert len(aws.jobs.known) == jobs and not (tmp_path / "run").exists()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.fixture
-def healed(aws):
-    yield
-    aws.heal()
-    aws.quotas.clear()
-
-
-def test_refusals_are_sentences(aws, tmp_path, healed, monkeypatch):
-    assert "There is no bucket nowhere" in refused(aws, tmp_path, bucket="nowhere")
-    missing = aws.image.replace(":1", ":2")
-    assert f"There is no image {missing}" in refused(aws, tmp_path, image_uri=missing)
-    aws.quotas["ml.g5.2xlarge for spot training job usage"] = 0
-    assert "'ml.g5.2xlarge for spot training job usage' of this account is 0" in refused(aws, tmp_path)
-    aws.quotas.clear()
-    aws.fail(
-        "CreateTrainingJob", "AccessDeniedException", "User is not authorized to perform: sagemaker:CreateTrainingJob"
-    )
-    assert "may not sagemaker:CreateTrainingJob" in refused(aws, tmp_path)
-    aws.heal()
-    aws.fail("CreateTrainingJob", "ThrottlingException", "Rate exceeded")
-    assert "too many requests" in refused(aws, tmp_path)
-    aws.heal()
-    with aws.offline():
-        assert "AWS cannot be reached" in refused(aws, tmp_path)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    assert "There are no AWS credentials" in refused(aws, tmp_path)
-
-
-def test_settings_that_cannot_work(aws, tmp_path):
-    said = refused(aws, tmp_path, ConfigError, instance_type="g5.2xlarge")
-    assert said.startswith("instance_type must be an instance type such as ml.g5.2xlarge")
-    said = refused(aws, tmp_path, ConfigError, hub_token_secret="hf_abcdefghijklmnopqrstu")
-    assert said == "hub_token_secret must be the name of a secret under sdxl-nb/, not a token"
-
-
-def test_another_run_is_not_replaced(aws, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"already holds a run: choose another folder"):
-        start(aws, small(tmp_path / "run"))
-
-
 def test_a_job_that_is_not_there(job, monkeypatch):
     with pytest.raises(AwsError, match=r"^There is no job sdxl-nb-1 in us-east-1: check its name"):
         Run.open("sdxl-nb-1")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    with pytest.raises(AwsError, match=rf"^There is no job {job[0].job} in eu-west-1: .* set AWS_REGION"):
-        Run.open(job[0].job)
+    with pytest.raises(AwsError, match=rf"^There is no job {job.run.job} in eu-west-1: .* set AWS_REGION"):
+        Run.open(job.run.job)
     with pytest.raises(AwsError, match=r"is not the prefix of a run: give s3://BUCKET/runs/JOB"):
         Run.open("s3://bucket/pictures")
 
@@ -381,13 +296,6 @@ def test_a_network_that_is_away_for_a_while(aws, tmp_path, long_run):
             run.wait(30, interval=0.1)
     assert run.wait(300) == "completed" and run.trouble is None
     assert_same(run.folder, long_run)
-
-
-def test_a_prompt_that_is_too_long_is_refused_before_anything_is_sent(aws, tmp_path):
-    before = len(aws.calls)
-    with pytest.raises(ConfigError, match=r"^validation_prompt takes 2501 characters .* more than 2500: shorten it$"):
-        start(aws, small(tmp_path / "run", validation_prompt="x" * 2501))
-    assert {call for call in aws.calls[before:] if "PUT" in call or "Create" in call} == set()
 
 
 # Several processes
@@ -427,7 +335,7 @@ def test_two_instances_stop_together_and_go_on(aws, tmp_path, monkeypatch):
     aws.interrupt(run.job)
     aws.job(run.job).wait_for("step=60 ", 240)
     run.stop()
-    assert run.wait(240) == "stopped" and run.step < 80
+    assert run.wait(240) == "stopped" and run.step < 110
     resumed = run.resume()
     assert resumed.wait(240) == "completed", resumed.log(60)
     assert resumed.losses() == whole.losses()

@@ -75,7 +75,7 @@ def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
     page.keyboard.press("Enter")
     expect(pictures(grid)).to_have_count(7)
     page.get_by_label("LoRA scale").select_option("0.5")
-    expect(grid).to_contain_text("4 pictures drawn at scale 0.5", timeout=60_000)
+    expect(grid).to_contain_text("4 pictures drawn at scale 0.5")
     expect(pictures(grid)).to_have_count(6)
     page.get_by_label("Ship to").fill(str(lab.folder / "chosen"))
     grid.get_by_role("button", name="Ship 7").click()
@@ -100,7 +100,7 @@ def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
     expect(pictures(grid)).to_have_count(4)
     lab.photograph("grid-not-drawn", ".sdxl-nb")
     grid.get_by_role("button", name="Draw what is missing").click()
-    expect(grid.get_by_role("status")).to_contain_text("2 pictures drawn at scale 1.", timeout=60_000)
+    expect(grid.get_by_role("status")).to_contain_text("2 pictures drawn at scale 1.")
     expect(pictures(grid)).to_have_count(6)
     expect(grid.get_by_role("button", name="Draw what is missing")).to_be_disabled()
 
@@ -132,15 +132,13 @@ def test_the_grid_of_a_run_that_goes_on_fills_by_itself(lab):
     run = Run.open(lab.folder / "launched")
     try:
         grid = page.locator(".sdxl-nb").first
-        expect(pictures(grid)).not_to_have_count(0, timeout=60_000)
+        expect(pictures(grid)).not_to_have_count(0)
         begun = pictures(grid).count()
-        page.wait_for_function(
-            "begun => document.querySelectorAll('.sdxl-nb-picture img').length > begun", arg=begun, timeout=60_000
-        )
+        page.wait_for_function("begun => document.querySelectorAll('.sdxl-nb-picture img').length > begun", arg=begun)
         assert run.status == "running" and set(decoded(grid)) == {256}
     finally:
         run.stop()
-        run.wait(60)
+        run.wait(300)
     for step in range(1, 12):  # many stages at once
         drawn = run.folder / "validation" / f"step-{step}"
         shutil.copytree(run.folder / "validation" / "step-0", drawn, dirs_exist_ok=True)
@@ -162,7 +160,7 @@ def test_the_scale_slider_changes_the_picture(lab, run_folder):
     page = lab.open(PLAYGROUND)
     widget = page.locator(".sdxl-nb").first
     widget.get_by_role("button", name="Draw").click()
-    expect(widget.get_by_role("status")).to_contain_text("scale 1", timeout=60_000)
+    expect(widget.get_by_role("status")).to_contain_text("scale 1")
     after = page.locator(".sdxl-nb-pair .over")
     assert after.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
     first = after.get_attribute("src")
@@ -170,7 +168,7 @@ def test_the_scale_slider_changes_the_picture(lab, run_folder):
     page.get_by_role("slider", name="LoRA scale").focus()
     for _ in range(10):
         page.keyboard.press("ArrowLeft")
-    expect(widget.get_by_role("status")).to_contain_text(re.compile(r"scale 0\.5"), timeout=60_000)
+    expect(widget.get_by_role("status")).to_contain_text(re.compile(r"scale 0\.5"))
     assert after.get_attribute("src") != first
     page.locator(".sdxl-nb-pair input").fill("20")
     expect(after).to_have_css("clip-path", re.compile(r"20%"))
@@ -191,7 +189,7 @@ def test_the_scale_slider_changes_the_picture(lab, run_folder):
     assert (settings["steps"], settings["scale"]) == (4, 0.5)
     first = after.get_attribute("src")
     widget.get_by_role("button", name="Draw").click()
-    expect(after).not_to_have_attribute("src", first, timeout=60_000)
+    expect(after).not_to_have_attribute("src", first)
     widget.get_by_label("Prompt").fill(" ")
     widget.get_by_role("button", name="Draw").click()
     expect(widget.get_by_role("alert")).to_contain_text("There is no prompt: say what to draw.")
@@ -203,11 +201,11 @@ def test_the_browser_shows_crops_and_saves_a_caption(lab):
     page = lab.open(BROWSER)
     browser = page.locator(".sdxl-nb").first
     expect(pictures(browser)).to_have_count(8)
-    expect(browser).to_contain_text("of 32 tokens", timeout=60_000)
+    expect(browser).to_contain_text("of 32 tokens")
     assert all(width > 200 for width in decoded(browser))
     lab.photograph("dataset", ".sdxl-nb")
     page.get_by_role("button", name="Audit").click()
-    expect(browser.get_by_role("status")).to_contain_text("kinds of findings", timeout=60_000)
+    expect(browser.get_by_role("status")).to_contain_text("kinds of findings")
     page.get_by_label("Show", exact=True).select_option("left out")
     expect(browser).to_contain_text("no-caption.jpg has no caption")
     lab.photograph("dataset-left-out", ".sdxl-nb", both=False)

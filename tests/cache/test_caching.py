@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_runs import assert_same, at_call, home, in_a_process, kill_me, small, train
+from small_runs import assert_same, at_call, home, in_a_process, kill_me, small, train, whole
 from test_processes import launch
 
 from sdxl_nb.cache import latents, shards
@@ -23,6 +23,8 @@ from sdxl_nb.data.dataset import CaptionedPictures
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.training import setup as studios
+
+pytestmark = pytest.mark.slow
 
 DRAWN = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
 
@@ -151,7 +153,7 @@ def test_killed_while_caching_it_goes_on_where_it_was(tmp_path, work, monkeypatc
     redone = done(work, small(tmp_path / "run", resume_from_checkpoint="latest"))
     assert (redone["encoded"], redone.get("embedded", 0)) == (pictures, captions)
     monkeypatch.setenv("SDXL_NB_CACHE", str(tmp_path / "fresh"))
-    assert_same(tmp_path / "run", train(small(tmp_path / "whole")).folder)
+    assert_same(tmp_path / "run", whole().folder)
 
 
 def interrupted(config, number):
@@ -236,7 +238,7 @@ def test_two_runs_cache_the_same_pictures_at_once(tmp_path):
     for process in both:
         process.start()
     for process in both:
-        process.join(300)
+        process.join(600)
     assert [process.exitcode for process in both] == [0, 0]
     assert_same(tmp_path / "a", tmp_path / "b")
 

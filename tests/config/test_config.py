@@ -51,6 +51,7 @@ def test_cached_latents_are_said_to_keep_the_middle_crop(name):
     assert "keeps its middle crop in every epoch" in TrainConfig.model_fields[name].description
 
 
+@pytest.mark.slow
 def test_import_is_light():
     heavy = "{'torch', 'diffusers', 'transformers', 'matplotlib', 'yaml', 'huggingface_hub'}"
     code = f"import sdxl_nb.config.train_config, sdxl_nb.flags, sys; print(sorted({heavy} & set(sys.modules)))"

@@ -355,6 +355,7 @@ def fetch(environment, *names):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_hub_names(tmp_path):
     one_picture_table().rename_column("text", "says").to_parquet(tmp_path / "columns" / "train.parquet")
     one_picture_table().to_parquet(tmp_path / "splits" / "data" / "test-00000-of-00001.parquet")
@@ -373,6 +374,7 @@ def test_hub_names(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_hub_that_cannot_be_reached(tmp_path):
     with Hub() as hub:
         environment = hub.environment(tmp_path / "home")

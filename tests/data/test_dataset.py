@@ -274,6 +274,7 @@ print(pictures, pictures.captions, [sample.picture.getpixel((0, 0)) for sample i
 """
 
 
+@pytest.mark.slow
 def test_hub_data_set_through_the_real_client(tmp_path):
     as_table().to_parquet(tmp_path / "naruto" / "data" / "train-00000-of-00001.parquet")
     with Hub(datasets={NARUTO: tmp_path / "naruto"}) as hub:
@@ -290,6 +291,7 @@ def test_hub_data_set_through_the_real_client(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_hub_serves_a_pipeline_folder_to_diffusers(tmp_path):
     """snapshot by diffusers' own loader: model_index.json, and only the files that it names."""
     folder = tmp_path / "model"

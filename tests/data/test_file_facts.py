@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+from pathlib import Path
 
 import PIL
 import pytest
@@ -68,6 +69,19 @@ def test_faults_are_kept_until_pillow_changes(tmp_path, folder, looked, monkeypa
     assert examined(tmp_path, folder)[1] == faults and looked == []
     monkeypatch.setattr(PIL, "__version__", "99")
     assert examined(tmp_path, folder)[1] == faults and looked == ["2.png"]
+
+
+def test_pictures_are_looked_at_again_when_they_are_read_otherwise(tmp_path, folder, looked, monkeypatch):
+    """One that a former version took, HDR say, may be refused now; else it would be found out while it is encoded."""
+    hdr = Path(__file__).parent / "pictures" / "avifenc-pq.avif"
+    monkeypatch.setattr(memos, "READING", 1)
+    monkeypatch.setattr(memos, "decode", lambda data, name: Image.new("RGB", (64, 48)))
+    shutil.copy(hdr, folder / "hdr.avif")
+    (folder / "hdr.txt").write_text("a tower")
+    assert not examined(tmp_path, folder)[1]
+    monkeypatch.undo()
+    faults = examined(tmp_path, folder)[1]
+    assert faults.names == ["hdr.avif"] and "is an HDR picture (PQ)" in faults[0].sentence
 
 
 def test_a_picture_that_cannot_be_opened_is_tried_again(tmp_path, folder, monkeypatch):
@@ -151,7 +165,7 @@ def test_processes_remember_at_the_same_time(tmp_path):
     for process in both:
         process.start()
     for process in both:
-        process.join(120)
+        process.join(600)
     found = Memo(tmp_path).find(map(key_of, range(1200)))  # more than SQLite takes at once
     assert [process.exitcode for process in both] == [0, 0] and len(found) == 300
     assert found[key_of(299)] == Known((299).to_bytes(32, "big"), 299, 598)

@@ -19,6 +19,8 @@ from sdxl_nb.lora.layers import collect
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a red circle", "two $blue$ squares on a very long prompt that must be wrapped somewhere"]
 FAST = {"num_inference_steps": 2, "progress": False, "height": 32, "width": 32}
 

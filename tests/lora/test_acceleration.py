@@ -38,6 +38,7 @@ def test_the_noise_schedule_is_diffusers_bit_for_bit():
     assert torch.equal(objective.alpha_bar(config), DDPMScheduler.from_config(config).alphas_cumprod)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_full_cache_imports_no_diffusers(tmp_path):
     config = small(tmp_path / "run", max_train_steps=1, latents_cache_dir=str(tmp_path / "cache"))
     train(config)
@@ -71,12 +72,13 @@ def test_tf32_is_that_of_this_run_and_not_of_the_one_before(tmp_path):
         products.allow_tf32 = found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, tolerance",
     [
         ({}, 1e-5),
-        ({"gradient_checkpointing": True}, 1e-5),
-        ({"mixed_precision": "bf16", "validation_split": 0.4}, 3e-2),
+        pytest.param({"gradient_checkpointing": True}, 1e-5, marks=pytest.mark.soak),
+        pytest.param({"mixed_precision": "bf16", "validation_split": 0.4}, 3e-2, marks=pytest.mark.soak),
     ],
 )
 def test_compiled_blocks_train_as_plain_ones(tmp_path, monkeypatch, changes, tolerance):
@@ -95,7 +97,9 @@ def test_compiled_blocks_train_as_plain_ones(tmp_path, monkeypatch, changes, tol
     assert largest_difference(run.folder, plain.folder) < tolerance
 
 
-def test_every_step_is_compiled_also_after_others_shapes_and_drawings(tmp_path, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [[2], pytest.param([2, 3, 4], marks=pytest.mark.soak)], ids=len)
+def test_every_step_is_compiled_also_after_others_shapes_and_drawings(tmp_path, monkeypatch, ranks):
     """Dynamo gives up silently after eight versions, which smaller batches, buckets and pictures soon make."""
     compiled, forward, ran, seen = SdxlUNet.compile_repeated_blocks, SdxlUNet.forward, [], []
 
@@ -113,7 +117,7 @@ def test_every_step_is_compiled_also_after_others_shapes_and_drawings(tmp_path, 
     monkeypatch.setattr(SdxlUNet, "forward", counting)
     drawn = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
     wild = {"center_crop": False, "aspect_ratio_buckets": True, "resolution": 64, "validation_split": 0.3}
-    for rank in (2, 3, 4):
+    for rank in ranks:
         train(small(tmp_path / str(rank), torch_compile=True, train_batch_size=3, rank=rank, **FLAT, **drawn, **wild))
     assert {share for training, _, share in seen if training} == {1} and len({size for _, size, _ in seen}) > 1
     assert {share for training, _, share in seen if not training} == {0}

@@ -14,16 +14,8 @@ from sdxl_nb.lora.base import SDXL, Base
 from sdxl_nb.lora.files.file import LoraFile
 from sdxl_nb.lora.files.reader import read_lora
 from sdxl_nb.lora.files.writer import save_lora
-from sdxl_nb.lora.layers import (
-    attach,
-    collect,
-    delta,
-    detach,
-    models_of,
-    set_scale,
-    target_modules,
-    text_target_modules,
-)
+from sdxl_nb.lora.layers import attach, collect, delta, detach, models_of, set_scale
+from sdxl_nb.lora.targets import target_modules, text_target_modules
 from sdxl_nb.system.errors import ConfigError, ModelError
 
 # modules of the tiny U-Net and of both text encoders together, per preset

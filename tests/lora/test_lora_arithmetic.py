@@ -89,6 +89,7 @@ def test_commands(files, pair, tmp_path, capsys):
     assert capsys.readouterr().err.count("error: ") == 2
 
 
+@pytest.mark.slow
 def test_the_module_is_a_command(files):
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "sdxl_nb.lora", "info", str(files[0])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

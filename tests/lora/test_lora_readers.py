@@ -19,8 +19,9 @@ from sdxl_nb.lora.files.patterns import fold, unfold
 from sdxl_nb.lora.files.reader import read_lora
 from sdxl_nb.lora.files.readers import DORA, FOLDER, OTHER_SIZE, WHOLE, key_table, recorded_readers
 from sdxl_nb.lora.files.writer import save_lora
-from sdxl_nb.lora.layers import Layer, collect, delta, target_modules, text_target_modules
+from sdxl_nb.lora.layers import Layer, collect, delta
 from sdxl_nb.lora.names import diffusers_key, kohya_key
+from sdxl_nb.lora.targets import target_modules, text_target_modules
 from sdxl_nb.system.errors import ModelError
 
 READERS = {

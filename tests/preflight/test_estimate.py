@@ -17,6 +17,7 @@ from sdxl_nb.preflight import counting, prices
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training import disk
 
+SOME = (1, 4)  # of FIVE, in `make test`; the others in `make soak`
 FIVE = [  # other resolutions, batches, ranks, targets, precisions, and checkpointing
     {"train_batch_size": 4, "resolution": 64},
     {"train_batch_size": 4, "resolution": 64, "gradient_checkpointing": True},
@@ -33,18 +34,23 @@ def predicted(config):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """The peak bytes of FIVE as they were really trained, in a process of their own."""
+def measured(tmp_path_factory, request):
+    """The peak bytes of some of FIVE as they were really trained, in a process of their own: by number."""
+    wanted = [number for number in range(len(FIVE)) if (number in SOME) == request.param]
     folder = tmp_path_factory.mktemp("measured")
     script = Path(__file__).with_name("measure_peaks.py")
     environment = {**os.environ, "SDXL_NB_CACHE": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(script), str(folder), json.dumps(FIVE)]
+    command = [sys.executable, str(script), str(folder), json.dumps([FIVE[number] for number in wanted])]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return dict(zip(wanted, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-@pytest.mark.parametrize("number", range(len(FIVE)))
+NUMBERS = [pytest.param(n in SOME, n, marks=[] if n in SOME else pytest.mark.soak) for n in range(len(FIVE))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("measured", "number"), NUMBERS, indirect=["measured"])
 def test_predicted_peak_is_the_measured_one(measured, number, tmp_path):
     count = predicted(small(tmp_path / "run", **FIVE[number]))
     assert count.peak == pytest.approx(measured[number], rel=0.15)
@@ -108,9 +114,18 @@ def real():
     return table, time.process_time() - begun
 
 
-def test_real_sdxl_is_counted_in_a_minute(real):
-    table, seconds = real
-    assert seconds < 60
+@pytest.mark.soak
+def test_estimates_take_little_time(real, tmp_path):
+    """Of the processor, which takes longer for the same where much else runs."""
+    assert real[1] < 60
+    begun = time.process_time()
+    estimate(small(tmp_path / "run"), ())
+    assert time.process_time() - begun < 20
+
+
+@pytest.mark.slow
+def test_real_sdxl_is_counted(real):
+    table, _ = real
     assert table.count.frozen == 2 * 2_567_463_684  # the U-Net in bf16
     assert table.count.trained == 4 * 5_806_080
     assert 4.5e9 < table.count.kept < 5.2e9
@@ -119,6 +134,7 @@ def test_real_sdxl_is_counted_in_a_minute(real):
     assert architectures.SDXL.text_parameters() == 817_720_320
 
 
+@pytest.mark.slow
 def test_real_sdxl_says_what_fits(real):
     old, middle, large = real[0].rows
     assert not old.fits and "no bf16" in old.note
@@ -130,12 +146,14 @@ def test_real_sdxl_says_what_fits(real):
     assert large.cost(large.machine.spot) < large.cost(large.machine.hourly)
 
 
+@pytest.mark.slow
 def test_advice_is_in_order_and_each_takes_less(real):
     flags = [flag for flag, _ in real[0].advice]
     assert flags == ["--train_batch_size 1", "--gradient_checkpointing", "--optimizer adamw8bit"]
     assert all(size < 90e9 for _, size in real[0].advice)
 
 
+@pytest.mark.slow
 def test_table_displays_itself(real):
     text, page = str(real[0]), real[0]._repr_html_()
     assert "ml.g5.2xlarge" in text and "To make it smaller: --gradient_checkpointing: " in text
@@ -144,11 +162,9 @@ def test_table_displays_itself(real):
     assert [row["machine"] for row in json.loads(json.dumps(real[0].as_dicts()))][1] == "ml.g5.2xlarge"
 
 
-def test_this_machine_is_timed_in_little_time(tmp_path):
-    begun = time.process_time()
+def test_this_machine_is_timed(tmp_path):
     (row,) = estimate(small(tmp_path / "run"), ()).rows
     assert row.measured and row.seconds > 0 and row.fits
-    assert time.process_time() - begun < 20
 
 
 def test_what_stays_on_the_device_is_counted(tmp_path):

@@ -15,6 +15,8 @@ from sdxl_nb.runs.folder import RunFolder
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import ConfigError, DataError, SdxlNbError
 
+pytestmark = pytest.mark.slow
+
 
 def config(folder, **changes):
     return TrainConfig(output_dir=str(folder), seed=0, **changes)

@@ -13,6 +13,8 @@ from sdxl_nb.runs.stages import Row, Stages, lowest
 from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a card", "another <card>"]
 
 

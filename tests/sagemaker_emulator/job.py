@@ -90,9 +90,11 @@ class Job:
     def wait_for(self, text, timeout=300):
         """Until a line of the log holds the text."""
         end = time.monotonic() + timeout
+        goes_on = True
         while not any(text in line for line in list(self.lines)):
-            assert time.monotonic() < end and self.thread.is_alive(), f"no {text!r} in the log:\n{self.log()}"
+            assert goes_on, f"no {text!r} in the log:\n{self.log()}"
             time.sleep(0.02)
+            goes_on = time.monotonic() < end and self.thread.is_alive()  # before the last look at the log
 
     def log(self):
         return "\n".join(self.lines)

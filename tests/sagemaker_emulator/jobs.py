@@ -122,4 +122,4 @@ class Jobs:
         for job in self.known.values():
             job.kill()
         for job in self.known.values():
-            job.thread.join(30)
+            job.thread.join(300)

@@ -32,7 +32,7 @@ def isolation():
     for user in ([], ["--user", "--map-root-user"]):
         command = [*UNSHARE, *user, "--kill-child=SIGKILL", "sh", "-c", INSIDE, "sh", "algo-1", "/tmp", "/etc/hosts"]
         try:
-            if subprocess.run([*command, "true"], capture_output=True, timeout=20).returncode == 0:
+            if subprocess.run([*command, "true"], capture_output=True, timeout=300).returncode == 0:
                 return [*UNSHARE, *user, "--kill-child=SIGKILL"]
         except (OSError, subprocess.TimeoutExpired):
             pass
@@ -85,7 +85,7 @@ class Instance:
 
     def terminate(self):
         """SIGTERM to process 1, as docker stop does."""
-        for _ in range(100):
+        for _ in range(10_000):
             if (pid := self.pid()) is not None or self.process.poll() is not None:
                 break
             time.sleep(0.02)
@@ -107,4 +107,4 @@ class Instance:
 
     def drain(self):
         """Wait for the last lines."""
-        self.reader.join(5)
+        self.reader.join(300)

@@ -10,6 +10,8 @@ from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.training import class_pictures
 from sdxl_nb.training.setup import Studio, _fingerprint
 
+pytestmark = pytest.mark.slow
+
 BUCKETS = {"center_crop": False, "bucket_reso_steps": 8}
 
 

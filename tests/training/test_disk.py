@@ -15,6 +15,8 @@ from sdxl_nb.runs.run import Run
 from sdxl_nb.training.state import checkpoint
 from sdxl_nb.training.state.checkpoint import load
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
 
 

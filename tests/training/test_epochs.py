@@ -8,6 +8,8 @@ from small_runs import home, small, train
 from sdxl_nb.training.disk import needed
 from sdxl_nb.training.epochs import count_pictures, steps_per_epoch, validation_pictures
 
+pytestmark = pytest.mark.slow
+
 DRAWN = {"validation_prompt": ["a", "b"], "num_validation_images": 1, "validation_inference_steps": 1}
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, train
+from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, train, whole
 from test_trainer import studio
 
 from sdxl_nb.config.layout import checkpoints, step_of
@@ -20,6 +20,8 @@ from sdxl_nb.training.processes import PeerError, Processes
 from sdxl_nb.training.setup import Studio
 from sdxl_nb.training.state import checkpoint
 from sdxl_nb.training.trainer import Trainer
+
+pytestmark = pytest.mark.slow
 
 HALF = {"validation_split": 0.4}
 
@@ -182,7 +184,7 @@ def test_measured_when_pictures_would_be_or_every_so_many_steps(tmp_path):
     shutil.copytree(home()[0] / "pictures", other)
     apart = train(small(tmp_path / "steps", validation_data_dir=str(other), heldout_steps=4))
     assert list(losses(apart)) == [0, 4, 6] and next(apart.events("start"))["heldout"] == 7
-    blind = train(small(tmp_path / "blind"))
+    blind = whole()
     assert_same(apart.folder, blind.folder)  # looking never changes training
 
 

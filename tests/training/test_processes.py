@@ -21,6 +21,8 @@ from sdxl_nb.training.processes import PeerError, Processes
 from sdxl_nb.training.state import checkpoint
 from sdxl_nb.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = {"validation_prompt": ["a card", "two"], "num_validation_images": 1, "validation_inference_steps": 1}
 HELD_OUT = {"validation_split": 0.2, "checkpointing_steps": 100, **PROMPTS}
 TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2", "--master-addr", "127.0.0.1", "--master-port", "{port}"]
@@ -159,6 +161,7 @@ def kill(config, where, count):
     return [event["event"] for event in Run.open(config.output_dir).events() if event["event"] != "end"][-1]
 
 
+@pytest.mark.soak
 def test_one_of_two_killed_while_caching_and_while_training(tmp_path, together):
     """With half a shard written, and in the fourth step: the rest is made by both, with the same bits."""
     changes = {"train_batch_size": 1, **FLAT, **HELD_OUT, "checkpointing_steps": 2}

@@ -17,6 +17,8 @@ from sdxl_nb.training import trainer
 from sdxl_nb.training.state import checkpoint
 from sdxl_nb.training.step import Step
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = {  # whatever draws random numbers or keeps a state of its own
     "train_batch_size": 1,
     "gradient_accumulation_steps": 2,

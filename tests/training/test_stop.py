@@ -5,6 +5,7 @@ import signal
 import sys
 
 import pytest
+import small_runs
 from small_runs import assert_same, at_call, in_a_process, small, train
 
 from sdxl_nb.config.layout import checkpoints
@@ -13,10 +14,12 @@ from sdxl_nb.training.setup import Studio
 from sdxl_nb.training.signals import StopRequest
 from sdxl_nb.training.step import Step
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return train(small(tmp_path_factory.mktemp("whole"))).folder
+def whole():
+    return small_runs.whole().folder
 
 
 def send(number):

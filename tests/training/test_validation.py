@@ -15,6 +15,8 @@ from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
 from sdxl_nb.training.validation import Validator, write_pictures
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = {"validation_prompt": ["a card", "two"], "num_validation_images": 2, "validation_inference_steps": 2}
 
 

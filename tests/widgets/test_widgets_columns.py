@@ -19,6 +19,8 @@ from sdxl_nb.widgets.grid.columns import MOST, main_steps
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 from sdxl_nb.widgets.parts.pictures import PictureButton
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
@@ -80,14 +82,14 @@ def test_another_scale_is_drawn_of_the_stages_that_are_shown(long_run):
     grid = ValidationGrid(long_run)
     grid._columns.page = 1
     grid.scale = 0.5
-    grid._work.wait(60)
+    grid._work.wait(600)
 
     def drawn():
         return {folder.parent.name for folder in long_run.folder.glob("validation/step-*/scale-0.5")}
 
     assert drawn() == {"step-36", "step-40"} and "2 pictures drawn at scale 0.5" in grid._notice.value
     grid._columns.page = 0
-    grid._work.wait(60)
+    grid._work.wait(600)
     assert drawn() == {"step-12", "step-24", "step-36", "step-40"}
     grid.close()
 
@@ -119,7 +121,7 @@ def test_what_is_missing_is_drawn_also_at_scale_one(apart, long_run):
     grid._over.set()
     assert "the 3 of these stages that lack pictures at scale 1" in grid._draws.tooltip
     button(grid, "Draw what is missing").click()
-    grid._work.wait(60)
+    grid._work.wait(600)
     assert "3 pictures drawn at scale 1." in grid._notice.value
     assert len(inside(grid, PictureButton)) == 6 and empty(grid) == []
     ours, the_runs = (Image.open(r.folder / "validation" / "step-24" / "00-5.png") for r in (apart, long_run))

@@ -33,7 +33,7 @@ def album(folder):
 
 def browse(config, **settings):
     browser = DatasetBrowser(config, **settings)
-    browser._work.wait(60)
+    browser._work.wait(600)
     return browser
 
 
@@ -126,7 +126,7 @@ def test_a_page_that_a_worker_builds_never_covers_the_one_that_was_turned_to(alb
     monkeypatch.setattr(browser, "_card", slow)
     worker = threading.Thread(target=browser.turn)
     worker.start()
-    begun.wait(20)
+    begun.wait(600)
     person = threading.Thread(target=lambda: browser.set_trait("page", 1))
     person.start()
     person.join(0.5)
@@ -215,7 +215,7 @@ def test_an_audit_goes_on_when_a_caption_is_saved_and_says_how_far_it_is(album, 
     halfway.wait(60)
     browser.page = 2
     browser.save("00.jpg", "saved meanwhile")
-    browser._work.wait(60)
+    browser._work.wait(600)
     go_on.set()
     browser._auditing.wait(60)
     assert "Looking at every picture: 5 of 25 ..." in told[4] and browser._progress.value == ""
@@ -258,7 +258,7 @@ def test_a_caption_that_is_saved_or_refused_is_answered_on_its_card(album, folde
     card = browser._cards.children[5]
     card.editor.value = "new words"
     button(card, "Save caption").click()
-    browser._work.wait(60)  # the page was built again
+    browser._work.wait(600)  # the page was built again
     assert browser._cards.children[5] is not card
     card = browser._cards.children[5]
     assert "Saved in 05.txt." in card.answer.value and RED not in card.answer.value

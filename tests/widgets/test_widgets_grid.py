@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from types import SimpleNamespace
 
@@ -22,6 +23,8 @@ from sdxl_nb.widgets.parts import watching
 from sdxl_nb.widgets.parts.downloads import DownloadButton
 from sdxl_nb.widgets.parts.pictures import PictureButton
 from sdxl_nb.widgets.parts.watching import Notice
+
+pytestmark = pytest.mark.slow
 
 PICTURES = {"validation_prompt": ["a <card>"], "num_validation_images": 1, "validation_inference_steps": 2}
 
@@ -47,7 +50,7 @@ def empty(grid):
     return [cell for cell in inside(grid, HTML) if cell.value == EMPTY]
 
 
-def until(true, seconds=20):
+def until(true, seconds=120):
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.05)
@@ -76,7 +79,7 @@ def test_the_grid_shows_every_step_and_enlarges_one(run):
 def test_another_scale_is_drawn_in_the_background(run):
     grid = ValidationGrid(run)
     grid.scale = 0.5
-    grid._work.wait(60)
+    grid._work.wait(600)
     assert "2 pictures drawn at scale 0.5" in grid._notice.value
     assert len(inside(grid, PictureButton)) == 3 and empty(grid) == []
     assert (run.folder / "validation" / "step-6" / "scale-0.5" / "00-5.png").is_file()
@@ -156,9 +159,9 @@ def test_pictures_that_were_overwritten_are_shown_anew(run, tmp_path):
 
 def test_any_scale_can_be_set_and_is_offered(run):
     grid = ValidationGrid(run, scale=0.4)
-    grid._work.wait(60)
+    grid._work.wait(600)
     grid.scale = 0.3
-    grid._work.wait(60)
+    grid._work.wait(600)
     assert grid.scale == grid._scales.value == 0.3 and "2 pictures drawn at scale 0.3" in grid._notice.value
     assert [label for label, _ in grid._scales.options][:4] == ["0.25", "0.3", "0.4", "0.5"]
     grid._scales.value = 0.4
@@ -280,21 +283,27 @@ def test_a_run_that_has_not_begun_says_so_and_fills_later(run, tmp_path, often):
     grid.close()
 
 
-def test_looking_takes_a_small_share_of_a_core(often):
-    looked, widget = [], HTML()
+def test_looking_takes_a_small_share_of_a_core(often, monkeypatch):
+    asked, widget = [], HTML()
     widget._notice = Notice()
 
+    class TwoLooks(threading.Event):
+        def wait(self, seconds):
+            asked.append(seconds)
+            if len(asked) == 3:
+                self.set()
+            return self.is_set()
+
     def look():
-        looked.append(1)
         end = time.thread_time() + 0.05
         while time.thread_time() < end:
             pass
 
+    parts = SimpleNamespace(Event=TwoLooks, Thread=threading.Thread)
+    monkeypatch.setattr(watching, "threading", parts)
     over = watching.watched(widget, SimpleNamespace(status="running"), look)
-    until(lambda: looked)
-    time.sleep(0.7)
-    over.set()
-    assert len(looked) == 1  # the next one is due a second after it
+    until(over.is_set)
+    assert asked[0] == 0.05 and 1 <= min(asked[1:]) <= max(asked[1:]) < 2  # the next one is due a second after it
 
 
 # What stays behind.
@@ -314,7 +323,7 @@ def test_what_is_replaced_is_closed_and_so_is_everything_with_the_grid(run):
     inside(grid, LargePicture)[0].clicks += 1
     assert open_widgets() == full
     grid.scale = 0.25
-    grid._work.wait(60)
+    grid._work.wait(600)
     assert pictures[1].comm is None and inside(grid, PictureButton)[1] is not pictures[1]
     grid.scale = 1.0
     assert len(open_widgets()) == len(full)
@@ -332,7 +341,7 @@ def test_the_base_is_loaded_once_for_all_scales_and_given_back(run, tmp_path, mo
     grid._over.set()
     for scale in (0.25, 0.75):
         grid.scale = scale
-        grid._work.wait(60)
+        grid._work.wait(600)
         assert f"2 pictures drawn at scale {scale:g}." in grid._notice.value
     assert loads == [1] and grid._base is not None
     about = json.loads((tmp_path / "run" / "run.json").read_text()) | {"status": "running", "host": "elsewhere"}
@@ -340,7 +349,7 @@ def test_the_base_is_loaded_once_for_all_scales_and_given_back(run, tmp_path, mo
     grid.refresh()
     assert grid._base is None
     grid.scale = 1.25
-    grid._work.wait(60)
+    grid._work.wait(600)
     assert loads == [1, 1] and grid._base is not None
     grid.close()
     assert grid._base is None
@@ -351,11 +360,11 @@ def test_a_grid_that_is_closed_draws_no_further(run, tmp_path, monkeypatch):
     grid = ValidationGrid(tmp_path / "run")
     monkeypatch.setattr(grid, "_drawn", lambda *done, drawn=grid._drawn: (grid.close(), drawn(*done)))
     grid.scale = 0.25
-    grid._work.wait(60)
+    grid._work.wait(600)
     drawn = list((tmp_path / "run" / "validation").glob("step-*/scale-0.25"))
     assert [folder.parent.name for folder in drawn] == ["step-4"] and "closed" in grid._notice.value
     grid = ValidationGrid(tmp_path / "run")
     monkeypatch.setattr("sdxl_nb.widgets.grid.filling.loaded", lambda config: grid.close() or stages.loaded(config))
     grid.scale = 0.75
-    grid._work.wait(60)
+    grid._work.wait(600)
     assert grid._base is None  # though it came after the end

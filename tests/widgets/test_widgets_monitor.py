@@ -52,6 +52,7 @@ class Trainer:
 def trainer(tmp_path):
     made = Trainer(tmp_path / "run")
     yield made
+    made.log.close()
     made.folder.release()
 
 
@@ -67,6 +68,22 @@ def watch(trainer):
     yield look
     for monitor in opened:
         monitor.close()
+
+
+def turn(monitor):
+    """Let the monitor's thread look once more; the seconds after which it would look again."""
+    wake, rested, asked = monitor._wake, threading.Event(), []
+
+    def wait(seconds):
+        if not wake.is_set():
+            asked.append(seconds)
+            rested.set()
+        return threading.Event.wait(wake, seconds)
+
+    wake.wait = wait
+    wake.set()
+    assert rested.wait(600)
+    return asked[0]
 
 
 def text(monitor):
@@ -173,31 +190,28 @@ def test_a_failure_is_told_escaped(trainer, watch):
 
 
 def test_the_thread_follows_by_itself_until_closed(trainer, watch):
+    before = set(threading.enumerate())
     monitor = watch(interval=0.05)
+    (thread,) = set(threading.enumerate()) - before
     heard = threading.Event()
     monitor.observe(lambda change: change.new == 2 and heard.set(), "step")
     trainer.start(4)
     trainer.steps(1, 2)
-    assert heard.wait(20)
+    assert heard.wait(600)
     monitor.close()
-    time.sleep(0.5)
-    trainer.steps(3, 3)
-    time.sleep(0.5)
-    assert monitor.step == 2
+    thread.join(120)
+    assert not thread.is_alive()  # so it sees no more
 
 
 def test_what_goes_wrong_while_looking_is_shown_and_looking_goes_on(trainer, watch):
     trainer.start(4)
-    monitor = watch(interval=0.05)
+    monitor = watch()
     shutil.move(trainer.path / "run.json", trainer.path / "elsewhere")
-    until = time.monotonic() + 20
-    while not monitor._notice.value and time.monotonic() < until:
-        time.sleep(0.05)
+    turn(monitor)
     assert "any more: it was moved or deleted" in monitor._notice.value
     shutil.move(trainer.path / "elsewhere", trainer.path / "run.json")
     trainer.steps(1, 2)
-    while (monitor.step < 2 or monitor._notice.value) and time.monotonic() < until:
-        time.sleep(0.05)
+    turn(monitor)
     assert monitor.step == 2 and monitor._notice.value == ""
 
 
@@ -239,11 +253,11 @@ def test_resume_that_costs_is_agreed_to_by_a_second_press(trainer, watch):
     monitor = watch()
     run = monitor.run = Elsewhere(trainer.path)
     monitor._resume.click()
-    monitor._work.wait(60)
+    monitor._work.wait(600)
     assert "It costs at most $3.00. Press Resume once more to start it." in monitor._notice.value
     assert monitor.run is run and not monitor._resume.disabled
     monitor._resume.click()
-    monitor._work.wait(60)
+    monitor._work.wait(600)
     assert monitor.run is not run and "A job is starting." in monitor._notice.value
 
 
@@ -295,35 +309,33 @@ def test_the_curve_is_drawn_seldom_and_at_the_end(trainer, watch, monkeypatch):
     assert drawn == [2, 8, 9]
 
 
+def turned(monitor, looks):
+    """The looks that one more turn takes, and the seconds after it."""
+    before = len(looks)
+    seconds = turn(monitor)
+    return len(looks) - before, seconds
+
+
 def test_a_run_that_is_over_is_left_alone_until_it_goes_on(trainer, watch, monkeypatch):
     looks = []
-    monkeypatch.setattr(monitors, "SETTLED", 0.5)
-    monkeypatch.setattr(monitors, "RARELY", 0.1)
     monkeypatch.setattr(Run, "log", lambda run, lines: looks.append(1) or "")
     trainer.start(4)
     trainer.steps(1, 1)
     trainer.end("stopped")
     monkeypatch.setattr(monitors, "SHARE", 1.0)
     monkeypatch.setattr(Run, "trouble", SdxlNbError("AWS cannot be reached."))
-    monitor = watch(interval=0.05)
-    time.sleep(1.5)
-    before, until = len(looks), time.monotonic() + 20
-    while len(looks) == before and time.monotonic() < until:
-        time.sleep(0.05)
-    assert len(looks) > before  # until all of it has come
+    monitor = watch(interval=50.0)
+    turn(monitor)
+    assert turned(monitor, looks) == (1, 150)
+    monkeypatch.setattr(monitors, "SETTLED", -1.0)
+    assert turned(monitor, looks) == (1, 150)  # until all of it has come
     monkeypatch.setattr(Run, "trouble", None)
-    until = time.monotonic() + 20
-    while (monitor._troubled or monitor._notice.value) and time.monotonic() < until:
-        time.sleep(0.05)
-    time.sleep(0.5)  # a look that had begun
-    before = len(looks)
-    time.sleep(1.0)
-    assert len(looks) == before  # only its status is asked for
+    assert turned(monitor, looks) == (1, 150) and not monitor._troubled and monitor._notice.value == ""
+    monkeypatch.setattr(monitors, "RARELY", 400.0)
+    assert turned(monitor, looks) == (0, 400)  # only its status is asked for
     again = Trainer(trainer.path)  # from elsewhere
     again.steps(2, 2)
-    until = time.monotonic() + 20
-    while monitor.status != "running" and time.monotonic() < until:
-        time.sleep(0.05)
+    assert [turned(monitor, looks) for _ in range(2)] == [(1, 400), (1, 50)]
     assert monitor.status == "running" and monitor._resume.disabled
     again.end("stopped")
 
@@ -344,7 +356,7 @@ def test_resume_that_fails_is_told(trainer, watch):
     (trainer.path / "config.json").write_text(json.dumps(known | {"train_data_dir": "gone", "dataset_name": None}))
     monitor = watch()
     monitor._resume.click()
-    monitor._work.wait(60)
+    monitor._work.wait(600)
     assert "train_data_dir gone is not a folder" in monitor._notice.value and not monitor._resume.disabled
 
 

@@ -65,12 +65,12 @@ def test_a_notice_says_errors_escaped_and_a_worker_takes_the_newest_job():
     notice.fail(SdxlNbError("<b> is wrong"))
     assert "&lt;b&gt; is wrong" in notice.value and "SdxlNbError" not in notice.value
     begun, others_wait = threading.Event(), threading.Event()
-    worker.start(lambda: (begun.set(), others_wait.wait(20), done.append(0)))
-    assert begun.wait(20)
+    worker.start(lambda: (begun.set(), others_wait.wait(600), done.append(0)))
+    assert begun.wait(600)
     for number in (1, 2, 3):
         worker.start(lambda number=number: done.append(number))
     others_wait.set()
-    worker.wait(20)
+    worker.wait(600)
     assert done == [0, 3] and not worker.busy
 
 
@@ -108,29 +108,30 @@ def test_the_playground_draws_both_and_keeps_the_plain_one(run, tmp_path):
     assert first.labels == ["without LoRA", "with LoRA"] and playground._repr_mimebundle_()["image/png"]
     plain, strong = (np.asarray(first.at(0, label)) for label in (0, 1))
     playground.scale = 2.0
-    playground._work.wait(60)
+    playground._work.wait(600)
     again = playground.pictures
     assert np.array_equal(np.asarray(again.at(0, 0)), plain)
     assert not np.array_equal(np.asarray(again.at(0, 1)), strong)
     (pair,) = inside(playground, BeforeAfter)
     assert pair.before != pair.after
     playground.scale = 0.0
-    playground._work.wait(60)
+    playground._work.wait(600)
     assert np.array_equal(np.asarray(playground.pictures.at(0, 1)), plain)
     path = playground.save(tmp_path)
     settings = {"prompt": "a <card>", "seed": 0, "steps": 2, "guidance": 5.0, "scale": 0.0, "loras": {"run": 1.0}}
-    assert json.loads(path.with_suffix(".json").read_text()) == settings == json.loads(Image.open(path).text["sdxl_nb"])
+    with Image.open(path) as picture:
+        assert json.loads(path.with_suffix(".json").read_text()) == settings == json.loads(picture.text["sdxl_nb"])
 
 
 def test_several_loras_have_weights_and_wrong_settings_are_said(run):
     both = LoraPlayground([run.folder, run.folder / "checkpoint-4"], prompt="x", steps=1)
     assert list(both.settings()["loras"]) == ["run", "checkpoint-4"] and len(both._weights) == 2
     both._weights[1].value = -0.5
-    both._work.wait(60)
+    both._work.wait(600)
     assert both.weights == (1.0, -0.5) and both.settings()["loras"]["checkpoint-4"] == -0.5
     both.prompt = "  "
     button(both, "Draw").click()
-    both._work.wait(60)
+    both._work.wait(600)
     assert "There is no prompt: say what to draw." in both._notice.value
     with pytest.raises(TypeError, match=r"LoraPlayground has no setting promt: did you mean prompt\?"):
         LoraPlayground(run, promt="x")
@@ -153,7 +154,7 @@ def test_draw_always_draws_and_a_slider_only_when_it_may(run):
     for seed in (0, 7):
         playground.seed = seed
         button(playground, "Draw").click()
-        playground._work.wait(60)
+        playground._work.wait(600)
         assert playground.pictures.seeds == [seed] and f"Seed {seed}, scale 0.5." in playground._notice.value
 
 

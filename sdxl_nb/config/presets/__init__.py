@@ -28,10 +28,12 @@ def read(name: str) -> dict[str, Any]:
 
 def describe(name: str) -> str:
     """One sentence on what the named preset is for. Raises ConfigError."""
-    return _document(name)["description"]
+    sentence: str = _document(name)["description"]
+    return sentence
 
 
 def _document(name: str) -> dict[str, Any]:
     if name not in names():
         raise unknown(str(name), names(), kind="preset", advice=f"choose from {', '.join(names())}")
-    return parse(resources.files(__name__).joinpath(name + SUFFIX).read_text("utf-8"), SUFFIX)
+    found: dict[str, Any] = parse(resources.files(__name__).joinpath(name + SUFFIX).read_text("utf-8"), SUFFIX)
+    return found

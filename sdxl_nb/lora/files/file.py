@@ -7,6 +7,7 @@ import html
 import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...config.header import config_from_header, find_lora
 from ...system.errors import ModelError
@@ -31,7 +32,7 @@ class LoraInfo:
     parameters: int
     base_model_version: str | None
     trigger_words: str | None
-    config: dict | None
+    config: dict[str, Any] | None
 
     def _rows(self) -> list[tuple[str, str]]:
         shown = ("pretrained_model_name_or_path", "dataset_name", "resolution", "learning_rate", "seed")
@@ -56,14 +57,14 @@ class LoraInfo:
         return f"<table>{''.join(cells)}</table>"
 
 
-def _numbers(values: tuple) -> str:
+def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
 class LoraFile:
     """A LoRA file on disk: `LoraFile(path).check()`, `.info()`; `weights` reads its tensors."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = find_lora(path)
 
     def __repr__(self) -> str:
@@ -78,7 +79,7 @@ class LoraFile:
         """The file's text header."""
         return open_lora(self.path, self.path.name)[1]
 
-    def config(self) -> dict:
+    def config(self) -> dict[str, Any]:
         """The configuration it was trained with, filtered (`metadata.config_from_header`)."""
         return config_from_header(self.metadata)
 
@@ -116,7 +117,7 @@ class LoraFile:
         )
 
 
-def _config_or_none(header: Mapping[str, str]) -> dict | None:
+def _config_or_none(header: Mapping[str, str]) -> dict[str, Any] | None:
     try:
         return config_from_header(header)
     except ModelError:

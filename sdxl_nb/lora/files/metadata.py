@@ -12,8 +12,12 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from ...config.header import CONFIG_KEY, base_name, safe_config
+
+if TYPE_CHECKING:
+    from ...config.train_config import TrainConfig
 
 BASE_KEY = "sdxl_nb_base"
 ADAPTER_KEY = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
@@ -21,14 +25,14 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft")
 
 
 def build_metadata(
-    config,
+    config: "TrainConfig | Mapping[str, Any] | None",
     *,
     output_name: str,
     steps: int | None = None,
     epochs: int | None = None,
     num_train_images: int | None = None,
     data_fingerprint: str | None = None,
-    loss: Mapping[str, float] | None = None,
+    loss: Mapping[str, float | None] | None = None,
     trigger_words: tuple[str, ...] | list[str] = (),
     tag_frequency: Mapping[str, Mapping[str, int]] | None = None,
     prediction_type: str | None = None,
@@ -41,7 +45,7 @@ def build_metadata(
     config may leave to the base. `save_lora` adds the hashes, the base's shapes, and
     rank and alpha as they are in the weights.
     """
-    fields = config.model_dump(mode="json") if hasattr(config, "model_dump") else dict(config or {})
+    fields = dict(config or {}) if config is None or isinstance(config, Mapping) else config.model_dump(mode="json")
     prediction = prediction_type or fields.get("prediction_type") or "epsilon"
     trigger_words = tuple(trigger_words) or tuple(filter(None, [fields.get("trigger_word")]))
     now = now or datetime.now(timezone.utc)
@@ -61,7 +65,12 @@ def build_metadata(
     return {key: str(value) for key, value in header.items() if value is not None}
 
 
-def _sd_scripts_fields(fields, name, trigger_words, tag_frequency) -> dict:
+def _sd_scripts_fields(
+    fields: Mapping[str, Any],
+    name: str,
+    trigger_words: tuple[str, ...],
+    tag_frequency: Mapping[str, Mapping[str, int]] | None,
+) -> dict[str, Any]:
     base = fields.get("pretrained_model_name_or_path")
     tags = tag_frequency or ({name: dict.fromkeys(trigger_words, 1)} if trigger_words else None)
     resolution = fields.get("resolution")
@@ -83,7 +92,9 @@ def _sd_scripts_fields(fields, name, trigger_words, tag_frequency) -> dict:
     }
 
 
-def _modelspec_fields(fields, name, trigger_words, prediction, now) -> dict:
+def _modelspec_fields(
+    fields: Mapping[str, Any], name: str, trigger_words: tuple[str, ...], prediction: str, now: datetime
+) -> dict[str, Any]:
     resolution = fields.get("resolution") or 1024
     return {
         "modelspec.sai_model_spec": "1.0.1",
@@ -107,7 +118,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _json(value) -> str:
+def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=True)
 
 

@@ -8,10 +8,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+Numbers = tuple[frozenset[int], ...]  # of a name: the numbers at each of its places
+
 
 def fold(names: Iterable[str]) -> list[str]:
     """The shortest patterns this simple method finds; `unfold` of them gives exactly these names."""
-    shapes = defaultdict(set)
+    shapes: defaultdict[tuple[str, ...], set[Numbers]] = defaultdict(set)
     for name in names:
         pieces = re.split(r"(\d+)", name)
         shapes[tuple(pieces[::2])].add(tuple(frozenset([int(number)]) for number in pieces[1::2]))
@@ -25,9 +27,9 @@ def fold(names: Iterable[str]) -> list[str]:
     return sorted(patterns)
 
 
-def _join(numbers: set[tuple], position: int) -> set[tuple]:
+def _join(numbers: set[Numbers], position: int) -> set[Numbers]:
     """Make one of all rows that differ only in the set at this position."""
-    rows = defaultdict(frozenset)
+    rows: defaultdict[tuple[Numbers, Numbers], frozenset[int]] = defaultdict(frozenset)
     for row in numbers:
         rows[row[:position], row[position + 1 :]] |= row[position]
     return {(*before, joined, *after) for (before, after), joined in rows.items()}
@@ -35,7 +37,7 @@ def _join(numbers: set[tuple], position: int) -> set[tuple]:
 
 def _ranges(numbers: frozenset[int]) -> str:
     """{0, 1, 2, 5} -> "0-2,5"."""
-    parts = []
+    parts: list[list[int]] = []
     for number in sorted(numbers):
         if parts and parts[-1][1] == number - 1:
             parts[-1][1] = number

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from ..names import COMPONENTS, UNET, split_key
 from .metadata import ADAPTER_KEY, BASE_KEY
 
 
-def read_lora(path: str | os.PathLike, base: Base | None = None) -> LoraWeights:
+def read_lora(path: str | os.PathLike[str], base: Base | None = None) -> LoraWeights:
     """Read a LoRA of ours, kohya's (sgm or diffusers block names), diffusers' or PEFT's, as fp32 on the CPU.
 
     `base` says which model the numbers in kohya names refer to; by default the one our header describes, else SDXL.
@@ -69,7 +70,7 @@ TEXT_KEY = re.compile(r"attn2[._](processor\.)?to_k[._]lora[._](A|down)")
 TEXT_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2"}
 
 
-def _check_architecture(tensors, metadata, name: str) -> None:
+def _check_architecture(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str) -> None:
     """SD 1.x, SD 2.x, Flux and others give one sentence, before any single key is complained about."""
     version = metadata.get("ss_base_model_version", "")
     wrong = f"its header says {version}" if version and not version.startswith("sdxl_") else None
@@ -84,7 +85,7 @@ def _check_architecture(tensors, metadata, name: str) -> None:
         raise ModelError(f"{name} holds no tensors; it is no LoRA.")
 
 
-def _layer(module: str, parts: dict[str, torch.Tensor], alphas: Callable, name: str) -> Layer:
+def _layer(module: str, parts: dict[str, torch.Tensor], alphas: Callable[[str, int], float], name: str) -> Layer:
     for part in ("down", "up"):
         if part not in parts:
             raise ModelError(f"{name}: the {part} weight of {module} is missing; the file is incomplete.")
@@ -123,7 +124,7 @@ class _AdapterFields:
     rslora: bool
 
     @classmethod
-    def of(cls, fields: Mapping, component: str) -> "_AdapterFields":
+    def of(cls, fields: Mapping[str, Any], component: str) -> "_AdapterFields":
         mine = {key.removeprefix(f"{component}."): v for key, v in fields.items() if key.startswith(f"{component}.")}
         patterns = {_literal(key): float(value) for key, value in (mine.get("alpha_pattern") or {}).items()}
         alpha = mine.get("lora_alpha")

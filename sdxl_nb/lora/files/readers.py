@@ -19,7 +19,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..base import SDXL, Base
 from ..names import diffusers_key, kohya_key, split_key
@@ -90,7 +90,7 @@ class KeyTable:
         keys = {key for row in self.rows if row.meant for key in row.unknown}
         return sorted(key for key in keys if not key.endswith(".dora_scale"))
 
-    def as_dicts(self) -> list[dict]:
+    def as_dicts(self) -> list[dict[str, Any]]:
         """For events and cards: reader, meant, known, unknown (the keys themselves)."""
         rows = [row._asdict() for row in self.rows]
         return [{**row, "unknown": list(row["unknown"])} for row in rows]
@@ -151,7 +151,7 @@ def _row(reader: str, keys: list[str], accepted: Container[str], meant: bool = T
 
 
 def _is_sdxl(base: Base) -> bool:
-    return json.loads(base.description)["unet"] == json.loads(SDXL.description)["unet"]
+    return bool(json.loads(base.description)["unet"] == json.loads(SDXL.description)["unet"])
 
 
 def _counterpart(key: str, base: Base) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,15 +16,17 @@ from ...config.layout import LORA
 from ...system.errors import ModelError
 from ..base import Module
 from ..layers import Layer, LoraWeights, fit, peft_fields
-from ..names import COMPONENTS, UNET, diffusers_key, kohya_key
+from ..names import COMPONENTS, UNET, Layout, diffusers_key, kohya_key
 from .metadata import ADAPTER_KEY, BASE_KEY, data_hashes
 from .reader import read_file
 from .readers import key_table
 
+Contents = tuple[dict[str, torch.Tensor], dict[str, str]]  # of a file: its tensors and its header
+
 
 def save_lora(
     weights: LoraWeights,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     output_name: str,
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -38,17 +41,18 @@ def save_lora(
     _refuse_unknown(weights)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    diffusers, kohya = folder / LORA, folder / f"{output_name}.safetensors"
     files = {
-        folder / LORA: _contents(weights, "diffusers", metadata, dtype),
-        folder / f"{output_name}.safetensors": _contents(weights, "kohya", metadata, dtype),
+        diffusers: _contents(weights, "diffusers", metadata, dtype),
+        kohya: _contents(weights, "kohya", metadata, dtype),
     }
     _write_checked(files, weights, dtype)
-    return tuple(files)
+    return diffusers, kohya
 
 
 def save_one(
     weights: LoraWeights,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     naming: str = "kohya",
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -70,7 +74,7 @@ def check_names(weights: LoraWeights) -> None:
         _check_keys(_contents(weights, naming, None, torch.float32)[0], f"The LoRA's {naming} file", weights)
 
 
-def _contents(weights: LoraWeights, naming: str, metadata, dtype) -> tuple[dict, dict]:
+def _contents(weights: LoraWeights, naming: str, metadata: Mapping[str, str] | None, dtype: torch.dtype) -> Contents:
     header = {**(metadata or {}), **_network_header(weights)}
     if naming == "diffusers":
         return diffusers_tensors(weights, dtype), header | _adapter_header(weights)
@@ -98,7 +102,7 @@ def _fits(layer: Layer, module: Module) -> bool:
     return True
 
 
-def diffusers_tensors(weights: LoraWeights, dtype=torch.float32) -> dict[str, torch.Tensor]:
+def diffusers_tensors(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     """Tensors under diffusers' names; alpha travels in the header, as diffusers reads it from nowhere else."""
     tensors = {}
     for path, layer in weights.layers.items():
@@ -110,22 +114,27 @@ def diffusers_tensors(weights: LoraWeights, dtype=torch.float32) -> dict[str, to
     return tensors
 
 
-def kohya_tensors(weights: LoraWeights, dtype=torch.float32) -> dict[str, torch.Tensor]:
+def kohya_tensors(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     """Tensors under kohya's sgm names, alpha always among them (fp32, so that any alpha survives exactly)."""
     tensors, layout = {}, weights.base.layout
     for path, layer in weights.layers.items():
-        if kohya_key(path, "alpha", layout) is None:
-            raise ModelError(f"The LoRA's module {path} has no name that ComfyUI or A1111 knows; leave it out.")
-        tensors[kohya_key(path, "down", layout)] = _cast(layer.down, dtype, path)
-        tensors[kohya_key(path, "up", layout)] = _cast(layer.up, dtype, path)
-        tensors[kohya_key(path, "alpha", layout)] = torch.tensor(layer.alpha, dtype=torch.float32)
+        tensors[_kohya(path, "down", layout)] = _cast(layer.down, dtype, path)
+        tensors[_kohya(path, "up", layout)] = _cast(layer.up, dtype, path)
+        tensors[_kohya(path, "alpha", layout)] = torch.tensor(layer.alpha, dtype=torch.float32)
         if layer.dora_scale is not None:  # per output row, as LyCORIS' wd_on_out writes it
             rows = (-1, *(1,) * (layer.down.ndim - 1))
-            tensors[kohya_key(path, "dora_scale", layout)] = _cast(layer.dora_scale.view(rows), dtype, path)
+            tensors[_kohya(path, "dora_scale", layout)] = _cast(layer.dora_scale.view(rows), dtype, path)
     return tensors
 
 
-def _cast(tensor: torch.Tensor, dtype, path: str) -> torch.Tensor:
+def _kohya(path: str, part: str, layout: Layout) -> str:
+    key = kohya_key(path, part, layout)
+    if key is None:
+        raise ModelError(f"The LoRA's module {path} has no name that ComfyUI or A1111 knows; leave it out.")
+    return key
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype, path: str) -> torch.Tensor:
     tensor = tensor.to(dtype).contiguous()
     if not torch.isfinite(tensor).all():
         raise ModelError(f"The LoRA's weights of {path} are not finite as {dtype}; lower the learning rate.")
@@ -135,7 +144,7 @@ def _cast(tensor: torch.Tensor, dtype, path: str) -> torch.Tensor:
 def _adapter_header(weights: LoraWeights) -> dict[str, str]:
     """What `load_lora_weights` builds its LoraConfig from; without it alpha would be taken for the rank."""
     fields = {"format": "pt"}
-    adapters = {}
+    adapters: dict[str, Any] = {}
     for component in COMPONENTS:
         layers = weights.component(component)
         if component != UNET:  # the end of the name, which is the same in either layout of CLIPTextModel
@@ -160,7 +169,7 @@ def _network_header(weights: LoraWeights) -> dict[str, str]:
     }
 
 
-def _write_checked(files: Mapping[Path, tuple[dict, dict]], weights: LoraWeights, dtype) -> None:
+def _write_checked(files: Mapping[Path, Contents], weights: LoraWeights, dtype: torch.dtype) -> None:
     """Write beside the goal, fsync, re-open and compare; only when all are right, rename."""
     from safetensors.torch import save
 
@@ -216,7 +225,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _check_written(path: Path, name: str, weights: LoraWeights, dtype) -> None:
+def _check_written(path: Path, name: str, weights: LoraWeights, dtype: torch.dtype) -> None:
     """ModelError if the file, read as a stranger's would be, does not hold exactly these weights."""
     found = read_file(path, name, None).layers
     for lost in weights.layers.keys() ^ found.keys():

@@ -6,21 +6,23 @@ In: a finished run folder. Out: a model repository with the two LoRA files, the 
 card shows; never logs, checkpoints, events or the configuration. The token comes from HF_TOKEN or `hf auth login`.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...config.layout import LORA
+from ...config.train_config import TrainConfig
 from ...models.sources import first_line
+from ...runs.events import EventLog
 from ...system.errors import ConfigError, SdxlNbError
 from ...system.hub import endpoint
 
 SHOWN = re.compile(r"\]\((validation/step-\d+/[\w-]+\.png)\)")  # a picture in the card
 
 
-def push(config: Any, folder: Path) -> str:
+def push(config: TrainConfig, folder: Path) -> str:
     """Upload what a run made to `hub_model_id`, by default the run folder's name; returns the repository's address.
 
     Raises SdxlNbError that says that the LoRA is safe and how to upload it later.
@@ -41,7 +43,7 @@ def push(config: Any, folder: Path) -> str:
     return f"{endpoint()}/{repository.repo_id}"
 
 
-def publish(config: Any, folder: Path, log: Any) -> None:
+def publish(config: TrainConfig, folder: Path, log: EventLog) -> None:
     """Push, and say to a run's EventLog how it went: a failed upload is a warning, the run itself is complete."""
     try:
         log.say(f"Uploaded to {push(config, folder)}.")
@@ -49,7 +51,7 @@ def publish(config: Any, folder: Path, log: Any) -> None:
         log.warn(str(error))
 
 
-def published(config: Any, folder: Path) -> list[str]:
+def published(config: TrainConfig, folder: Path) -> list[str]:
     """What leaves the run folder: the two LoRA files, the card, and the pictures that the card shows."""
     card = (folder / "README.md").read_text(encoding="utf-8")
     pictures = sorted({name for name in SHOWN.findall(card) if (folder / name).is_file()})
@@ -76,8 +78,6 @@ def _reason(error: Exception) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Publish a finished run folder; an error is one sentence on stderr."""
-    import argparse
-
     parser = argparse.ArgumentParser(prog="python -m sdxl_nb.hub", description="Publish the LoRA of a run on the hub.")
     parser.add_argument("folder", type=Path, help="output_dir of a finished run")
     parser.add_argument("repository", nargs="?", help="its name on the hub; the folder's name if not given")
@@ -90,9 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _config(given: Any) -> Any:
-    from ...config.train_config import TrainConfig
-
+def _config(given: argparse.Namespace) -> TrainConfig:
+    """The configuration of the run in the folder that is given; ConfigError where none is finished."""
     if not (given.folder / LORA).is_file() or not (given.folder / "config.json").is_file():
         raise ConfigError(f"{given.folder} holds no finished run: give the output_dir of one")
     config = TrainConfig.load(given.folder / "config.json")

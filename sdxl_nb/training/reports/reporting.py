@@ -5,14 +5,20 @@ In: the Trainer. Out: events and lines in its log.
 
 import math
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ...audit.inspection import quick_summary
+from ...config.train_config import TrainConfig
 from ...lora.files.readers import DORA
 from ...system.memory import peak_memory
 
+if TYPE_CHECKING:
+    from ..step import Numbers
+    from ..trainer import Trainer
 
-def announce(trainer: Any, resumed_from: int | None) -> None:
+
+def announce(trainer: "Trainer", resumed_from: int | None) -> None:
     """The `start` event, and the lines and notes that a run begins with."""
     config, studio, log = trainer.config, trainer.studio, trainer.log
     parameters, batch = trainer.updates.flat.weights.numel(), trainer.stream.batch
@@ -48,7 +54,7 @@ def announce(trainer: Any, resumed_from: int | None) -> None:
         log.warn(line)
 
 
-def _remarks(config: Any, steps: int) -> list[str]:
+def _remarks(config: TrainConfig, steps: int) -> list[str]:
     remarks = [DORA] if config.use_dora else []
     if config.lr_scheduler != "constant" and config.lr_warmup_steps >= steps:
         remarks.append(
@@ -63,24 +69,24 @@ def _remarks(config: Any, steps: int) -> list[str]:
     return remarks
 
 
-def bar(trainer: Any) -> Any:
+def bar(trainer: "Trainer") -> Any:
     """The progress bar over all steps."""
     from ...system.progress import progress_bar
 
     return progress_bar(total=trainer.steps, initial=trainer.step, unit="step", disable=trainer.log.quiet)
 
 
-def report(trainer: Any, step: int, loss: float, numbers: Any) -> None:
+def report(trainer: "Trainer", step: int, loss: float, numbers: "Numbers") -> None:
     """The event and the bar of a step; its seconds are those since the step before, or since it was launched."""
     trainer.log.step, now = step, time.monotonic()
-    seconds = now - max(numbers.begun, getattr(trainer, "reported", 0.0))
+    seconds = now - max(numbers.begun, trainer.reported)
     trainer.reported = now
     memory = peak_memory(trainer.studio.device)
     trainer.log.emit("step", train_loss=loss, lr=numbers.rate, seconds=round(seconds, 4), memory=memory)
     trainer.bar.update()
-    trainer.bar.set_postfix(loss=f"{recent_loss(trainer):.4f}", lr=f"{numbers.rate:.1e}", refresh=False)
+    trainer.bar.set_postfix(loss=f"{mean(trainer.recent):.4f}", lr=f"{numbers.rate:.1e}", refresh=False)
 
 
-def recent_loss(trainer: Any) -> float | None:
-    """The mean of the last fifty losses."""
-    return sum(trainer.recent) / len(trainer.recent) if trainer.recent else None
+def mean(losses: Sequence[float]) -> float:
+    """The mean of some losses, the last fifty of a run."""
+    return sum(losses) / len(losses)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.machine import check_wandb
+from ...config.train_config import TrainConfig
 from ...system.errors import SdxlNbError
 
 PROJECT = "sdxl_nb"
@@ -21,7 +22,7 @@ Warn = Callable[[str], None]
 class Trackers:
     """A listener: call it with each event, `close` it at the end. They open at the `start` event."""
 
-    def __init__(self, config: Any, accelerator: Any, folder: Path, warn: Warn | None = None):
+    def __init__(self, config: TrainConfig, accelerator: Any, folder: Path, warn: Warn | None = None):
         self.config, self.accelerator, self.folder = config, accelerator, folder
         self.warn = warn or (lambda line: print(line, file=sys.stderr))
         self.open: list[Any] = []

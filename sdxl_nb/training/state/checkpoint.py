@@ -22,6 +22,7 @@ from ...config.train_config import LATER
 from ...runs.checkpoints import put_back
 from ...system.errors import ConfigError, ModelError
 
+Tensors = dict[str, torch.Tensor]
 CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
 SAME_RESULT = ("gradient_checkpointing", "enable_xformers_memory_efficient_attention")  # what a lack of memory asks for
 OF_THE_DATA = ("caption_choice",)  # what it changes, the fingerprint of the data tells
@@ -39,17 +40,16 @@ class Progress:
     precision: str
     parameters: dict[str, list[int]]
     batch: int = 0  # pictures of an optimizer step, over all processes
-    optimizer: dict[str, Any] | None = None  # its state but for the tensors
+    optimizer: dict[str, Any] = field(default_factory=dict)  # its state but for the tensors
     scaler: dict[str, Any] | None = None
     heldout: dict[str, Any] = field(default_factory=dict)
     recent_losses: list[float] = field(default_factory=list)
     micro_batch: int | None = None  # what fitted into memory at once
     heldout_fingerprint: str | None = None
+    reading: int = 1  # identity.FORMAT: how this code made latents and embeddings of pictures and captions
 
 
-def save(
-    output_dir: Path, progress: Progress, tensors: dict[str, torch.Tensor], write_lora: Callable[[Path], Any]
-) -> Path:
+def save(output_dir: Path, progress: Progress, tensors: Tensors, write_lora: Callable[[Path], object]) -> Path:
     """Write `checkpoint-<step>` into the run folder, all of it or nothing; `write_lora(folder)` adds the LoRA files.
 
     One of the same step is only put aside until the new one is there; see `runs.checkpoints.put_back`.
@@ -99,13 +99,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(doomed)
 
 
-def load(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
+def load(path: Path) -> tuple[Progress, Tensors]:
     """What `save` wrote. Raises ModelError when a file is damaged."""
     try:
-        progress = Progress(**json.loads((path / "state.json").read_text()))
+        said = json.loads((path / "state.json").read_text())
+        progress = Progress(**said)
         tensors = load_file(path / "state.safetensors")
         expected = sum(map(math.prod, progress.parameters.values()))
-        if progress.optimizer is None or tensors["weights"].numel() != expected:
+        if said.get("optimizer") is None or tensors["weights"].numel() != expected:
             raise ValueError("the weights are not those of its layers")
         return progress, tensors
     except Exception as error:  # whatever a damaged file raises, the advice is the same
@@ -134,6 +135,11 @@ def check_resumable(progress: Progress, current: Progress, name: str) -> None:
         raise ConfigError(
             f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
             "restore them, or choose another --output_dir"
+        )
+    if progress.reading != current.reading:
+        raise ConfigError(
+            f"{name} was trained by another version of sdxl_nb, which saw other colours in the same pictures "
+            "(profiles, gamma, wide gamut): resume it with that version, or choose another --output_dir"
         )
     if progress.heldout_fingerprint not in (None, current.heldout_fingerprint):
         raise ConfigError(

@@ -6,10 +6,12 @@ Hundreds of small tensors (560 layers at rank 4 on SDXL) cost more to launch tha
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
+
+from ...config.train_config import TrainConfig
 
 
 class FlatParameters:
@@ -30,8 +32,8 @@ class FlatParameters:
         self.parameters = [found[name] for name in self.names]
         self.sizes = [parameter.numel() for parameter in self.parameters]
         self.weights = nn.Parameter(torch.cat([p.detach().float().reshape(-1) for p in self.parameters]))
-        self.weights.grad = torch.zeros_like(self.weights)
-        self._bind(self.weights.data, self.weights.grad)
+        self.gradient = self.weights.grad = torch.zeros_like(self.weights)  # they stay one
+        self._bind(self.weights.data, self.gradient)
 
     def _bind(self, weights: torch.Tensor, gradients: torch.Tensor) -> None:
         pieces = zip(self.parameters, weights.split(self.sizes), gradients.split(self.sizes), strict=True)
@@ -40,7 +42,7 @@ class FlatParameters:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place: the views stay views."""
-        self.weights.grad.zero_()
+        self.gradient.zero_()
 
     def named(self, vector: torch.Tensor) -> dict[str, torch.Tensor]:
         """A vector of this layout (weights, or an optimizer's moments) cut into named tensors, as copies."""
@@ -53,8 +55,8 @@ class FlatParameters:
 
     def clip(self, largest: float) -> torch.Tensor:
         """Scale the gradient down to a norm of `largest`; returns the norm before, without waiting for it."""
-        norm = torch.linalg.vector_norm(self.weights.grad)
-        self.weights.grad.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
+        norm: torch.Tensor = torch.linalg.vector_norm(self.gradient)
+        self.gradient.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
 
@@ -88,7 +90,7 @@ class Average:
             self.flat.weights.data.copy_(own)
 
 
-def learning_rates(config, steps: int, processes: int):
+def learning_rates(config: TrainConfig, steps: int, processes: int) -> Callable[[int], float]:
     """The learning rate as a pure function of the optimizer step (from 0); diffusers' schedules by name.
 
     `constant` has no warm-up, as in diffusers; every other schedule warms up for `lr_warmup_steps`.
@@ -110,7 +112,9 @@ def _cosine(done: float, peak: float) -> float:
 
 
 LAST = 1e-7  # diffusers' lr_end
-SCHEDULES = {  # the rate from its peak, when so much of the time after warm-up is done
+SCHEDULES: dict[
+    str, Callable[[float, float], float]
+] = {  # the rate from its peak, when so much of the time after warm-up is done
     "constant_with_warmup": lambda done, peak: peak,
     "linear": lambda done, peak: peak * max(0.0, 1 - done),
     "cosine": _cosine,

@@ -5,41 +5,52 @@ of the page it shows. `browser.figure()` is the page as a matplotlib Figure.
 """
 
 import threading
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import traitlets
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layout, Text, VBox
 
+from ...audit.findings import AuditReport
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...data.dataset import CaptionedPictures
+from ...data.decoding import Fault
 from ...system.errors import DataError
+from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker
 from . import selection
 from .cards import card, keep, middle_crop
-from .measuring import Measuring
 from .mending import Mending
 from .selection import ALL, LEFT_OUT
 
 PAGE = 12
 
 
-class DatasetBrowser(Mending, Measuring, Twin, VBox):
+class DatasetBrowser(Mending, Twin, VBox):
     """Thumbnails with captions, crops and token counts; see the module. `page`, `show` and `search` are its state."""
 
     page = traitlets.Int(0, min=0, help="Number of the page shown, from 0.")
     show = traitlets.Unicode(ALL, help="What is shown: all pictures, left out, or a kind of the audit's findings.")
     search = traitlets.Unicode("", help="Only captions and names that hold this text.")
 
-    def __init__(self, dataset: Any, config: Any = None, report: Any = None, per_page: int = PAGE):
+    def __init__(
+        self,
+        dataset: TrainConfig | CaptionedPictures,
+        config: TrainConfig | None = None,
+        report: AuditReport | None = None,
+        per_page: int = PAGE,
+    ):
         _check(dataset, config)
-        is_open = isinstance(dataset, CaptionedPictures)
-        self.config = config if is_open else dataset
-        self.dataset = dataset if is_open else self.opened()
+        if isinstance(dataset, CaptionedPictures):
+            self.config, self.dataset = config, dataset
+        else:
+            self.config = dataset
+            self.dataset = self.opened()
         self.report, self.per_page, self._tokenizers, self._shapes = report, per_page, None, None
         self._notice, self._progress = Notice(), Notice()
         self._work, self._auditing = Worker(), Worker()
@@ -106,7 +117,7 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
             else:
                 self.page = page
 
-    def _items(self) -> Any:
+    def _items(self) -> Sequence[int | Fault]:
         """What is on the page: indices of pictures, and Faults."""
         first = self.page * self.per_page
         return self._shown[first : first + self.per_page]
@@ -122,7 +133,7 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
             empty = escape(selection.nothing(self.report, self.show, self.search))
             replace(self._cards, cards or [HTML(f"<i>{empty}</i>")])
 
-    def _card(self, item: Any) -> VBox:
+    def _card(self, item: int | Fault) -> VBox:
         """The card of a picture, or of one that was left out. Its caption is as it is written, without trigger word."""
         if not isinstance(item, int):
             picture = self.dataset.left_out(item.name)
@@ -133,18 +144,19 @@ class DatasetBrowser(Mending, Measuring, Twin, VBox):
         except DataError as error:
             return card(name, written, None, None, self._words(item), self.saver(name), str(error))
         size = (picture.height, picture.width)
-        crop = middle_crop(self.config, size, self._shape(item, size)) if self.config else None
+        config = self.config
+        crop = middle_crop(config, size, self._shape(config, item, size)) if config else None
         complaint = selection.remark(self.report, self.show, name)
         harmless = selection.is_harmless(self.report, self.show)
         return card(name, written, picture, crop, self._words(item), self.saver(name), complaint, harmless)
 
-    def figure(self) -> Any:
+    def figure(self) -> Sheet:
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""
         indices = [item for item in self._items() if isinstance(item, int)]
         return self.dataset.select(indices).figure(self.per_page)
 
 
-def _check(dataset: Any, config: Any) -> None:
+def _check(dataset: object, config: object) -> None:
     """Raise TypeError for what is no data set and names none."""
     if not isinstance(dataset, TrainConfig | CaptionedPictures):
         advice = "for a folder, write DatasetBrowser(TrainConfig(train_data_dir='folder'))."

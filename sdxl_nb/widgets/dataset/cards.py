@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ipywidgets import HTML, Button, HBox, Layout, Textarea, VBox
 from PIL import Image, ImageDraw, ImageEnhance
 
+from ...config.train_config import TrainConfig
 from ...data.crops import Crop, plan_crop
 from ..parts.pictures import PictureButton, thumbnail
 
@@ -40,18 +41,20 @@ def count_words(caption: str, tokenizers: Any, trigger: str = "") -> Words:
     return Words(max(lengths), limit, cut.cut if cut else "", trigger)
 
 
-def middle_crop(config: Any, size: tuple[int, int], target: tuple[int, int]) -> Crop:
+def middle_crop(config: TrainConfig, size: tuple[int, int], target: tuple[int, int]) -> Crop:
     """The crop of a picture of this (height, width) that cached training sees."""
     return plan_crop(size, target, config.center_crop, False, 0.5, 0.5, config.image_interpolation_mode)
 
 
-def with_crop(picture: Any, crop: Crop) -> Any:
+def with_crop(picture: Image.Image, crop: Crop) -> Image.Image:
     """A small copy of the picture, dimmed outside its crop, which has a thin frame."""
     scale = SHOWN / max(picture.size)
-    size = [max(1, round(side * scale)) for side in picture.size]
-    small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # a fifth of the time for a camera's
-    box = [round(place * scale) for place in crop.box]
-    box = (box[0], box[1], min(box[2], small.width), min(box[3], small.height))
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    small = picture.resize(
+        (width, height), Image.Resampling.LANCZOS, reducing_gap=2.0
+    )  # a fifth of the time for a camera's
+    left, top, right, bottom = (round(place * scale) for place in crop.box)
+    box = (left, top, min(right, small.width), min(bottom, small.height))
     shown = ImageEnhance.Brightness(small).enhance(0.35)
     shown.paste(small.crop(box), box[:2])
     if box != (0, 0, *small.size):
@@ -83,10 +86,10 @@ def shortened(text: str, most: int = SAID) -> str:
 def card(
     name: str,
     caption: str,
-    picture: Any,
+    picture: Image.Image | None,
     crop: Crop | None,
     words: Words | None,
-    save: Callable[[str], Any] | None,
+    save: Callable[[str], object] | None,
     complaint: str = "",
     harmless: bool = False,
 ) -> VBox:
@@ -124,7 +127,7 @@ def keep(old: VBox, new: VBox) -> None:
     new.answer.value = old.answer.value
 
 
-def _editor(name: str, caption: str, save: Callable[[str], Any] | None, answer: HTML) -> list[Any]:
+def _editor(name: str, caption: str, save: Callable[[str], object] | None, answer: HTML) -> list[Any]:
     wide = Layout(width=f"{WIDTH}px", height="64px")
     box = Textarea(value=caption, disabled=save is None, layout=wide, tooltip=f"Caption of {name}")
     if save is None:

@@ -3,10 +3,15 @@
 In: a browser. Out: both for any picture, as far as they are known by then; the page is shown again when they are.
 """
 
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from ...config.train_config import TrainConfig
+from ...data.dataset import CaptionedPictures
+from ..parts.watching import Notice, Worker
 from .cards import Words, count_words
 from .shapes import Shapes
 
@@ -15,18 +20,28 @@ OFTEN = 0.5  # seconds between two words on how far something is
 
 
 class Measuring:
-    """Mixed into DatasetBrowser, which has `config` and `dataset`, and shows them with `turn`."""
+    """Mixed into DatasetBrowser, which has all this, and shows `config` and `dataset` with `turn`."""
+
+    config: TrainConfig | None
+    dataset: CaptionedPictures
+    turn: Callable[[], None]
+    _tokenizers: list[Any] | None
+    _shapes: Shapes | None
+    _work: Worker
+    _notice: Notice
+    _progress: Notice
+    _lock: threading.RLock
 
     def _words(self, index: int) -> Words | None:
         """The caption in tokens, as it is trained with; None before the tokenizers are there."""
-        if not self._tokenizers:
+        if not self._tokenizers or self.config is None:
             return None
         trained = self.dataset.captions[index]
         led = trained != self.dataset.written[index]
-        return count_words(trained, self._tokenizers, self.config.trigger_word if led else "")
+        return count_words(trained, self._tokenizers, (self.config.trigger_word or "") if led else "")
 
-    def _shape(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
-        return (self._shapes or Shapes(self.config, self.dataset)).of(index, size)
+    def _shape(self, config: TrainConfig, index: int, size: tuple[int, int]) -> tuple[int, int]:
+        return (self._shapes or Shapes(config, self.dataset)).of(index, size)
 
     def measure(self) -> None:
         """Look at what takes longer, in the background: tokens of the captions, and the shape that each picture gets.
@@ -34,19 +49,19 @@ class Measuring:
         Of a large set each picture shows the shape that it alone would get. The page is shown again with both.
         """
         if self.config is not None:
-            self._work.start(self._notice.guard(self._measure))
+            self._work.start(self._notice.guard(partial(self._measure, self.config)))
 
-    def _measure(self) -> None:
+    def _measure(self, config: TrainConfig) -> None:
         if self._tokenizers is None:
             from ...models.loading import load
             from ...models.sources import Source
 
-            source = Source.of(self.config)
+            source = Source.of(config)
             self._tokenizers = [load(source, name) for name in ("tokenizer", "tokenizer_2")]
             self.turn()
         dataset = self.dataset
-        if self.config.uses_buckets() and len(dataset) <= MEASURED:
-            shapes = Shapes(self.config, dataset)
+        if config.uses_buckets() and len(dataset) <= MEASURED:
+            shapes = Shapes(config, dataset)
             try:
                 shapes.measure(telling(self._progress.say, "Measuring the pictures"))
             finally:
@@ -57,7 +72,7 @@ class Measuring:
                     self.turn()
 
 
-def telling(say: Callable[[str], Any], doing: str) -> Callable[[int, int], None]:
+def telling(say: Callable[[str], object], doing: str) -> Callable[[int, int], None]:
     """A `progress(done, total)` that says how far something is, now and then."""
     said = time.monotonic()
 

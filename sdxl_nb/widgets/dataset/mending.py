@@ -3,26 +3,44 @@
 In: a browser. Out: the tools above its cards, and the methods behind them. Files change only in a local folder.
 """
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from ipywidgets import HTML, Button, FileUpload, Text
+from ipywidgets import HTML, Button, FileUpload, HBox, Text
 
+from ...audit.findings import AuditReport
+from ...config.train_config import TrainConfig
 from ...data.dataset import CaptionedPictures, open_dataset
 from ...data.editing import add_picture, editable_folder, save_caption
 from ...system.errors import DataError
+from ..parts.watching import Worker
 from .cards import answer, coloured
-from .measuring import telling
+from .measuring import Measuring, telling
 
 UPLOADED = (  # Jupyter's server drops a connection that sends a larger message, without a word
     "10 MB at once at most; put more into {folder} with JupyterLab's file browser, and run this cell again."
 )
 
 
-class Mending:
-    """Mixed into DatasetBrowser, which has `config`, `dataset`, `report` and shows them."""
+class Mending(Measuring):
+    """Mixed into DatasetBrowser, which has all this, and shows `config`, `dataset` and `report`."""
+
+    report: AuditReport | None
+    page: int
+    list_kinds: Callable[[], None]
+    filter: Callable[[int], None]
+    _auditing: Worker
+    _cards: HBox
 
     editable = False
+
+    @property
+    def settings(self) -> TrainConfig:
+        """The configuration. Raises DataError without one: then there is nothing to change."""
+        if self.config is None:
+            raise DataError("This browser shows pictures alone: give their TrainConfig too, to change something.")
+        return self.config
 
     def tools(self) -> list[Any]:
         """The trigger word, the audit and the upload; without a configuration nothing can be changed."""
@@ -47,7 +65,7 @@ class Mending:
         upload.observe(self._notice.guard(lambda change: self.add(upload)), "value")
         return [word, audit, upload, HTML(f"<small>{escape(UPLOADED.format(folder=folder))}</small>")]
 
-    def saver(self, name: str) -> Any:
+    def saver(self, name: str) -> Callable[[str], object] | None:
         """What saves the caption of a picture, or None where it cannot be changed; its card too says a refusal."""
 
         def save(caption: str) -> None:
@@ -67,8 +85,8 @@ class Mending:
 
     def save(self, name: str, caption: str) -> None:
         """Store a corrected caption beside its picture and show the page again. Raises DataError."""
-        path = save_caption(self.config, name, caption)
-        alone = "" if caption.strip() else f" It is empty: training gives {self.config.trigger_word} alone."
+        path = save_caption(self.settings, name, caption)
+        alone = "" if caption.strip() else f" It is empty: training gives {self.settings.trigger_word} alone."
         for card in self._cards_of(name):
             if card.editor.value == caption:
                 card.caption = caption  # so that it does not count as typed and not saved
@@ -78,16 +96,16 @@ class Mending:
 
     def set_trigger(self, word: str) -> None:
         """Put a trigger word before every caption: no file changes, `config` does."""
-        self.config = self.config.replace(trigger_word=word.strip() or None)
+        self.config = self.settings.replace(trigger_word=word.strip() or None)
         self.reopen()
 
-    def audit(self) -> Any:
+    def audit(self) -> AuditReport:
         """Look for faults, and offer their kinds as filters; returns the report."""
         from ...audit.inspection import audit_dataset
 
         self._progress.say("Looking at every picture ...")
         try:
-            report = audit_dataset(self.config, progress=telling(self._progress.say, "Looking at every picture"))
+            report = audit_dataset(self.settings, progress=telling(self._progress.say, "Looking at every picture"))
         finally:
             self._progress.say("")
         with self._lock:
@@ -105,7 +123,7 @@ class Mending:
         added, refused = [], []
         for file in upload.value:
             try:
-                added.append(add_picture(self.config, file["name"], bytes(file["content"])))
+                added.append(add_picture(self.settings, file["name"], bytes(file["content"])))
             except DataError as error:
                 refused.append(str(error))
         upload.value = ()
@@ -119,7 +137,7 @@ class Mending:
 
     def opened(self) -> CaptionedPictures:
         """The data set as it is now; its pictures may all lack captions, for here they can get some."""
-        return open_dataset(self.config, uncaptioned=True)
+        return open_dataset(self.settings, uncaptioned=True)
 
     def reopen(self) -> None:
         """Read the data set again, as it is now, and stay on the page."""

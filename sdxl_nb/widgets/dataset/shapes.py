@@ -5,24 +5,27 @@ would get. Measuring decodes what the cache's memory of files does not know yet.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from ...config.train_config import TrainConfig
 from ...data import buckets
+from ...data.dataset import CaptionedPictures
 
 
 class Shapes:
     """`measure` once, in a thread if it may take long; `of` at any time."""
 
-    def __init__(self, config: Any, dataset: Any):
-        self.config, self.dataset, self._places, self._found = config, dataset, None, None
+    def __init__(self, config: TrainConfig, dataset: CaptionedPictures):
+        self.config, self.dataset = config, dataset
+        self._found: buckets.Buckets | None = None
+        self._places = np.empty(0, np.int64)  # of each picture in what was found; -1 for one that cannot be read
 
     def of(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that a picture of this size is trained at."""
         if not self.config.uses_buckets():
             return (self.config.resolution,) * 2
-        if self._places is not None and self._places[index] >= 0:
+        if self._found is not None and self._places[index] >= 0:
             return self._found.shape(self._places[index])
         return buckets.of(self.config, [size]).shape(0)
 
@@ -37,5 +40,5 @@ class Shapes:
         finally:
             memo.close()
         good = np.fromiter((name not in bad for name in self.dataset.names), bool, len(self.dataset))
-        self._found = buckets.of(self.config, self.dataset.sizes()[good])
         self._places = np.where(good, np.cumsum(good) - 1, -1)
+        self._found = buckets.of(self.config, self.dataset.sizes()[good])

@@ -25,10 +25,10 @@ SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS}
 class Editor:
     """The row of one field; `read()` is the value typed, and `changed(name)` is called when it is another one."""
 
-    def __init__(self, name: str, changed: Callable[[str], Any]):
+    def __init__(self, name: str, changed: Callable[[str], object]):
         self.name, self._changed, self._hushed = name, changed, False
         self.types = TrainConfig.json_types()[name]
-        self.sentence = re.sub(r"\bnull\b", NOT_SET, TrainConfig.model_fields[name].description)
+        self.sentence = re.sub(r"\bnull\b", NOT_SET, TrainConfig.model_fields[name].description or "")
         self.input = self._input()
         self.hint = HTML(layout=Layout(flex=HINT))
         self.row = HBox([self.input, self.hint], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))

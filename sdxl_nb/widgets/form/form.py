@@ -8,9 +8,11 @@ flags do, so that a changed base model brings its own VAE and a folder replaces 
 from typing import Any
 
 import traitlets
+from IPython.display import HTML as Table
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
 
 from ...config import presets
+from ...config.fields import about
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import ConfigError
@@ -20,7 +22,7 @@ from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, check_traits
 from .editors import INPUT, NAME, Editor, same
-from .outlook import Outlook, Table, settings_table
+from .outlook import Outlook, settings_table
 from .takeaway import Takeaway
 
 GIVEN = "as given"
@@ -39,7 +41,7 @@ OPEN = (  # what a person changes; the rest is folded
     "num_train_epochs",
     "validation_prompt",
 )
-ALSO_OPEN = {TrainConfig.model_fields[name].json_schema_extra["group"] for name in OPEN}
+ALSO_OPEN = {about(TrainConfig.model_fields[name])["group"] for name in OPEN}
 
 
 class ConfigForm(Twin, VBox):
@@ -82,7 +84,7 @@ class ConfigForm(Twin, VBox):
         groups: dict[str, list[Editor]] = {}
         for name, field in TrainConfig.model_fields.items():
             if name not in OPEN:
-                groups.setdefault(field.json_schema_extra["group"], []).append(self._editors[name])
+                groups.setdefault(about(field)["group"], []).append(self._editors[name])
         self._groups = groups
         self._folds = {group: Fold(group, [e.row for e in editors]) for group, editors in groups.items()}
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))

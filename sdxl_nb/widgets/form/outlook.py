@@ -9,17 +9,17 @@ import os
 import re
 from collections.abc import Callable
 from html import escape
-from typing import Any
 
 from IPython.display import HTML as Table
 from ipywidgets import HTML, Button, VBox
 
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError, SdxlNbError
-from ...training.epochs import count_pictures
+from ...training.epochs import Counts, count_pictures
 from ..parts.watching import Notice, Worker
 from .plan import expectations, plan
 
+Key = tuple[object, ...]
 DATA = (  # the settings that the counts of pictures depend on
     *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "caption_column", "max_train_samples"),
     *("trigger_word", "folder_repeats", "validation_split"),
@@ -34,14 +34,16 @@ class Outlook(VBox):
     `looked()` is called when something was looked up; then `fault` says what is wrong with the pictures.
     """
 
-    def __init__(self, looked: Callable[[], Any]) -> None:
+    def __init__(self, looked: Callable[[], object]) -> None:
+        self._work, self._looked = Worker(), looked
+        self._counts: dict[Key, Counts] = {}
+        self._faults: dict[Key, str] = {}
         self._text, self._table, self._notice = HTML(), HTML(), Notice()
         self._button = Button(description="Estimate memory, time and price", icon="calculator")
         self._button.tooltip = "For this machine and for SageMaker instances; takes some seconds"
         self._button.layout.width = "280px"
         self._button.on_click(lambda button: self._work.start(self._notice.guard(self.estimate)))
         super().__init__([self._text, self._button, self._table, self._notice])
-        self._work, self._counts, self._faults, self._looked = Worker(), {}, {}, looked
         self._newest: TrainConfig | None = None
 
     @property
@@ -72,6 +74,8 @@ class Outlook(VBox):
         from ...preflight.estimate_table import estimate
 
         config = self._newest
+        if config is None:
+            raise SdxlNbError("There is nothing to estimate until the settings above are mended.")
         self._notice.say("Counting ...")
         try:
             table = FLAG.sub("", estimate(config)._repr_html_())
@@ -91,7 +95,9 @@ class Outlook(VBox):
 
     def _look(self, config: TrainConfig) -> None:
         """What takes a moment; an answer that comes too late for what is typed by then is not shown."""
-        key, more, wrong = _key(config), [], []
+        key = _key(config)
+        more: list[str] = []
+        wrong: list[str] = []
         try:
             if key not in self._counts and is_here(config):
                 self._counts[key] = count_pictures(config)
@@ -120,7 +126,7 @@ def explained(error: Exception) -> str:
     return FLAG.sub("", str(error)) if isinstance(error, SdxlNbError) else f"{type(error).__name__}: {error}"
 
 
-def _key(config: TrainConfig) -> tuple[Any, ...]:
+def _key(config: TrainConfig) -> Key:
     return tuple(getattr(config, name) for name in DATA)
 
 
@@ -135,7 +141,7 @@ def settings_table(config: TrainConfig) -> Table:
     fields = TrainConfig.model_fields
     rows = "".join(
         f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{escape(str(value))}</td>"
-        f"<td style='text-align:left'>{escape(fields[name].description)}</td></tr>"
+        f"<td style='text-align:left'>{escape(fields[name].description or '')}</td></tr>"
         for name, value in config.essentials().items()
     )
     return Table(f"<table>{rows}</table>")

@@ -11,11 +11,12 @@ from ...training.epochs import Counts, steps_per_epoch, validation_pictures
 
 def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
     """Steps, epochs, saving and drawing in a line each; without the counts of pictures only what is sure."""
-    steps, epochs = config.max_train_steps, None if config.max_train_steps else config.num_train_epochs
+    steps = config.max_train_steps
+    epochs: float | None = None if steps else config.num_train_epochs
     lines, in_all = [], ""
     if counts:
         an_epoch = steps_per_epoch(config, counts.entries)
-        steps = steps or epochs * an_epoch
+        steps = steps or config.num_train_epochs * an_epoch
         epochs = steps / an_epoch
         batch = config.train_batch_size * config.gradient_accumulation_steps
         lines.append(

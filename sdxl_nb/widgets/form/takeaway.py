@@ -13,6 +13,7 @@ from ipywidgets import HTML, Button, HBox, Layout, Text, VBox
 from ...config.formats import render
 from ...config.precedence import overlay
 from ...config.train_config import TrainConfig
+from ...system.errors import ConfigError
 from ..parts.downloads import DownloadButton
 from ..parts.fold import Fold
 
@@ -49,7 +50,7 @@ def changes(config: TrainConfig, preset: str | None) -> dict[str, Any]:
 class Takeaway(VBox):
     """The three forms of the configuration; `show` fills them."""
 
-    def __init__(self, guard: Callable[..., Any], say: Callable[[str], Any], fail: Callable[[Exception], Any]):
+    def __init__(self, guard: Callable[..., Any], say: Callable[[str], object], fail: Callable[[Exception], object]):
         self._texts = [HTML() for _ in range(3)]
         self._config: TrainConfig | None = None
         self._say = say
@@ -73,12 +74,18 @@ class Takeaway(VBox):
         for widget, text in zip(self._texts, texts, strict=True):
             widget.value = _copyable(text) if config else f"<i>{text}</i>"
 
+    def _valid(self) -> TrainConfig:
+        """The configuration. Raises ConfigError while there is none."""
+        if self._config is None:
+            raise ConfigError("There is nothing to save until the settings above are mended.")
+        return self._config
+
     def _file(self) -> str:
-        return render(self._config.model_dump(mode="json"), ".json")
+        return render(self._valid().model_dump(mode="json"), ".json")
 
     def save(self, path: str) -> None:
         """Write the configuration as JSON or YAML. Raises ConfigError."""
-        self._config.save(path)
+        self._valid().save(path)
         self._say(f"Saved as {path}; --config {path} and TrainConfig.load read it.")
 
 

@@ -37,7 +37,7 @@ class Columns(HBox):
     def _turned(self, change: Any) -> None:
         self._all.value = change["new"] is not None
 
-    def of(self, drawn: Collection[int], kept: Collection[int], best: Collection[int]) -> list[int]:
+    def of(self, drawn: Collection[int], kept: Collection[int], best: Collection[int | None]) -> list[int]:
         """The steps of this page; the controls say which of all they are."""
         steps = sorted({*drawn, *kept})
         pages = max(1, -(-len(steps) // MOST))
@@ -56,7 +56,7 @@ def _range(steps: Sequence[int]) -> str:
     return f"steps {steps[0]} to {steps[-1]}" if steps else "none"
 
 
-def main_steps(drawn: Collection[int], kept: Collection[int], best: Collection[int]) -> list[int]:
+def main_steps(drawn: Collection[int], kept: Collection[int], best: Collection[int | None]) -> list[int]:
     """At most MOST of the steps: first, last and best, then those whose LoRA is there, then others, evenly chosen.
 
     Where pictures and LoRAs are of different steps, half of the places stay for pictures.
@@ -64,7 +64,7 @@ def main_steps(drawn: Collection[int], kept: Collection[int], best: Collection[i
     steps = sorted({*drawn, *kept})
     if len(steps) <= MOST:
         return steps
-    chosen = {steps[0], steps[-1], *(set(best) & set(steps))}
+    chosen = {steps[0], steps[-1], *(set(steps) & set(best))}
 
     def add(those: Collection[int], places: int) -> None:
         chosen.update(_spread([step for step in steps if step in those and step not in chosen], places))

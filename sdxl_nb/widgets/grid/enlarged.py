@@ -6,7 +6,7 @@ pressed the small one, and gives the focus back when it is put away.
 
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, VBox
 from PIL import Image
@@ -14,6 +14,9 @@ from PIL import Image
 from ...runs.stages import Row
 from ..parts.children import replace
 from ..parts.pictures import PictureButton, thumbnail
+
+if TYPE_CHECKING:
+    from .grid import ValidationGrid
 
 SMALL, LARGE = 512, 1024  # pixels of an enlarged picture, at least and at most
 
@@ -42,8 +45,8 @@ class LargePicture(PictureButton):
 
 def large(path: Path, alt: str) -> LargePicture:
     """A picture in its own size, up to 1024 px; those of the tiny base are enlarged pixel by pixel."""
-    with Image.open(path) as picture:
-        side = min(max(*picture.size, SMALL), LARGE)
+    with Image.open(path) as opened:
+        side = min(max(*opened.size, SMALL), LARGE)
     picture = LargePicture(value=thumbnail(path, side), alt=alt, side=side)
     picture.add_class("sdxl-nb-large")
     return picture
@@ -52,13 +55,13 @@ def large(path: Path, alt: str) -> LargePicture:
 class Enlarged(VBox):
     """The picture that a grid shows large, and its words; nothing while it shows none."""
 
-    def __init__(self, grid: Any):
+    def __init__(self, grid: "ValidationGrid"):
         super().__init__()
         self._grid = grid
         grid.observe(lambda change: self._show(*change["new"]), "enlarged")
 
     def _show(self, step: int | None = None, row: Row | None = None) -> None:
-        if step is None:
+        if step is None or row is None:
             return replace(self, [])
         grid = self._grid
         words = f"{row.prompt}, seed {row.seed}, step {step}, scale {grid.scale:g}"

@@ -5,20 +5,34 @@ the run folder, which the grid then finds. A part of the grid: `draw` is a metho
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ipywidgets import Button, Layout
 
 from ...drawing.generation import load_base
-from ...runs.run import GOING_ON
-from ...runs.stages import FULL, loaded
+from ...runs.run import GOING_ON, Run
+from ...runs.stages import FULL, Stages, loaded
 from ...system.errors import SdxlNbError
 from ...system.memory import give_back
+from ..parts.watching import Notice, Worker
+from .table import View
 
 
 class Filling:
-    """Mixed into the grid, which has `stages`, `run`, `base`, `scale`, `_shown`, `_work`, `_notice` and `guard`."""
+    """Mixed into the grid, which has all this."""
+
+    run: Run
+    stages: Stages
+    base: Any  # a name, or a ready pipeline; None is the run's own
+    scale: float
+    guard: Callable[..., Any]
+    refresh: Callable[[], None]
+    comm: Any
+    _shown: View
+    _work: Worker
+    _notice: Notice
 
     _base: Any = None  # a ready pipeline, once something was drawn
 

@@ -14,6 +14,7 @@ from ipywidgets import HTML, HBox, Layout, Text, VBox
 from ...runs.run import GOING_ON, Run
 from ...runs.stages import FULL, Row, Stages, lowest
 from ...system.errors import SdxlNbError
+from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.downloads import DownloadButton
 from ..parts.theme import style_sheet
@@ -23,7 +24,7 @@ from .columns import Columns
 from .enlarged import Enlarged
 from .filling import Filling
 from .scales import Scales
-from .table import Table, View
+from .table import NOTHING, Table, View
 
 NOT_BEGUN = "The run has not begun yet: its pictures come here as soon as it draws some."
 NO_PICTURE = "No validation picture yet."
@@ -42,7 +43,7 @@ class ValidationGrid(Filling, Twin, VBox):
     def __init__(self, run: Run | str, scale: float = FULL, base: Any = None, **traits: Any):
         check_traits(type(self), traits, also=("run", "base"))
         self.run = run_of(type(self), run)
-        self.stages, self.base, self._shown = Stages(self.run), base, None
+        self.stages, self.base, self._shown = Stages(self.run), base, NOTHING
         self._notice, self._work, self._lock = Notice(), Worker(), threading.RLock()
         self.guard, self.fail = self._notice.guard, self._notice.fail
         super().__init__()
@@ -130,7 +131,7 @@ class ValidationGrid(Filling, Twin, VBox):
         self._notice.say(f"The LoRA of step {step} is in {goal}.")
         return goal
 
-    def figure(self) -> Any:
+    def figure(self) -> Sheet:
         """The same as a matplotlib Figure, for papermill, nbconvert and GitHub."""
         if not (steps := self._look().steps):
             raise SdxlNbError("The run has drawn no picture yet, and kept no LoRA.")

@@ -4,10 +4,13 @@ In: the grid, whose `scale` is what is chosen. Out: a list to choose from; a sca
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import traitlets
 from ipywidgets import Dropdown, Layout
+
+if TYPE_CHECKING:
+    from .grid import ValidationGrid
 
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
@@ -15,7 +18,7 @@ SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 class Scales(Dropdown):
     """Offers the usual scales and the grid's."""
 
-    def __init__(self, grid: Any):
+    def __init__(self, grid: "ValidationGrid"):
         self._offered = {*SCALES, grid.scale}
         super().__init__(
             options=_options(self._offered),

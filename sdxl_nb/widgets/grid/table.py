@@ -4,8 +4,9 @@ In: a `View`, what the run has drawn and kept, and the grid whose methods the bu
 again, a cell that stays the same is the same widget, so that nothing flickers or loses the focus.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipywidgets import HTML, Button, GridBox, Label, Layout
 
@@ -14,6 +15,9 @@ from ..parts import children
 from ..parts.caption import caption
 from ..parts.downloads import DownloadButton
 from ..parts.pictures import PictureButton, thumbnail
+
+if TYPE_CHECKING:
+    from .grid import ValidationGrid
 
 SIDE, WORDS = 128, 164  # CSS pixels of a picture, and of the words beside a row
 EMPTY = f"""<div style="width:{SIDE}px; height:{SIDE}px; line-height:{SIDE}px; text-align:center; box-sizing:border-box;
@@ -38,12 +42,16 @@ class View(NamedTuple):
         return [step for step in lacking if step and step in self.kept]
 
 
+NOTHING = View(False, [], [], {}, {}, set(), math.nan)  # what a new grid shows; no other is equal to it
+
+
 class Table(GridBox):
     """`show` a View; the grid has `stages`, `guard`, `fail`, and does what the buttons say."""
 
-    def __init__(self, grid: Any):
+    def __init__(self, grid: "ValidationGrid"):
         super().__init__(layout=Layout(grid_gap="4px 8px", align_items="center"))
-        self._grid, self._cells = grid, {}
+        self._grid = grid
+        self._cells: dict[tuple[object, ...], Any] = {}
 
     def show(self, view: View) -> None:
         """The pictures of these steps with their held-out loss, and the buttons that take a LoRA out."""

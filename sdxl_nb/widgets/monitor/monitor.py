@@ -13,6 +13,7 @@ import traitlets
 from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox
 
 from ...runs.run import GOING_ON, Run
+from ...system.figures import Sheet
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker, check_traits, run_of
@@ -41,7 +42,8 @@ class RunMonitor(Twin, VBox):
         super().__init__()
         self.add_class("sdxl-nb")
         self._notice, self._work, self._lock = Notice(), Worker(), threading.Lock()
-        self._seen = self._known = None
+        self._seen: tuple[object, ...] | None = None
+        self._known: tuple[str | None, str] | None = None
         self._troubled = self._priced = False
         self._changed = time.monotonic()
         self._build()
@@ -163,10 +165,10 @@ class RunMonitor(Twin, VBox):
             self.refresh()
             self._wake.set()
 
-    def twin(self) -> Any:
+    def twin(self) -> Sheet | Run:
         """The curves, or before the first step the run's table."""
         return self.figure() if self.run.step else self.run
 
-    def figure(self) -> Any:
+    def figure(self) -> Sheet:
         """The curves as a matplotlib Figure."""
         return self.run.plot()

@@ -3,10 +3,14 @@
 In: a Run. Out: HTML. What a run or a person wrote (folders, errors, log) is escaped.
 """
 
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from ...runs.plots import smooth
+from ...runs.run import Run
 from ...system.errors import SdxlNbError
 
 SIGNS = {
@@ -20,7 +24,7 @@ SIGNS = {
 HIDDEN = "position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%)"  # but read out
 
 
-def progress(run: Any, status: str) -> tuple[float, str]:
+def progress(run: Run, status: str) -> tuple[float, str]:
     """How much is done, from 0 to 1, and the same in words with the time that is left."""
     if status == "starting":
         return 0.0, run.preparing
@@ -37,7 +41,7 @@ def progress(run: Any, status: str) -> tuple[float, str]:
     return step / steps, f"step {step:,} of {steps:,}" + (f", {duration(left)} left" if left else "")
 
 
-def stopping(run: Any) -> str:
+def stopping(run: Run) -> str:
     """What becomes of a run that is asked to stop now."""
     if run.status == "starting":
         return "Stopping: it has not begun to train, so there is nothing new to keep."
@@ -46,7 +50,7 @@ def stopping(run: Any) -> str:
     return "Stopping after the current step; its state is kept."
 
 
-def _newest(run: Any) -> dict[str, Any]:
+def _newest(run: Run) -> dict[str, Any]:
     """The last event that says what the run is doing."""
     return next((e for e in reversed(list(run.events())) if e["event"] in ("start", "cache", "step", "end")), {})
 
@@ -77,7 +81,7 @@ def announcement(status: str) -> str:
     return f'<span role="status" style="{HIDDEN}">{escape(status.capitalize())}</span>'
 
 
-def numbers(run: Any) -> str:
+def numbers(run: Run) -> str:
     """The newest loss, held-out loss, learning rate, pace and memory, as a table of one line."""
     events = list(run.events("step"))
     losses = smooth(_numbers(e["train_loss"] for e in events[-100:]))
@@ -96,13 +100,11 @@ def numbers(run: Any) -> str:
     return f'<table class="sdxl-nb-numbers"><tr>{heads}</tr><tr>{values}</tr></table>' if known else ""
 
 
-def _numbers(values: Any) -> Any:
-    import numpy as np
-
+def _numbers(values: Iterable[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def log_block(run: Any, lines: int) -> str:
+def log_block(run: Run, lines: int) -> str:
     """The log's last lines, in a box that scrolls; where it cannot be read, why."""
     try:
         text = run.log(lines)

@@ -8,13 +8,12 @@ import io
 import time
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ipywidgets import HTML, HBox, Layout, VBox
 
 from ...runs.plots import loss_figure, smooth
-from ...runs.run import GOING_ON
+from ...runs.run import GOING_ON, Run
 from ..parts.caption import caption
 from ..parts.children import replace
 from ..parts.pictures import thumbnail
@@ -28,9 +27,10 @@ class Curve(HTML):
 
     def __init__(self) -> None:
         super().__init__(layout=Layout(max_width="720px", width="100%", display="none"))
-        self._upto, self._next = None, time.monotonic()
+        self._next = time.monotonic()
+        self._upto: tuple[object, ...] | None = None
 
-    def show(self, run: Any, status: str) -> None:
+    def show(self, run: Run, status: str) -> None:
         """Draw the curve of a run if it is time for it; before the first step there is none."""
         upto = run.info.get("id"), run.step, run.heldout()
         self.layout.display = None if run.step else "none"
@@ -47,13 +47,13 @@ class Newest(HBox):
 
     def __init__(self) -> None:
         super().__init__(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
-        self._found = None
+        self._found: list[tuple[Path, int]] | None = None
 
-    def show(self, run: Any) -> None:
+    def show(self, run: Run) -> None:
         """The pictures of a run as they are now."""
         drawn = {step: paths for step, paths in run.pictures().items() if paths}
         newest = max(drawn, default=None)
-        paths = drawn.get(newest, [])[:SHOWN]
+        paths = [] if newest is None else drawn[newest][:SHOWN]
         found = [(path, path.stat().st_mtime_ns) for path in paths]
         if found != self._found:
             prompts = run.config.validation_prompt or [] if paths else []
@@ -75,14 +75,14 @@ def image(kind: str, data: bytes, words: str, style: str) -> str:
     return f'<img src="data:image/{kind};base64,{content}" alt="{escape(words)}" style="{style}">'
 
 
-def curve(run: Any) -> bytes:
+def curve(run: Run) -> bytes:
     """The loss as PNG, without a ground of its own, sharp on fine screens."""
     buffer = io.BytesIO()
     loss_figure(run, see_through=True).savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
-def in_words(run: Any) -> str:
+def in_words(run: Run) -> str:
     """The newest losses of the curve in a sentence."""
     steps, losses = run.losses()
     at, heldout = run.heldout()

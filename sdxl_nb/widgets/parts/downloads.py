@@ -62,7 +62,7 @@ class DownloadButton(anywidget.AnyWidget):
         label: str,
         filename: str,
         read: Callable[[], bytes],
-        fail: Callable[[Exception], Any],
+        fail: Callable[[Exception], object],
         disabled: bool = False,
         width: str | None = None,
     ):

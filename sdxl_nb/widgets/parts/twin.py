@@ -4,18 +4,24 @@ In: a widget with `twin()`, a matplotlib Figure or an object with an HTML form. 
 nbconvert, papermill and GitHub show a picture or a table where JupyterLab shows the widget.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
 
 
 class Twin:
     """Mixed into a widget, before its base: `twin()` is what is shown where widgets are not; None shows nothing."""
 
-    def twin(self) -> Any:
+    figure: "Callable[[], Sheet]"  # the widget's own, unless its `twin` is another
+
+    def twin(self) -> object:
         """The plain twin as it is now."""
         return self.figure()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
+        bundle = super()._repr_mimebundle_(**options)  # type: ignore[misc]  # of the widget that this is mixed into
         view = "application/vnd.jupyter.widget-view+json"
         if not isinstance(bundle, dict) or view not in bundle:
             return bundle

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 from ipywidgets import HTML
 from traitlets import TraitType
@@ -47,17 +47,26 @@ class Notice(HTML):
         return guarded
 
 
+class Watching(Protocol):
+    """A widget that looks at a run: where it says what went wrong, and `comm`, which is None once it is closed."""
+
+    _notice: Notice
+    comm: Any
+
+
 class Worker:
     """Runs one job at a time in a thread of its own; of those that come meanwhile only the newest follows."""
 
     def __init__(self) -> None:
-        self._lock, self._next, self._thread = threading.Lock(), None, None
+        self._lock = threading.Lock()
+        self._next: Callable[[], object] | None = None
+        self._thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, job: Callable[[], Any]) -> None:
+    def start(self, job: Callable[[], object]) -> None:
         """Run the job now, or after the present one."""
         with self._lock:
             self._next = job
@@ -81,7 +90,7 @@ class Worker:
             thread.join(timeout)
 
 
-def watched(widget: Any, run: Any, refresh: Callable[[], Any]) -> threading.Event:
+def watched(widget: Watching, run: Run, refresh: Callable[[], object]) -> threading.Event:
     """Call `refresh` again and again in a thread until the widget is closed; returns the event that ends it."""
     over, look = threading.Event(), widget._notice.guard(refresh)
     goes_on = widget._notice.guard(lambda: run.status in GOING_ON)
@@ -99,7 +108,7 @@ def watched(widget: Any, run: Any, refresh: Callable[[], Any]) -> threading.Even
     return over
 
 
-def run_of(widget: type, given: Any) -> Run:
+def run_of(widget: type, given: object) -> Run:
     """The Run that a widget was given, or the one in a folder, S3 prefix or job. Raises SdxlNbError for all else."""
     if isinstance(given, Run):
         return given

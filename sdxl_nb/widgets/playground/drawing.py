@@ -7,7 +7,7 @@ them. What is typed or moved while it is drawn, or later, changes none of that.
 import io
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ...lora.files.file import LoraFile
 from ...models.sources import Source
 from ...runs.run import Run
 from ...system.errors import ConfigError
+from ...system.figures import Sheet
 
 FIRST, SECOND = "without LoRA", "with LoRA"
 
@@ -66,7 +67,7 @@ class Drawing:
         path.with_suffix(".json").write_bytes(self.json())
         return path
 
-    def figure(self) -> Any:
+    def figure(self) -> Sheet:
         """Both pictures as a matplotlib Figure."""
         return self.pictures.figure(f"{self.settings.prompt} ({self.settings})")
 
@@ -75,10 +76,11 @@ class Painter:
     """Draws with some LoRAs; the base is loaded once, and the picture without LoRA drawn once for a prompt."""
 
     def __init__(self, loras: Sequence[LoraFile], base: Any = None):
-        self.loras, self.base, self._plain = loras, base or base_of(loras), {}
+        self.loras, self.base = loras, base or base_of(loras)
+        self._plain: dict[tuple[str, int, int, float], PictureGrid] = {}
         self._lock = threading.Lock()  # a button and a cell may both ask
 
-    def draw(self, settings: Settings, say: Callable[[str], Any]) -> Drawing:
+    def draw(self, settings: Settings, say: Callable[[str], object]) -> Drawing:
         """The Drawing of these settings; `say` hears what takes long. Raises SdxlNbError."""
         if not settings.prompt.strip():
             raise ConfigError("There is no prompt: say what to draw.")
@@ -92,14 +94,18 @@ class Painter:
             with_loras = self._generate(settings, loras)
         return Drawing(settings, compare(self._plain[common], with_loras, (FIRST, SECOND)))
 
-    def _generate(self, settings: Settings, loras: Any) -> PictureGrid:
-        numbers = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance, "progress": False}
+    def _generate(self, settings: Settings, loras: Mapping[LoraFile, float] | None) -> PictureGrid:
+        numbers: dict[str, Any] = {
+            "num_inference_steps": settings.steps,
+            "guidance_scale": settings.guidance,
+            "progress": False,
+        }
         scales, seeds = (settings.scale,), (settings.seed,)
         drawn = generate(self.base, loras, [settings.prompt], scales=scales, seeds=seeds, **numbers)
         return PictureGrid({Cell(cell.prompt, "", cell.seed): picture for cell, picture in drawn.pictures.items()})
 
 
-def lora_of(given: Any) -> LoraFile:
+def lora_of(given: Run | LoraFile | str | Path) -> LoraFile:
     """The LoRA of a run (its newest checkpoint's while none is finished), a file or a folder. Raises SdxlNbError."""
     if isinstance(given, LoraFile):
         return given
@@ -108,7 +114,7 @@ def lora_of(given: Any) -> LoraFile:
     return given.lora if isinstance(given, Run) else LoraFile(given)
 
 
-def base_of(loras: Sequence[LoraFile]) -> Any:
+def base_of(loras: Sequence[LoraFile]) -> Source | str:
     """The base model of the first LoRA: that of the run it lies in, else what its header names, else the embedded one.
 
     A header holds no path of the machine that trained it, so only the run itself knows a base in a local folder.

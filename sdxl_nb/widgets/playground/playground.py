@@ -18,6 +18,7 @@ from ipywidgets import HTML, Button, Checkbox, FloatText, HBox, IntText, Layout,
 
 from ...drawing.generation import PictureGrid
 from ...system.errors import ConfigError
+from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.downloads import DownloadButton
 from ..parts.pictures import BeforeAfter, thumbnail
@@ -48,14 +49,15 @@ class LoraPlayground(Twin, VBox):
         listed = loras if isinstance(loras, Sequence) and not isinstance(loras, str) else [loras]
         self.loras = [lora_of(lora) for lora in listed]
         self._names, self._painter = names_of(self.loras), Painter(self.loras, base)
-        self._notice, self._work, self._drawing = Notice(), Worker(), None
+        self._notice, self._work = Notice(), Worker()
+        self._drawing: Drawing | None = None
         super().__init__()
         self.weights = (1.0,) * len(self.loras)
         self.prompt = trigger_of(self.loras)
         for name, value in traits.items():
             setattr(self, name, value)
         self._controls()
-        self.observe(self._notice.guard(lambda change: self._auto.value and self._start()), ["scale", "weights"])
+        self.observe(self._notice.guard(lambda change: self._moved()), ["scale", "weights"])
 
     def _controls(self) -> None:
         wide = {"description_width": "80px"}
@@ -82,8 +84,8 @@ class LoraPlayground(Twin, VBox):
         self._auto = Checkbox(value=True, description="draw when a slider moves", **often)
         self._pair = BeforeAfter(labels=[FIRST, SECOND], side=384)
         self._downloads = [
-            DownloadButton("Picture", "lora.png", lambda: self._drawing.png(), self._notice.fail, disabled=True),
-            DownloadButton("Settings", "lora.json", lambda: self._drawing.json(), self._notice.fail, disabled=True),
+            DownloadButton("Picture", "lora.png", lambda: self._drawn().png(), self._notice.fail, disabled=True),
+            DownloadButton("Settings", "lora.json", lambda: self._drawn().json(), self._notice.fail, disabled=True),
         ]
         numbers = HBox([seed, steps, guidance, self._refused], layout=Layout(flex_flow="row wrap"))
         buttons = HBox([draw, self._auto, *self._downloads], layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
@@ -100,6 +102,10 @@ class LoraPlayground(Twin, VBox):
         if len(given) != count or not all(isinstance(w, Real) and math.isfinite(w) for w in given):
             raise traitlets.TraitError(f"weights must be one number for each LoRA, {count} in all, not {given}.")
         return tuple(map(float, given))
+
+    def _moved(self) -> None:
+        if self._auto.value:
+            self._start()
 
     def _start(self) -> None:
         self._work.start(self._notice.guard(self.draw))
@@ -130,16 +136,20 @@ class LoraPlayground(Twin, VBox):
 
     def save(self, folder: str | Path) -> Path:
         """Write the picture shown as PNG, and its settings as JSON beside it; returns the picture's path."""
+        return self._drawn().save(folder)
+
+    def _drawn(self) -> Drawing:
+        """What was drawn last. Raises ConfigError when nothing was."""
         if self._drawing is None:
             raise ConfigError("There is no picture to save yet: draw one first.")
-        return self._drawing.save(folder)
+        return self._drawing
 
-    def twin(self) -> Any:
+    def twin(self) -> Sheet | None:
         """What was drawn last; nothing is drawn for it."""
-        return self._drawing and self._drawing.figure()
+        return self._drawing.figure() if self._drawing else None
 
-    def figure(self) -> Any:
+    def figure(self) -> Sheet:
         """The picture without and with the LoRAs as a matplotlib Figure; draws it if nothing is drawn yet."""
         if self._drawing is None:
             self.draw()
-        return self._drawing.figure()
+        return self._drawn().figure()

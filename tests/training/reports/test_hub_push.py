@@ -13,6 +13,8 @@ from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.runs.run import Run
 from sdxl_nb.training.reports.publishing import published, repository_name
 
+pytestmark = pytest.mark.slow
+
 TRAIN = (
     "--preset tiny --max_train_steps 2 --lr_warmup_steps 0 --checkpointing_steps 1 --train_batch_size 2 --push_to_hub"
 )

@@ -215,6 +215,7 @@ def test_wandb_never_asks_for_a_login(wandb_home, monkeypatch):
     check_wandb()
 
 
+@pytest.mark.slow
 def test_not_logged_in_is_said_before_anything_is_written(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     environment |= {"HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "none")}

@@ -180,6 +180,7 @@ def test_damage_is_named(tmp_path, file, content):
         ({"precision": "bfloat16"}, "precision float32, now it is bfloat16"),
         ({"parameters": {"unet.b": [2, 3]}}, "other LoRA layers"),
         ({"heldout_fingerprint": "x"}, "measured on other held-out pictures"),
+        ({"reading": 2}, "another version of sdxl_nb, which saw other colours in the same pictures"),
     ],
 )
 def test_another_run_is_refused(changes, said):

@@ -1,0 +1,90 @@
+"""Jobs on the emulated SageMaker that fail or are refused: one sentence, and nothing sent that should not be."""
+
+import pytest
+from small_runs import small
+from started_jobs import aws_fixture, quickly, start  # noqa: F401 - fixtures
+
+from sdxl_nb.aws.job_run import explain_end
+from sdxl_nb.aws.messages import AwsError
+from sdxl_nb.system.errors import ConfigError
+
+
+def test_a_failed_job_says_why(aws, tmp_path):
+    run = start(aws, small(tmp_path / "run", pretrained_model_name_or_path="nobody/nothing"))
+    assert run.wait(300) == "failed"
+    assert aws.job(run.job).reason.startswith("AlgorithmError: ")
+    assert run.error.startswith(f"Job {run.job} failed: ") and "nobody/nothing" in run.error
+    assert "Traceback" not in run.error and "exit code" not in run.error and "Traceback" in run.log(40)
+
+
+def test_out_of_memory_on_the_gpu():
+    said = {
+        "TrainingJobStatus": "Failed",
+        "SecondaryStatus": "Failed",
+        "FailureReason": "AlgorithmError: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\n"
+        "Traceback (most recent call last):, exit code: 1",
+    }
+    assert explain_end(said, "a-1") == (
+        "Job a-1 failed: the GPU has too little memory: add --gradient_checkpointing, use --mixed_precision bf16, "
+        "lower --resolution or --rank, or take a larger --instance_type."
+    )
+
+
+def refused(aws, tmp_path, error=AwsError, **options):
+    """The sentence of a launch that is refused; no job was made, and nothing lies in output_dir."""
+    jobs = len(aws.jobs.known)
+    with pytest.raises(error) as caught:
+        start(aws, small(tmp_path / "run"), **options)
+    assert len(aws.jobs.known) == jobs and not (tmp_path / "run").exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def healed(aws):
+    yield
+    aws.heal()
+    aws.quotas.clear()
+
+
+def test_refusals_are_sentences(aws, tmp_path, healed, monkeypatch):
+    assert "There is no bucket nowhere" in refused(aws, tmp_path, bucket="nowhere")
+    missing = aws.image.replace(":1", ":2")
+    assert f"There is no image {missing}" in refused(aws, tmp_path, image_uri=missing)
+    aws.quotas["ml.g5.2xlarge for spot training job usage"] = 0
+    assert "'ml.g5.2xlarge for spot training job usage' of this account is 0" in refused(aws, tmp_path)
+    aws.quotas.clear()
+    aws.fail(
+        "CreateTrainingJob", "AccessDeniedException", "User is not authorized to perform: sagemaker:CreateTrainingJob"
+    )
+    assert "may not sagemaker:CreateTrainingJob" in refused(aws, tmp_path)
+    aws.heal()
+    aws.fail("CreateTrainingJob", "ThrottlingException", "Rate exceeded")
+    assert "too many requests" in refused(aws, tmp_path)
+    aws.heal()
+    with aws.offline():
+        assert "AWS cannot be reached" in refused(aws, tmp_path)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert "There are no AWS credentials" in refused(aws, tmp_path)
+
+
+def test_settings_that_cannot_work(aws, tmp_path):
+    said = refused(aws, tmp_path, ConfigError, instance_type="g5.2xlarge")
+    assert said.startswith("instance_type must be an instance type such as ml.g5.2xlarge")
+    said = refused(aws, tmp_path, ConfigError, hub_token_secret="hf_abcdefghijklmnopqrstu")
+    assert said == "hub_token_secret must be the name of a secret under sdxl-nb/, not a token"
+
+
+def test_another_run_is_not_replaced(aws, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"already holds a run: choose another folder"):
+        start(aws, small(tmp_path / "run"))
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_anything_is_sent(aws, tmp_path):
+    before = len(aws.calls)
+    with pytest.raises(ConfigError, match=r"^validation_prompt takes 2501 characters .* more than 2500: shorten it$"):
+        start(aws, small(tmp_path / "run", validation_prompt="x" * 2501))
+    assert {call for call in aws.calls[before:] if "PUT" in call or "Create" in call} == set()
