@@ -179,8 +179,10 @@ class CaptionedPictures(Sequence[Sample]):
         read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
         known = None if listing.known is None else listing.known.select(rows)
         written = None if listing.written is None else take(listing.written, rows)
-        more = {"repeats": self.repeats, "weights": self.weights, "further": self.further}
-        return Listing(names, captions, read, stamp, [], self.notes, **more, known=known, written=written)
+        often, further = (self.repeats, self.weights), self.further
+        return Listing(
+            names, captions, read, stamp, [], self.notes, *often, further=further, known=known, written=written
+        )
 
     def left_out(self, name: str) -> Image.Image | None:
         """The decoded picture of this name, though it has no caption; None when there is none that can be read."""

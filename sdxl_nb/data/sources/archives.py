@@ -102,7 +102,8 @@ def contents(path: str) -> Contents:
 
 def _members(path: str, prefix: str, faults: list[Fault], notes: list[str]) -> Members:
     """The Members of one archive, in its order and by its names; Faults whose names are led by `prefix`."""
-    found, links, unread = Collector(path), [], []
+    found, links = Collector(path), []
+    unread: list[str] = []
     try:
         with open(path, "rb") as file:
             read = _reader(path, file)

@@ -108,8 +108,8 @@ def _best(ways: dict[str, Callable[[], Listing]]) -> Listing:
         raise min(serious or refused.values(), key=lambda error: not isinstance(error, Addresses))
     chosen = listed.pop(best)
     chosen.notes += [line for name, other in listed.items() for line in _not_read(name, other, best, chosen)]
-    for name, error in refused.items():
-        about = "it holds addresses, not pictures" if isinstance(error, Addresses) else str(error).rstrip(".")
+    for name, why in refused.items():
+        about = "it holds addresses, not pictures" if isinstance(why, Addresses) else str(why).rstrip(".")
         chosen.notes.append(f"{name} is not read ({about}).")
     return chosen
 

@@ -6,10 +6,12 @@ DataError, with one sentence that names the line, for a file that is not what it
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import IO, Any
 
 from ...system.errors import DataError
 from ..decoding import first_line
@@ -19,16 +21,18 @@ NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 REST = None  # the key of what a CSV row has beyond the columns of its header
 
 
-class Readable(Protocol):
-    """What is asked of a path."""
+class Inside:
+    """A file that lies in an archive, as far as a path is wanted here."""
 
-    @property
-    def name(self) -> str: ...
+    def __init__(self, name: str, data: bytes) -> None:
+        self.name, self.suffix, self.data = name, os.path.splitext(name)[1], data
 
-    @property
-    def suffix(self) -> str: ...
+    def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> IO[Any]:
+        file = io.BytesIO(self.data)
+        return file if "b" in mode else io.TextIOWrapper(file, encoding, newline=newline)
 
-    def open(self, mode: str = "r", *, encoding: str | None = None, newline: str | None = None) -> IO[Any]: ...
+
+Readable = Path | Inside
 
 
 def rows(path: Readable) -> Iterator[Row]:
@@ -41,7 +45,7 @@ def parquet_rows(path: Readable) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
-        source = path if isinstance(path, os.PathLike) else path.open("rb")
+        source = path if isinstance(path, Path) else path.open("rb")
         for batch in parquet.read_table(source).to_batches(max_chunksize=10_000):
             yield from batch.to_pylist()
     except Exception as error:  # pyarrow's own, OSError, UnicodeDecodeError
