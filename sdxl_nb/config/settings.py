@@ -63,6 +63,12 @@ class Settings(BaseModel):
     dataset_name_mapping: Mapped = data(
         None, "JSON text or a JSON file that maps a data set to its columns: {NAME: [IMAGE, CAPTION]}."
     )
+    caption_choice: Literal["random", "first"] = data(
+        "random",
+        "Which caption of a picture that has several is trained on: random draws one anew each time, first takes the "
+        "first.",
+        later=True,
+    )
     max_train_samples: Whole | None = data(None, "Use only the first so many pictures.", ge=1, le=MANY)
     cache_dir: Text | None = data(
         None, "Where downloaded models and data sets are kept; null is the hub's own cache.", weights=False

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,18 @@ def require_column(name: str, columns: Collection[str], flag: str, source: str) 
         return name
     listed = ", ".join(str(column) for column in columns) or "none"
     raise DataError(f"{source} has no column '{name}' (its columns: {listed}): name the right one with {flag}.")
+
+
+def alternatives(value: Any) -> list[str]:
+    """The captions in one cell: a text, or a list of texts that say the same; blank ones of several are left out.
+
+    Raises TypeError for anything else.
+    """
+    texts = value if isinstance(value, list | tuple) else [value]
+    texts = [text for text in texts if text is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(type(next(text for text in texts if not isinstance(text, str))).__name__)
+    return [text for text in texts if text.strip()] or texts[:1]
 
 
 def with_trigger(caption: str, trigger_word: str | None) -> str:

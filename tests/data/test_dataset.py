@@ -160,7 +160,7 @@ def test_bytes_and_lists_of_captions_as_columns(tmp_path):
     settings = {"image_column": "photo", "caption_column": "says", "cache_dir": str(tmp_path / "cache")}
     pictures = opened(tmp_path / "in", **settings)
     assert_cards(pictures)
-    assert pictures.notes == ["column 'says' holds lists of captions; the first of each is used"]
+    assert [pictures.alternatives(index) for index in range(4)] == [[row["text"], "another"] for row in ROWS]
 
 
 def test_paths_in_a_saved_table_stay_in_its_folder(tmp_path):

@@ -7,16 +7,15 @@ from a .txt, .caption or .cap file beside a picture that they do not name. Of a 
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..decoding import Fault
 from .caption_files import read_text
-from .file_names import Named, read_names
+from .file_names import Named, left_after, read_names
 from .layouts import chosen
-from .listing import Files, Listing, Note, TextColumn, Texts, take, text_column
+from .listing import Files, Listing, Note, TextColumn, Texts, none_further, text_column
 from .suffixes import USUAL
 from .survey import Survey
 from .tree import real
@@ -39,6 +38,8 @@ def list_folder(folder: Path | str, config: TrainConfig) -> Listing:
         notes.append(NO_CAPTIONS)
     files = Files(str(root), names)
     listing = Listing(names, captions, files.read, files.stamp, [*faults, *named.faults, *found.faults], notes)
+    if named.further is not None:
+        listing.further = pa.concat_arrays([named.further, none_further(len(names) - len(named.names))])
     if found.masks:
         masks = (found.masks.get(name) for name in Texts[str](names))
         listing.masks = text_column(mask and f"{root}/{mask}" for mask in masks)
@@ -83,8 +84,7 @@ def with_texts(root: Path, found: Survey, named: Named) -> tuple[pa.Array, pa.Ar
 
     captions = text_column(caption(row, text) for row, text in enumerate(Texts[str | None](texts)))
     if bad:
-        good = np.delete(np.arange(len(names)), bad)
-        names, captions = take(names, good), take(captions, good)
+        names, captions = left_after(bad, names, captions)
     if not found.tables:
         return names, captions, faults
     return pa.concat_arrays([named.names, names]), pa.concat_arrays([named.captions, captions]), faults
