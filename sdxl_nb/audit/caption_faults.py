@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..config.messages import shown
 from ..config.train_config import TrainConfig
 from ..data.captions import long_captions
+from ..data.dataset import TRIGGER_ALONE
 from ..data.words.tags import cleaned
 from ..data.words.trigger import calls
 from .findings import NOTE, WARNING, Finding, found
@@ -45,7 +46,8 @@ CAMERA = re.compile(
 # smileys with brackets in them, and booru's (o)_(o), <o>_<o>
 SMILEYS = re.compile(r"[:;=]['^o-]?[()\[\]{}<>]|[()\[\]{}]['o-]?[:;=]|\S*[<(]\S?[>)]_[<(]\S?[>)]\S*", re.I)
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
-BOORU = re.compile(r"\S*[^\W_]{2}_\S+|\S+_[^\W_]{2}\S*|[^\\]+\\\(.*")  # a tag of two words, or with \\( in it
+# two words of small letters, or a bracket with a backslash before it
+BOORU = re.compile(r"(?=[^A-Z\s]+$)\S*[^\W\d_][^\s_]*_(?:\S*_)?[^\s_]*[^\W\d_]\S*|[^\\]+\\\(.*")
 PAIRED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|“[^“”]*”|«[^«»]*»")
 PORTION = 2000  # captions tokenized at once
 
@@ -287,6 +289,13 @@ def trigger_coverage(written: Captions, trigger_word: str | None, names: Sequenc
     message = f"The trigger word {trigger_word!r} is written in {len(names) - len(lack)} of {len(names)} captions."
     advice = "Training puts it in front of the others; nothing needs to be done."
     return found(TRIGGER_WORD, NOTE, remarks, message.replace("{", "{{").replace("}", "}}"), advice)
+
+
+def trigger_alone(names: Mapping[str, str], trigger_word: str | None) -> list[Finding]:
+    """The pictures (name -> "") that training calls by the trigger word and nothing else."""
+    word = str(trigger_word).replace("{", "{{").replace("}", "}}")
+    advice = "Describe what is seen, unless that is meant: what no word names becomes part of the trigger word."
+    return found(TRIGGER_ALONE, WARNING, names, f"{{n}} without a caption but the trigger word '{word}'.", advice)
 
 
 def check_captions(captions: Captions) -> list[Finding]:

@@ -71,6 +71,11 @@ def parted(caption: str, config: TrainConfig) -> tuple[str, str, str]:
     return before, caption.removeprefix(before).removesuffix(after), after
 
 
+def is_alone(caption: str, trigger_word: str) -> bool:
+    """Whether a caption says nothing but the trigger word."""
+    return len(caption) < len(trigger_word) + 4 and caption.strip(" ,.").lower() == trigger_word.strip(" ,.").lower()
+
+
 def varied(caption: str, config: TrainConfig, generator: np.random.Generator) -> str:
     """The caption as one step sees it: tags shuffled and dropped as `config` says, chosen by a numpy generator.
 

@@ -23,11 +23,14 @@ from PIL import Image
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
-from .captions import dressed
+from .captions import dressed, is_alone
 from .decoding import Fault, PictureError, decode, upright_size
-from .sources import archives, choice, folders, tables
-from .sources.found_captions import with_found
-from .sources.listing import Listing, Texts, counts, flags, joined, take, text_column
+from .sources import archives, choice, folders, snapshots, tables
+from .sources.folders import NO_CAPTIONS
+from .sources.found_captions import ELSEWHERE, with_found
+from .sources.listing import Listing, Note, Texts, counts, flags, joined, take, text_column
+from .sources.tree import real, scan
+from .words.trigger import with_trigger
 
 if TYPE_CHECKING:
     from ..system.figures import Sheet
@@ -36,6 +39,8 @@ __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "
 
 PICTURES = Path(__file__).parents[1] / "tiny" / "pictures"
 # name -> folders of PICTURES; the first holds the concept (and gets the trigger word), the others are mixed in.
+HINTS = {"caption_without_picture", "other_files", ELSEWHERE}  # kinds of Notes that may say where the captions are
+TRIGGER_ALONE = "trigger_word_alone"  # a kind of Note
 EMBEDDED = {"blueprint": ("blueprint", "plain"), "emblem": ("emblem", "plain")}
 
 
@@ -180,8 +185,10 @@ class CaptionedPictures(Sequence[Sample]):
         read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
         known = None if listing.known is None else listing.known.select(rows)
         written = None if listing.written is None else take(listing.written, rows)
-        more = {"repeats": self.repeats, "weights": self.weights, "further": self.further}
-        return Listing(names, captions, read, stamp, [], self.notes, **more, known=known, written=written)
+        compact = Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights)
+        compact.further, compact.known, compact.written = self.further, known, written
+        compact.masks = None if listing.masks is None else take(listing.masks, rows)
+        return compact
 
     def left_out(self, name: str) -> Image.Image | None:
         """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
@@ -239,7 +246,9 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
     if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
     if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
-        why = f" ({'; '.join(note.rstrip('.') for note in listing.notes[-2:])})" if listing.notes else ""
+        hints = [note.rstrip(".") for note in listing.notes if getattr(note, "kind", "") in HINTS]
+        reasons = [*([NO_CAPTIONS] if NO_CAPTIONS in listing.notes else []), *hints]
+        why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
     missing = flags(listing.captions.is_null())
     listing.faults += [
@@ -276,6 +285,8 @@ def list_source(config: TrainConfig) -> tuple[Listing, str]:
         return repeats.by_folder(list_embedded(name.removeprefix("embedded:"), config), config), name
     elif os.path.isdir(name) or archives.is_archive(name):  # which take a name of any length
         listing, source = list_directory(name, config), f"the local folder {name}" if os.path.isdir(name) else name
+    elif folder := snapshots.snapshot_of(name, config):
+        listing, source = list_directory(str(folder), config), name
     else:
         listing, source = tables.list_hub(name, config), name
     return as_trained(repeats.by_folder(with_found(listing, config), config), config), source
@@ -287,14 +298,14 @@ def list_directory(place: str, config: TrainConfig) -> Listing:
         from .sources import s3
 
         place = str(s3.download(place, config.cache_dir))
-    folder = folders.real(os.path.expanduser(place))
+    folder = real(os.path.expanduser(place))
     if not os.path.exists(folder):
         raise DataError(f"There is no folder {place}: check --train_data_dir.")
     if archives.is_archive(folder):
         return archives.list_archives([str(folder)], config)
     if not folder.is_dir():
         raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")
-    if not next(folders.scan(folder), None):
+    if not next(scan(folder), None):
         raise DataError(f"The folder {place} is empty: check --train_data_dir.")
     if tables.is_saved(folder):
         return tables.list_saved(folder, config)
@@ -315,10 +326,16 @@ def list_embedded(name: str, config: TrainConfig) -> Listing:
 def as_trained(listing: Listing, config: TrainConfig, led: bool = True) -> Listing:
     """The Listing with captions as training reads them: clean tags, trigger word (if `led`), prefix and suffix.
 
-    A missing caption becomes the trigger word.
+    A missing caption becomes the trigger word. A Note counts the pictures that are left with the trigger word alone,
+    which may be a mistake.
     """
     word = config.trigger_word if led else None
     if word or config.clean_tags or config.caption_prefix or config.caption_suffix:
         listing.written = listing.captions
         listing.caption_each(lambda _, text: dressed(text, config, word))
+    if word:
+        alone = sum(is_alone(with_trigger(text or "", word), word) for text in Texts[str | None](listing.written))
+        if alone:
+            told = f"{alone} of {len(listing)} pictures have no caption but the trigger word '{word}'"
+            listing.notes.append(Note(f"{told}: describe what is seen, unless that is meant.", TRIGGER_ALONE))
     return listing

@@ -19,12 +19,16 @@ from .colour.depth import low_bytes
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for one picture (a quarter of a GiB of RGB), but here it is an error
 # Read by suffix in folders. No EPS, PSD or PDF: some start other programs, none is a training picture.
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "PPM")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),  # those that people know
+    *(".jpe", ".jif", ".jfi", ".pjpeg", ".pjp", ".jps", ".mpo", ".apng", ".dib", ".avifs", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".tga", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm"),
+)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "PPM", "JPEG2000", "TGA")
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".jxl", ".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
-READING = 2  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
+READING = 3  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
 
 ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 lie on their side
 
@@ -82,7 +86,7 @@ def open_header(data: bytes, name: str) -> Image.Image:
     Image.init()
     too_large = f"{name} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller."
     try:
-        picture = Image.open(io.BytesIO(openable(data)), formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        picture = Image.open(io.BytesIO(openable(data)), formats=readable(name))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(too_large) from error
     except UnidentifiedImageError as error:
@@ -92,6 +96,12 @@ def open_header(data: bytes, name: str) -> Image.Image:
     if picture.width * picture.height > MAX_PIXELS:
         raise PictureError(too_large)
     return picture
+
+
+def readable(name: str) -> list[str]:
+    """The formats that a file of this name may have; TGA has no sign of its own, so that other bytes pass for it."""
+    is_tga = name.lower().endswith(".tga")
+    return [kind for kind in FORMATS if kind in Image.OPEN and (is_tga or kind != "TGA")]
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:

@@ -19,10 +19,11 @@ from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault
 from . import metadata, packed_captions, tars, zips
 from .entries import IN_TAR, LINK, SAME, Entry
-from .folders import SPLITS
+from .layouts import SPLITS
 from .listing import Listing, Texts, flags, led, take
 from .members import Collector, Members, joined
 from .packed_captions import BESIDE, FIRST_BESIDE, PICTURE, TABLE
+from .strangers import NUMBERED
 
 ARCHIVES = (".zip", ".tar")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
@@ -30,9 +31,15 @@ COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\
 COMPRESSED_ENDS = (".gz", ".bz2", ".xz", ".zst")
 Contents = tuple[Members, dict[str, int]]
 
+
+def ending(name: str) -> str:
+    """The end of a name from its last full stop, in small letters; of ".zip" all of it."""
+    return name[name.rfind(".") :].lower()
+
+
 MISSED = -1  # what somebody may miss, beside the kinds of packed_captions
-WHAT = dict.fromkeys((os.path.splitext(name)[1] for name in (*ARCHIVES, *PACKED, *UNREADABLE_SUFFIXES)), MISSED)
-WHAT |= dict.fromkeys((os.path.splitext(name)[1] for name in metadata.NAMES), TABLE)
+WHAT = dict.fromkeys((ending(name) for name in (*ARCHIVES, *PACKED, *UNREADABLE_SUFFIXES)), MISSED)
+WHAT |= dict.fromkeys(map(ending, metadata.NAMES), TABLE)
 WHAT |= dict.fromkeys(SUFFIXES, PICTURE) | {suffix: FIRST_BESIDE + at for at, suffix in enumerate(BESIDE)}
 ODD = re.compile(r"^[./]|/\.|__MACOSX/|\.\.|^.:|\0")  # names to be looked at twice
 
@@ -97,18 +104,22 @@ def contents(path: str) -> Contents:
 def _members(path: str, prefix: str, faults: list[Fault], notes: list[str]) -> Members:
     """The Members of one archive, in its order and by its names; Faults whose names are led by `prefix`."""
     found, links = Collector(path), []
+    unread: list[str] = []
     try:
         with open(path, "rb") as file:
             read = _reader(path, file)
             if read is None:
                 raise DataError(f"{path} is a file, not a folder: give the folder that holds it with --train_data_dir.")
-            for entry, what in _usable(read(path, file), os.path.basename(path), prefix, faults, notes):
+            for entry, what in _usable(read(path, file), os.path.basename(path), prefix, faults, unread):
                 if entry.kind == SAME:
                     links.append(entry)
                 else:
                     found.add(entry, what)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check the file.") from error
+    notes += unread[:2]
+    if len(unread) > 2:
+        notes.append(f"... and {len(unread) - 2} more files of captions in {os.path.basename(path)} cannot be read.")
     return _with_links(found.finish(), links, prefix, faults)
 
 
@@ -118,7 +129,7 @@ def _usable(
     """The pictures and what may hold captions, and what each is; Faults and notes for what somebody may miss."""
     for entry in entries:
         name = entry.name
-        what = WHAT.get(name[name.rfind(".") :].lower())
+        what = WHAT.get(ending(name))
         if what is None or (what == TABLE and name.rpartition("/")[2] not in metadata.NAMES):
             continue
         if ODD.search(name):
@@ -181,12 +192,10 @@ def _with_links(members: Members, links: Sequence[Entry], prefix: str, faults: l
 
 def _at_root(members: Members, prefix: str, notes: list[str]) -> Members:
     """The Members by their names without a folder around all pictures, or of "train" alone beside other splits."""
-    from ..repeats import NAMED  # which imports sources
-
     while (tops := _tops(members)) and "" not in tops:
         if tops <= SPLITS and "train" in tops:
             inner = "train"
-        elif len(tops) == 1 and not NAMED.fullmatch(next(iter(tops))):
+        elif len(tops) == 1 and not NUMBERED.fullmatch(next(iter(tops))):
             (inner,) = tops
         else:
             break

@@ -16,10 +16,11 @@ from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, is_text
 from . import folders, metadata
-from .archives import ARCHIVES, PACKED, list_archives
+from .archives import ARCHIVES, PACKED, ending, list_archives
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
 from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of
 from .tables import for_training, list_parquet
+from .tree import inside
 
 TABLES = (".csv", ".jsonl")
 OWN = ("parquet", "archives", "tables")
@@ -40,7 +41,7 @@ def look(folder: Path) -> Found:
     """What lies in a folder and below it; what cannot be listed below it is passed over."""
     found = Found()
     kinds = dict.fromkeys(SUFFIXES, None) | {".parquet": found.parquet}
-    kinds |= dict.fromkeys(TABLES, found.tables) | {os.path.splitext(name)[1]: found.archives for name in PACKED}
+    kinds |= dict.fromkeys(TABLES, found.tables) | {ending(name): found.archives for name in PACKED}
     kinds |= dict.fromkeys(ARCHIVES, found.archives)
     rest = [""]
     while rest:
@@ -51,15 +52,15 @@ def look(folder: Path) -> Found:
                     name = entry.name
                     if name.startswith((".", "__MACOSX")):
                         continue
-                    ending = name[name.rfind(".") :].lower()
-                    if ending not in kinds or entry.is_dir(follow_symlinks=False):
+                    kind = ending(name)
+                    if kind not in kinds or entry.is_dir(follow_symlinks=False):
                         if entry.is_dir(follow_symlinks=False):
                             rest.append(f"{below}{name}/")
                     elif name in metadata.NAMES:
                         found.metadata.append(below + name)
-                    elif (names := kinds[ending]) is None:
+                    elif (names := kinds[kind]) is None:
                         found.pictures = True
-                    elif names is not found.archives or ending in ARCHIVES or name.lower().endswith(PACKED):
+                    elif names is not found.archives or kind in ARCHIVES or name.lower().endswith(PACKED):
                         names.append(below + name)
         except OSError:
             continue
@@ -108,8 +109,8 @@ def _best(ways: dict[str, Callable[[], Listing]]) -> Listing:
         raise min(serious or refused.values(), key=lambda error: not isinstance(error, Addresses))
     chosen = listed.pop(best)
     chosen.notes += [line for name, other in listed.items() for line in _not_read(name, other, best, chosen)]
-    for name, error in refused.items():
-        about = "it holds addresses, not pictures" if isinstance(error, Addresses) else str(error).rstrip(".")
+    for name, why in refused.items():
+        about = "it holds addresses, not pictures" if isinstance(why, Addresses) else str(why).rstrip(".")
         chosen.notes.append(f"{name} is not read ({about}).")
     return chosen
 
@@ -132,7 +133,7 @@ def _not_read(name: str, listing: Listing, best: str, chosen: Listing) -> list[s
 
 def _of_archives(folder: Path, names: Sequence[str], config: TrainConfig) -> Listing:
     chosen = for_training(names, folder)
-    return list_archives([str(folder / name) for name in chosen if folders.inside(folder, name, "the folder")], config)
+    return list_archives([str(folder / name) for name in chosen if inside(folder, name, "the folder")], config)
 
 
 def list_names(folder: Path, tables: Sequence[str], config: TrainConfig) -> Listing:
@@ -151,7 +152,7 @@ def list_names(folder: Path, tables: Sequence[str], config: TrainConfig) -> List
 
 
 def _names(folder: Path, table: str, config: TrainConfig) -> Listing:
-    path = folders.inside(folder, table, "the folder")
+    path = inside(folder, table, "the folder")
     image, caption = _columns(table, next(metadata.rows(path), {}), config)
     names, captions = TextColumn(), CaptionColumn()
     seen: set[str] = set()
@@ -195,7 +196,7 @@ def _file(folder: Path, root: Path, value: Any, told_by: str) -> str:
         path = os.path.normpath(place / value)
         if os.path.isfile(path):
             name = os.path.relpath(path, folder)
-            folders.inside(folder, name, told_by)
+            inside(folder, name, told_by)
             return Path(name).as_posix()
     raise NoPictures(f"{told_by} names '{value}', but there is no such file in {folder}: correct the name.")
 

@@ -17,9 +17,10 @@ from ...system.threads import ahead
 from ..decoding import PictureError
 from ..words import sidecars
 from ..words.carried import carried
-from .listing import CaptionColumn, Listing, Texts, flags
+from .listing import CaptionColumn, Listing, Note, Texts, flags
 
 LOOKED_AT = 50  # pictures without a caption that are searched for a hint
+ELSEWHERE = "captions_elsewhere"  # a kind of Note
 MAX_JSON = 1 << 20  # bytes
 Found = tuple[list[str], str]  # captions, and where they were
 
@@ -71,7 +72,7 @@ def _hint(listing: Listing, look: Callable[[int], Found], told: str, setting: st
         some = f"{sum(places.values())} of {len(rows)} pictures without a caption"
         more = " that were looked at" if len(rows) == LOOKED_AT else ""
         where = f"{some}{more} {told} ({_listed(places)})"
-        listing.notes.append(f"{where}: --caption_source {setting} reads them.")
+        listing.notes.append(Note(f"{where}: --caption_source {setting} reads them.", ELSEWHERE))
 
 
 def _listed(places: Counter[str]) -> str:

@@ -6,10 +6,12 @@ DataError, with one sentence that names the line, for a file that is not what it
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
-from typing import IO, Any, Protocol
+from pathlib import Path
+from typing import IO, Any
 
 from ...system.errors import DataError
 from ..decoding import first_line
@@ -19,21 +21,23 @@ NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 REST = None  # the key of what a CSV row has beyond the columns of its header
 
 
-class Readable(Protocol):
-    """What is asked of a path."""
+class Inside:
+    """A file that lies in an archive, as far as a path is wanted here."""
 
-    @property
-    def name(self) -> str: ...
+    def __init__(self, name: str, data: bytes) -> None:
+        self.name, self.suffix, self.data = name, os.path.splitext(name)[1], data
 
-    @property
-    def suffix(self) -> str: ...
+    def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> IO[Any]:
+        file = io.BytesIO(self.data)
+        return file if "b" in mode else io.TextIOWrapper(file, encoding, newline=newline)
 
-    def open(self, mode: str = "r", *, encoding: str | None = None, newline: str | None = None) -> IO[Any]: ...
+
+Readable = Path | Inside
 
 
 def rows(path: Readable) -> Iterator[Row]:
     """The rows as dictionaries, read while they are asked for."""
-    read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix, json_rows)
+    read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix.lower(), json_rows)
     return read(path)
 
 
@@ -41,7 +45,7 @@ def parquet_rows(path: Readable) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
-        source = path if isinstance(path, os.PathLike) else path.open("rb")
+        source = path if isinstance(path, Path) else path.open("rb")
         for batch in parquet.read_table(source).to_batches(max_chunksize=10_000):
             yield from batch.to_pylist()
     except Exception as error:  # pyarrow's own, OSError, UnicodeDecodeError
@@ -49,17 +53,24 @@ def parquet_rows(path: Readable) -> Iterator[Row]:
 
 
 def csv_rows(path: Readable) -> Iterator[Row]:
-    """The rows of CSV text, None where a cell is empty, as datasets reads them.
+    """The rows of CSV text, None where a cell is empty, as datasets reads them; blanks before a cell are not its own.
 
     Strict, because an unclosed quote would otherwise swallow the rows that follow it.
     """
-    reader = csv.DictReader(lines(path, newline=""), restkey=REST, strict=True)
+    mark = delimiter(next(lines(path), ""))
+    reader = csv.DictReader(lines(path, newline=""), restkey=REST, strict=True, skipinitialspace=True, delimiter=mark)
     try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         for row in reader:
             yield {key: value or None for key, value in row.items() if key or key is REST}
     except csv.Error as error:
         place = f"the row that starts at line {reader.line_num + 1} of {path.name}"
         raise DataError(f"{place} is not CSV ({error}): close each quote and double those inside.") from error
+
+
+def delimiter(header: str) -> str:
+    """What separates the cells: a comma, or in a header without any the semicolon or tab of some spreadsheets."""
+    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
 
 
 def json_rows(path: Readable) -> Iterator[Row]:

@@ -5,12 +5,11 @@ letters or capitals; failing these a.json, as webdataset and img2dataset write i
 under the name of the caption column, "caption", "captions", "text" or "prompt".
 """
 
-import io
 import json
 import os
 import posixpath
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +20,18 @@ from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import Fault, PictureError, is_text
+from . import metadata
+from .caption_files import MAX_CAPTION
 from .entries import IN_TAR
-from .folders import CAPTION_SUFFIXES, HALF, MAX_CAPTION, NO_CAPTIONS, left_after, read_table
+from .file_names import HALF, left_after, read_table
+from .folders import NO_CAPTIONS
 from .lines import lined, settled
 from .listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
 from .members import Members
+from .suffixes import CAPTIONS
 
 SAID = ("caption", "captions", "text", "prompt")
-BESIDE = (*CAPTION_SUFFIXES, ".json")
+BESIDE = (*CAPTIONS, ".json")
 # the end of a picture's name that the caption file's takes the place of: of a.jpg a.txt and a.jpg.txt; webdataset's
 # key of a.b.jpg is a, but elsewhere a.txt is another picture's
 ENDS = ((r"\.[^./]*$", False), ("$", False), (r"\.[^/]*$", True))
@@ -122,24 +125,11 @@ def _from_json(text: str, file: str, config: TrainConfig) -> list[str]:
     return [" ".join(text.split()) for text in found]
 
 
-class Packed:
-    """A file in an archive, as far as metadata.py wants a path."""
-
-    def __init__(self, members: Members, row: int):
-        self.members, self.row = members, row
-        self.name = members.names[row].as_py()
-        self.suffix = os.path.splitext(self.name)[1]
-
-    def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> IO[Any]:
-        file = io.BytesIO(self.members.read(self.row))
-        return file if "b" in mode else io.TextIOWrapper(file, encoding, newline=newline)
-
-
 def _by_metadata(members: Members, pictures: np.ndarray, tables: list[int], config: TrainConfig) -> Listing:
     """Captions from the metadata files, each of which names pictures as seen from its own folder."""
     _refuse_two(members, tables)
     names, columns, faults, bad = TextColumn(), CaptionColumn(), [], []
-    for table in (Packed(members, row) for row in tables):
+    for table in (metadata.Inside(members.names[row].as_py(), members.read(row)) for row in tables):
         for name, captions, sentence in _rows(table, config):
             if sentence:
                 faults.append(Fault(name, f"{name} {sentence}"))
@@ -155,7 +145,7 @@ def _by_metadata(members: Members, pictures: np.ndarray, tables: list[int], conf
     if (often > 1).any():
         name = given[int(first[int(np.argmax(often))])]
         raise DataError(f"{said} names '{name}' more than once: keep one line per picture.")
-    unnamed = Texts(members.names, np.delete(pictures, at))
+    unnamed = Texts[str](members.names, np.delete(pictures, at))
     faults += [Fault(name, f"{name} is not named in {said}.") for name in unnamed]
     captions, further, rows = _good(bad, *columns.finish(), pictures[at])
     used = members.select(rows)
@@ -173,7 +163,7 @@ def _refuse_two(members: Members, tables: list[int]) -> None:
         folders[folder] = name
 
 
-def _rows(table: Packed, config: TrainConfig) -> Iterator[tuple[str, list[str], str | None]]:
+def _rows(table: metadata.Inside, config: TrainConfig) -> Iterator[tuple[str, list[str], str | None]]:
     """Of each row the name of its picture in the archive, its captions, and what is wrong with them."""
     names, first, further, columns, bad = read_table(table, config)
     if not columns:
@@ -181,8 +171,9 @@ def _rows(table: Packed, config: TrainConfig) -> Iterator[tuple[str, list[str], 
     if names is None:
         raise DataError(f"{table.name} has no column 'file_name' (its columns: {', '.join(columns)}): add it.")
     require_column(config.columns()[1], columns, "--caption_column", table.name)
-    folder, others = posixpath.dirname(table.name), Texts(further) if further is not None else [[]] * len(names)
-    for row, (name, caption, more) in enumerate(zip(names, Texts(first), others, strict=True)):
+    folder = posixpath.dirname(table.name)
+    others: list[list[str]] = [[]] * len(names) if further is None else further.to_pylist()
+    for row, (name, caption, more) in enumerate(zip(names, Texts[str | None](first), others, strict=True)):
         if not isinstance(name, str) or not name.strip() or not is_text(name):
             raise DataError(f"row {row + 1} of {table.name} has no file_name: add it or remove the row.")
         captions = [] if caption is None else [caption, *more]

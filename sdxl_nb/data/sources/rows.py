@@ -26,6 +26,7 @@ from ..decoding import PictureError, first_line
 from . import listing
 from .archives import Contents, contents
 from .listing import CHUNK, CaptionColumn, Listing, file_stamp, text_column
+from .members import Members
 from .packed_captions import SAID
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Rows:
             )
         return str(next((place for place in allowed if place.exists()), allowed[0]))
 
-    def member(self, row: int, named: re.Match[str]) -> tuple[Any, int]:
+    def member(self, row: int, named: re.Match[str]) -> tuple[Members, int]:
         """Members, and the row in them, of a file in an archive. Raises PictureError."""
         archive = self.inside(row, named["archive"])
         if archive not in self.opened:

@@ -16,12 +16,12 @@ from typing import IO, Any, NamedTuple
 
 from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, first_line
+from .suffixes import CAPTIONS
 
 WANTED = (
     *SUFFIXES,
     *UNREADABLE_SUFFIXES,
-    ".txt",
-    ".caption",
+    *CAPTIONS,
     ".jsonl",
     ".csv",
     ".parquet",

@@ -15,9 +15,9 @@ from ...system.errors import DataError
 from ...system.hub import ANSWER_SECONDS
 from ..decoding import first_line
 from .archives import list_archives
-from .folders import inside
 from .listing import Listing
 from .rows import list_table, packed
+from .tree import inside
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,7 +34,12 @@ def list_hub(name: str, config: TrainConfig) -> Listing:
     import datasets
 
     ask(name, config.cache_dir)
-    table = load(name, config.dataset_config_name, split="train", cache_dir=config.cache_dir)
+    try:
+        table = load(name, config.dataset_config_name, split="train", cache_dir=config.cache_dir)
+    except DataError as error:
+        if "WebDataset format" not in str(error):
+            raise
+        return list_archives(fetch_tars(name, config.cache_dir), config)  # which need not have the same files for each
     settings = datasets.config
     caches = [config.cache_dir, settings.HF_CACHE_HOME, settings.HF_DATASETS_CACHE, hub_cache()]
     roots = [cache for cache in caches if cache]
@@ -43,22 +48,37 @@ def list_hub(name: str, config: TrainConfig) -> Listing:
     return list_table(table, f"the data set {name}", roots, config)
 
 
-def ask(name: str, cache_dir: str | None) -> None:
-    """Raise DataError for a data set of which nothing is here when the hub does not answer at once.
+def ask(name: str, cache_dir: str | None) -> list[str] | None:
+    """The names of the files of a data set, None where the hub does not tell.
 
-    Its own client would ask again and again, with a warning each time, for half a minute.
+    Raises DataError when it does not answer at once and nothing of the data set is here: its own client would ask again
+    and again, with a warning each time, for half a minute.
     """
     from datasets import config
     from huggingface_hub import HfApi, constants
 
     kept = Path(cache_dir or config.HF_DATASETS_CACHE) / name.replace("/", "___")  # as datasets names its folders
-    if constants.HF_HUB_OFFLINE or kept.is_dir():
-        return
+    if constants.HF_HUB_OFFLINE:
+        return None
     try:
-        HfApi().dataset_info(name, timeout=ANSWER_SECONDS)
+        told = HfApi().dataset_info(name, timeout=ANSWER_SECONDS)
+        return [file.rfilename for file in told.siblings or ()]
     except Exception as error:  # httpx's and huggingface_hub's own, by version
-        if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE:
+        if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE and not kept.is_dir():
             raise DataError(explain(name, error)) from error  # of all else `load` knows more
+        return None
+
+
+def fetch_tars(name: str, cache_dir: str | None) -> list[str]:
+    """The tar files of a data set on the hub that are for training, in its client's cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.tar", cache_dir=cache_dir))
+    except Exception as error:  # httpx's and huggingface_hub's own, by version
+        raise DataError(explain(name, error)) from error
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tar"))
+    return [str(folder / each) for each in for_training(names, folder)]
 
 
 def hub_cache() -> str:

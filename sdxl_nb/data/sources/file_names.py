@@ -1,0 +1,154 @@
+"""Which pictures the rows of metadata files name, and what they say of them.
+
+In: the metadata files of a folder, each of which names files relative to its own place. Out: Named: names relative to
+the folder and captions, in the order of the rows. Names without a file are errors, as are names that lead out.
+"""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ...config.messages import shown
+from ...config.train_config import TrainConfig
+from ...system.errors import DataError
+from ..captions import alternatives, require_column
+from ..decoding import Fault, is_text
+from . import metadata
+from .leavings import counted, some
+from .listing import CaptionColumn, Note, TextColumn, Texts, take
+from .tree import inside, is_plain_file, real_inside
+
+HALF = "has a caption with half a character in it (a lone surrogate): correct it."
+
+
+class Named(NamedTuple):
+    """`names`, `captions` (null: none) and `further` ones of the rows that can be used; `seen`: names of all rows."""
+
+    names: pa.Array
+    captions: pa.Array
+    further: pa.Array | None
+    seen: dict[str, str]  # name -> the metadata file that names it
+    faults: list[Fault]
+    notes: list[Note]
+
+
+def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: dict[str, str]) -> Named:
+    """What the metadata files `tables` say; pictures below the folders `never` are passed over. Raises DataError.
+
+    Where two of them name a picture, the one that is nearer to it counts, as it does for `datasets`.
+    """
+    names, captions, faults, passed, twice = TextColumn(), CaptionColumn(), [], [], []
+    seen: dict[str, str] = {}
+    folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
+    for table in sorted(tables, key=lambda name: (-name.count("/"), name)):
+        given, texts, more, bad = read_rows(root, table, config)
+        for row, (told, text) in enumerate(zip(given, Texts[str | None](texts), strict=True)):
+            name = checked_name(root, table, row + 1, told, folder)
+            if seen.get(name) == table:
+                raise DataError(f"{table} names '{name}' more than once: keep one line per picture.")
+            given[row] = None  # there may be a million
+            if never and name.startswith(tuple(never)):
+                passed.append(name)
+            elif name in seen:
+                twice.append(name)
+            elif row in bad:
+                seen[name] = table
+                faults.append(Fault(name, f"{name} {bad[row]}"))
+            else:
+                seen[name] = table
+                names.append(name)
+                captions.append([] if text is None else [text, *([] if more is None else more[row].as_py())])
+    notes = []
+    if twice:
+        named = f"{counted(len(twice), 'picture')} named in two metadata files ({some(twice)})"
+        notes.append(Note(f"{named}: the file nearer to the picture counts.", "named_twice"))
+    if passed:
+        named = f"{counted(len(passed), 'picture')} named in metadata files ({some(passed)})"
+        notes.append(Note(f"{named} but never trained on: {_reasons(passed, never)}.", "not_training_pictures"))
+    return Named(names.finish(), *captions.finish(), seen, faults, notes)
+
+
+def _reasons(names: Sequence[str], never: dict[str, str]) -> str:
+    return ", ".join(dict.fromkeys(next(why for at, why in never.items() if name.startswith(at)) for name in names))
+
+
+def read_rows(
+    root: Path, table: str, config: TrainConfig
+) -> tuple[list[Any], pa.Array, pa.Array | None, dict[int, str]]:
+    """(names as given, captions, further ones, row -> what is wrong with its caption). Raises DataError."""
+    names, captions, further, columns, bad = read_table(root / table, config)
+    if not columns:
+        raise DataError(f"{root / table} is empty: it needs one line per picture with file_name and text.")
+    if names is None:
+        raise DataError(f"{table} has no column 'file_name' (its columns: {', '.join(columns)}): add it.")
+    require_column(config.columns()[1], columns, "--caption_column", table)
+    return names, captions, further, bad
+
+
+def read_table(
+    path: metadata.Readable, config: TrainConfig
+) -> tuple[list[Any] | None, pa.Array, pa.Array | None, list[str], dict[int, str]]:
+    """(names as given or None, captions, further ones, all columns, row -> what is wrong with its caption)."""
+    ours: list[Any] = []
+    others: list[Any] = []
+    captions = CaptionColumn()
+    columns: dict[str, None] = {}
+    bad: dict[int, str] = {}
+    caption_column = config.columns()[1]
+    for row, values in enumerate(metadata.rows(path)):
+        texts = captions_of(values.get(caption_column))
+        if metadata.REST in values:
+            bad[row] = f"has more cells in {path.name} than there are columns: put quotes around text with commas."
+            del values[metadata.REST]
+        elif not all(map(is_text, texts)):
+            bad[row] = HALF
+        captions.append(texts if row not in bad else [])
+        ours.append(values.get("file_name"))
+        if config.image_column:
+            others.append(values.get(config.image_column))
+        if not columns.keys() >= values.keys():
+            columns |= dict.fromkeys(values)
+    names = others if config.image_column in columns else ours if "file_name" in columns else None
+    return names, *captions.finish(), list(columns), bad
+
+
+def captions_of(value: Any) -> list[str]:
+    """The captions in a cell; what is no text counts as missing."""
+    try:
+        return alternatives(value)
+    except TypeError:
+        return []
+
+
+def checked_name(root: Path, table: str, number: int, name: Any, folder: Callable[[str], str | None]) -> str:
+    """The name in row `number`, relative to `root` and written the short way, if it is an existing file inside.
+
+    `folder` is real_inside for `root`, with a memory: there may be a million names.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"row {number} of {table} has no file_name: add it or remove the row.")
+    missing = DataError(f"{table} names {shown(name)}, but there is no such file in {root}: correct the name.")
+    if not is_text(name) or "\0" in name:
+        raise missing
+    short = os.path.normpath(os.path.join(os.path.dirname(table), name))
+    head, _, tail = short.rpartition("/")
+    if not is_plain_file(folder(head), tail):
+        there = os.path.isfile(inside(root, short, table, name))  # os.path takes a name of any length
+        if not there and "\\" in name:  # written on Windows
+            return checked_name(root, table, number, name.replace("\\", "/"), folder)
+        if not there:
+            raise missing
+    return os.path.relpath(f"{folder(head)}/{tail}", root) if short.startswith("/") else short
+
+
+def left_after(bad: Collection[int], *columns: pa.Array) -> tuple[pa.Array, ...]:
+    """The columns without the rows of these numbers."""
+    if not bad:
+        return columns
+    good = np.delete(np.arange(len(columns[0])), list(bad))
+    return tuple(column if column is None else take(column, good) for column in columns)
