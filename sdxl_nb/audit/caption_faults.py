@@ -11,9 +11,13 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from ..config.messages import shown
+from ..config.train_config import TrainConfig
 from ..data.captions import long_captions
 from ..data.dataset import TRIGGER_ALONE
+from ..data.words.tags import cleaned
+from ..data.words.trigger import calls
 from .findings import NOTE, WARNING, Finding, found
+from .leftovers import WEIGHTED, code, placeholder, prompt_syntax, refusal
 
 MISSING_CAPTION = "missing_caption"
 EMPTY_CAPTION = "empty_caption"
@@ -24,19 +28,27 @@ INVISIBLE_CHARACTERS = "invisible_characters"
 CONTROL_CHARACTERS = "control_characters"
 HTML = "html_in_caption"
 PROMPT_SYNTAX = "prompt_syntax"
+PLACEHOLDER = "placeholder"
+REFUSAL = "refusal"
+CODE = "json_in_caption"
 UNBALANCED = "unbalanced_quotes"
 FILE_NAME = "file_name_as_caption"
 NOT_LATIN = "not_latin"
 TRIGGER_WORD = "trigger_word"
+BOORU_TAGS = "booru_tags"
 
 Captions = Mapping[str, str]  # name of the picture -> caption
 UNSEEN = re.compile("[\u00ad\u200b\u200c\u200e\u200f\u2060\u202a-\u202e\u2066-\u2069\ufeff]|(?<=\\w)\u200d(?=\\w)")
 MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<!--|&(?:[a-zA-Z]{2,8}|#\d+|#x[0-9a-fA-F]+);")
-WEIGHTED = re.compile(r"[(\[][^()\[\]]*:\s*\d+(?:\.\d+)?[)\]]|<(?:lora|lyco|hypernet|embedding):[^<>]*>|\bBREAK\b")
 CAMERA = re.compile(
     r"(?:IMG|DSCN?|DSCF|PXL|MVI|P|Screenshot|image|photo|picture)?[-_ (]*\d[\d_() -]*(?:\.\w{3,4})?", re.I
 )
+# smileys with brackets in them, and booru's (o)_(o), <o>_<o>
+SMILEYS = re.compile(r"[:;=]['^o-]?[()\[\]{}<>]|[()\[\]{}]['o-]?[:;=]|\S*[<(]\S?[>)]_[<(]\S?[>)]\S*", re.I)
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
+# two words of small letters, or a bracket with a backslash before it
+BOORU = re.compile(r"(?=[^A-Z\s]+$)\S*[^\W\d_][^\s_]*_(?:\S*_)?[^\s_]*[^\W\d_]\S*|[^\\]+\\\(.*")
+PAIRED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|“[^“”]*”|«[^«»]*»")
 PORTION = 2000  # captions tokenized at once
 
 
@@ -78,21 +90,20 @@ def _points(characters: Iterable[str]) -> str:
 
 def markup(caption: str) -> str:
     """The first HTML tag or entity."""
-    hit = MARKUP.search(WEIGHTED.sub("", caption))
-    return shown(hit[0]) if hit else ""
-
-
-def prompt_syntax(caption: str) -> str:
-    """The first weight, LoRA or BREAK as generation programs read them; training reads the letters."""
-    hit = WEIGHTED.search(caption)
+    hit = MARKUP.search(WEIGHTED.sub("", SMILEYS.sub("", caption)))
     return shown(hit[0]) if hit else ""
 
 
 def unbalanced(caption: str) -> str:
-    """The quotes and brackets that are not in pairs; an inch sign after a number is none."""
+    """The quotes and brackets that are not in pairs; an inch sign after a number, a smiley and "1)" are none."""
     quotes = re.sub(r'(?<=\d)"', "", caption).count('"') % 2 * ['"']
-    text = re.sub(r"[:;=]-?[()\[\]{}]", "", caption)  # smileys
-    return " ".join(quotes + [left + right for left, right in PAIRS if text.count(left) != text.count(right)])
+    if not any(sign in caption for pair in PAIRS for sign in pair):
+        return " ".join(quotes)
+    text = re.sub(r"\(\w?\)|\[\w?\]", "", caption)
+    while (inner := PAIRED.sub("", text)) != text:
+        text = inner
+    text = re.sub(r"(?:^|\s)\w{1,2}\)", "", SMILEYS.sub("", text))
+    return " ".join(quotes + [left + right for left, right in PAIRS if left in text or right in text])
 
 
 def not_latin(caption: str) -> str:
@@ -139,6 +150,27 @@ CHECKS = (
         prompt_syntax,
         "The captions of {n} hold weights or commands of a generation program.",
         "Remove them: training reads them letter by letter.",
+    ),
+    Check(
+        PLACEHOLDER,
+        WARNING,
+        placeholder,
+        "The captions of {n} hold placeholders that were never filled in.",
+        "Write what is seen in their place: training reads them letter by letter.",
+    ),
+    Check(
+        REFUSAL,
+        WARNING,
+        refusal,
+        "The captions of {n} are a captioning program's excuse or talk.",
+        "Caption these pictures again, or by hand.",
+    ),
+    Check(
+        CODE,
+        WARNING,
+        code,
+        "The captions of {n} are JSON or lists as a program writes them.",
+        "Keep the text only; --caption_source json reads captions from .json files beside the pictures.",
     ),
     Check(
         UNBALANCED,
@@ -212,6 +244,34 @@ def cut_captions(captions: Captions, tokenizers: Mapping[str, Any]) -> list[Find
     return found(LONG_CAPTION, WARNING, lost, message, "Put what matters first, or shorten them.")
 
 
+def booru_tags(captions: Captions, config: TrainConfig, tokenizers: Mapping[str, Any]) -> list[Finding]:
+    """Tags with underscores or escaped brackets, which --clean_tags makes words of, and the tokens that it saves."""
+    if config.clean_tags:
+        return []
+    remarks, words = {}, {}
+    mark, word = config.caption_separator, config.trigger_word
+    for name, text in captions.items():
+        tags = (tag for tag in map(str.strip, text.split(mark)) if "_" in tag or "\\" in tag)
+        told = next((tag for tag in tags if BOORU.fullmatch(tag) and cleaned(tag, mark, word) != tag), "")
+        if told:
+            remarks[name], words[name] = told, cleaned(text, mark, word)
+    saving = _saving([captions[name] for name in words], list(words.values()), tokenizers)
+    advice = f"--clean_tags makes words of them, as SDXL's text encoders read them.{saving}"
+    return found(BOORU_TAGS, NOTE, remarks, "The captions of {n} hold tags with underscores or backslashes.", advice)
+
+
+def _saving(captions: Sequence[str], others: Sequence[str], tokenizers: Mapping[str, Any]) -> str:
+    """How many tokens the first tokenizer makes of the first of these captions, and of the others."""
+    tokenizer = next(iter(tokenizers.values()), None)
+    if tokenizer is None or not captions:
+        return ""
+    before, after = (
+        sum(len(ids) - 2 for ids in tokenizer(texts[:PORTION], truncation=False, verbose=False)["input_ids"])
+        for texts in (list(captions), list(others))
+    )
+    return f" They would take {after:,} tokens instead of {before:,}." if after < before else ""
+
+
 def _by_encoder(cuts: Mapping[str, str], encoders: int) -> str:
     """What the encoders lose; once, when all lose the same."""
     if len(cuts) == encoders and len(set(cuts.values())) == 1:
@@ -220,25 +280,15 @@ def _by_encoder(cuts: Mapping[str, str], encoders: int) -> str:
 
 
 def trigger_coverage(written: Captions, trigger_word: str | None, names: Sequence[str]) -> list[Finding]:
-    """Which captions, as they were `written`, lack the trigger word, or have it only inside another word."""
+    """Which captions, as they were `written`, lack the trigger word; a remark where it is inside another word only."""
     if not trigger_word:
         return []
-    whole = re.compile(rf"(?<!\w){re.escape(trigger_word)}(?!\w)", re.I)
-    remarks = {}
-    for name in names:
-        caption = written.get(name, "")
-        if not whole.search(caption):
-            remarks[name] = "only inside another word" if trigger_word.lower() in caption.lower() else ""
-    have = len(names) - len(remarks)
-    message = f"The trigger word {trigger_word!r} is written in {have} of {len(names)} captions."
-    inside = any(remarks.values())
-    advice = (
-        "Training puts it in front of those that lack it, but not where it is part of another word: add it there."
-        if inside
-        else "Training puts it in front of the others; nothing needs to be done."
-    )
-    severity = WARNING if inside else NOTE
-    return found(TRIGGER_WORD, severity, remarks, message.replace("{", "{{").replace("}", "}}"), advice)
+    lack = [name for name in names if not calls(written.get(name, ""), trigger_word)]
+    inside = "only inside another word"
+    remarks = {name: inside if trigger_word.lower() in written.get(name, "").lower() else "" for name in lack}
+    message = f"The trigger word {trigger_word!r} is written in {len(names) - len(lack)} of {len(names)} captions."
+    advice = "Training puts it in front of the others; nothing needs to be done."
+    return found(TRIGGER_WORD, NOTE, remarks, message.replace("{", "{{").replace("}", "}}"), advice)
 
 
 def trigger_alone(names: Mapping[str, str], trigger_word: str | None) -> list[Finding]:

@@ -22,6 +22,7 @@ from ..data import buckets
 from ..data.captions import is_alone
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.decoding import Fault, PictureError
+from ..data.words.trigger import calls, with_trigger
 from ..system.errors import ConfigError, DataError, ModelError, SdxlNbError
 from ..system.threads import ahead
 from . import caption_faults, picture_faults
@@ -179,12 +180,13 @@ def _about_captions(config: TrainConfig, pictures: CaptionedPictures, tokenizers
     captions = dict(zip(pictures.names, pictures.captions, strict=True))
     written = {name: text or "" for name, text in zip(pictures.names, pictures.written, strict=True)}
     word = config.trigger_word
-    led = [name for name, caption in captions.items() if (word or "").lower() in caption.lower()]
-    alone = dict.fromkeys((name for name in led if word and is_alone(captions[name], word)), "")
+    led = [name for name, caption in captions.items() if calls(caption, word)]
+    alone = dict.fromkeys((name for name in led if word and is_alone(with_trigger(written[name], word), word)), "")
     described = {name: text for name, text in written.items() if name not in alone}
     return [
         *caption_faults.trigger_alone(alone, word),
         *caption_faults.check_captions(described),
+        *caption_faults.booru_tags(written, config, tokenizers),
         *caption_faults.cut_captions(captions, tokenizers),
         *caption_faults.trigger_coverage(written, word, led),
     ]

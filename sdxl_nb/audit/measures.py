@@ -5,6 +5,7 @@ In: an encoded picture. Out: a Header (nothing decoded) or a Measure (decoded on
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +14,11 @@ from PIL import Image
 from ..data.decoding import alone, colours_of, decoded, opacity, open_header, orientation_of, tiles
 from .duplicates import colours, picture_hash
 
-WINDOW = 9  # pixels that the re-blur averages
-ROUNDING = 2.5  # grey levels: what rounding and faint noise make of a smooth plane
+WINDOW = 9  # pixels in which an edge is looked at
+FAINT = 10.0  # grey levels: lower edges are rounding, noise and what compression makes
+LEAST = 32  # places; fewer say nothing of an axis
+MOVED = 0.33  # what the axis along which a picture moved has less than
+FEW = 0.02  # of the edges: the subject of a picture whose ground is out of focus may be small
 LOOKED_AT = 1024  # the longest short side that sharpness is measured at
 
 
@@ -96,26 +100,43 @@ def _is_transparent(stored: Image.Image) -> bool:
 
 
 def sharpness_of(grey: np.ndarray) -> float:
-    """Share of the grey differences between neighbours that a blur of 9 pixels takes away, 0 to 1; the lesser axis.
+    """How much of an edge its steepest step is, at the sharpest edges of the picture, 0 to 1.
 
-    Blurring what is blurred already changes little (Crete et al. 2007, "The blur effect"). Photographs in focus
-    measure 0.5 to 0.9, after a Gaussian blur of 2 pixels 0.3 to 0.6, of 4 pixels 0.1 to 0.4. Differences of one or
-    two grey levels are rounding and noise, not detail, and do not count. 1.0 where the picture is too small to tell.
+    A hard edge is one step, 1.0; of an edge blurred by a Gaussian of 1 pixel the steepest step is 0.4, of 2 pixels 0.2
+    of what lies within WINDOW. Only edges that count beside the picture's strongest are looked at, and of them the
+    sharpest FEW, so that planes, soft grounds and skies say nothing; of both axes the geometric mean, or the lesser where
+    it is below MOVED. Photographs in focus measure 0.65 and more, after a blur of 2.5 pixels 0.45 and less. 0.0 where nothing is an edge, 1.0 where the picture is too small to tell.
     """
     if min(grey.shape) < 3 * WINDOW:
         return 1.0
-    return min(_sharpness_along(grey), _sharpness_along(grey.T))
+    axes = [_steps_and_heights(grey), _steps_and_heights(grey.T)]
+    strongest = max(float(np.quantile(heights, 0.999)) for _, heights in axes)
+    floor = max(FAINT, strongest / 4)
+    found = [_sharpest(steps, heights, floor) for steps, heights in axes if (heights >= floor).sum() >= LEAST]
+    if not found or min(found) < MOVED:
+        return min(found, default=0.0)
+    return math.sqrt(min(found) * max(found))
 
 
-def _sharpness_along(grey: np.ndarray) -> float:
-    sums = np.cumsum(np.pad(grey, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
-    smooth = (sums[:, WINDOW:] - sums[:, :-WINDOW]) / WINDOW
-    half = WINDOW // 2
-    before = np.abs(np.diff(grey[:, half : grey.shape[1] - half], axis=1))
-    lost = np.maximum(before - np.abs(np.diff(smooth, axis=1)), 0)
-    detail = before >= ROUNDING
-    total = float(before[detail].sum())
-    return float(lost[detail].sum()) / total if total else 0.0
+def _steps_and_heights(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every WINDOW pixels in a row the largest difference between neighbours, and of all; three rows averaged."""
+    rows = (grey[:-2] + grey[1:-1] + grey[2:]) / 3
+    heights = _along(rows, np.maximum, WINDOW) - _along(rows, np.minimum, WINDOW)
+    return _along(np.abs(np.diff(rows, axis=1)), np.maximum, WINDOW - 1), heights
+
+
+def _along(values: np.ndarray, choose: np.ufunc, count: int) -> np.ndarray:
+    """The largest or least of every `count` values in a row, by doubling."""
+    span = 1
+    while span < count:
+        more = min(span, count - span)
+        values, span = choose(values[:, :-more], values[:, more:]), span + more
+    return values
+
+
+def _sharpest(steps: np.ndarray, heights: np.ndarray, floor: float) -> float:
+    edges = heights >= floor
+    return float(np.quantile(steps[edges] / heights[edges], 1 - FEW))
 
 
 def contrast_of(picture: Image.Image) -> float:

@@ -40,10 +40,14 @@ Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]
 
 
 def group(name: str) -> Callable[..., Any]:
-    """A field of this group; weights=False marks a field that cannot change the trained weights."""
+    """A field of this group; weights=False marks a field that cannot change the trained weights.
 
-    def field(default: Any, sentence: str, *, weights: bool = True, **bounds: Any) -> Any:
-        extra: JsonDict = {"group": name, "weights": weights}
+    later=True marks one that came after the first runs, which trained as its default says: only another value is part
+    of a run's identity, so that the fingerprints of those runs stay, and they can be resumed.
+    """
+
+    def field(default: Any, sentence: str, *, weights: bool = True, later: bool = False, **bounds: Any) -> Any:
+        extra: JsonDict = {"group": name, "weights": weights, "later": later}
         return Field(default, description=sentence, json_schema_extra=extra, **bounds)
 
     return field

@@ -63,6 +63,24 @@ class Settings(BaseModel):
     dataset_name_mapping: Mapped = data(
         None, "JSON text or a JSON file that maps a data set to its columns: {NAME: [IMAGE, CAPTION]}."
     )
+    caption_choice: Literal["random", "first"] = data(
+        "random",
+        "Which caption of a picture that has several is trained on: random draws one anew each time, first takes the "
+        "first.",
+        later=True,
+    )
+    caption_source: Literal["files", "picture", "json"] = data(
+        "files",
+        "Where captions are: files is texts beside the pictures, metadata files and columns; picture is what the "
+        "pictures carry themselves (XMP, IPTC, EXIF, PNG text), json is a .json beside each.",
+        later=True,
+    )
+    caption_lines: Literal["auto", "tags", "captions", "join", "first"] = data(
+        "auto",
+        "What the lines of a caption file are: tags to be joined by caption_separator, captions of their own, one text "
+        "to be joined by blanks, or only the first is used; auto decides by what they hold, and says so.",
+        later=True,
+    )
     max_train_samples: Whole | None = data(None, "Use only the first so many pictures.", ge=1, le=MANY)
     cache_dir: Text | None = data(
         None, "Where downloaded models and data sets are kept; null is the hub's own cache.", weights=False
@@ -112,6 +130,17 @@ class Settings(BaseModel):
         0.0, "Share of tags left out of captions, anew at every step; prompt embeddings are live then.", ge=0, le=1
     )
     caption_separator: Text = data(",", "What separates the tags of a caption.")
+    caption_prefix: Text | None = data(
+        None, "Text in front of every caption, with a blank between; it is never shuffled or dropped.", later=True
+    )
+    caption_suffix: Text | None = data(
+        None, "Text after every caption, with a blank between; it is never shuffled or dropped.", later=True
+    )
+    clean_tags: bool = data(
+        False,
+        "Make words of booru tags: blanks for underscores, no backslash before brackets; emoticons and score_9 stay.",
+        later=True,
+    )
 
     output_dir: Annotated[Text, AfterValidator(folder)] = training(
         "sd-model-finetuned-lora", "Run folder: checkpoints, pictures, logs and the LoRA go there.", weights=False

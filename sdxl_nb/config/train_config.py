@@ -30,6 +30,10 @@ COLUMNS = {  # data sets whose columns we know: image, caption
 }
 
 
+# fields that came after the first runs: of a run's identity only where they are not what those runs did
+LATER = {name for name, field in Settings.model_fields.items() if about(field)["later"]}
+
+
 class TrainConfig(Settings):
     """Every parameter of a LoRA fine-tuning run on SDXL, checked; settings.py lists them."""
 
@@ -148,7 +152,8 @@ class TrainConfig(Settings):
         """The fields that change the weights, local paths by their last part so that a moved folder is the same."""
         fields = type(self).model_fields
         values = self.model_dump(mode="json", exclude={n for n, f in fields.items() if not about(f)["weights"]})
-        return formats.without_paths(values)
+        usual = {name for name in LATER if values[name] == fields[name].default}
+        return formats.without_paths({name: value for name, value in values.items() if name not in usual})
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal over `identity`; equal for runs that must end with the same LoRA."""
@@ -156,8 +161,8 @@ class TrainConfig(Settings):
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Names of the fields because of which the fingerprints differ."""
-        theirs = other.identity()
-        return [name for name, value in self.identity().items() if value != theirs[name]]
+        ours, theirs = self.identity(), other.identity()
+        return [name for name in type(self).model_fields if ours.get(name) != theirs.get(name)]
 
     # Derived numbers.
 

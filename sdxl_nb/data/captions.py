@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
+from .words.tags import cleaned
+from .words.trigger import calls, with_trigger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizer
@@ -29,11 +31,44 @@ def require_column(name: str, columns: Collection[str], flag: str, source: str) 
     raise DataError(f"{source} has no column '{name}' (its columns: {listed}): name the right one with {flag}.")
 
 
-def with_trigger(caption: str, trigger_word: str | None) -> str:
-    """The caption with the trigger word in front, unless it is in it already."""
-    if not trigger_word or trigger_word.lower() in caption.lower():
-        return caption
-    return f"{trigger_word}, {caption}" if caption else trigger_word
+def alternatives(value: Any) -> list[str]:
+    """The captions in one cell: a text, or a list of texts that say the same; blank ones of several are left out.
+
+    Raises TypeError for anything else.
+    """
+    texts = value if isinstance(value, list | tuple) else [value]
+    texts = [text for text in texts if text is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(type(next(text for text in texts if not isinstance(text, str))).__name__)
+    return [text for text in texts if text.strip()] or texts[:1]
+
+
+def surrounded(caption: str, config: TrainConfig) -> str:
+    """The caption between the prefix and the suffix of all captions."""
+    return " ".join(text for text in (config.caption_prefix, caption, config.caption_suffix) if text)
+
+
+def dressed(caption: str | None, config: TrainConfig, trigger_word: str | None) -> str | None:
+    """A caption as it is trained on: tags cleaned if that is asked for, trigger word, prefix and suffix.
+
+    A missing caption (None) becomes the trigger word, if there is one.
+    """
+    if caption is None and not trigger_word:
+        return None
+    text = cleaned(caption or "", config.caption_separator, trigger_word) if config.clean_tags else caption or ""
+    led = text if calls(surrounded("", config), trigger_word) else with_trigger(text, trigger_word)
+    return surrounded(led, config)
+
+
+def parted(caption: str, config: TrainConfig) -> tuple[str, str, str]:
+    """(prefix, caption, suffix) of what `surrounded` gave, each blank with what it was put for."""
+    before, after = (config.caption_prefix or "") and f"{config.caption_prefix} ", (config.caption_suffix or "")
+    after = after and f" {after}"
+    if not before and not after:
+        return "", caption, ""
+    if caption == surrounded("", config):
+        return caption, "", ""
+    return before, caption.removeprefix(before).removesuffix(after), after
 
 
 def is_alone(caption: str, trigger_word: str) -> bool:
@@ -44,19 +79,29 @@ def is_alone(caption: str, trigger_word: str) -> bool:
 def varied(caption: str, config: TrainConfig, generator: np.random.Generator) -> str:
     """The caption as one step sees it: tags shuffled and dropped as `config` says, chosen by a numpy generator.
 
-    The first keep_tokens tags stay where they are. So does a leading trigger word, and no tag with it is dropped.
+    The first keep_tokens tags stay where they are. So does a leading trigger word, and no tag with it is dropped, nor
+    the prefix and the suffix of all captions.
     """
-    separator, trigger = config.caption_separator, (config.trigger_word or "").lower()
-    tags = [tag for tag in map(str.strip, caption.split(separator)) if tag]
-    calls = [bool(trigger) and trigger in tag.lower() for tag in tags]
-    kept = max(config.keep_tokens, 1 if calls and calls[0] else 0)
+    separator, (before, inner, after) = config.caption_separator, parted(caption, config)
+    tags = [tag for tag in map(str.strip, inner.split(separator)) if tag]
+    called = [calls(tag, config.trigger_word) for tag in tags]
+    kept = max(config.keep_tokens, leading(tags, config))
     drawn = generator.random(len(tags))
     spared = range(kept, len(tags))
-    rest = [tags[at] for at in spared if calls[at] or drawn[at] >= config.caption_tag_dropout_rate]
+    rest = [tags[at] for at in spared if called[at] or drawn[at] >= config.caption_tag_dropout_rate]
     if config.shuffle_caption:
         rest = [rest[at] for at in generator.permutation(len(rest))]
     glue = f"{separator.strip()} " if separator.strip() else separator
-    return glue.join([*tags[:kept], *rest])
+    left = glue.join([*tags[:kept], *rest])
+    return before + left + after if left else f"{before.strip()}{after}".strip()
+
+
+def leading(tags: Sequence[str], config: TrainConfig) -> int:
+    """How many of the first tags are the trigger word, which may hold the separator itself."""
+    if tags and calls(tags[0], config.trigger_word):
+        return 1
+    word = [tag.lower() for tag in map(str.strip, (config.trigger_word or "").split(config.caption_separator)) if tag]
+    return len(word) if word and [tag.lower() for tag in tags[: len(word)]] == word else 0
 
 
 def long_captions(

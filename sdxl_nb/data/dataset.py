@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -22,12 +23,14 @@ from PIL import Image
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
-from .captions import is_alone, with_trigger
+from .captions import dressed, is_alone
 from .decoding import Fault, PictureError, decode, decoded, upright_size
-from .sources import folders, snapshots, tables
+from .sources import archives, choice, folders, snapshots, tables
 from .sources.folders import NO_CAPTIONS
-from .sources.listing import Listing, Note, Texts, flags, joined, take, text_column
+from .sources.found_captions import ELSEWHERE, with_found
+from .sources.listing import Listing, Note, Texts, counts, flags, joined, take, text_column
 from .sources.tree import real, scan
+from .words.trigger import with_trigger
 
 if TYPE_CHECKING:
     from ..system.figures import Sheet
@@ -36,7 +39,7 @@ __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "
 
 PICTURES = Path(__file__).parents[1] / "tiny" / "pictures"
 # name -> folders of PICTURES; the first holds the concept (and gets the trigger word), the others are mixed in.
-HINTS = {"caption_without_picture", "other_files"}  # kinds of Notes that may say where the captions are
+HINTS = {"caption_without_picture", "other_files", ELSEWHERE}  # kinds of Notes that may say where the captions are
 TRIGGER_ALONE = "trigger_word_alone"  # a kind of Note
 EMBEDDED = {"blueprint": ("blueprint", "plain"), "emblem": ("emblem", "plain")}
 
@@ -72,9 +75,10 @@ class CaptionedPictures(Sequence[Sample]):
     """Pictures that are listed and captioned, each decoded when asked for: `pictures[3]` is a Sample.
 
     `.names` and `.captions` are sequences of text that stay small in memory, `.written` the captions without trigger
-    words, None where there is none; `.faults` what was left out when listing; `.notes` remarks for the log. `.repeats`
-    and `.weights` (N,) say how often an epoch sees a picture and what its loss counts, None for once, and 1; the last
-    `.class_pictures` of them are those of prior preservation.
+    words, None where there is none; `.further` are lists of more captions of each picture, None where no picture has
+    several; `.faults` what was left out when listing; `.notes` remarks for the log. `.repeats` and `.weights` (N,) say
+    how often an epoch sees a picture and what its loss counts, None for once, and 1; the last `.class_pictures` of them
+    are those of prior preservation.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class CaptionedPictures(Sequence[Sample]):
         self.captions: Texts[str] = Texts(listing.captions, self.rows)
         written = listing.captions if listing.written is None else listing.written
         self.written: Texts[str | None] = Texts(written, self.rows)
+        self.further = None if listing.further is None else take(listing.further, self.rows)
         self.repeats = None if listing.repeats is None else listing.repeats[self.rows]
         self.weights = None if listing.weights is None else listing.weights[self.rows]
         first = len(listing) if listing.first_of_class is None else listing.first_of_class
@@ -107,6 +112,22 @@ class CaptionedPictures(Sequence[Sample]):
             return self.select(range(*index.indices(len(self))))
         name = self.names[index]
         return Sample(name, self.captions[index], *decoded(self.picture_bytes(index), name))
+
+    def alternatives(self, index: int) -> list[str]:
+        """All captions of a picture, the first first."""
+        return [self.captions[index], *([] if self.further is None else self.further[index].as_py())]
+
+    def every_caption(self) -> Texts[str]:
+        """The captions of all pictures, and after these the further ones in the order of their pictures."""
+        if self.further is None:
+            return self.captions
+        return Texts(pa.concat_arrays([take(self.listing.captions, self.rows), self.further.flatten()]))
+
+    def owner(self, number: int) -> int:
+        """The picture that caption `number` of `every_caption` belongs to."""
+        if number < len(self):
+            return number
+        return int(np.searchsorted(np.cumsum(counts(self.further)), number - len(self), side="right"))
 
     def picture_bytes(self, index: int) -> bytes:
         """The file as it is stored, still encoded."""
@@ -166,9 +187,10 @@ class CaptionedPictures(Sequence[Sample]):
         read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
         known = None if listing.known is None else listing.known.select(rows)
         written = None if listing.written is None else take(listing.written, rows)
-        often = self.repeats, self.weights
-        masks = None if listing.masks is None else take(listing.masks, rows)
-        return Listing(names, captions, read, stamp, [], self.notes, *often, known=known, written=written, masks=masks)
+        compact = Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights)
+        compact.further, compact.known, compact.written = self.further, known, written
+        compact.masks = None if listing.masks is None else take(listing.masks, rows)
+        return compact
 
     def left_out(self, name: str) -> Image.Image | None:
         """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
@@ -222,11 +244,13 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
     Where no picture has a caption that is one too, unless they are wanted `uncaptioned`: all left out, to look at.
     """
     listing, source = list_source(config)
+    choose_captions(listing, config)
     if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
     if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
         hints = [note.rstrip(".") for note in listing.notes if getattr(note, "kind", "") in HINTS]
-        why = f" ({'; '.join([NO_CAPTIONS, *hints])})" if NO_CAPTIONS in listing.notes else ""
+        reasons = [*([NO_CAPTIONS] if NO_CAPTIONS in listing.notes else []), *hints]
+        why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
     missing = flags(listing.captions.is_null())
     listing.faults += [
@@ -234,6 +258,22 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
         for name in Texts[str](listing.names, np.flatnonzero(missing))
     ]
     return CaptionedPictures(listing, source, np.flatnonzero(~missing)[: config.max_train_samples])
+
+
+def choose_captions(listing: Listing, config: TrainConfig) -> None:
+    """Of several captions of a picture keep those that `caption_choice` asks for, and say so."""
+    if listing.further is None:
+        return
+    often = counts(listing.further)
+    several, every = int((often > 0).sum()), int(often.sum()) + len(listing) - listing.captions.null_count
+    told = f"{several} of {len(listing)} pictures have several captions"
+    if config.caption_choice == "first":
+        listing.further = None
+        listing.notes.append(f"{told}, of which the first is used; --caption_choice random uses all {every}.")
+    else:
+        listing.notes.append(
+            f"{told} ({every} in all): one is drawn anew each time; --caption_choice first keeps to the first."
+        )
 
 
 def list_source(config: TrainConfig) -> tuple[Listing, str]:
@@ -245,13 +285,13 @@ def list_source(config: TrainConfig) -> tuple[Listing, str]:
         raise DataError("There is no data: give --dataset_name or --train_data_dir.")
     elif name.startswith("embedded:"):
         return repeats.by_folder(list_embedded(name.removeprefix("embedded:"), config), config), name
-    elif os.path.isdir(name):  # takes a name of any length
-        listing, source = list_directory(name, config), f"the local folder {name}"
+    elif os.path.isdir(name) or archives.is_archive(name):  # which take a name of any length
+        listing, source = list_directory(name, config), f"the local folder {name}" if os.path.isdir(name) else name
     elif folder := snapshots.snapshot_of(name, config):
         listing, source = list_directory(str(folder), config), name
     else:
         listing, source = tables.list_hub(name, config), name
-    return triggered(repeats.by_folder(listing, config), config.trigger_word), source
+    return as_trained(repeats.by_folder(with_found(listing, config), config), config), source
 
 
 def list_directory(place: str, config: TrainConfig) -> Listing:
@@ -263,15 +303,15 @@ def list_directory(place: str, config: TrainConfig) -> Listing:
     folder = real(os.path.expanduser(place))
     if not os.path.exists(folder):
         raise DataError(f"There is no folder {place}: check --train_data_dir.")
+    if archives.is_archive(folder):
+        return archives.list_archives([str(folder)], config)
     if not folder.is_dir():
         raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")
     if not next(scan(folder), None):
         raise DataError(f"The folder {place} is empty: check --train_data_dir.")
     if tables.is_saved(folder):
         return tables.list_saved(folder, config)
-    if tables.has_only_parquet(folder):
-        return tables.list_parquet(folder, config)
-    return folders.list_folder(folder, config)
+    return choice.list_local(folder, config)
 
 
 def list_embedded(name: str, config: TrainConfig) -> Listing:
@@ -279,24 +319,25 @@ def list_embedded(name: str, config: TrainConfig) -> Listing:
     if name not in EMBEDDED:
         raise DataError(f"There is no embedded data set '{name}': choose one of {', '.join(sorted(EMBEDDED))}.")
     concept, *others = (folders.list_folder(PICTURES / part, config) for part in EMBEDDED[name])
-    listed = [triggered(concept, config.trigger_word), *others]
+    listed = [as_trained(concept, config), *(as_trained(other, config, led=False) for other in others)]
     for part, listing in zip(EMBEDDED[name], listed, strict=True):
         listing.names = text_column(f"{part}/{name}" for name in Texts[str](listing.names))
     return joined(listed)
 
 
-def triggered(listing: Listing, trigger_word: str | None) -> Listing:
-    """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word.
+def as_trained(listing: Listing, config: TrainConfig, led: bool = True) -> Listing:
+    """The Listing with captions as training reads them: clean tags, trigger word (if `led`), prefix and suffix.
 
-    A Note counts the pictures that are left with the trigger word alone, which may be a mistake.
+    A missing caption becomes the trigger word. A Note counts the pictures that are left with the trigger word alone,
+    which may be a mistake.
     """
-    if trigger_word:
+    word = config.trigger_word if led else None
+    if word or config.clean_tags or config.caption_prefix or config.caption_suffix:
         listing.written = listing.captions
-        listing.captions = text_column(
-            with_trigger(text or "", trigger_word) for text in Texts[str | None](listing.captions)
-        )
-        alone = sum(is_alone(text, trigger_word) for text in Texts[str](listing.captions))
+        listing.caption_each(lambda _, text: dressed(text, config, word))
+    if word:
+        alone = sum(is_alone(with_trigger(text or "", word), word) for text in Texts[str | None](listing.written))
         if alone:
-            told = f"{alone} of {len(listing)} pictures have no caption but the trigger word '{trigger_word}'"
+            told = f"{alone} of {len(listing)} pictures have no caption but the trigger word '{word}'"
             listing.notes.append(Note(f"{told}: describe what is seen, unless that is meant.", TRIGGER_ALONE))
     return listing

@@ -16,8 +16,9 @@ from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .decoding import SUFFIXES, decode, is_text
 from .sources import metadata
-from .sources.caption_files import by_owner, captions_of
+from .sources.caption_files import by_owner, captions_of, read_text
 from .sources.layouts import training_folder
+from .sources.lines import judged, lined, plain
 from .sources.suffixes import CAPTIONS, USUAL, ending
 from .sources.tree import inside
 
@@ -48,11 +49,23 @@ def save_caption(config: TrainConfig, name: str, caption: str) -> Path:
     for table in tables:
         rows = list(metadata.rows(table))
         if any(is_about(config, table, row, folder / name) for row in rows):
-            new = {config.columns()[1]: caption}
-            return _rewrite(table, [row | new if is_about(config, table, row, folder / name) else row for row in rows])
+            column, own = config.columns()[1], [is_about(config, table, row, folder / name) for row in rows]
+            each = zip(rows, own, strict=True)
+            return _rewrite(table, [with_caption(row, column, caption) if its else row for row, its in each])
     if tables and not text.is_file():
         raise DataError(f"{tables[0].name} does not name {name}: add its row by hand.")
-    return _write(text, f"{caption}\n".encode())
+    return _write(text, "".join(f"{line}\n" for line in (caption, *others_in(text, config))).encode())
+
+
+def others_in(text: Path, config: TrainConfig) -> list[str]:
+    """The captions of a text after its first, which stay when that is changed; none where its lines are one caption."""
+    if not text.is_file():
+        return []
+    lines = plain(lined(read_text(text.parent, text.name)))
+    kind = config.caption_lines
+    if kind == "auto" and len(lines) > 1:
+        kind = judged(["\n".join(lines)], config.caption_separator)[0]
+    return lines[1:] if kind in ("captions", "first") else []
 
 
 def add_picture(config: TrainConfig, name: str, data: bytes, caption: str = "") -> str:
@@ -107,6 +120,13 @@ def is_about(config: TrainConfig, table: Path, row: metadata.Row, picture: Path)
     """Whether a row of a metadata file names this picture."""
     told = row.get(config.image_column if config.image_column in row else "file_name")
     return isinstance(told, str) and os.path.normpath(table.parent / told) == os.path.normpath(picture)
+
+
+def with_caption(row: metadata.Row, column: str, caption: str) -> metadata.Row:
+    """The row with another first caption."""
+    former = row.get(column)
+    further = former[1:] if isinstance(former, list) else []
+    return row | {column: [caption, *further] if further else caption}
 
 
 def _rewrite(table: Path, rows: list[metadata.Row]) -> Path:

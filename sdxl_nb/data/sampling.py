@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 # The upper bits of a key say what its stream is for; a position's own is 0.
-_CAPTION, _ORDER, _BATCHES, _CLASS = 1 << 62, 1 << 63, (1 << 63) + (1 << 61), (1 << 63) + (1 << 62)
+_CAPTION, _WHICH = 1 << 62, (1 << 62) + (1 << 61)
+_ORDER, _BATCHES, _CLASS = 1 << 63, (1 << 63) + (1 << 61), (1 << 63) + (1 << 62)
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -59,7 +60,7 @@ class Choices:
     timestep: int
     generator: np.random.Generator
     seed: int = 0
-    position: int = 0  # those two for `words`
+    position: int = 0  # those two for `words` and `one_of`
 
     @classmethod
     def at(cls, seed: int, position: int, *, timesteps: int, empty_share: float) -> "Choices":
@@ -76,6 +77,10 @@ class Choices:
     def words(self) -> np.random.Generator:
         """A generator for the caption of this position, apart from all other draws."""
         return _stream(self.seed, _CAPTION + self.position)
+
+    def one_of(self, count: int) -> int:
+        """Which of so many captions this position takes, apart from all other draws."""
+        return int(_stream(self.seed, _WHICH + self.position).random() * count)
 
 
 class Stream:

@@ -29,7 +29,7 @@ def count_pictures(config: TrainConfig) -> Counts:
     held_out = min(pictures, max(1, round(config.validation_split * pictures))) if config.validation_split else 0
     repeated = pictures if opened.repeats is None else int(opened.repeats.sum())
     entries = max(1, round(repeated * (1 - held_out / pictures)))
-    return Counts(pictures, held_out, entries, len(set(opened.captions)))
+    return Counts(pictures, held_out, entries, len(set(opened.every_caption())))
 
 
 def steps_per_epoch(config: TrainConfig, entries: int, processes: int = 1) -> int:

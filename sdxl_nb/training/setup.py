@@ -6,6 +6,7 @@ opened and checked before any model is loaded, and nothing is written to the run
 
 import functools
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -115,7 +116,7 @@ class Studio:
         self.everything = appended(pictures, held_out)
         self.heldout = range(len(pictures), len(self.everything))
         self.heldout_identities = [held_out.identity(index) for index in range(len(held_out))]
-        self.captions = self.everything.captions
+        self.captions, self.every_caption = self.everything.captions, self.everything.every_caption()
         self.buckets = buckets.of(config, self.everything.sizes(), planned=len(pictures))
         of_class = pictures.class_pictures
         self.counts = loss_weights(len(pictures) - of_class, of_class, pictures.weights, config.prior_loss_weight)
@@ -196,20 +197,20 @@ class Studio:
     def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
         if not self.config.caches_text_embeddings():
             self.prompt = TextEncoders(self.tokenizers, self.encoders)
-            found = long_captions(self.captions, self.tokenizers, _bar("reading captions", self.progress))
+            found = long_captions(self.every_caption, self.tokenizers, _bar("reading captions", self.progress))
             self._note_long_captions(log, found)
             return
         others = ["", *(self.config.validation_prompt or [])]
         parts = [identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
         store = self._store("prompts", combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
-        self.prompt = known = EmbeddedPrompts(self.captions, others, store)
+        self.prompt = known = EmbeddedPrompts(self.every_caption, others, store)
         load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
         known.fill(load_both, self._cached(log, "captions", asked), self.processes)
         load_both.cache_clear()
         give_back(self.device)
         cut = known.cut()
         if len(cut):
-            (first,) = long_captions([self.captions[int(cut[0])]], self.tokenizers)
+            (first,) = long_captions([self.every_caption[int(cut[0])]], self.tokenizers)
             self._note_long_captions(log, [first._replace(index=int(cut[0]))] * len(cut))
 
     def _note_long_captions(self, log: EventLog, cut: Sequence[LongCaption]) -> None:
@@ -217,8 +218,8 @@ class Studio:
             first = cut[0]
             limit = min(tokenizer.model_max_length for tokenizer in self.tokenizers)
             log.warn(
-                f"{len(cut)} of {len(self.captions)} captions are longer than {limit} tokens and are cut; "
-                f"{self.everything.names[first.index]} loses {first.cut!r}."
+                f"{len(cut)} of {len(self.every_caption)} captions are longer than {limit} tokens and are cut; "
+                f"{self.everything.names[self.everything.owner(first.index)]} loses {first.cut!r}."
             )
 
     def _encode_pictures(self, log: EventLog, asked: Callable[[], bool]) -> None:
@@ -272,9 +273,11 @@ class Studio:
         if choices.empty_caption:
             return ""
         of_class = index >= len(self.pictures) - self.pictures.class_pictures  # or held out
-        if of_class or not self.config.varies_captions():
+        if of_class:
             return self.captions[index]
-        return varied(self.captions[index], self.config, choices.words())
+        texts = self.everything.alternatives(index)
+        caption = texts[choices.one_of(len(texts))] if len(texts) > 1 else texts[0]
+        return varied(caption, self.config, choices.words()) if self.config.varies_captions() else caption
 
     def shape(self, index: int) -> tuple[int, int]:
         """Height and width that a picture is trained at: pictures computed at once share it."""
@@ -343,6 +346,9 @@ def _fingerprint(pictures: CaptionedPictures) -> str:
     digest = hashlib.sha256()
     for index, caption in enumerate(pictures.captions):
         digest.update(f"{pictures.identity(index)} {caption}\n".encode(errors="backslashreplace"))
+    if pictures.further is not None:
+        for index in range(len(pictures)):
+            digest.update(f"{index} {json.dumps(pictures.alternatives(index))}\n".encode())
     for column in (pictures.repeats, pictures.weights):
         if column is not None:
             digest.update(column.tobytes())

@@ -9,7 +9,7 @@ from config_strategies import CONFIGS
 from hypothesis import example, given, settings
 
 from sdxl_nb.config.flags import read_flags, train_parser
-from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.config.train_config import LATER, TrainConfig
 from sdxl_nb.system.errors import ConfigError
 
 BASE, VAE = "stabilityai/stable-diffusion-xl-base-1.0", "madebyollin/sdxl-vae-fp16-fix"
@@ -214,7 +214,18 @@ LOOKING_OR_PLACES = {
 
 
 def test_identity_holds_every_field_that_changes_the_weights():
-    assert set(TrainConfig.model_fields) - set(TrainConfig().identity()) == LOOKING_OR_PLACES
+    usual = TrainConfig()
+    assert set(TrainConfig.model_fields) - set(usual.identity()) == LOOKING_OR_PLACES | LATER
+    assert set(TrainConfig(caption_choice="first").identity()) - set(usual.identity()) == {"caption_choice"}
+
+
+def test_a_run_from_before_a_field_keeps_its_fingerprint():
+    """Only another value than what all runs did is part of a run's identity."""
+    config = TrainConfig(seed=0)
+    assert LATER and config.fingerprint() == config.replace(caption_choice="random").fingerprint()
+    other = config.replace(caption_choice="first")
+    assert other.fingerprint() != config.fingerprint()
+    assert config.differences(other) == other.differences(config) == ["caption_choice"]
 
 
 def test_fingerprint_tells_runs_apart_by_what_changes_the_weights():

@@ -7,6 +7,7 @@ import numpy as np
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.captions import long_captions, varied
 from sdxl_nb.data.sampling import Choices
+from sdxl_nb.data.words.trigger import calls, with_trigger
 
 CAPTION = "zwx, a dog, red, sitting on grass, at night"
 
@@ -38,6 +39,21 @@ def test_the_trigger_word_is_never_dropped_and_stays_in_front():
     assert {text[:5] for text in variants(shuffle_caption=True, trigger_word="zwx")} == {"zwx, "}
     inside = variants(caption="a dog, a zwx card", caption_tag_dropout_rate=1.0, trigger_word="zwx")
     assert set(inside) == {"a zwx card"}
+
+
+def test_a_trigger_word_is_a_whole_word_or_phrase():
+    yes = ["a photo of sks", "SKS, a dog", "sks's hat", "a sks-style hat", "(sks:1.2)", "一张sks的照片", "“sks”"]
+    no = ["dogs in masks", "asks", "sks_9", "sksé", "a desk", "", "s k s"]
+    assert [calls(text, "sks") for text in yes] == [True] * 7 and [calls(text, "sks") for text in no] == [False] * 7
+    assert with_trigger("dogs in masks", "sks") == "sks, dogs in masks" and with_trigger("an SKS", "sks") == "an SKS"
+    assert calls("a photo of Ohwx  Man", "ohwx man") and not calls("ohwx manners", "ohwx man")
+    assert calls("a <sks> dog", "<sks>") and calls("小明在公园里", "小明") and not calls("a dog", None)
+
+
+def test_a_trigger_word_inside_another_is_dropped_and_one_with_the_separator_stays_in_front():
+    assert set(variants(caption="masks, a dog", caption_tag_dropout_rate=1.0, trigger_word="sks")) == {""}
+    lead = variants(caption="zwx, oil, a, b", shuffle_caption=True, trigger_word="zwx, oil")
+    assert set(lead) == {"zwx, oil, a, b", "zwx, oil, b, a"}
 
 
 def test_another_separator_and_empty_tags():

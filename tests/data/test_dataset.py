@@ -21,9 +21,10 @@ from PIL import Image
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data import dataset
-from sdxl_nb.data.captions import long_captions, with_trigger
+from sdxl_nb.data.captions import long_captions
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.decoding import PictureError
+from sdxl_nb.data.words.trigger import with_trigger
 
 COLOURS = ("red", "lime", "blue", "yellow")
 NARUTO = "lambdalabs/naruto-blip-captions"
@@ -111,7 +112,7 @@ def test_caption_files_beside_pictures(tmp_path, suffix):
         folder = tmp_path / ("deeper" if colour in ("red", "lime") else ".") / "cards"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{colour}.png").write_bytes(png(colour))
-        (folder / f"{colour}{suffix}").write_text(f"\ufeffa {colour}\r\ncard \n", "utf-8")
+        (folder / f"{colour}{suffix}").write_text(f"\ufeff a {colour}\tcard \r\n", "utf-8")
     (tmp_path / ".hidden.png").write_bytes(b"")
     pictures = opened(tmp_path)
     assert pictures.names == ["cards/blue.png", "cards/yellow.png", "deeper/cards/lime.png", "deeper/cards/red.png"]
@@ -160,7 +161,7 @@ def test_bytes_and_lists_of_captions_as_columns(tmp_path):
     settings = {"image_column": "photo", "caption_column": "says", "cache_dir": str(tmp_path / "cache")}
     pictures = opened(tmp_path / "in", **settings)
     assert_cards(pictures)
-    assert pictures.notes == ["column 'says' holds lists of captions; the first of each is used"]
+    assert [pictures.alternatives(index) for index in range(4)] == [[row["text"], "another"] for row in ROWS]
 
 
 def test_paths_in_a_saved_table_stay_in_its_folder(tmp_path):

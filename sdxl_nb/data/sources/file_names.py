@@ -5,31 +5,33 @@ the folder and captions, in the order of the rows. Names without a file are erro
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
-from ..captions import require_column
+from ..captions import alternatives, require_column
 from ..decoding import Fault, is_text
 from . import metadata
 from .leavings import counted, some
-from .listing import Note, TextColumn, Texts
+from .listing import CaptionColumn, Note, TextColumn, Texts, take
 from .tree import inside, is_plain_file, real_inside
 
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."
 
 
 class Named(NamedTuple):
-    """`names` and `captions` (null: none) of the rows that can be used; `seen`, the names of all rows."""
+    """`names`, `captions` (null: none) and `further` ones of the rows that can be used; `seen`: names of all rows."""
 
     names: pa.Array
     captions: pa.Array
+    further: pa.Array | None
     seen: dict[str, str]  # name -> the metadata file that names it
     faults: list[Fault]
     notes: list[Note]
@@ -40,11 +42,11 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
 
     Where two of them name a picture, the one that is nearer to it counts, as it does for `datasets`.
     """
-    names, captions, faults, passed, twice = TextColumn(), TextColumn(), [], [], []
+    names, captions, faults, passed, twice = TextColumn(), CaptionColumn(), [], [], []
     seen: dict[str, str] = {}
     folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
     for table in sorted(tables, key=lambda name: (-name.count("/"), name)):
-        given, texts, bad = read_table(root, table, config)
+        given, texts, more, bad = read_rows(root, table, config)
         for row, (told, text) in enumerate(zip(given, Texts[str | None](texts), strict=True)):
             name = checked_name(root, table, row + 1, told, folder)
             if seen.get(name) == table:
@@ -60,7 +62,7 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
             else:
                 seen[name] = table
                 names.append(name)
-                captions.append(text)
+                captions.append([] if text is None else [text, *([] if more is None else more[row].as_py())])
     notes = []
     if twice:
         named = f"{counted(len(twice), 'picture')} named in two metadata files ({some(twice)})"
@@ -68,38 +70,59 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
     if passed:
         named = f"{counted(len(passed), 'picture')} named in metadata files ({some(passed)})"
         notes.append(Note(f"{named} but never trained on: {_reasons(passed, never)}.", "not_training_pictures"))
-    return Named(names.finish(), captions.finish(), seen, faults, notes)
+    return Named(names.finish(), *captions.finish(), seen, faults, notes)
 
 
 def _reasons(names: Sequence[str], never: dict[str, str]) -> str:
     return ", ".join(dict.fromkeys(next(why for at, why in never.items() if name.startswith(at)) for name in names))
 
 
-def read_table(root: Path, table: str, config: TrainConfig) -> tuple[list[Any], pa.Array, dict[int, str]]:
-    """(names as given, captions, row -> what is wrong with its caption) of a metadata file. Raises DataError."""
-    ours, others, captions = [], [], TextColumn()
-    columns: dict[Any, None] = {}
-    bad: dict[int, str] = {}
-    image_column, caption_column = config.image_column, config.columns()[1]
-    for row, values in enumerate(metadata.rows(root / table)):
-        caption = values.get(caption_column)
-        if metadata.REST in values:
-            bad[row] = f"has more cells in {table} than there are columns: put quotes around text with commas."
-            del values[metadata.REST]
-        elif isinstance(caption, str) and not is_text(caption):
-            bad[row] = HALF
-        captions.append(caption if isinstance(caption, str) and row not in bad else None)
-        ours.append(values.get("file_name"))
-        if image_column:
-            others.append(values.get(image_column))
-        if not columns.keys() >= values.keys():
-            columns |= dict.fromkeys(values)
+def read_rows(
+    root: Path, table: str, config: TrainConfig
+) -> tuple[list[Any], pa.Array, pa.Array | None, dict[int, str]]:
+    """(names as given, captions, further ones, row -> what is wrong with its caption). Raises DataError."""
+    names, captions, further, columns, bad = read_table(root / table, config)
     if not columns:
         raise DataError(f"{root / table} is empty: it needs one line per picture with file_name and text.")
-    if image_column not in columns and "file_name" not in columns:
+    if names is None:
         raise DataError(f"{table} has no column 'file_name' (its columns: {', '.join(columns)}): add it.")
-    require_column(caption_column, columns, "--caption_column", table)
-    return others if image_column in columns else ours, captions.finish(), bad
+    require_column(config.columns()[1], columns, "--caption_column", table)
+    return names, captions, further, bad
+
+
+def read_table(
+    path: metadata.Readable, config: TrainConfig
+) -> tuple[list[Any] | None, pa.Array, pa.Array | None, list[str], dict[int, str]]:
+    """(names as given or None, captions, further ones, all columns, row -> what is wrong with its caption)."""
+    ours: list[Any] = []
+    others: list[Any] = []
+    captions = CaptionColumn()
+    columns: dict[str, None] = {}
+    bad: dict[int, str] = {}
+    caption_column = config.columns()[1]
+    for row, values in enumerate(metadata.rows(path)):
+        texts = captions_of(values.get(caption_column))
+        if metadata.REST in values:
+            bad[row] = f"has more cells in {path.name} than there are columns: put quotes around text with commas."
+            del values[metadata.REST]
+        elif not all(map(is_text, texts)):
+            bad[row] = HALF
+        captions.append(texts if row not in bad else [])
+        ours.append(values.get("file_name"))
+        if config.image_column:
+            others.append(values.get(config.image_column))
+        if not columns.keys() >= values.keys():
+            columns |= dict.fromkeys(values)
+    names = others if config.image_column in columns else ours if "file_name" in columns else None
+    return names, *captions.finish(), list(columns), bad
+
+
+def captions_of(value: Any) -> list[str]:
+    """The captions in a cell; what is no text counts as missing."""
+    try:
+        return alternatives(value)
+    except TypeError:
+        return []
 
 
 def checked_name(root: Path, table: str, number: int, name: Any, folder: Callable[[str], str | None]) -> str:
@@ -121,3 +144,11 @@ def checked_name(root: Path, table: str, number: int, name: Any, folder: Callabl
         if not there:
             raise missing
     return os.path.relpath(f"{folder(head)}/{tail}", root) if short.startswith("/") else short
+
+
+def left_after(bad: Collection[int], *columns: pa.Array) -> tuple[pa.Array, ...]:
+    """The columns without the rows of these numbers."""
+    if not bad:
+        return columns
+    good = np.delete(np.arange(len(columns[0])), list(bad))
+    return tuple(column if column is None else take(column, good) for column in columns)

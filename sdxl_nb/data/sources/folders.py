@@ -7,16 +7,17 @@ from a .txt, .caption or .cap file beside a picture that they do not name. Of a 
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..decoding import Fault
 from .caption_files import read_text
-from .file_names import Named, read_names
+from .file_names import Named, left_after, read_names
+from .found_captions import with_json
 from .layouts import chosen
-from .listing import Files, Listing, Note, TextColumn, Texts, take, text_column
+from .lines import Captions, lined, settled
+from .listing import Files, Listing, Note, TextColumn, Texts, none_further, text_column
 from .suffixes import USUAL
 from .survey import Survey
 from .tree import real
@@ -32,17 +33,18 @@ def list_folder(folder: Path | str, config: TrainConfig) -> Listing:
     named = read_names(root, found.tables, config, found.never)
     found.settle(named.seen)
     refuse_nothing(root, found, named)
-    names, captions, faults = with_texts(root, found, named)
+    names, (captions, further, told), faults = with_texts(root, found, named, config)
     notes: list[str] = [Note(beside, "beside")] if beside else []
-    notes += [*named.notes, *found.leavings.notes(bool(found.tables)), *shadowed(found, named)]
+    notes += [*named.notes, *found.leavings.notes(bool(found.tables)), *shadowed(found, named), *told]
     if len(captions) and captions.null_count == len(captions) and not found.tables:
         notes.append(NO_CAPTIONS)
     files = Files(str(root), names)
     listing = Listing(names, captions, files.read, files.stamp, [*faults, *named.faults, *found.faults], notes)
+    listing.further = further
     if found.masks:
         masks = (found.masks.get(name) for name in Texts[str](names))
         listing.masks = text_column(mask and f"{root}/{mask}" for mask in masks)
-    return listing
+    return with_json(listing, root, config)
 
 
 def check_tables(root: Path, tables: list[str]) -> None:
@@ -65,7 +67,7 @@ def refuse_nothing(root: Path, found: Survey, named: Named) -> None:
     raise DataError(f"{root} holds no pictures ({', '.join(USUAL)}){why}: check --train_data_dir.")
 
 
-def with_texts(root: Path, found: Survey, named: Named) -> tuple[pa.Array, pa.Array, list[Fault]]:
+def with_texts(root: Path, found: Survey, named: Named, config: TrainConfig) -> tuple[pa.Array, Captions, list[Fault]]:
     """(names, captions, faults): what metadata files name, then the other pictures with the texts beside them.
 
     A picture without either keeps the caption None, or is a fault where a metadata file stands for its folder.
@@ -75,7 +77,7 @@ def with_texts(root: Path, found: Survey, named: Named) -> tuple[pa.Array, pa.Ar
 
     def caption(row: int, text: str | None) -> str | None:
         try:
-            return " ".join(read_text(root, text).split()) if text else None
+            return lined(read_text(root, text)) if text else None
         except DataError as error:
             faults.append(Fault(names[row].as_py(), f"{names[row]}: its caption file {error}"))
             bad.append(row)
@@ -83,11 +85,20 @@ def with_texts(root: Path, found: Survey, named: Named) -> tuple[pa.Array, pa.Ar
 
     captions = text_column(caption(row, text) for row, text in enumerate(Texts[str | None](texts)))
     if bad:
-        good = np.delete(np.arange(len(names)), bad)
-        names, captions = take(names, good), take(captions, good)
+        names, captions = left_after(bad, names, captions)
+    read = settled(captions, config)
     if not found.tables:
-        return names, captions, faults
-    return pa.concat_arrays([named.names, names]), pa.concat_arrays([named.captions, captions]), faults
+        return names, read, faults
+    both = pa.concat_arrays([named.captions, read.captions])
+    return pa.concat_arrays([named.names, names]), Captions(both, further_of(named, read), read.notes), faults
+
+
+def further_of(named: Named, read: Captions) -> pa.Array | None:
+    """The further captions of both after each other."""
+    if named.further is None and read.further is None:
+        return None
+    columns = ((named.further, len(named.names)), (read.further, len(read.captions)))
+    return pa.concat_arrays([none_further(count) if column is None else column for column, count in columns])
 
 
 def left_for_texts(found: Survey, named: Named) -> tuple[pa.Array, pa.Array, list[Fault]]:

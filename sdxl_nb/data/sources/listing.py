@@ -6,6 +6,7 @@ Columns are built from buffers: pa.array, pa.scalar and to_numpy import pandas, 
 """
 
 import os
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,9 @@ class TextColumn:
         if len(self.pending) == CHUNK:
             self._flush()
 
+    def __len__(self) -> int:
+        return CHUNK * len(self.chunks) + len(self.pending)
+
     def _flush(self) -> None:
         self.chunks.append(_built(self.pending))
         self.pending = []
@@ -99,6 +103,41 @@ class TextColumn:
         self._flush()
         chunks, self.chunks = self.chunks, []
         return pa.concat_arrays(chunks)
+
+
+class CaptionColumn:
+    """Columns of captions under construction: append those of one picture after the other, then `finish`."""
+
+    def __init__(self) -> None:
+        self.first, self.texts, self.ends = TextColumn(), TextColumn(), array("q", [0])
+
+    def append(self, captions: Sequence[str]) -> None:
+        """The captions of the next picture, perhaps none."""
+        self.first.append(captions[0] if captions else None)
+        for text in captions[1:]:
+            self.texts.append(text)
+        self.ends.append(self.ends[-1] + max(0, len(captions) - 1))
+
+    def finish(self) -> tuple[pa.Array, pa.Array | None]:
+        """`captions` and `further` of a Listing."""
+        return self.first.finish(), lists(self.ends, self.texts.finish()) if self.ends[-1] else None
+
+
+def lists(ends: Sequence[int] | np.ndarray, texts: pa.Array) -> pa.Array:
+    """An Arrow column of lists of texts: number n holds those from ends[n] to ends[n + 1]."""
+    ends = np.ascontiguousarray(ends, np.int64)
+    kind = pa.large_list(pa.large_string())
+    return pa.Array.from_buffers(kind, len(ends) - 1, [None, pa.py_buffer(ends)], children=[texts])
+
+
+def counts(column: pa.Array) -> np.ndarray:
+    """(N,) int64: how many texts each row of a column of lists has."""
+    return np.from_dlpack(pc.list_value_length(column)).astype(np.int64)
+
+
+def ends_of(column: pa.Array) -> np.ndarray:
+    """Where the texts of each row of a column of lists end, and of all before the first: what `lists` takes."""
+    return np.append(0, np.cumsum(counts(column)))
 
 
 def text_column(texts: Iterable[str | None]) -> pa.Array:
@@ -132,6 +171,27 @@ def flags(column: pa.Array) -> np.ndarray:
     return np.from_dlpack(column.cast(pa.uint8())).astype(bool)
 
 
+def led(head: str, column: pa.Array, tail: str = "") -> pa.Array:
+    """The column with `head` before each text and `tail` after it."""
+    before, after, nothing = text_column([head, tail, ""])
+    return pc.binary_join_element_wise(before, column, after, nothing)
+
+
+def positions(column: pa.Array, among: pa.Array) -> np.ndarray:
+    """(N,) int64: where each text stands in `among`, which has none twice, -1 where it does not.
+
+    By sorted 64-bit hashes, compared afterwards: pc.index_in takes 230 bytes for each text of `among`.
+    """
+    if not len(among):
+        return np.full(len(column), -1)
+    if len(column) == len(among) and flags(pc.equal(column, among)).all():  # as it mostly is
+        return np.arange(len(among))
+    known, wanted = (np.fromiter(map(hash, Texts[str](each)), np.int64, len(each)) for each in (among, column))
+    order = np.argsort(known)
+    found = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
+    return np.where(flags(pc.equal(take(among, found), column)), found, -1)
+
+
 class Note(str):
     """A remark worth a line in the log, which says for the audit what kind it is and which files it is about."""
 
@@ -163,6 +223,7 @@ class Listing:
     repeats: np.ndarray | None = None
     weights: np.ndarray | None = None
     first_of_class: int | None = None
+    further: pa.Array | None = None  # lists of captions beyond the first, where any picture has several
     known: "Facts | None" = None  # by row, once the pictures were examined
     written: pa.Array | None = None  # the captions without trigger words, where there are any
     masks: pa.Array | None = None  # None: no picture has one
@@ -171,8 +232,12 @@ class Listing:
         return len(self.names)
 
     def caption_each(self, caption: Callable[[str, str | None], str | None]) -> None:
-        """Replace every caption by `caption(name, caption)`."""
+        """Replace every caption by `caption(name, caption)`, further ones too."""
         self.captions = text_column(map(caption, Texts[str](self.names), Texts[str | None](self.captions)))
+        if self.further is not None:
+            names = Texts[str](self.names, np.repeat(np.arange(len(self)), counts(self.further)))
+            texts = text_column(map(caption, names, Texts[str](self.further.flatten())))
+            self.further = lists(ends_of(self.further), texts)
 
 
 @dataclass(frozen=True)
@@ -204,6 +269,11 @@ def file_stamp(path: str | os.PathLike[str]) -> str | None:
     return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns}"
 
 
+def none_further(count: int) -> pa.Array:
+    """Of so many pictures no caption beyond the first."""
+    return lists(np.zeros(count + 1), text_column([]))
+
+
 def joined(listings: Sequence[Listing]) -> Listing:
     """The rows of several Listings after each other; faults and notes too, `repeats` and `weights` filled up by 1."""
     starts = np.cumsum([0, *map(len, listings)]).tolist()
@@ -223,6 +293,7 @@ def joined(listings: Sequence[Listing]) -> Listing:
         return np.concatenate([np.ones(len(part), kind) if column is None else column for column, part in each])
 
     known = [listing.known for listing in listings if listing.known is not None]
+    further = [none_further(len(each)) if each.further is None else each.further for each in listings]
     written = [listing.captions if listing.written is None else listing.written for listing in listings]
     return Listing(
         pa.concat_arrays([listing.names for listing in listings]),
@@ -233,6 +304,7 @@ def joined(listings: Sequence[Listing]) -> Listing:
         [note for listing in listings for note in listing.notes],
         numbers("repeats", np.int32),
         numbers("weights", np.float32),
+        further=None if all(each.further is None for each in listings) else pa.concat_arrays(further),
         known=known[0].followed_by(*known[1:]) if len(known) == len(listings) else None,
         written=None if all(listing.written is None for listing in listings) else pa.concat_arrays(written),
         masks=_joined_masks(listings),

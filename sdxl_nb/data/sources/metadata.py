@@ -1,13 +1,17 @@
 """A metadata file beside pictures (metadata.jsonl, .csv or .parquet): a path in, its rows out, one at a time.
 
+A file inside an archive goes the same way.
+
 DataError, with one sentence that names the line, for a file that is not what its suffix says.
 """
 
 import csv
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...system.errors import DataError
 from ..decoding import first_line
@@ -17,23 +21,38 @@ NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 REST = None  # the key of what a CSV row has beyond the columns of its header
 
 
-def rows(path: Path) -> Iterator[Row]:
+class Inside:
+    """A file that lies in an archive, as far as a path is wanted here."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        self.name, self.suffix, self.data = name, os.path.splitext(name)[1], data
+
+    def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> IO[Any]:
+        file = io.BytesIO(self.data)
+        return file if "b" in mode else io.TextIOWrapper(file, encoding, newline=newline)
+
+
+Readable = Path | Inside
+
+
+def rows(path: Readable) -> Iterator[Row]:
     """The rows as dictionaries, read while they are asked for."""
     read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix.lower(), json_rows)
     return read(path)
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
+def parquet_rows(path: Readable) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
-        for batch in parquet.read_table(path).to_batches(max_chunksize=10_000):
+        source = path if isinstance(path, Path) else path.open("rb")
+        for batch in parquet.read_table(source).to_batches(max_chunksize=10_000):
             yield from batch.to_pylist()
     except Exception as error:  # pyarrow's own, OSError, UnicodeDecodeError
         raise DataError(f"{path.name} cannot be read ({first_line(error)}): save it again.") from error
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
+def csv_rows(path: Readable) -> Iterator[Row]:
     """The rows of CSV text, None where a cell is empty, as datasets reads them; blanks before a cell are not its own.
 
     Strict, because an unclosed quote would otherwise swallow the rows that follow it.
@@ -54,13 +73,13 @@ def delimiter(header: str) -> str:
     return next((mark for mark in (",", ";", "\t") if mark in header), ",")
 
 
-def json_rows(path: Path) -> Iterator[Row]:
+def json_rows(path: Readable) -> Iterator[Row]:
     for number, line in enumerate(lines(path), start=1):
         if line.strip():
             yield json_row(path, number, line)
 
 
-def json_row(path: Path, number: int, line: str) -> Row:
+def json_row(path: Readable, number: int, line: str) -> Row:
     try:
         row = json.loads(line)
     except RecursionError as error:
@@ -72,10 +91,10 @@ def json_row(path: Path, number: int, line: str) -> Row:
     return row
 
 
-def lines(path: Path, newline: str | None = None) -> Iterator[str]:
+def lines(path: Readable, newline: str | None = None) -> Iterator[str]:
     """The lines of UTF-8 text, with or without a byte order mark. Raises DataError."""
     try:
-        with open(path, encoding="utf-8-sig", newline=newline) as file:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
             for line in file:
                 yield line if newline == "" else line.rstrip("\n")
     except UnicodeDecodeError as error:

@@ -18,7 +18,18 @@ from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, first_line
 from .suffixes import CAPTIONS
 
-WANTED = (*SUFFIXES, *UNREADABLE_SUFFIXES, *CAPTIONS, ".jsonl", ".csv", ".parquet", ".arrow", ".json")
+WANTED = (
+    *SUFFIXES,
+    *UNREADABLE_SUFFIXES,
+    *CAPTIONS,
+    ".jsonl",
+    ".csv",
+    ".parquet",
+    ".arrow",
+    ".json",
+    ".zip",
+    ".tar",
+)
 
 
 class Object(NamedTuple):

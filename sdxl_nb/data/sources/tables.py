@@ -4,25 +4,20 @@ The image column stays encoded (decode=False): its bytes are read row by row, by
 No data set's code is ever run.
 """
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ...system.hub import ANSWER_SECONDS
-from ..captions import require_column
-from ..decoding import SUFFIXES, PictureError, first_line
-from .listing import CHUNK, Listing, TextColumn, file_stamp, text_column
-from .tree import belongs, scan
+from ..decoding import first_line
+from .archives import list_archives
+from .listing import Listing
+from .rows import list_table, packed
+from .tree import inside
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,10 +34,18 @@ def list_hub(name: str, config: TrainConfig) -> Listing:
     import datasets
 
     ask(name, config.cache_dir)
-    table = load(name, config.dataset_config_name, split="train", cache_dir=config.cache_dir)
+    try:
+        table = load(name, config.dataset_config_name, split="train", cache_dir=config.cache_dir)
+    except DataError as error:
+        if "WebDataset format" not in str(error):
+            raise
+        return list_archives(fetch_tars(name, config.cache_dir), config)  # which need not have the same files for each
     settings = datasets.config
     caches = [config.cache_dir, settings.HF_CACHE_HOME, settings.HF_DATASETS_CACHE, hub_cache()]
-    return list_table(table, f"the data set {name}", [cache for cache in caches if cache], config)
+    roots = [cache for cache in caches if cache]
+    if archives := packed(table, roots, config):
+        return list_archives(archives, config)
+    return list_table(table, f"the data set {name}", roots, config)
 
 
 def ask(name: str, cache_dir: str | None) -> list[str] | None:
@@ -64,6 +67,18 @@ def ask(name: str, cache_dir: str | None) -> list[str] | None:
         if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE and not kept.is_dir():
             raise DataError(explain(name, error)) from error  # of all else `load` knows more
         return None
+
+
+def fetch_tars(name: str, cache_dir: str | None) -> list[str]:
+    """The tar files of a data set on the hub that are for training, in its client's cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.tar", cache_dir=cache_dir))
+    except Exception as error:  # httpx's and huggingface_hub's own, by version
+        raise DataError(explain(name, error)) from error
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tar"))
+    return [str(folder / each) for each in for_training(names, folder)]
 
 
 def hub_cache() -> str:
@@ -132,28 +147,21 @@ def list_saved(folder: Path, config: TrainConfig) -> Listing:
     return list_table(table, str(folder), [folder], config)
 
 
-def has_only_parquet(folder: Path) -> bool:
-    """Whether the folder holds parquet files and no pictures beside them."""
-    found = False
-    for name in scan(folder):
-        if name.endswith(SUFFIXES):
-            return False
-        found = found or (name.endswith(".parquet") and not name.startswith((".", "metadata.")))
-    return found
+def list_parquet(folder: Path, names: Sequence[str], config: TrainConfig) -> Listing:
+    """The Listing of the parquet files of these names in a folder: those of `for_training`."""
+    chosen = for_training(names, folder)
+    files = [str(folder / name) for name in chosen if inside(folder, name, "the folder")]
+    roots = dict.fromkeys([folder, *(Path(file).parent for file in files)])
+    return list_table(load_parquet(folder, files, config), str(folder), list(roots), config)
 
 
-def list_parquet(folder: Path, config: TrainConfig) -> Listing:
-    """The Listing of a folder of parquet files: those named train, else all, unless they are named for other splits."""
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.parquet"))]
+def for_training(names: Sequence[str], folder: Path) -> list[str]:
+    """The files named train, else all. Raises DataError when they are named for other splits."""
     chosen = [name for name in names if "train" in name.lower()]
     if not chosen and any(OTHER_SPLITS.search(name.lower()) for name in names):
-        raise DataError(f"{folder} has no split 'train' (it has: {', '.join(names)}): add its parquet files.")
-    files = []
-    for path in (folder / name for name in chosen or names):
-        if not belongs(Path(os.path.realpath(path)), folder):
-            raise DataError(f"{path} leads out of {folder}: copy the file into the folder.")
-        files.append(str(path))
-    return list_table(load_parquet(folder, files, config), str(folder), [folder], config)
+        kind = os.path.splitext(names[0])[1].removeprefix(".")
+        raise DataError(f"{folder} has no split 'train' (it has: {', '.join(names)}): add its {kind} files.")
+    return chosen or list(names)
 
 
 def load_parquet(folder: Path, files: list[str], config: TrainConfig) -> "Dataset":
@@ -164,116 +172,3 @@ def load_parquet(folder: Path, files: list[str], config: TrainConfig) -> "Datase
     except Exception as error:
         cause = first_line(error.__cause__ or error)
         raise DataError(f"The parquet files in {folder} cannot be read ({cause}): save them again.") from error
-
-
-def list_table(table: "Dataset", source: str, roots: Sequence[str | Path], config: TrainConfig) -> Listing:
-    """The Listing of a datasets.Dataset. `roots`: the folders in which paths of the image column may lie."""
-    import datasets
-
-    image_column, caption_column = config.columns()
-    require_column(image_column, table.column_names, "--image_column", source)
-    require_column(caption_column, table.column_names, "--caption_column", source)
-    features = table.features
-    if isinstance(features[image_column], datasets.Image):
-        table = table.cast_column(image_column, datasets.Image(decode=False))
-    elif not holds_pictures(features[image_column]):
-        kind = describe(features[image_column])
-        raise DataError(
-            f"column '{image_column}' of {source} holds {kind}, not pictures: name another, --image_column."
-        )
-    captions, notes = read_captions(table, caption_column, source)
-    rows = Rows(table.select_columns([image_column]), image_column, tuple(Path(root).resolve() for root in roots))
-    names = text_column(f"row {row}" for row in range(len(captions)))
-    return Listing(names, captions, rows.read, rows.stamp, notes=notes)
-
-
-def holds_pictures(feature: Any) -> bool:
-    """Whether a column that is not declared as pictures may hold them: bytes, paths, or {"bytes", "path"}."""
-    if isinstance(feature, dict):
-        return "bytes" in feature or "path" in feature
-    return getattr(feature, "dtype", None) in ("binary", "large_binary", "string", "large_string")
-
-
-def describe(feature: Any) -> str:
-    return getattr(feature, "dtype", None) or type(feature).__name__
-
-
-def read_captions(table: "Dataset", column: str, source: str) -> tuple[pa.Array, list[str]]:
-    """(Arrow column, notes): the texts; of lists of captions the first is used, and a note says so."""
-    texts, lists = TextColumn(), False
-    for value in column_values(table, column, source):
-        if isinstance(value, list):
-            lists, value = True, value[0] if value else None
-        if value is not None and not isinstance(value, str):
-            kind = describe(table.features[column])
-            raise DataError(
-                f"column '{column}' of {source} holds {kind}, not text: name another with --caption_column."
-            )
-        texts.append(value)
-    return texts.finish(), [f"column '{column}' holds lists of captions; the first of each is used"] * lists
-
-
-def column_values(table: "Dataset", column: str, source: str) -> Iterator[Any]:
-    """The values of a column, some thousands at a time in memory. Raises DataError."""
-    try:
-        for chunk in table.with_format("arrow").select_columns([column])[:][column].chunks:
-            for first in range(0, len(chunk), CHUNK):
-                yield from chunk.slice(first, CHUNK).to_pylist()
-    except Exception as error:  # pyarrow's own, UnicodeDecodeError
-        raise DataError(
-            f"column '{column}' of {source} cannot be read ({first_line(error)}): save it again."
-        ) from error
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The pictures of a table: `read` and `stamp` of a Listing. `roots`: where files that rows name may lie."""
-
-    table: "Dataset"
-    column: str
-    roots: tuple[Path, ...]
-
-    def read(self, row: int) -> bytes:
-        """The encoded bytes, from the table or from the file that it names inside one of `roots`."""
-        value, path = self.value(row)
-        return self.find(row, path).read_bytes() if value is None else value
-
-    def value(self, row: int) -> tuple[bytes | None, str | None]:
-        """(bytes or None, path or None) as the table holds them."""
-        value = self.table[row][self.column]
-        if isinstance(value, dict):
-            return value.get("bytes"), value.get("path")
-        return (None, value) if isinstance(value, str) else (value, None)
-
-    def find(self, row: int, path: str | None) -> Path:
-        """The file that a row names. Raises PictureError."""
-        if not path:
-            raise PictureError(f"row {row} has no picture in column '{self.column}': remove the row.")
-        if "\0" in path:
-            raise PictureError(f"row {row} names {shown(path)}, which no file can be called: correct it.")
-        for root in self.roots:
-            if belongs(Path(os.path.realpath(root / path)), root):
-                return root / path
-        raise PictureError(
-            f"row {row} names '{path}', which leads out of the data set's folder: copy the file into it."
-        )
-
-    def stamp(self, row: int) -> str | None:
-        """The stamp of the file that a row names, else of the table's files, with the row."""
-        value, path = self.value(row)
-        if value is None:
-            try:
-                return file_stamp(self.find(row, path))
-            except PictureError:
-                return None
-        files = self.file_stamps
-        return f"{files} {row}" if files else None
-
-    @cached_property
-    def file_stamps(self) -> str | None:
-        """One text for all files of the table; None for a table in memory, or where rows are not those of files."""
-        files = self.table.cache_files
-        stamps = [stamp for file in files if (stamp := file_stamp(file["filename"])) is not None]
-        if not files or len(stamps) < len(files) or self.table._indices is not None:
-            return None
-        return hashlib.sha256("\n".join(stamps).encode()).hexdigest()

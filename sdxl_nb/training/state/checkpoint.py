@@ -18,12 +18,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ...config.layout import checkpoints, step_of
+from ...config.train_config import LATER
 from ...runs.checkpoints import put_back
 from ...system.errors import ConfigError, ModelError
 
 Tensors = dict[str, torch.Tensor]
 CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
 SAME_RESULT = ("gradient_checkpointing", "enable_xformers_memory_efficient_attention")  # what a lack of memory asks for
+OF_THE_DATA = (
+    "caption_choice",
+    "caption_lines",
+    "caption_source",
+)  # what it changes, the fingerprint of the data tells
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,11 @@ def load(path: Path) -> tuple[Progress, Tensors]:
 def check_resumable(progress: Progress, current: Progress, name: str) -> None:
     """Refuse to go on with another configuration or other data; raises ConfigError that names what differs."""
     theirs, ours = progress.identity, current.identity
-    free = (*SAME_RESULT, *(() if ours.get("lora_dropout") else CUTS))
-    differing = [key for key in ours if ours[key] != theirs.get(key) and key not in free]
+    free = (*SAME_RESULT, *OF_THE_DATA, *(() if ours.get("lora_dropout") else CUTS))
+    known = [*ours, *(key for key in theirs if key in LATER and key not in ours)]
+    differing = [key for key in known if ours.get(key) != theirs.get(key) and key not in free]
     if differing:
-        changes = ", ".join(f"{key} ({theirs.get(key)!r}, now {ours[key]!r})" for key in differing)
+        changes = ", ".join(f"{key} ({theirs.get(key)!r}, now {ours.get(key)!r})" for key in differing)
         raise ConfigError(
             f"{name} belongs to another configuration, which differs in {changes}: "
             "resume with the run's own settings (--config config.json, from its folder), or choose another --output_dir"

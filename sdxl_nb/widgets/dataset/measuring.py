@@ -11,6 +11,7 @@ from typing import Any
 
 from ...config.train_config import TrainConfig
 from ...data.dataset import CaptionedPictures
+from ...data.words.trigger import calls
 from ..parts.watching import Notice, Worker
 from .cards import Words, count_words
 from .shapes import Shapes
@@ -37,8 +38,7 @@ class Measuring:
         if not self._tokenizers or self.config is None:
             return None
         trained = self.dataset.captions[index]
-        led = trained != self.dataset.written[index]
-        return count_words(trained, self._tokenizers, (self.config.trigger_word or "") if led else "")
+        return count_words(trained, self._tokenizers, added(trained, self.dataset.written[index] or "", self.config))
 
     def _shape(self, config: TrainConfig, index: int, size: tuple[int, int]) -> tuple[int, int]:
         return (self._shapes or Shapes(config, self.dataset)).of(index, size)
@@ -70,6 +70,12 @@ class Measuring:
                 if dataset is self.dataset:  # else it is measured again
                     self._shapes = shapes
                     self.turn()
+
+
+def added(trained: str, written: str, config: TrainConfig) -> str:
+    """What training puts around a caption: trigger word, prefix and suffix."""
+    parts = (config.trigger_word, config.caption_prefix, config.caption_suffix)
+    return " and ".join(part for part in parts if part and trained != written and not calls(written, part))
 
 
 def telling(say: Callable[[str], object], doing: str) -> Callable[[int, int], None]:

@@ -22,6 +22,7 @@ from ..parts.watching import Notice, Worker
 Key = tuple[object, ...]
 DATA = (  # the settings that the counts of pictures depend on
     *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "caption_column", "max_train_samples"),
+    *("caption_choice", "caption_source", "caption_lines", "caption_prefix", "caption_suffix", "clean_tags"),
     *("trigger_word", "folder_repeats", "validation_split"),
 )
 FLAG = re.compile(rf"--(?=(?:preset|{'|'.join(TrainConfig.model_fields)})\b)")
