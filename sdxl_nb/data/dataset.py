@@ -25,11 +25,13 @@ from ..system.errors import DataError
 from . import repeats
 from .captions import dressed, is_alone
 from .decoding import Fault, PictureError, decode, decoded, upright_size
-from .sources import archives, choice, folders, snapshots, tables
-from .sources.folders import NO_CAPTIONS
-from .sources.found_captions import ELSEWHERE, with_found
+from .sources import choice, snapshots, tables
+from .sources.archives import archives
+from .sources.folders import folders
+from .sources.folders.folders import NO_CAPTIONS
+from .sources.folders.found_captions import ELSEWHERE, with_found
+from .sources.folders.tree import real, scan
 from .sources.listing import Listing, Note, Texts, counts, flags, joined, take, text_column
-from .sources.tree import real, scan
 from .words.trigger import with_trigger
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .decoding import SUFFIXES, decode, is_text
 from .sources import metadata
-from .sources.caption_files import by_owner, captions_of, read_text
-from .sources.layouts import training_folder
-from .sources.lines import judged, lined, plain
-from .sources.suffixes import CAPTIONS, USUAL, ending
-from .sources.tree import inside
+from .sources.folders.caption_files import by_owner, captions_of, read_text
+from .sources.folders.layouts import training_folder
+from .sources.folders.lines import judged, lined, plain
+from .sources.folders.suffixes import CAPTIONS, USUAL, ending
+from .sources.folders.tree import inside
 
 
 def editable_folder(config: TrainConfig) -> Path:

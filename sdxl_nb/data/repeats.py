@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
-from .sources.folders import NO_CAPTIONS
-from .sources.leavings import some
+from .sources.folders.folders import NO_CAPTIONS
+from .sources.folders.leavings import some
+from .sources.folders.strangers import NUMBERED
 from .sources.listing import Listing, Texts, flags
-from .sources.strangers import NUMBERED
 
 MOST = 500  # more is a year or a number of its own, as in 2024_holiday
 

@@ -19,8 +19,8 @@ from ..config.layout import CLASS_RECORD
 from ..config.train_config import TrainConfig
 from ..data.dataset import CaptionedPictures
 from ..data.decoding import SUFFIXES
+from ..data.sources.folders.tree import real, walk
 from ..data.sources.listing import Files, Listing, text_column
-from ..data.sources.tree import real, walk
 from ..models.sources import Source
 from ..system.errors import DataError, ModelError
 from ..system.memory import give_back

@@ -10,7 +10,8 @@ from test_dataset import png
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
-from sdxl_nb.data.sources import caption_files, listing
+from sdxl_nb.data.sources import listing
+from sdxl_nb.data.sources.folders import caption_files
 from sdxl_nb.system.errors import DataError
 
 

@@ -15,12 +15,13 @@ from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, is_text
-from . import folders, metadata
-from .archives import ARCHIVES, PACKED, ending, list_archives
+from . import metadata
+from .archives.archives import ARCHIVES, PACKED, ending, list_archives
+from .folders import folders
+from .folders.tree import inside
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
 from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of
 from .tables import for_training, list_parquet
-from .tree import inside
 
 TABLES = (".csv", ".jsonl")
 OWN = ("parquet", "archives", "tables")

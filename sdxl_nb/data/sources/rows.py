@@ -24,10 +24,10 @@ from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import PictureError, first_line
 from . import listing
-from .archives import Contents, contents
+from .archives.archives import Contents, contents
+from .archives.members import Members
+from .archives.packed_captions import SAID
 from .listing import CHUNK, CaptionColumn, Listing, file_stamp, text_column
-from .members import Members
-from .packed_captions import SAID
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, first_line
-from .suffixes import CAPTIONS
+from .folders.suffixes import CAPTIONS
 
 WANTED = (
     *SUFFIXES,

@@ -12,8 +12,8 @@ from ...config.layout import CLASS_RECORD
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..decoding import SUFFIXES
-from .strangers import RUN_FILES
-from .suffixes import CAPTIONS, LOOKED_AT, ending
+from .folders.strangers import RUN_FILES
+from .folders.suffixes import CAPTIONS, LOOKED_AT, ending
 from .tables import HUB_NAME, ask, explain
 
 # what the library reads itself, or metadata that it reads beside pictures

@@ -14,10 +14,10 @@ from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ...system.hub import ANSWER_SECONDS
 from ..decoding import first_line
-from .archives import list_archives
+from .archives.archives import list_archives
+from .folders.tree import inside
 from .listing import Listing
 from .rows import list_table, packed
-from .tree import inside
 
 if TYPE_CHECKING:
     from datasets import Dataset

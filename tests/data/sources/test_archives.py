@@ -17,7 +17,8 @@ from test_dataset import COLOURS, png
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.decoding import PictureError
-from sdxl_nb.data.sources import listing, packed_captions
+from sdxl_nb.data.sources import listing
+from sdxl_nb.data.sources.archives import packed_captions
 from sdxl_nb.system.errors import DataError
 
 MADE = Path(__file__).parents[1] / "archives"

@@ -13,7 +13,7 @@ from test_meant import opened, write
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.buckets import plan
 from sdxl_nb.data.dataset import open_dataset
-from sdxl_nb.data.sources import tree
+from sdxl_nb.data.sources.folders import tree
 from sdxl_nb.system.errors import DataError
 
 

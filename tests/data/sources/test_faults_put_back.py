@@ -5,7 +5,7 @@ import test_captions_found
 import test_meant
 
 from sdxl_nb.data import dataset
-from sdxl_nb.data.sources import file_names, folders, layouts, strangers
+from sdxl_nb.data.sources.folders import file_names, folders, layouts, strangers
 
 
 @pytest.fixture

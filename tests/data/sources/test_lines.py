@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.data.sources.lines import lined, settled
+from sdxl_nb.data.sources.folders.lines import lined, settled
 from sdxl_nb.data.sources.listing import text_column
 
 ESSAY = (

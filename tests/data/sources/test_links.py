@@ -13,7 +13,7 @@ from PIL import Image
 from test_corners import notes
 from test_meant import opened, write
 
-from sdxl_nb.data.sources.tree import hub_blobs
+from sdxl_nb.data.sources.folders.tree import hub_blobs
 from sdxl_nb.system.errors import DataError
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ...system.errors import DataError
-from ..decoding import SUFFIXES
-from . import metadata, strangers
+from ....system.errors import DataError
+from ...decoding import SUFFIXES
+from .. import metadata
+from . import strangers
 from .leavings import counted, scan_all, some
 from .strangers import NUMBERED
 from .suffixes import LOOKED_AT

@@ -6,7 +6,7 @@ Of a picture a.jpg they are a.txt, a.caption, a.cap, or a.jpg.txt, in small lett
 import os
 from collections.abc import Iterable
 
-from ...system.errors import DataError
+from ....system.errors import DataError
 from .suffixes import CAPTIONS, ending
 
 MAX_CAPTION = 1_000_000  # bytes of one caption's file

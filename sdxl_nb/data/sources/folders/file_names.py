@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ...config.messages import shown
-from ...config.train_config import TrainConfig
-from ...system.errors import DataError
-from ..captions import alternatives, require_column
-from ..decoding import Fault, is_text
-from . import metadata
+from ....config.messages import shown
+from ....config.train_config import TrainConfig
+from ....system.errors import DataError
+from ...captions import alternatives, require_column
+from ...decoding import Fault, is_text
+from .. import metadata
+from ..listing import CaptionColumn, Note, TextColumn, Texts, take
 from .leavings import counted, some
-from .listing import CaptionColumn, Note, TextColumn, Texts, take
 from .tree import inside, is_plain_file, real_inside
 
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."

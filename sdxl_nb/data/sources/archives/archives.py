@@ -14,16 +14,17 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow.compute as pc
 
-from ...config.train_config import TrainConfig
-from ...system.errors import DataError
-from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault
-from . import metadata, packed_captions, tars, zips
+from ....config.train_config import TrainConfig
+from ....system.errors import DataError
+from ...decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault
+from .. import metadata
+from ..folders.layouts import SPLITS
+from ..folders.strangers import NUMBERED
+from ..listing import Listing, Texts, flags, led, take
+from . import packed_captions, tars, zips
 from .entries import IN_TAR, LINK, SAME, Entry
-from .layouts import SPLITS
-from .listing import Listing, Texts, flags, led, take
 from .members import Collector, Members, joined
 from .packed_captions import BESIDE, FIRST_BESIDE, PICTURE, TABLE
-from .strangers import NUMBERED
 
 ARCHIVES = (".zip", ".tar")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")

@@ -6,8 +6,8 @@ In: names and reasons, while a folder is looked through. Out: Notes for the log 
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..decoding import printable
-from .listing import Note
+from ...decoding import printable
+from ..listing import Note
 from .strangers import HIDDEN, REGULARISATION
 from .suffixes import LOOKED_AT
 from .tree import scan
@@ -85,7 +85,7 @@ class Leavings:
 
 def scan_all(folder: Path) -> Iterable[str]:
     """The names of all files below a folder, those of folders within that cannot be listed left out."""
-    from ...system.errors import DataError
+    from ....system.errors import DataError
 
     try:
         yield from scan(folder)

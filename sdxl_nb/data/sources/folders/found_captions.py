@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...config.train_config import TrainConfig
-from ...system.threads import ahead
-from ..decoding import PictureError
-from ..words import sidecars
-from ..words.carried import carried
-from .listing import CaptionColumn, Listing, Note, Texts, flags
+from ....config.train_config import TrainConfig
+from ....system.threads import ahead
+from ...decoding import PictureError
+from ...words import sidecars
+from ...words.carried import carried
+from ..listing import CaptionColumn, Listing, Note, Texts, flags
 
 LOOKED_AT = 50  # pictures without a caption that are searched for a hint
 ELSEWHERE = "captions_elsewhere"  # a kind of Note

@@ -11,8 +11,8 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ...config.layout import CHECKPOINT, CLASS_RECORD, DRAWING, LORA
-from ...config.train_config import TrainConfig
+from ....config.layout import CHECKPOINT, CLASS_RECORD, DRAWING, LORA
+from ....config.train_config import TrainConfig
 from .tree import real
 
 RUN, CLASS, HELD_OUT, MASK = "a run's own", "drawn for a class", "held out", "masks"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from struct import Struct, error
 from typing import BinaryIO
 
-from ...system.errors import DataError
+from ....system.errors import DataError
 from .entries import IN_TAR, LINK, SAME, Entry
 
 BLOCK = 512

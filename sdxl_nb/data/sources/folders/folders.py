@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ...config.train_config import TrainConfig
-from ...system.errors import DataError
-from ..decoding import Fault
+from ....config.train_config import TrainConfig
+from ....system.errors import DataError
+from ...decoding import Fault
+from ..listing import Files, Listing, Note, TextColumn, Texts, none_further, text_column
 from .caption_files import read_text
 from .file_names import Named, left_after, read_names
 from .found_captions import with_json
 from .layouts import chosen
 from .lines import Captions, lined, settled
-from .listing import Files, Listing, Note, TextColumn, Texts, none_further, text_column
 from .suffixes import USUAL
 from .survey import Survey
 from .tree import real

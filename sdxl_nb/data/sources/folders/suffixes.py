@@ -5,8 +5,8 @@ In: a name, and for an unknown one where the file lies. Out: a kind; of a pictur
 
 import os
 
-from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES
-from . import metadata
+from ...decoding import SUFFIXES, UNREADABLE_SUFFIXES
+from .. import metadata
 
 PICTURE, CAPTION, TABLE, OTHER = "picture", "caption", "table", "other"
 USUAL = SUFFIXES[:10]  # enough to name in a sentence

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from struct import Struct, unpack
 from typing import BinaryIO
 
-from ...system.errors import DataError
+from ....system.errors import DataError
 from .entries import LINK, Entry
 
 STORED, DEFLATED = 0, 8

@@ -8,14 +8,15 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ...config.layout import CLASS_PICTURE, CLASS_RECORD
-from ...config.train_config import TrainConfig
-from ..decoding import SUFFIXES, Fault, is_text, printable
-from . import metadata, strangers
+from ....config.layout import CLASS_PICTURE, CLASS_RECORD
+from ....config.train_config import TrainConfig
+from ...decoding import SUFFIXES, Fault, is_text, printable
+from .. import metadata
+from ..listing import TextColumn, Texts, text_column
+from . import strangers
 from .caption_files import by_owner, captions_of
 from .companions import Doubtful, settled
 from .leavings import Leavings
-from .listing import TextColumn, Texts, text_column
 from .suffixes import CAPTION, KINDS, OTHER, PICTURE, TABLE, ending, hidden_picture
 from .tree import Entries, entries, real, unlistable
 

@@ -15,20 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...config.messages import shown
-from ...config.train_config import TrainConfig
-from ...system.errors import DataError
-from ..captions import alternatives, require_column
-from ..decoding import Fault, PictureError, is_text
-from . import metadata
-from .caption_files import MAX_CAPTION
+from ....config.messages import shown
+from ....config.train_config import TrainConfig
+from ....system.errors import DataError
+from ...captions import alternatives, require_column
+from ...decoding import Fault, PictureError, is_text
+from .. import metadata
+from ..folders.caption_files import MAX_CAPTION
+from ..folders.file_names import HALF, left_after, read_table
+from ..folders.folders import NO_CAPTIONS
+from ..folders.lines import lined, settled
+from ..folders.suffixes import CAPTIONS
+from ..listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
 from .entries import IN_TAR
-from .file_names import HALF, left_after, read_table
-from .folders import NO_CAPTIONS
-from .lines import lined, settled
-from .listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
 from .members import Members
-from .suffixes import CAPTIONS
 
 SAID = ("caption", "captions", "text", "prompt")
 BESIDE = (*CAPTIONS, ".json")

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..decoding import PictureError
-from . import listing, zips
+from ...decoding import PictureError
+from .. import listing
+from ..listing import TextColumn, file_stamp, flags, take, text_column
+from . import zips
 from .entries import IN_TAR, Entry
-from .listing import TextColumn, file_stamp, flags, take, text_column
 
 SLACK = 1024  # bytes that packing may add to what cannot be packed, beside an eighth
 ROW = Struct("<3qIihh")

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...config.train_config import TrainConfig
-from ..words.tags import joined
-from .listing import CaptionColumn, Texts
+from ....config.train_config import TrainConfig
+from ...words.tags import joined
+from ..listing import CaptionColumn, Texts
 
 Kind = Literal["tags", "captions", "join", "first"]
 BREAKS = re.compile(r"\r\n|[\n\r\u2028\u2029]")

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ...system.errors import DataError
-from ..decoding import printable
+from ....system.errors import DataError
+from ...decoding import printable
 
 OF_HUB = re.compile(r"(datasets|models|spaces)--.+")
 
