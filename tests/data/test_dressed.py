@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdxl_nb.audit.inspection import audit_dataset
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.captions import dressed, varied
 from sdxl_nb.data.dataset import open_dataset
+from sdxl_nb.data.editing import save_caption
+from sdxl_nb.data.sources import folders
 from sdxl_nb.system.errors import DataError
 
 KEPT = Path(__file__).parent / "captions"
@@ -18,7 +21,7 @@ SAID = "A black cat – “Mia” – sleeps on a café chair."
 
 
 def folder(place, texts):
-    place.mkdir(exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     for number, text in enumerate(texts):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(place / f"{number}.png")
         if text is not None:
@@ -118,3 +121,41 @@ def test_new_settings_at_their_defaults_are_no_part_of_a_run():
     changed = plain.replace(caption_lines="join", caption_prefix="a", clean_tags=True)
     assert changed.fingerprint() != plain.fingerprint()
     assert set(changed.differences(plain)) == {"caption_lines", "caption_prefix", "clean_tags"}
+
+
+def test_an_edited_caption_leaves_the_others_of_its_file(tmp_path):
+    place = folder(tmp_path / "a", ["A cat sleeps here.\nA black cat is asleep.\n", "1girl\nsolo\n"])
+    config = TrainConfig(seed=0, train_data_dir=str(place))
+    save_caption(config, "0.png", "Mia sleeps.")
+    save_caption(config, "1.png", "1girl, hat")
+    assert (place / "0.txt").read_text() == "Mia sleeps.\nA black cat is asleep.\n"
+    assert (place / "1.txt").read_text() == "1girl, hat\n"
+
+
+def test_glued_lines_do_not_pass(tmp_path, monkeypatch):
+    """The fault of case 18 put back: then the tests above fail."""
+    monkeypatch.setattr(folders, "lined", lambda text: " ".join(text.split()))
+    with pytest.raises(AssertionError):
+        test_tags_of_gallery_dl_are_tags_and_can_be_shuffled(tmp_path / "tags")
+    with pytest.raises(AssertionError):
+        test_lines_that_are_captions_are_several(tmp_path / "captions")
+
+
+def test_the_audit_tells_of_each_fault_of_captions(tmp_path):
+    place = folder(
+        tmp_path / "a",
+        [
+            "a photo of [trigger]",
+            "I'm sorry, I can't help with that.",
+            '{"caption": "a"}',
+            "long_hair, blue_eyes",
+            "a cat",
+        ],
+    )
+    config = TrainConfig.preset("tiny", train_data_dir=str(place), dataset_name=None, seed=0)
+    report = audit_dataset(config, quick=True, progress=False)
+    found = {kind: report.files(kind) for kind in ("placeholder", "refusal", "json_in_caption", "booru_tags")}
+    expected = {"placeholder": {"0.png"}, "refusal": {"1.png"}, "json_in_caption": {"2.png"}, "booru_tags": {"3.png"}}
+    assert found == expected
+    (booru,) = (finding for finding in report.findings if finding.kind == "booru_tags")
+    assert "--clean_tags" in booru.advice and "tokens instead of" in booru.advice

@@ -69,7 +69,7 @@ def _each(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for tag in value:
             tag = tag.get("name") or tag.get("tag") if isinstance(tag, Mapping) else tag
-            if _usable(tag):
+            if isinstance(tag, str) and _usable(tag):
                 yield " ".join(tag.split())
     elif isinstance(value, str) and is_text(value):
         yield from (tag.strip() for tag in (value.split(",") if "," in value else value.split()) if tag.strip())

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def with_json(listing: Listing, root: Path | str, config: TrainConfig) -> Listin
 
 def _replaced(listing: Listing, look: Callable[[int], Found], told: str) -> Listing:
     column, places = CaptionColumn(), Counter[str]()
-    further = Texts(listing.further) if listing.further is not None else None
+    further: Texts[Any] | None = Texts(listing.further) if listing.further is not None else None
     captions = Texts[str | None](listing.captions)
     for row, (found, place) in enumerate(ahead(look, range(len(listing)))):
         places[place] += bool(found)

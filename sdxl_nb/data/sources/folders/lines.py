@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,7 +62,8 @@ def settled(texts: pa.Array, config: TrainConfig, further: pa.Array | None = Non
     kind, note = judged(texts.filter(several).to_pylist(), config.caption_separator)
     if asked != "auto":
         kind, note = asked, ""
-    column, others = CaptionColumn(), [[]] * len(texts) if further is None else Texts(further)
+    column = CaptionColumn()
+    others: Sequence[Any] = [[]] * len(texts) if further is None else Texts(further)
     for text, more in zip(Texts[str | None](texts), others, strict=True):
         column.append([] if text is None else [*split(text, kind, config.caption_separator), *more])
     captions, further = column.finish()
