@@ -39,13 +39,15 @@ SPECIAL = {
 }
 
 
+SCHEMA, TYPES = TrainConfig.model_json_schema()["properties"], TrainConfig.json_types()
+
+
 def field_values(name: str) -> st.SearchStrategy[Any]:
     """Valid values of one field."""
     if name in SPECIAL:
         return SPECIAL[name]
-    schema = TrainConfig.model_json_schema()["properties"][name]
+    schema, types = SCHEMA[name], TYPES[name]
     choices = [part["enum"] for part in schema.get("anyOf", [schema]) if "enum" in part]
-    types = TrainConfig.json_types()[name]
     bounds = {
         key: getattr(bound, key)
         for bound in TrainConfig.model_fields[name].metadata

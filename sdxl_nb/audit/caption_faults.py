@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..config.messages import shown
 from ..data.captions import long_captions
+from ..data.dataset import TRIGGER_ALONE
 from .findings import NOTE, WARNING, Finding, found
 
 MISSING_CAPTION = "missing_caption"
@@ -238,6 +239,13 @@ def trigger_coverage(written: Captions, trigger_word: str | None, names: Sequenc
     )
     severity = WARNING if inside else NOTE
     return found(TRIGGER_WORD, severity, remarks, message.replace("{", "{{").replace("}", "}}"), advice)
+
+
+def trigger_alone(names: Mapping[str, str], trigger_word: str | None) -> list[Finding]:
+    """The pictures (name -> "") that training calls by the trigger word and nothing else."""
+    word = str(trigger_word).replace("{", "{{").replace("}", "}}")
+    advice = "Describe what is seen, unless that is meant: what no word names becomes part of the trigger word."
+    return found(TRIGGER_ALONE, WARNING, names, f"{{n}} without a caption but the trigger word '{word}'.", advice)
 
 
 def check_captions(captions: Captions) -> list[Finding]:

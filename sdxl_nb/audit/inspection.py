@@ -12,7 +12,6 @@ captions and hashes only, and is what training does by itself. Exit code: 0, 1 w
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,16 @@ import numpy as np
 from ..config.flags import read_flags, train_parser
 from ..config.train_config import TrainConfig
 from ..data import buckets
+from ..data.captions import is_alone
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
-from ..data.decoding import Fault, PictureError, printable
+from ..data.decoding import Fault, PictureError
 from ..system.errors import ConfigError, DataError, ModelError, SdxlNbError
 from ..system.threads import ahead
 from . import caption_faults, picture_faults
-from .findings import NOTE, WARNING, AuditReport, Finding, found
+from .findings import NOTE, AuditReport, Finding
 from .measures import Header, Measure, measure, read_header
 
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-ORPHAN_CAPTION = "caption_without_picture"
 UNCHECKED = "not_checked"
 Looked = Header | Measure  # what is known of a picture
 FIRST = 10_000  # pictures that a start of training looks at: captions of more would take seconds
@@ -59,17 +58,16 @@ def audit_dataset(
         return AuditReport(pictures.source, 0, [finding, *listed], full=not quick, pictures=pictures)
     used = pictures.select(good)
     names, kept = list(used.names), [one for one in looked if one is not None]
-    captions = dict(zip(names, used.captions, strict=True))
     measures = [one for one in kept if isinstance(one, Measure)]
     headers = [one.header if isinstance(one, Measure) else one for one in kept]
     sizes = np.array([header.size for header in headers])
     tokenizers, notes = _tokenizers(config)
     findings = [*picture_faults.left_out([*pictures.faults, *faults]), *picture_faults.noted(pictures.notes), *notes]
-    findings += [*_orphans(config), *_about_sizes(config, names, sizes), *_about_headers(names, headers)]
-    findings += [*_about_captions(config, captions, tokenizers)]
+    findings += [*_about_sizes(config, names, sizes), *_about_headers(names, headers)]
+    findings += _about_captions(config, used, tokenizers)
     if not quick:
-        findings += [*_about_pixels(names, measures, list(captions.values())), *_overlap(config, used, names, measures)]
-    shapes = buckets.of(config, sizes).summary()
+        findings += [*_about_pixels(names, measures, list(used.captions)), *_overlap(config, used, names, measures)]
+    shapes = buckets.of(config, sizes).summary(names=names)
     return AuditReport(pictures.source, len(good), findings, shapes, full=not quick, pictures=pictures)
 
 
@@ -84,12 +82,11 @@ def quick_findings(
 
     `digests` are their SHA-256. Nothing is read or decoded.
     """
-    captions = dict(zip(pictures.names, pictures.captions, strict=True))
-    names = list(captions)
+    names = list(pictures.names)
     findings = picture_faults.left_out(pictures.faults) + _about_sizes(config, names, np.asarray(sizes))
-    findings += _about_captions(config, captions, dict(zip(TOKENIZERS, tokenizers, strict=False)))
+    findings += _about_captions(config, pictures, dict(zip(TOKENIZERS, tokenizers, strict=False)))
     if len(digests):
-        texts = list(captions.values())
+        texts = list(pictures.captions)
         findings += picture_faults.exact_duplicates(names, [bytes(one) for one in digests], texts)
     return AuditReport(pictures.source, len(pictures), findings, full=False, pictures=pictures)
 
@@ -177,24 +174,20 @@ def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: S
     ]
 
 
-def _about_captions(config: TrainConfig, captions: Mapping[str, str], tokenizers: Mapping[str, Any]) -> list[Finding]:
+def _about_captions(config: TrainConfig, pictures: CaptionedPictures, tokenizers: Mapping[str, Any]) -> list[Finding]:
     """Captions as they are written; what the tokenizers cut is told of captions with the trigger word in front."""
-    written = _written(config, captions)
-    findings = [*caption_faults.check_captions(written), *caption_faults.cut_captions(captions, tokenizers)]
-    led = [name for name, caption in captions.items() if (config.trigger_word or "").lower() in caption.lower()]
-    return findings + caption_faults.trigger_coverage(written, config.trigger_word, led)
-
-
-def _written(config: TrainConfig, captions: Mapping[str, str]) -> Mapping[str, str]:
-    """The captions without the trigger word that training puts in front of them; a missing one is empty."""
-    if not config.trigger_word:
-        return captions
-    try:
-        bare = open_dataset(config.replace(trigger_word=None))
-    except DataError:  # no captions at all
-        return dict.fromkeys(captions, "")
-    texts = dict(zip(bare.names, bare.captions, strict=True))
-    return {name: texts.get(name, "") for name in captions}
+    captions = dict(zip(pictures.names, pictures.captions, strict=True))
+    written = {name: text or "" for name, text in zip(pictures.names, pictures.written, strict=True)}
+    word = config.trigger_word
+    led = [name for name, caption in captions.items() if (word or "").lower() in caption.lower()]
+    alone = dict.fromkeys((name for name in led if word and is_alone(captions[name], word)), "")
+    described = {name: text for name, text in written.items() if name not in alone}
+    return [
+        *caption_faults.trigger_alone(alone, word),
+        *caption_faults.check_captions(described),
+        *caption_faults.cut_captions(captions, tokenizers),
+        *caption_faults.trigger_coverage(written, word, led),
+    ]
 
 
 def _tokenizers(config: TrainConfig) -> tuple[dict[str, Any], list[Finding]]:
@@ -207,22 +200,6 @@ def _tokenizers(config: TrainConfig) -> tuple[dict[str, Any], list[Finding]]:
     except ModelError as error:
         message = f"The length of captions in tokens was not checked: {error}"
         return {}, [Finding(UNCHECKED, NOTE, [], message, "")]
-
-
-def _orphans(config: TrainConfig) -> list[Finding]:
-    """Caption files of a local folder that belong to no picture: a name is misspelt, or a picture is missing."""
-    place = config.train_data_dir
-    if not place or "://" in place:
-        return []
-    from ..data.sources.folders import sort_files, training_folder, walk
-
-    files, texts, tables, *_ = sort_files(walk(training_folder(Path(place).expanduser())))
-    if tables:
-        return []
-    stems = {name.rpartition(".")[0] for name in files.to_pylist()}
-    orphans = {printable(name): "" for name in sorted(texts.to_pylist()) if name.rpartition(".")[0] not in stems}
-    advice = "Give picture and caption the same name, or remove what is left over."
-    return found(ORPHAN_CAPTION, WARNING, orphans, "Caption files without a picture of their name.", advice)
 
 
 def _overlap(

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..data.buckets import Buckets
+from ..data.dataset import TRIGGER_ALONE
 from ..data.decoding import Fault
 from ..data.plugins import EXTRA
+from ..data.sources.listing import Note
 from . import duplicates
 from .caption_faults import MISSING_CAPTION
 from .findings import ERROR, NOTE, WARNING, Finding, counted, found
@@ -25,6 +27,7 @@ UNREADABLE_CAPTION = "unreadable_caption"
 NOT_LISTED = "not_in_metadata"
 BAD_NAME = "bad_name"
 TWO_CAPTIONS = "two_caption_files"
+ORPHAN_CAPTION = "caption_without_picture"
 REMARK = "remark"
 TOO_SMALL = "too_small"
 EXTREME_ASPECT = "extreme_aspect"
@@ -72,6 +75,13 @@ MESSAGES = {
     ),
     UNREADABLE: ("{n} that cannot be read, left out of training.", "Replace or remove the files."),
 }
+OF_FILES = {  # kinds of data's Notes that name files
+    TWO_CAPTIONS: ("{n} with two captions, of which one is used.", "Keep the one that is right."),
+    ORPHAN_CAPTION: (
+        "Caption files without a picture of their name.",
+        "Give picture and caption the same name, or remove what is left over.",
+    ),
+}
 
 
 def left_out(faults: Sequence[Fault]) -> list[Finding]:
@@ -90,10 +100,14 @@ def unusable(sentence: str) -> Finding:
 
 def noted(notes: Sequence[str]) -> list[Finding]:
     """What data/dataset.py remarks on its own: its sentences are short, and complete."""
-    double = {note.split(" has two caption files")[0]: note for note in notes if " has two caption files" in note}
-    told = "{n} with two caption files, a .txt and a .caption: the first is used."
-    findings = found(TWO_CAPTIONS, WARNING, double, told, "Keep the one that is right.")
-    return findings + [Finding(REMARK, NOTE, [], note, "") for note in notes if " has two caption files" not in note]
+    findings = []
+    for note in notes:
+        kind = note.kind if isinstance(note, Note) else REMARK
+        if isinstance(note, Note) and kind in OF_FILES:
+            findings += found(kind, WARNING, note.files, *OF_FILES[kind])
+        elif kind != TRIGGER_ALONE:  # of which caption_faults tells
+            findings.append(Finding(REMARK, NOTE, [], str(note), ""))
+    return findings
 
 
 def too_small(names: Sequence[str], buckets: Buckets, resolution: int) -> list[Finding]:

@@ -9,6 +9,7 @@ Arithmetic is whole numbers, divisions and square roots, all exact by IEEE 754: 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..config.train_config import TrainConfig
 
 RATIO = 4  # the longest shape is this many times as long as it is short
 Numbers = int | np.ndarray
+FAR = 0.05  # share of its area that a picture loses more than the others on average, to be worth its name
 PRICE = 0.2  # picture areas that a further shape must save from being cropped away; see choose
 
 
@@ -40,15 +42,22 @@ class Buckets:
         """The (height, width) that a picture is trained at."""
         return self.shapes[int(self.assignment[index])]
 
-    def summary(self, most: int = 6) -> str:
-        """What the buckets are, in one sentence: pictures by shape, the area cropped away, pictures enlarged."""
+    def summary(self, most: int = 6, names: Sequence[str] = ()) -> str:
+        """What the buckets are, in one sentence: pictures by shape, the area cropped away, pictures enlarged.
+
+        With the `names` of the pictures, the one that loses far more than the others is called by its own.
+        """
         counts = self.counts()
         by_size = sorted(range(len(counts)), key=lambda number: -counts[number])
         listed = [f"{counts[n]} at {self.shapes[n][1]}x{self.shapes[n][0]}" for n in by_size[:most]]
         if len(counts) > most:
             listed.append(f"{sum(counts[n] for n in by_size[most:])} at {len(counts) - most} other sizes")
         line = f"Pictures by size (width x height): {', '.join(listed)}; "
-        line += f"{100 * (1 - self.kept.mean(dtype=np.float64)):.1f} % of their area is cropped away"
+        lost = 1 - self.kept.astype(np.float64)
+        line += f"{100 * lost.mean():.1f} % of their area is cropped away"
+        worst = int(lost.argmax())
+        if lost[worst] > lost.mean() + FAR:
+            line += f", of {names[worst] if len(names) else 'one picture'} {100 * lost[worst]:.1f} %"
         enlarged = int((self.upscaled > 1).sum())
         return line + (f", {enlarged} are enlarged, at most {self.upscaled.max():.1f} times." if enlarged else ".")
 

@@ -36,6 +36,11 @@ def with_trigger(caption: str, trigger_word: str | None) -> str:
     return f"{trigger_word}, {caption}" if caption else trigger_word
 
 
+def is_alone(caption: str, trigger_word: str) -> bool:
+    """Whether a caption says nothing but the trigger word."""
+    return len(caption) < len(trigger_word) + 4 and caption.strip(" ,.").lower() == trigger_word.strip(" ,.").lower()
+
+
 def varied(caption: str, config: TrainConfig, generator: np.random.Generator) -> str:
     """The caption as one step sees it: tags shuffled and dropped as `config` says, chosen by a numpy generator.
 

@@ -22,10 +22,12 @@ from PIL import Image
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
-from .captions import with_trigger
+from .captions import is_alone, with_trigger
 from .decoding import Fault, PictureError, decode, decoded, upright_size
-from .sources import folders, tables
-from .sources.listing import Listing, Texts, flags, joined, take, text_column
+from .sources import folders, snapshots, tables
+from .sources.folders import NO_CAPTIONS
+from .sources.listing import Listing, Note, Texts, flags, joined, take, text_column
+from .sources.tree import real, scan
 
 if TYPE_CHECKING:
     from ..system.figures import Sheet
@@ -34,6 +36,8 @@ __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "
 
 PICTURES = Path(__file__).parents[1] / "tiny" / "pictures"
 # name -> folders of PICTURES; the first holds the concept (and gets the trigger word), the others are mixed in.
+HINTS = {"caption_without_picture", "other_files"}  # kinds of Notes that may say where the captions are
+TRIGGER_ALONE = "trigger_word_alone"  # a kind of Note
 EMBEDDED = {"blueprint": ("blueprint", "plain"), "emblem": ("emblem", "plain")}
 
 
@@ -163,7 +167,8 @@ class CaptionedPictures(Sequence[Sample]):
         known = None if listing.known is None else listing.known.select(rows)
         written = None if listing.written is None else take(listing.written, rows)
         often = self.repeats, self.weights
-        return Listing(names, captions, read, stamp, [], self.notes, *often, known=known, written=written)
+        masks = None if listing.masks is None else take(listing.masks, rows)
+        return Listing(names, captions, read, stamp, [], self.notes, *often, known=known, written=written, masks=masks)
 
     def left_out(self, name: str) -> Image.Image | None:
         """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
@@ -220,7 +225,8 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
     if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
     if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
-        why = f" ({listing.notes[-1]})" if listing.notes else ""
+        hints = [note.rstrip(".") for note in listing.notes if getattr(note, "kind", "") in HINTS]
+        why = f" ({'; '.join([NO_CAPTIONS, *hints])})" if NO_CAPTIONS in listing.notes else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
     missing = flags(listing.captions.is_null())
     listing.faults += [
@@ -241,6 +247,8 @@ def list_source(config: TrainConfig) -> tuple[Listing, str]:
         return repeats.by_folder(list_embedded(name.removeprefix("embedded:"), config), config), name
     elif os.path.isdir(name):  # takes a name of any length
         listing, source = list_directory(name, config), f"the local folder {name}"
+    elif folder := snapshots.snapshot_of(name, config):
+        listing, source = list_directory(str(folder), config), name
     else:
         listing, source = tables.list_hub(name, config), name
     return triggered(repeats.by_folder(listing, config), config.trigger_word), source
@@ -252,12 +260,12 @@ def list_directory(place: str, config: TrainConfig) -> Listing:
         from .sources import s3
 
         place = str(s3.download(place, config.cache_dir))
-    folder = folders.real(os.path.expanduser(place))
+    folder = real(os.path.expanduser(place))
     if not os.path.exists(folder):
         raise DataError(f"There is no folder {place}: check --train_data_dir.")
     if not folder.is_dir():
         raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")
-    if not next(folders.scan(folder), None):
+    if not next(scan(folder), None):
         raise DataError(f"The folder {place} is empty: check --train_data_dir.")
     if tables.is_saved(folder):
         return tables.list_saved(folder, config)
@@ -278,10 +286,17 @@ def list_embedded(name: str, config: TrainConfig) -> Listing:
 
 
 def triggered(listing: Listing, trigger_word: str | None) -> Listing:
-    """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word."""
+    """The Listing with the trigger word in front of every caption; a missing caption becomes the trigger word.
+
+    A Note counts the pictures that are left with the trigger word alone, which may be a mistake.
+    """
     if trigger_word:
         listing.written = listing.captions
         listing.captions = text_column(
             with_trigger(text or "", trigger_word) for text in Texts[str | None](listing.captions)
         )
+        alone = sum(is_alone(text, trigger_word) for text in Texts[str](listing.captions))
+        if alone:
+            told = f"{alone} of {len(listing)} pictures have no caption but the trigger word '{trigger_word}'"
+            listing.notes.append(Note(f"{told}: describe what is seen, unless that is meant.", TRIGGER_ALONE))
     return listing

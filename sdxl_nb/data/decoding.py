@@ -27,9 +27,27 @@ MAX_PIXELS = 200_000_000  # of one picture; more is refused by its header
 WHOLE = 89_478_485  # pixels, Pillow's own limit for one picture; larger ones are read at half their sides
 TILE = 2048  # pixels, even: the side of what is moved to sRGB and halved at once
 # Read by suffix in folders. No EPS, PSD or PDF: some start other programs, none is a training picture.
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-SUFFIXES += plugins.SUFFIXES
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "PPM", plugins.HEIC, plugins.JXL)
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),  # those that people know
+    *(".jpe", ".jif", ".jfi", ".pjpeg", ".pjp", ".jps", ".mpo", ".apng", ".dib", ".avifs", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".tga", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm"),
+    *plugins.SUFFIXES,
+)
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "MPO",
+    "PPM",
+    "JPEG2000",
+    "TGA",
+    plugins.HEIC,
+    plugins.JXL,
+)
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
@@ -172,13 +190,19 @@ def open_header(data: bytes, name: str) -> Image.Image:
     Image.init()
     prepare_plugin(data, name)
     try:
-        picture = opened(openable(data), [kind for kind in FORMATS if kind in Image.OPEN])
+        picture = opened(openable(data), readable(name))
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture that can be read: save it as JPEG, PNG or WebP.") from error
     except Exception as error:
         raise PictureError(f"{name} has a damaged header ({first_line(error)}): replace or remove it.") from error
     refuse_huge(picture.size, name)
     return picture
+
+
+def readable(name: str) -> list[str]:
+    """The formats that a file of this name may have; TGA has no sign of its own, so that other bytes pass for it."""
+    is_tga = name.lower().endswith(".tga")
+    return [kind for kind in FORMATS if kind in Image.OPEN and (is_tga or kind != "TGA")]
 
 
 def opened(data: bytes, formats: list[str]) -> Image.Image:

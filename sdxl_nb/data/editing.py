@@ -1,8 +1,8 @@
 """Changes to a folder of captioned pictures: a caption corrected, pictures added. Each is whole or not done at all.
 
-In: a TrainConfig whose pictures lie in a local folder. Out: changed files there: a text beside the picture, or the
-picture's row of metadata.jsonl, .csv or .parquet where the folder has one. Data sets of the hub, S3 and the embedded
-ones are not changed; DataError says what to do instead.
+In: a TrainConfig whose pictures lie in a local folder. Out: changed files there: the picture's row of the nearest
+metadata.jsonl, .csv or .parquet that names it, or a text beside it. Data sets of the hub, S3 and the embedded ones are
+not changed; DataError says what to do instead.
 """
 
 import csv
@@ -16,9 +16,10 @@ from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .decoding import SUFFIXES, decode, is_text
 from .sources import metadata
-from .sources.folders import inside, training_folder
-
-CAPTIONS = (".txt", ".caption")
+from .sources.caption_files import by_owner, captions_of
+from .sources.layouts import training_folder
+from .sources.suffixes import CAPTIONS, USUAL, ending
+from .sources.tree import inside
 
 
 def editable_folder(config: TrainConfig) -> Path:
@@ -43,11 +44,15 @@ def save_caption(config: TrainConfig, name: str, caption: str) -> Path:
         )
     if not inside(folder, name, "the form").is_file():
         raise DataError(f"There is no picture {name} in {folder} any more: open the data set again.")
-    table = table_of(folder)
-    if table is None:
-        return _write(caption_file(folder, name), f"{caption}\n".encode())
-    column = config.columns()[1]
-    return _rewrite(table, [row_with(config, row, name, column, caption) for row in metadata.rows(table)], name)
+    tables, text = tables_above(folder, name), caption_file(folder, name)
+    for table in tables:
+        rows = list(metadata.rows(table))
+        if any(is_about(config, table, row, folder / name) for row in rows):
+            new = {config.columns()[1]: caption}
+            return _rewrite(table, [row | new if is_about(config, table, row, folder / name) else row for row in rows])
+    if tables and not text.is_file():
+        raise DataError(f"{tables[0].name} does not name {name}: add its row by hand.")
+    return _write(text, f"{caption}\n".encode())
 
 
 def add_picture(config: TrainConfig, name: str, data: bytes, caption: str = "") -> str:
@@ -58,35 +63,38 @@ def add_picture(config: TrainConfig, name: str, data: bytes, caption: str = "") 
     folder = editable_folder(config)
     decode(data, name)
     name = free_name(folder, Path(name.replace("\\", "/")).name)
-    table = table_of(folder)
+    tables = tables_above(folder, name)
     _write(folder / name, data)
-    if table is not None:
-        new = {file_column(config, table): name, config.columns()[1]: " ".join(caption.split()) or None}
-        _rewrite(table, [*metadata.rows(table), new], name)
+    if tables:
+        new = {file_column(config, tables[0]): name, config.columns()[1]: " ".join(caption.split()) or None}
+        _rewrite(tables[0], [*metadata.rows(tables[0]), new])
     elif caption.strip():
         save_caption(config, name, caption)
     return name
 
 
-def table_of(folder: Path) -> Path | None:
-    """The folder's metadata file, if it has one."""
-    return next((folder / name for name in metadata.NAMES if (folder / name).is_file()), None)
+def tables_above(folder: Path, name: str) -> list[Path]:
+    """The metadata files that may name a picture, the nearest first: beside it, or above it within `folder`."""
+    places = [place for place in (folder / name).parents if place.is_relative_to(folder)]
+    return [path for place in places for path in sorted(place.iterdir()) if path.name.lower() in metadata.NAMES]
 
 
 def caption_file(folder: Path, name: str) -> Path:
-    """The text beside a picture: the one that is there, else a .txt."""
-    stem = os.path.splitext(name)[0]
-    return next((folder / (stem + s) for s in CAPTIONS if (folder / (stem + s)).is_file()), folder / f"{stem}.txt")
+    """The text beside a picture: the one that is read, else a .txt."""
+    place, own = (folder / name).parent, Path(name).name
+    texts = by_owner(path.name for path in place.iterdir() if ending(path.name) in CAPTIONS)
+    stem = os.path.splitext(own)[0]
+    return place / next(iter(captions_of(own, stem.lower(), texts)), f"{stem}.txt")
 
 
 def free_name(folder: Path, name: str) -> str:
     """The name, numbered where it is taken, also as the stem of another picture, which would share the caption."""
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in SUFFIXES or not stem or stem.startswith("."):
-        raise DataError(f"{name} does not end like a picture ({', '.join(SUFFIXES)}): rename it.")
-    taken = {os.path.splitext(path.name)[0] for path in folder.iterdir()}
+        raise DataError(f"{name} does not end like a picture ({', '.join(USUAL)}): rename it.")
+    taken = {os.path.splitext(path.name)[0].lower() for path in folder.iterdir()}
     numbered = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
-    return next(one for one in numbered if one not in taken) + suffix
+    return next(one for one in numbered if one.lower() not in taken) + suffix
 
 
 def file_column(config: TrainConfig, table: Path) -> str:
@@ -95,22 +103,17 @@ def file_column(config: TrainConfig, table: Path) -> str:
     return config.image_column if config.image_column and config.image_column in first else "file_name"
 
 
-def row_with(config: TrainConfig, row: metadata.Row, name: str, column: str, caption: str) -> metadata.Row:
-    """The row, with the caption if it is the picture's."""
-    key = config.image_column if config.image_column in row else "file_name"
-    told = row.get(key)
-    if isinstance(told, str) and os.path.normpath(told) == os.path.normpath(name):
-        return row | {column: caption}
-    return row
+def is_about(config: TrainConfig, table: Path, row: metadata.Row, picture: Path) -> bool:
+    """Whether a row of a metadata file names this picture."""
+    told = row.get(config.image_column if config.image_column in row else "file_name")
+    return isinstance(told, str) and os.path.normpath(table.parent / told) == os.path.normpath(picture)
 
 
-def _rewrite(table: Path, rows: list[metadata.Row], name: str) -> Path:
+def _rewrite(table: Path, rows: list[metadata.Row]) -> Path:
     """Write a metadata file again with these rows, in its own format."""
-    if not any(name in row.values() or os.path.normpath(name) in map(str, row.values()) for row in rows):
-        raise DataError(f"{table.name} does not name {name}: add its row by hand.")
-    if table.suffix == ".parquet":
+    if ending(table.name) == ".parquet":
         return _write(table, parquet_bytes(rows))
-    if table.suffix == ".csv":
+    if ending(table.name) == ".csv":
         return _write(table, csv_bytes(rows))
     return _write(table, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 

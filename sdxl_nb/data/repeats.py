@@ -4,28 +4,29 @@ In: a Listing and the configuration. Out: the same Listing with `repeats`, `capt
 names are kohya's: 10_sks dog is seen 10 times an epoch, and its pictures without a caption are called "sks dog".
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .sources.folders import NO_CAPTIONS
-from .sources.listing import Listing, Texts
+from .sources.leavings import some
+from .sources.listing import Listing, Texts, flags
+from .sources.strangers import NUMBERED
 
-NAMED = re.compile(r"([1-9]\d*)_(.+)")
 MOST = 500  # more is a year or a number of its own, as in 2024_holiday
 
 
 def by_folder(listing: Listing, config: TrainConfig) -> Listing:
     """The Listing with what the names of its folders say. DataError for a weight of no folder."""
-    in_folders = len(listing) and "/" in listing.names[0].as_py()
-    if not config.folder_weights and not (config.folder_repeats and in_folders):
+    in_folders = config.folder_repeats and pc.any(pc.match_substring(listing.names, "/")).as_py()
+    if not config.folder_weights and not in_folders:
         return listing
     folders, number = top_folders(listing.names)
-    if config.folder_repeats and folders and all(NAMED.fullmatch(folder) for folder in folders):
+    if in_folders:
         read_numbers(listing, folders, number)
     if config.folder_weights:
         listing.weights = weigh(folders, number, config.folder_weights)
@@ -41,32 +42,60 @@ def top_folders(names: pa.Array) -> tuple[list[str], np.ndarray]:
 
 
 def read_numbers(listing: Listing, folders: Sequence[str], number: np.ndarray) -> None:
-    """Repeats and missing captions from names such as 10_sks dog; said in one line."""
-    read = [named.groups() for named in map(NAMED.fullmatch, folders) if named]  # all of them; see `by_folder`
-    times = np.array([int(count) for count, _ in read])
+    """Repeats and missing captions from names such as 10_sks dog; what lies elsewhere is seen once. All of it is said.
+
+    Where most folders have no number, and most pictures lie in those, a number is only part of a name.
+    """
+    read = [NUMBERED.fullmatch(folder) for folder in folders]
+    times = np.array([int(named[1]) if named else 0 for named in read])
     if times.max() > MOST:
         folder = folders[int(times.argmax())]
         listing.notes.append(f"Folder {folder} is not read as {times.max()} repeats, which is more than {MOST}.")
+        times[times > MOST] = 0
+    numbered, pictures = times > 0, np.bincount(number, minlength=len(folders))
+    if not numbered.any():
         return
-    words = [text.replace("_", " ").strip() for _, text in read]
-    missing = listing.captions.null_count
-    if missing:
-        first = words[number[int(np.argmax(listing.captions.is_null()))]]
-        numbers = iter(number)
-        listing.caption_each(lambda _, caption: caption_or(words[next(numbers)], caption))
-        listing.notes = [note for note in listing.notes if note != NO_CAPTIONS]
-        listing.notes.append(
-            f"{missing} of {len(listing)} pictures have no caption and take the words of their folder, as {first!r}."
-        )
+    if numbered.mean() < 0.5 and pictures[numbered].sum() < pictures.sum() / 2:
+        told = some(folder for folder, is_so in zip(folders, numbered, strict=True) if is_so)
+        listing.notes.append(f"{told}: not read as repeats, because most folders have no number and most pictures.")
+        return
+    words = [named[2] if named and count else None for named, count in zip(read, times, strict=True)]
+    name_pictures(listing, words, number)
     if times.max() > 1:
-        listing.repeats = times[number].astype(np.int32)
-        counted = zip(folders[:5], times, strict=False)
-        said = ", ".join(f"{folder!r} {'once' if count == 1 else f'{count} times'}" for folder, count in counted)
-        more = ", ..." if len(folders) > 5 else ""
-        listing.notes.append(f"An epoch sees the pictures of {said}{more}; --no_folder_repeats sees each once.")
+        listing.repeats = np.maximum(times, 1)[number].astype(np.int32)
+        say_repeats(listing, dict(zip(folders, times.tolist(), strict=True)), ~numbered[number])
 
 
-def caption_or(words: str, caption: str | None) -> str:
+def say_repeats(listing: Listing, times: Mapping[str, int], outside: np.ndarray) -> None:
+    """Notes: how often an epoch sees the pictures of folders, and which (N,) lie outside of those with a number."""
+    counted = {folder: count for folder, count in times.items() if count}
+    said = [f"{folder!r} {'once' if count == 1 else f'{count} times'}" for folder, count in counted.items()]
+    more = ", ..." if len(said) > 5 else ""
+    told = f"An epoch sees the pictures of {', '.join(said[:5])}{more}; --no_folder_repeats sees each once."
+    listing.notes.append(told)
+    if outside.any():
+        loose = [name for name in Texts[str](listing.names, np.flatnonzero(outside)[:4]) if "/" not in name]
+        places = some([*loose, *(f"{folder}/" for folder in times if folder and folder not in counted)])
+        many = f"{outside.sum()} of {len(listing)} pictures"
+        listing.notes.append(f"{many} lie in no folder with a number of repeats, and are seen once: {places}.")
+
+
+def name_pictures(listing: Listing, words: Sequence[str | None], number: np.ndarray) -> None:
+    """Captions from the words of folders, by number of the folder, for the pictures that have none."""
+    said = [text and text.replace("_", " ").strip() for text in words]
+    missing = flags(listing.captions.is_null()) & np.array([text is not None for text in said])[number]
+    if not missing.any():
+        return
+    first = said[number[int(missing.argmax())]]
+    numbers = iter(number)
+    listing.caption_each(lambda _, caption: caption_or(said[next(numbers)], caption))
+    listing.notes = [note for note in listing.notes if note != NO_CAPTIONS]
+    listing.notes.append(
+        f"{missing.sum()} of {len(listing)} pictures have no caption and take the words of their folder, as {first!r}."
+    )
+
+
+def caption_or(words: str | None, caption: str | None) -> str | None:
     return words if caption is None else caption
 
 

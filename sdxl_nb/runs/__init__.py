@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = public(
         "EventLog": "events",  # what a run writes of itself
         "Stages": "stages",  # a run step by step
         "write_card": "card",  # the model card
+        "push": "publishing",  # a finished run on the hub
         "loss_figure": "plots",  # the loss curve
         "find": "checkpoints",  # the checkpoint to go on from
     },

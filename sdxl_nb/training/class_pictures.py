@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
+from ..config.layout import CLASS_RECORD
 from ..config.train_config import TrainConfig
 from ..data.dataset import CaptionedPictures
 from ..data.decoding import SUFFIXES
-from ..data.sources import folders
 from ..data.sources.listing import Files, Listing, text_column
+from ..data.sources.tree import real, walk
 from ..models.sources import Source
 from ..system.errors import DataError, ModelError
 from ..system.memory import give_back
 from ..system.threads import share_out
 from .processes import Processes
 
-RECORD = "class_pictures.json"  # what the pictures in a folder were drawn for
 STEPS, GUIDANCE = 25, 5.0
 BATCH = 4  # pictures drawn at once: of 1024 x 1024 pixels they fit where training fits
 
@@ -56,18 +56,18 @@ def class_folder(config: TrainConfig) -> Path:
     given = config.class_data_dir
     if given is None or "://" in given:
         raise DataError(f"class_data_dir must be a local folder, not {given}: pictures are drawn into it.")
-    folder = folders.real(os.path.expanduser(given))
+    folder = real(os.path.expanduser(given))
     if folder.exists() and not folder.is_dir():
         raise DataError(f"class_data_dir {given} is a file, not a folder: give a folder.")
     data = config.train_data_dir
-    if data and "://" not in data and folder == folders.real(os.path.expanduser(data)):
+    if data and "://" not in data and folder == real(os.path.expanduser(data)):
         raise DataError(f"class_data_dir and train_data_dir are both {given}: give the class a folder of its own.")
     return folder
 
 
 def own_pictures(folder: Path) -> list[str]:
     """The names of all pictures in the folder, sorted."""
-    return [name for name in folders.walk(folder) if name.lower().endswith(SUFFIXES)] if folder.is_dir() else []
+    return [name for name in walk(folder) if name.lower().endswith(SUFFIXES)] if folder.is_dir() else []
 
 
 def missing(config: TrainConfig, folder: Path) -> list[int]:
@@ -90,7 +90,7 @@ def record(config: TrainConfig) -> dict[str, Any]:
 def check_record(config: TrainConfig, folder: Path) -> None:
     """Raise DataError when the pictures in the folder were drawn for something else."""
     try:
-        known = json.loads((folder / RECORD).read_text("utf-8"))
+        known = json.loads((folder / CLASS_RECORD).read_text("utf-8"))
     except FileNotFoundError:
         return
     except (OSError, ValueError):
@@ -100,7 +100,7 @@ def check_record(config: TrainConfig, folder: Path) -> None:
             before = f"{known.get(name)!r}" if isinstance(known, dict) else "something that cannot be read"
             raise DataError(
                 f"The class pictures in {folder} were drawn for {before}, not {value!r}: give another class_data_dir, "
-                f"or remove {RECORD} there to use them all the same."
+                f"or remove {CLASS_RECORD} there to use them all the same."
             )
 
 
@@ -122,7 +122,7 @@ def draw(
     try:
         if numbers:
             folder.mkdir(parents=True, exist_ok=True)
-            write(folder / RECORD, lambda path: path.write_text(json.dumps(record(config)), "utf-8"))
+            write(folder / CLASS_RECORD, lambda path: path.write_text(json.dumps(record(config)), "utf-8"))
         share_out(len(numbers), work, processes)
     except OSError as error:
         raise DataError(f"Class pictures cannot be written to {folder} ({error.strerror}).") from error

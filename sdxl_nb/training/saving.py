@@ -151,6 +151,6 @@ def finish(trainer: "Trainer", finished: bool) -> None:
     pictures, loss = len(trainer.studio.pictures), reporting.mean(trainer.recent) if trainer.recent else None
     write_card(config, folder, steps=trainer.step, pictures=pictures, loss=loss, tables=tables)
     if config.push_to_hub and finished:
-        from .reports.publishing import publish
+        from ..runs.publishing import publish
 
         publish(config, folder, log)

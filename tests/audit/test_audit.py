@@ -16,7 +16,7 @@ from sdxl_nb import TrainConfig, audit_dataset
 from sdxl_nb.audit import caption_faults as captions
 from sdxl_nb.audit import picture_faults as pictures
 from sdxl_nb.audit.findings import ERROR
-from sdxl_nb.audit.inspection import ORPHAN_CAPTION, UNCHECKED, main, quick_findings
+from sdxl_nb.audit.inspection import UNCHECKED, main, quick_findings
 
 SIDE = 256
 
@@ -143,7 +143,7 @@ def faulty(tmp_path_factory):
     (folder / "double.caption").write_text("another caption", encoding="utf-8")
     expected[pictures.TWO_CAPTIONS] = {"double.jpg"}
     (folder / "typo.txt").write_text("a picture that is not there", encoding="utf-8")
-    expected[ORPHAN_CAPTION] = {"phone.txt", "typo.txt"}
+    expected[pictures.ORPHAN_CAPTION] = {"phone.txt", "typo.txt"}
     return folder, expected
 
 
@@ -257,7 +257,7 @@ def test_trigger_alone_makes_up_for_captions(tmp_path):
     for number in range(2):
         save(tmp_path / "d", f"p{number}.png", photographs.scenes()[number], None)
     found = by_kind(audit(tmp_path / "d", trigger_word="sks"))
-    assert found[captions.TRIGGER_WORD] == found[captions.EMPTY_CAPTION] == {"p0.png", "p1.png"}
+    assert found[captions.TRIGGER_WORD] == found[captions.TRIGGER_ALONE] == {"p0.png", "p1.png"}
 
 
 def test_pictures_that_no_metadata_names(tmp_path):

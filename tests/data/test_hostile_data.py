@@ -10,7 +10,7 @@ from test_dataset import png
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
-from sdxl_nb.data.sources import folders, listing
+from sdxl_nb.data.sources import caption_files, listing
 from sdxl_nb.system.errors import DataError
 
 
@@ -93,7 +93,7 @@ def test_a_bomb_is_left_out_and_the_rest_is_used(tmp_path):
 
 
 def test_files_without_measure(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "MAX_CAPTION", 20)
+    monkeypatch.setattr(caption_files, "MAX_CAPTION", 20)
     monkeypatch.setattr(listing, "MAX_BYTES", 1 << 30)
     beside(tmp_path, "long.png", png("red"), "x" * 21)
     beside(tmp_path, "large.png", b"")

@@ -45,7 +45,7 @@ def test_an_epoch_sees_each_so_often():
         assert np.bincount(seen).tolist() == [1, 3, 5]
 
 
-@pytest.mark.parametrize("names", [["10_a/x.png", "y.png"], ["10_a/x.png", "b/y.png"], ["a/x.png"], ["0_a/x.png"]])
+@pytest.mark.parametrize("names", [["a/x.png"], ["0_a/x.png"], ["10.png", "a/x.png"]])
 def test_other_folders_are_only_folders(tmp_path, names):
     write(tmp_path, *names)
     pictures = opened(tmp_path)

@@ -12,11 +12,11 @@ from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.presets import names
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import PICTURES
+from sdxl_nb.preflight.plan import plan
 from sdxl_nb.system.errors import ConfigError
 from sdxl_nb.training.epochs import Counts
 from sdxl_nb.widgets.form.editors import same
 from sdxl_nb.widgets.form.form import OPEN, ConfigForm
-from sdxl_nb.widgets.form.plan import plan
 from sdxl_nb.widgets.form.takeaway import as_flags, as_python, changes
 
 

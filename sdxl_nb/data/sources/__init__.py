@@ -9,8 +9,8 @@ __getattr__, __dir__, __all__ = public(
     __name__,
     {
         "Listing": "listing",  # names, captions, and how to read each
-        "walk": "folders",  # the files below a folder
-        "training_folder": "folders",  # the folder that holds the training pictures
+        "walk": "tree",  # the files below a folder
+        "training_folder": "layouts",  # the folder that holds the training pictures
         "split_url": "s3",  # bucket and prefix of an s3:// address
     },
 )

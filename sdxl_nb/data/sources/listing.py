@@ -7,7 +7,7 @@ Columns are built from buffers: pa.array, pa.scalar and to_numpy import pandas, 
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -132,14 +132,26 @@ def flags(column: pa.Array) -> np.ndarray:
     return np.from_dlpack(column.cast(pa.uint8())).astype(bool)
 
 
+class Note(str):
+    """A remark worth a line in the log, which says for the audit what kind it is and which files it is about."""
+
+    kind: str
+    files: Mapping[str, str]  # name -> what exactly
+
+    def __new__(cls, sentence: str, kind: str, files: Mapping[str, str] | None = None) -> "Note":
+        note = super().__new__(cls, sentence)
+        note.kind, note.files = kind, files or {}
+        return note
+
+
 @dataclass
 class Listing:
     """What a source holds: columns of names and captions (null: missing), and two functions of a row's number.
 
     `read` gives the encoded picture, `stamp` a text that changes when the stored picture may have changed (None: not
-    known). `faults` are pictures left out at once, `notes` remarks worth a line in the log. `repeats` and `weights`
-    (N,) say how often an epoch sees a picture and what its loss counts; None is once, and 1. Rows from
-    `first_of_class` on are class pictures of prior preservation.
+    known). `faults` are pictures left out at once, `notes` remarks worth a line in the log, some of them Notes.
+    `repeats` and `weights` (N,) say how often an epoch sees a picture and what its loss counts; None is once, and 1.
+    Rows from `first_of_class` on are class pictures of prior preservation. `masks`: paths of masks, or null.
     """
 
     names: pa.Array
@@ -153,6 +165,7 @@ class Listing:
     first_of_class: int | None = None
     known: "Facts | None" = None  # by row, once the pictures were examined
     written: pa.Array | None = None  # the captions without trigger words, where there are any
+    masks: pa.Array | None = None  # None: no picture has one
 
     def __len__(self) -> int:
         return len(self.names)
@@ -222,4 +235,13 @@ def joined(listings: Sequence[Listing]) -> Listing:
         numbers("weights", np.float32),
         known=known[0].followed_by(*known[1:]) if len(known) == len(listings) else None,
         written=None if all(listing.written is None for listing in listings) else pa.concat_arrays(written),
+        masks=_joined_masks(listings),
+    )
+
+
+def _joined_masks(listings: Sequence[Listing]) -> pa.Array | None:
+    if all(listing.masks is None for listing in listings):
+        return None
+    return pa.concat_arrays(
+        [text_column([None] * len(each)) if each.masks is None else each.masks for each in listings]
     )

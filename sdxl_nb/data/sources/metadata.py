@@ -19,7 +19,7 @@ REST = None  # the key of what a CSV row has beyond the columns of its header
 
 def rows(path: Path) -> Iterator[Row]:
     """The rows as dictionaries, read while they are asked for."""
-    read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix, json_rows)
+    read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix.lower(), json_rows)
     return read(path)
 
 
@@ -34,17 +34,24 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def csv_rows(path: Path) -> Iterator[Row]:
-    """The rows of CSV text, None where a cell is empty, as datasets reads them.
+    """The rows of CSV text, None where a cell is empty, as datasets reads them; blanks before a cell are not its own.
 
     Strict, because an unclosed quote would otherwise swallow the rows that follow it.
     """
-    reader = csv.DictReader(lines(path, newline=""), restkey=REST, strict=True)
+    mark = delimiter(next(lines(path), ""))
+    reader = csv.DictReader(lines(path, newline=""), restkey=REST, strict=True, skipinitialspace=True, delimiter=mark)
     try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         for row in reader:
             yield {key: value or None for key, value in row.items() if key or key is REST}
     except csv.Error as error:
         place = f"the row that starts at line {reader.line_num + 1} of {path.name}"
         raise DataError(f"{place} is not CSV ({error}): close each quote and double those inside.") from error
+
+
+def delimiter(header: str) -> str:
+    """What separates the cells: a comma, or in a header without any the semicolon or tab of some spreadsheets."""
+    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
 
 
 def json_rows(path: Path) -> Iterator[Row]:

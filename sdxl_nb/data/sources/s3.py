@@ -16,8 +16,9 @@ from typing import IO, Any, NamedTuple
 
 from ...system.errors import DataError
 from ..decoding import SUFFIXES, UNREADABLE_SUFFIXES, first_line
+from .suffixes import CAPTIONS
 
-WANTED = (*SUFFIXES, *UNREADABLE_SUFFIXES, ".txt", ".caption", ".jsonl", ".csv", ".parquet", ".arrow", ".json")
+WANTED = (*SUFFIXES, *UNREADABLE_SUFFIXES, *CAPTIONS, ".jsonl", ".csv", ".parquet", ".arrow", ".json")
 
 
 class Object(NamedTuple):

@@ -21,8 +21,8 @@ from ...system.errors import DataError
 from ...system.hub import ANSWER_SECONDS
 from ..captions import require_column
 from ..decoding import SUFFIXES, PictureError, first_line
-from .folders import scan
 from .listing import CHUNK, Listing, TextColumn, file_stamp, text_column
+from .tree import belongs, scan
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,22 +45,25 @@ def list_hub(name: str, config: TrainConfig) -> Listing:
     return list_table(table, f"the data set {name}", [cache for cache in caches if cache], config)
 
 
-def ask(name: str, cache_dir: str | None) -> None:
-    """Raise DataError for a data set of which nothing is here when the hub does not answer at once.
+def ask(name: str, cache_dir: str | None) -> list[str] | None:
+    """The names of the files of a data set, None where the hub does not tell.
 
-    Its own client would ask again and again, with a warning each time, for half a minute.
+    Raises DataError when it does not answer at once and nothing of the data set is here: its own client would ask again
+    and again, with a warning each time, for half a minute.
     """
     from datasets import config
     from huggingface_hub import HfApi, constants
 
     kept = Path(cache_dir or config.HF_DATASETS_CACHE) / name.replace("/", "___")  # as datasets names its folders
-    if constants.HF_HUB_OFFLINE or kept.is_dir():
-        return
+    if constants.HF_HUB_OFFLINE:
+        return None
     try:
-        HfApi().dataset_info(name, timeout=ANSWER_SECONDS)
+        told = HfApi().dataset_info(name, timeout=ANSWER_SECONDS)
+        return [file.rfilename for file in told.siblings or ()]
     except Exception as error:  # httpx's and huggingface_hub's own, by version
-        if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE:
+        if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE and not kept.is_dir():
             raise DataError(explain(name, error)) from error  # of all else `load` knows more
+        return None
 
 
 def hub_cache() -> str:
@@ -147,7 +150,7 @@ def list_parquet(folder: Path, config: TrainConfig) -> Listing:
         raise DataError(f"{folder} has no split 'train' (it has: {', '.join(names)}): add its parquet files.")
     files = []
     for path in (folder / name for name in chosen or names):
-        if not Path(os.path.realpath(path)).is_relative_to(folder):
+        if not belongs(Path(os.path.realpath(path)), folder):
             raise DataError(f"{path} leads out of {folder}: copy the file into the folder.")
         files.append(str(path))
     return list_table(load_parquet(folder, files, config), str(folder), [folder], config)
@@ -249,7 +252,7 @@ class Rows:
         if "\0" in path:
             raise PictureError(f"row {row} names {shown(path)}, which no file can be called: correct it.")
         for root in self.roots:
-            if Path(os.path.realpath(root / path)).is_relative_to(root):
+            if belongs(Path(os.path.realpath(root / path)), root):
                 return root / path
         raise PictureError(
             f"row {row} names '{path}', which leads out of the data set's folder: copy the file into it."

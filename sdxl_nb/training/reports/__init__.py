@@ -1,4 +1,4 @@
-"""What does a run say while it trains? Events and lines, trackers, and the hub's copy of what came out."""
+"""What does a run say while it trains? Events and lines for whoever watches, and trackers."""
 
 from ...system.lazy import public
 
@@ -7,6 +7,5 @@ __getattr__, __dir__, __all__ = public(
     {
         "announce": "reporting",  # the first lines of a run
         "Trackers": "trackers",  # TensorBoard and Weights & Biases
-        "push": "publishing",  # a finished run on the hub
     },
 )

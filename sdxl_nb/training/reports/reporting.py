@@ -48,7 +48,7 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
         f"{trainer.steps} steps of {min(batch, trainer.stream.count)} on {studio.device.type}{many}."
     )
     if config.uses_buckets():
-        log.say(studio.buckets.summary())
+        log.say(studio.buckets.summary(names=studio.everything.names))
     log.say(quick_summary(config, studio.pictures, studio.pictures.sizes()))
     for line in [*trainer.processes.remarks(), *studio.remarks, *_remarks(config, trainer.steps)]:
         log.warn(line)

@@ -14,10 +14,10 @@ from IPython.display import HTML as Table
 from ipywidgets import HTML, Button, VBox
 
 from ...config.train_config import TrainConfig
+from ...preflight.plan import expectations, plan
 from ...system.errors import DataError, SdxlNbError
 from ...training.epochs import Counts, count_pictures
 from ..parts.watching import Notice, Worker
-from .plan import expectations, plan
 
 Key = tuple[object, ...]
 DATA = (  # the settings that the counts of pictures depend on

@@ -158,6 +158,8 @@ def wandb_home(tmp_path, monkeypatch):
     """A home without W&B's files, in offline mode."""
     for name, value in {"HOME": tmp_path / "home", "WANDB_DIR": None, "WANDB_MODE": "offline"}.items():
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, str(value))
+    for name in ("WANDB__SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):
+        monkeypatch.setenv(name, "600")  # seconds; it gives up sooner than a busy machine starts its service
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     (tmp_path / "home").mkdir()
     import wandb

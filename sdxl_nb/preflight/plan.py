@@ -4,9 +4,9 @@ In: a TrainConfig, and the counts of its pictures where they are known. Out: lin
 this machine cannot train it.
 """
 
-from ...config.train_config import TrainConfig
-from ...system.errors import SdxlNbError
-from ...training.epochs import Counts, steps_per_epoch, validation_pictures
+from ..config.train_config import TrainConfig
+from ..system.errors import SdxlNbError
+from ..training.epochs import Counts, steps_per_epoch, validation_pictures
 
 
 def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
@@ -58,8 +58,8 @@ def _seen(counts: Counts) -> str:
 
 def expectations(config: TrainConfig) -> list[str]:
     """What must be looked up: trainable parameters. Raises SdxlNbError where this machine cannot train it."""
-    from ...config.machine import Machine, check_machine
-    from ...lora.sizes import trainable_parameters
+    from ..config.machine import Machine, check_machine
+    from ..lora.sizes import trainable_parameters
 
     machine = Machine.here()
     check_machine(config, machine)

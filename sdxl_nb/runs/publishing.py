@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...config.layout import LORA
-from ...config.train_config import TrainConfig
-from ...models.sources import first_line
-from ...runs.events import EventLog
-from ...system.errors import ConfigError, SdxlNbError
-from ...system.hub import endpoint
+from ..config.layout import LORA
+from ..config.train_config import TrainConfig
+from ..models.sources import first_line
+from ..system.errors import ConfigError, SdxlNbError
+from ..system.hub import endpoint
+from .events import EventLog
 
 SHOWN = re.compile(r"\]\((validation/step-\d+/[\w-]+\.png)\)")  # a picture in the card
 

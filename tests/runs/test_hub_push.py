@@ -10,8 +10,8 @@ from hub import Hub
 from PIL import Image
 
 from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.runs.publishing import published, repository_name
 from sdxl_nb.runs.run import Run
-from sdxl_nb.training.reports.publishing import published, repository_name
 
 pytestmark = pytest.mark.slow
 
