@@ -121,20 +121,18 @@ def test_a_large_picture_is_turned_after_it_was_halved(small_limit, orientation,
 
 def test_a_sample_says_the_true_size_and_its_crop_is_where_it_would_be(tmp_path, request):
     ramp = Image.linear_gradient("L")
-    ramps = [ramp.resize((WIDTH, HEIGHT)), ramp.transpose(Image.Transpose.ROTATE_90).resize((WIDTH, HEIGHT))]
+    ramps = [one.resize((52, 38)) for one in (ramp, ramp.transpose(Image.Transpose.ROTATE_90))]
     Image.merge("RGB", [*ramps, ramps[0]]).save(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_text("colours")
+    (tmp_path / "a.txt").write_text("ramps")
     pictures = open_dataset(TrainConfig(train_data_dir=str(tmp_path)))
-    crop = plan_crop((HEIGHT, WIDTH), (8, 8), u=0.5, v=0.9, flip=True)
+    crop = plan_crop((38, 52), (8, 8), u=0.5, v=0.9, flip=True)
     whole = pictures[0]
     request.getfixturevalue("small_limit")
     halved = pictures[0]
     assert halved.picture.size == (26, 19)
-    assert halved.original_size == whole.original_size == pictures.size(0) == (HEIGHT, WIDTH)
-    assert (
-        crop.left == 3 and np.abs(crop.apply(halved.picture) - crop.apply(whole.picture)).max() < 0.03
-    )  # a pixel is 0.04 across
-    with pytest.raises(ValueError, match=r"planned for \(37, 51\), got a picture of \(18, 26\)"):
+    assert halved.original_size == whole.original_size == pictures.size(0) == (38, 52)
+    assert crop.left == 3 and np.abs(crop.apply(halved.picture) - crop.apply(whole.picture)).max() < 0.03
+    with pytest.raises(ValueError, match=r"planned for \(38, 52\), got a picture of \(18, 26\)"):
         crop.picture(halved.picture.crop((0, 0, 26, 18)))
 
 
