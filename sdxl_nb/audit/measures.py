@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from ..data.decoding import ORIENTATION, colours_of, decode, open_header
+from ..data.decoding import alone, colours_of, decoded, opacity, open_header, orientation_of, tiles
 from .duplicates import colours, picture_hash
 
 WINDOW = 9  # pixels that the re-blur averages
@@ -47,30 +47,25 @@ def read_header(data: bytes, name: str) -> Header:
 
 
 def _header(picture: Image.Image, data: bytes, name: str) -> Header:
-    orientation = _orientation(picture)
+    orientation = _orientation(picture, name)
     height, width = picture.height, picture.width
     size = (width, height) if orientation >= 5 else (height, width)
     doubt = colours_of(picture, data, name).doubt
     return Header(size, orientation > 1, getattr(picture, "n_frames", 1), doubt)
 
 
-def _orientation(picture: Image.Image) -> int:
-    """1 (upright) to 8; 1 too when EXIF is broken, and for PNG without it, which would be decoded to look for it."""
+def _orientation(picture: Image.Image, name: str) -> int:
+    """1 (upright) to 8; 1 too for PNG without EXIF data, which would be decoded to look for them."""
     if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & set(picture.info):
         return 1
-    try:
-        value = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # whatever broken EXIF data raise, the picture is then used as it is stored
-        return 1
-    return value if value in range(1, 9) else 1
+    return orientation_of(picture, name)
 
 
 def measure(data: bytes, name: str, resolution: int) -> Measure:
     """Decode a picture and measure it as it would be trained at `resolution`. Raises PictureError."""
     stored = open_header(data, name)
     header = _header(stored, data, name)
-    picture = decode(data, name)
-    size = (picture.height, picture.width)
+    picture, size = decoded(data, name)
     grey = _at_training_size(picture, resolution).convert("L")
     return Measure(
         replace(header, size=size),
@@ -94,7 +89,10 @@ def _at_training_size(picture: Image.Image, resolution: int) -> Image.Image:
 
 def _is_transparent(stored: Image.Image) -> bool:
     """Whether some pixel really is: an alpha channel that is full everywhere changes nothing."""
-    return stored.has_transparency_data and bool((np.asarray(stored.convert("RGBA").getchannel("A")) < 250).any())
+    if not stored.has_transparency_data:
+        return False
+    with alone(stored.size):
+        return any((np.asarray(opacity(stored.crop(box))) < 250).any() for box in tiles(stored.size))
 
 
 def sharpness_of(grey: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from ..data.buckets import Buckets
 from ..data.dataset import TRIGGER_ALONE
 from ..data.decoding import Fault
+from ..data.plugins import EXTRA
 from ..data.sources.listing import Note
 from . import duplicates
 from .caption_faults import MISSING_CAPTION
@@ -21,6 +22,7 @@ UNUSABLE = "unusable_data"
 UNREADABLE = "unreadable"
 TOO_LARGE = "decompression_bomb"
 UNSUPPORTED = "unsupported_format"
+MISSING_PLUGIN = "plugin_not_installed"
 UNREADABLE_CAPTION = "unreadable_caption"
 NOT_LISTED = "not_in_metadata"
 BAD_NAME = "bad_name"
@@ -51,6 +53,7 @@ KINDS_OF_FAULT = (  # how data/dataset.py's sentences end or what they hold -> k
     ("has no caption", MISSING_CAPTION, WARNING),
     ("is not named in", NOT_LISTED, WARNING),
     ("in a format that cannot be read", UNSUPPORTED, WARNING),
+    (EXTRA, MISSING_PLUGIN, WARNING),
     ("its caption file", UNREADABLE_CAPTION, WARNING),
     ("lone surrogate", UNREADABLE_CAPTION, WARNING),
     ("has more cells in", UNREADABLE_CAPTION, WARNING),
@@ -62,6 +65,7 @@ MESSAGES = {
     MISSING_CAPTION: ("{n} without a caption, left out of training.", "Add captions, or remove the pictures."),
     NOT_LISTED: ("{n} that no metadata file names, left out of training.", "Add a line for each, or remove them."),
     UNSUPPORTED: ("{n} in a format that cannot be read, left out of training.", "Save them as JPEG, PNG or WebP."),
+    MISSING_PLUGIN: ("{n} in HEIC or JPEG XL, left out of training.", f"Read them with {EXTRA}, or save them as JPEG."),
     UNREADABLE_CAPTION: ("The captions of {n} cannot be read; left out of training.", "Save them as UTF-8 text."),
     BAD_NAME: ("{n} with a name that is not UTF-8, left out of training.", "Rename the files."),
     TOO_LARGE: ("{n} with more pixels than is safe to decode, left out of training.", "Make them smaller."),

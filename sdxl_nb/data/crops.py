@@ -46,12 +46,17 @@ class Crop:
         return (self.left * across, self.top * down, (self.left + width) * across, (self.top + height) * down)
 
     def picture(self, picture: Image.Image) -> Image.Image:
-        """The cropped RGB picture. Resizing only the box gives the pixels of resize-then-crop, without its memory."""
-        if (picture.height, picture.width) != self.original_size:
-            raise ValueError(f"planned for {self.original_size}, got a picture of {(picture.height, picture.width)}")
+        """The cropped RGB picture, from one of the original size or of half its sides, as very large ones are read.
+
+        Resizing only the box gives the pixels of resize-then-crop, without its memory.
+        """
+        stored = (picture.height, picture.width)
+        if stored not in (self.original_size, half(self.original_size)):
+            raise ValueError(f"planned for {self.original_size}, got a picture of {stored}")
         if self.flip:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        left, top, right, bottom = self.box
+        down, across = (there / true for there, true in zip(stored, self.original_size, strict=True))
+        left, top, right, bottom = (place * by for place, by in zip(self.box, (across, down) * 2, strict=True))
         inside = (left, top, min(right, picture.width), min(bottom, picture.height))  # rounding may exceed by 1e-13
         return picture.resize(self.target_size[::-1], INTERPOLATION[self.interpolation], box=inside)
 
@@ -82,6 +87,11 @@ def plan_crop(
     else:
         top, left = int(u * (spare_height + 1)), int(v * (spare_width + 1))
     return Crop((size[0], size[1]), resized, top, left, target, flip, interpolation)
+
+
+def half(size: tuple[int, int]) -> tuple[int, int]:
+    """Half of both sides, rounded up, as decoders have it."""
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 def cover(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

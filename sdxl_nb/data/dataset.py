@@ -24,7 +24,7 @@ from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
 from .captions import is_alone, with_trigger
-from .decoding import Fault, PictureError, decode, upright_size
+from .decoding import Fault, PictureError, decode, decoded, upright_size
 from .sources import archives, choice, folders, snapshots, tables
 from .sources.folders import NO_CAPTIONS
 from .sources.listing import Listing, Note, Texts, counts, ends_of, flags, joined, lists, take, text_column
@@ -43,7 +43,10 @@ EMBEDDED = {"blueprint": ("blueprint", "plain"), "emblem": ("emblem", "plain")}
 
 
 class Sample(NamedTuple):
-    """One decoded picture: RGB, upright; original_size is (height, width) after EXIF rotation."""
+    """One decoded picture: RGB, upright; original_size is (height, width) after EXIF rotation.
+
+    A picture of more than decoding.WHOLE pixels has half the sides of its original_size.
+    """
 
     name: str
     caption: str
@@ -106,8 +109,7 @@ class CaptionedPictures(Sequence[Sample]):
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         name = self.names[index]
-        picture = decode(self.picture_bytes(index), name)
-        return Sample(name, self.captions[index], picture, (picture.height, picture.width))
+        return Sample(name, self.captions[index], *decoded(self.picture_bytes(index), name))
 
     def alternatives(self, index: int) -> list[str]:
         """All captions of a picture, the first first."""

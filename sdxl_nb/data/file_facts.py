@@ -21,7 +21,7 @@ import PIL
 
 from ..system.keys import key_of
 from ..system.threads import Group, ahead, share_out
-from .decoding import READING, Fault, PictureError, decode
+from .decoding import READING, Fault, MissingPlugin, PictureError, decoded
 
 if TYPE_CHECKING:
     from .dataset import CaptionedPictures, Faults
@@ -234,11 +234,13 @@ def _stamp(pictures: "CaptionedPictures", name: str, index: int) -> bytes | None
 
 
 def _look(pictures: "CaptionedPictures", names: Sequence[str], index: int) -> Known:
-    """Read and decode a picture. One that cannot be read has no hash: it may be readable next time."""
+    """Read and decode a picture. One that cannot be opened yet has no hash: it may be readable next time."""
     data = b""
     try:
         data = pictures.picture_bytes(index)
-        picture = decode(data, names[index])
+        size = decoded(data, names[index]).size
+    except MissingPlugin as error:
+        return Known(b"", fault=str(error))
     except PictureError as error:
         return Known(hashlib.sha256(data).digest() if data else b"", fault=str(error))
-    return Known(hashlib.sha256(data).digest(), picture.height, picture.width)
+    return Known(hashlib.sha256(data).digest(), *size)

@@ -130,8 +130,8 @@ def faulty(tmp_path_factory):
     expected[pictures.UNREADABLE] = {"cut.jpg", "text.png", "nothing.png"}
     raw(folder, "bomb.png", bomb())
     expected[pictures.TOO_LARGE] = {"bomb.png"}
-    raw(folder, "phone.heic", b"\0\0\0\x18ftypheic")
-    expected[pictures.UNSUPPORTED] = {"phone.heic"}
+    raw(folder, "camera.dng", b"II*\0")
+    expected[pictures.UNSUPPORTED] = {"camera.dng"}
     next(scene).save(os.fsencode(folder) + b"/p\xff.png")
     expected[pictures.BAD_NAME] = {"p\\xff.png"}
     save(folder, "silent.jpg", next(scene), None)

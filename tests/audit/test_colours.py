@@ -1,12 +1,15 @@
 """Findings about colours: what cannot be honoured is named with its remedy; what can be raises no alarm."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sdxl_nb import TrainConfig, audit_dataset
-from sdxl_nb.audit.picture_faults import COLOURS, HIGH_RANGE
+from sdxl_nb.audit.picture_faults import COLOURS, HIGH_RANGE, MISSING_PLUGIN
+from sdxl_nb.data.plugins import MODULES
 
 PICTURES = Path(__file__).parent.parent / "data" / "pictures"
 DOUBTFUL = {
@@ -45,3 +48,19 @@ def test_colours_that_cannot_be_honoured_are_named(folder, quick):
     assert all(found[COLOURS].remarks[name].startswith(said) for name, said in DOUBTFUL.items())
     assert all("export it as SDR, in sRGB." in found[HIGH_RANGE].remarks[name] for name in HDR)
     assert "Export them as SDR, in sRGB" in found[HIGH_RANGE].advice
+
+
+def test_pictures_that_lack_their_plugin_are_named_with_the_extra(tmp_path, monkeypatch):
+    for name in ("heif-adobe.heic", "cjxl-p3.jxl", "source.png"):
+        shutil.copy(PICTURES / name, tmp_path)
+        (tmp_path / name).with_suffix(".txt").write_text(f"a row of squares called {name}")
+    for kind, module in MODULES.items():
+        monkeypatch.delitem(Image.OPEN, kind, raising=False)
+        monkeypatch.setitem(sys.modules, module, None)
+    report = audit_dataset(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)), quick=True, progress=False)
+    (finding,) = (finding for finding in report.findings if finding.kind == MISSING_PLUGIN)
+    assert sorted(finding.remarks.values()) == [
+        "cjxl-p3.jxl is a JPEG XL picture: pip install 'sdxl_nb[formats]' reads it, or save it as JPEG.",
+        "heif-adobe.heic is a HEIC picture: pip install 'sdxl_nb[formats]' reads it, or save it as JPEG.",
+    ]
+    assert finding.advice == "Read them with pip install 'sdxl_nb[formats]', or save them as JPEG."

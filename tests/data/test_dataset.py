@@ -94,12 +94,12 @@ def test_another_caption_column(tmp_path):
 def test_pictures_that_metadata_does_not_name_are_counted(tmp_path):
     write_pictures(tmp_path)
     write_metadata(tmp_path, [{**ROWS[0]}, {"file_name": "lime.png", "text": None}, ROWS[2]])
-    (tmp_path / "phone.HEIC").write_bytes(b"...")
+    (tmp_path / "camera.DNG").write_bytes(b"...")
     pictures = opened(tmp_path)
     assert pictures.captions == ["a red card, plain", "a blue card, plain"]
     assert [tuple(fault) for fault in pictures.faults] == [
         ("yellow.png", "yellow.png is not named in metadata.jsonl."),
-        ("phone.HEIC", "phone.HEIC is in a format that cannot be read: save it as JPEG, PNG or WebP."),
+        ("camera.DNG", "camera.DNG is in a format that cannot be read: save it as JPEG, PNG or WebP."),
         ("lime.png", "lime.png has no caption: add one or remove the picture."),
     ]
     assert repr(pictures) == f"CaptionedPictures: 2 pictures from {tmp_path}, 3 left out"

@@ -27,9 +27,14 @@ def test_what_is_kept_is_counted_once():
     assert sorted(storage.nbytes() for storage in kept.values()) == [2 * 4 * 4, 2 * 4 * 4]  # x, and y once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "operations", "moved", "kept"),
-    [(None, 5800, 65, 4.9), ("selective", 6950, 78, 2.5), ("whole", 7900, 87, 0.5)],
+    [
+        (None, 5800, 65, 4.9),
+        pytest.param("selective", 6950, 78, 2.5, marks=pytest.mark.soak),
+        pytest.param("whole", 7900, 87, 0.5, marks=pytest.mark.soak),
+    ],
 )
 def test_a_step_costs_no_more_than(policy, operations, moved, kept):
     step = count(policy)
@@ -38,6 +43,7 @@ def test_a_step_costs_no_more_than(policy, operations, moved, kept):
     assert 0.4 < step.kept <= kept
 
 
+@pytest.mark.slow
 def test_masters_and_moments_are_fp32_under_a_bf16_unet():
     unet, flat, optimizer = full_size()
     assert flat.weights.dtype == flat.weights.grad.dtype == torch.float32

@@ -53,6 +53,7 @@ def with_crop(picture: Image.Image, crop: Crop) -> Image.Image:
     small = picture.resize(
         (width, height), Image.Resampling.LANCZOS, reducing_gap=2.0
     )  # a fifth of the time for a camera's
+    scale = SHOWN / max(crop.original_size)  # of which the picture may have half
     left, top, right, bottom = (round(place * scale) for place in crop.box)
     box = (left, top, min(right, small.width), min(bottom, small.height))
     shown = ImageEnhance.Brightness(small).enhance(0.35)
