@@ -24,9 +24,8 @@ from .listing import Listing, Texts, flags, led, take
 from .members import Collector, Members, joined
 from .packed_captions import BESIDE, FIRST_BESIDE, PICTURE, TABLE
 from .strangers import NUMBERED
+from .suffixes import ARCHIVES, PACKED
 
-ARCHIVES = (".zip", ".tar")
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 COMPRESSED_ENDS = (".gz", ".bz2", ".xz", ".zst")
 Contents = tuple[Members, dict[str, int]]

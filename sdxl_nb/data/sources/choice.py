@@ -16,9 +16,10 @@ from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, is_text
 from . import folders, metadata
-from .archives import ARCHIVES, PACKED, ending, list_archives
+from .archives import ending, list_archives
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
 from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of
+from .suffixes import ARCHIVES, PACKED
 from .tables import for_training, list_parquet
 from .tree import inside
 

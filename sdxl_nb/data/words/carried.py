@@ -173,7 +173,7 @@ def _ascii(value: Any) -> str:
         try:
             value = value.encode("latin-1")
         except UnicodeEncodeError:
-            return value[:MAX_TEXT]
+            return str(value)[:MAX_TEXT]
     return _decoded(value[:MAX_TEXT], utf8=False) if isinstance(value, bytes) else ""
 
 
