@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from ..data.masks import Masks
+from ..data.masks import WHITE, Masks
 from ..data.sampling import Choices
 from ..system.errors import SdxlNbError
 from ..system.keys import key_of
@@ -28,6 +28,15 @@ class LiveMasks:
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> torch.Tensor:
         return torch.from_numpy(np.stack(list(ahead(self._live, zip(indices, choices, strict=True)))))
+
+    def counts(self, indices: Sequence[int], choices: Sequence[Choices]) -> torch.Tensor:
+        """What the loss counts at each place, (N, 1, h, w) fp32: at least unmasked_weight, and 1 by its chance."""
+        config = self.latents.config
+        counts = (self(indices, choices).float() / WHITE).clamp(min=config.unmasked_weight)
+        for number, each in enumerate(choices):
+            if each.goes_unmasked(config.unmasked_probability):
+                counts[number] = 1
+        return counts[:, None]
 
     def _live(self, chosen: tuple[int, Choices]) -> np.ndarray:
         index, choices = chosen

@@ -25,7 +25,7 @@ from ..data import buckets
 from ..data.captions import LongCaption, long_captions, varied
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.file_facts import Memo, examine
-from ..data.masks import WHITE, Masks
+from ..data.masks import Masks
 from ..data.sampling import Choices, Stream, loss_weights
 from ..data.split import appended, divide
 from ..lora.acceleration import is_short, make_ready, wants_ours
@@ -316,13 +316,7 @@ class Studio:
 
     def mask(self, indices: Sequence[int], choices: Sequence[Choices]) -> torch.Tensor | None:
         """What the loss counts at each place of these latents, (N, 1, h, w) fp32 on the device; None: 1 everywhere."""
-        if not self.masks:
-            return None
-        counts = (self.masks(indices, choices).float() / WHITE).clamp(min=self.config.unmasked_weight)
-        for number, each in enumerate(choices):
-            if each.goes_unmasked(self.config.unmasked_probability):
-                counts[number] = 1
-        return self._sent(counts[:, None])
+        return self._sent(self.masks.counts(indices, choices)) if self.masks else None
 
     def batch(self, indices: Sequence[int], choices: Sequence[Choices]) -> Batch:
         """The pictures at these indices with these random choices, on the device, fp32 but for the prompt."""
