@@ -125,9 +125,8 @@ def seen_of(
     low = low and loaded(low, name)
     if large and picture.size != half(size):
         return in_tiles(picture, colours, name, low, background), picture.size
-    return to_rgb(
-        picture, colours, name, low, background
-    ), size if large else picture.size  # HEIC may change it when decoded
+    seen = to_rgb(picture, colours, name, low, background)
+    return seen, size if large else picture.size  # HEIC may change it when decoded
 
 
 def ask_for_half(picture: Any) -> None:
