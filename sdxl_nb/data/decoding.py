@@ -239,9 +239,7 @@ def prepare_plugin(data: bytes, name: str) -> None:
         raise PictureError(f"{name} has a damaged header (JPEG XL): replace or remove it.")
     refuse_huge((header.width, header.height), name)
     if header.animated:  # the plugin gives the last frame, where all others give the first
-        raise PictureError(
-            f"{name} is a JPEG XL that moves, in a format that cannot be read: save a frame of it as PNG."
-        )
+        raise PictureError(f"{name} is a moving JPEG XL, in a format that cannot be read: save a frame of it as PNG.")
 
 
 def refuse_huge(size: tuple[int, int], name: str) -> None:

@@ -21,5 +21,5 @@ def quickly(monkeypatch, tmp_path):
 
 
 def start(aws, config, **options):
-    here = {"role_arn": aws.role, "image_uri": aws.image, "bucket": aws.bucket, "max_run": 600}
+    here = {"role_arn": aws.role, "image_uri": aws.image, "bucket": aws.bucket, "max_run": 6000}
     return launch_sagemaker(config, **here | options)

@@ -35,7 +35,7 @@ def shell(line, folder, **environment):
     """Run a line in a shell whose `python` is this one."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {**os.environ, **environment, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(["sh", "-c", line], cwd=folder, env=settings, capture_output=True, text=True, timeout=300)
+    return subprocess.run(["sh", "-c", line], cwd=folder, env=settings, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.fixture

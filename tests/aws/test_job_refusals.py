@@ -11,7 +11,7 @@ from sdxl_nb.system.errors import ConfigError
 
 def test_a_failed_job_says_why(aws, tmp_path):
     run = start(aws, small(tmp_path / "run", pretrained_model_name_or_path="nobody/nothing"))
-    assert run.wait(300) == "failed"
+    assert run.wait(1200) == "failed"
     assert aws.job(run.job).reason.startswith("AlgorithmError: ")
     assert run.error.startswith(f"Job {run.job} failed: ") and "nobody/nothing" in run.error
     assert "Traceback" not in run.error and "exit code" not in run.error and "Traceback" in run.log(40)

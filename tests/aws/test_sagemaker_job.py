@@ -67,7 +67,7 @@ def job(aws, tmp_path_factory):
         assert run.status in ("starting", "running")
         grid = ValidationGrid(run)
         early = grid._notice.value
-        assert run.wait(300) == "completed", aws.job(run.job).log()
+        assert run.wait(1200) == "completed", aws.job(run.job).log()
         grid.refresh()
         grid.close()
     return Finished(run, config, printed.getvalue(), early, grid._shown)
@@ -115,7 +115,7 @@ def test_the_job_is_what_was_asked_for(job, aws):
     assert re.fullmatch(r"sdxl-nb-\d{6}-\d{6}-[0-9a-f]{4}", run.job)
     states = [turn["Status"] for turn in said["SecondaryStatusTransitions"]]
     assert states == ["Starting", "Downloading", "Training", "Uploading", "Completed"]
-    assert said["EnableManagedSpotTraining"] and said["StoppingCondition"]["MaxRuntimeInSeconds"] == 600
+    assert said["EnableManagedSpotTraining"] and said["StoppingCondition"]["MaxRuntimeInSeconds"] == 6000
     assert said["CheckpointConfig"] == {"S3Uri": f"s3://{aws.bucket}/runs/{run.job}/checkpoints"}
     assert {"Key": "team", "Value": "art"} in aws.job(run.job).tags
     assert {m["MetricName"] for m in said["FinalMetricDataList"]} == {"train_loss", "lr", "seconds_per_step"}
@@ -211,7 +211,7 @@ def test_a_second_launch(job, aws, tmp_path, monkeypatch, capsys):
     assert f"Job {run.job} goes on, and is billed" in capsys.readouterr().out
     assert sent(aws, "sagemaker:StopTrainingJob") == stops
     run.stop()
-    assert run.wait(300) == "stopped" and sent(aws, "sagemaker:StopTrainingJob") == stops + 1
+    assert run.wait(1200) == "stopped" and sent(aws, "sagemaker:StopTrainingJob") == stops + 1
 
 
 # Spot, stop, resume
@@ -227,7 +227,7 @@ def test_interrupted_twice_it_ends_the_same(aws, tmp_path, long_run):
     newest = run.lora.path.parent  # there is none of a stop: that of a checkpoint, without what only training needs
     assert newest.name.startswith("checkpoint-") and not (newest / "state.safetensors").exists()
     aws.interrupt(run.job)
-    assert run.wait(300) == "completed"
+    assert run.wait(1200) == "completed"
     states = [turn["Status"] for turn in job.transitions]
     assert states.count("Interrupted") == states.count("Restarting") == 2 and states.count("Training") == 3
     assert_same(run.folder, long_run)
@@ -238,7 +238,7 @@ def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
     run = start(aws, small(tmp_path / "run", **LONG), spot=False)
     aws.job(run.job).wait_for("step=9 ")
     run.stop()
-    assert run.wait(300) == "stopped"
+    assert run.wait(1200) == "stopped"
     step = run.step
     assert 9 <= step < 110 and steps_of(run.folder / LORA) == step and run.cost["saving"] is None
     run.stop()  # again does no harm
@@ -247,7 +247,7 @@ def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
     assert run.price.startswith("It costs at most") and said[0].startswith(run.price.removesuffix("."))
     assert resumed.preparing.startswith("SageMaker says") and resumed.config.rank == 2
     assert said[1].startswith(f"Job {resumed.job} is starting") and capsys.readouterr().out == ""
-    assert resumed.job == f"{run.job}-r2" and resumed.wait(300) == "completed", resumed.error
+    assert resumed.job == f"{run.job}-r2" and resumed.wait(1200) == "completed", resumed.error
     assert f"resumed_from={step}" in aws.job(resumed.job).log()
     assert aws.job(resumed.job).describe()["EnableManagedSpotTraining"]
     assert_same(resumed.folder, long_run)
@@ -257,10 +257,10 @@ def test_stopped_and_resumed_it_ends_the_same(aws, tmp_path, long_run, capsys):
 
 
 def test_max_run_ends_it_with_a_lora_and_advice(aws, tmp_path, monkeypatch):
-    run = start(aws, small(tmp_path / "run", max_train_steps=100_000), max_run=60)
+    run = start(aws, small(tmp_path / "run", max_train_steps=100_000))
     aws.job(run.job).wait_for("step=2 ")
     monkeypatch.setitem(aws.job(run.job).request["StoppingCondition"], "MaxRuntimeInSeconds", 1)
-    assert run.wait(300) == "stopped" and steps_of(run.folder / LORA) == run.step > 0
+    assert run.wait(1200) == "stopped" and steps_of(run.folder / LORA) == run.step > 0
     assert run.error == f"Job {run.job} reached max_run: resume() goes on from its newest checkpoint."
 
 
@@ -294,7 +294,7 @@ def test_a_network_that_is_away_for_a_while(aws, tmp_path, long_run):
         run.patience = 0.3
         with pytest.raises(AwsError, match="what already runs on AWS goes on"):
             run.wait(30, interval=0.1)
-    assert run.wait(300) == "completed" and run.trouble is None
+    assert run.wait(1200) == "completed" and run.trouble is None
     assert_same(run.folder, long_run)
 
 
@@ -308,7 +308,7 @@ def test_where_no_namespaces_can_be_made(aws, tmp_path, long_run, monkeypatch):
     run = start(aws, small(tmp_path / "run", **LONG))
     aws.job(run.job).wait_for("step=20 ")
     aws.interrupt(run.job)
-    assert run.wait(300) == "completed"
+    assert run.wait(1200) == "completed"
     assert_same(run.folder, long_run)
     assert "/opt/ml" not in aws.job(run.job).log()
 
@@ -317,10 +317,10 @@ def test_where_no_namespaces_can_be_made(aws, tmp_path, long_run, monkeypatch):
 def test_two_processes_and_two_instances_end_the_same(aws, tmp_path, monkeypatch):
     monkeypatch.setitem(aws.job_environment, "SDXL_NB_PROCESSES", "2")
     one = start(aws, small(tmp_path / "one"))
-    assert one.wait(240) == "completed", one.log(60)
+    assert one.wait(1200) == "completed", one.log(60)
     monkeypatch.setitem(aws.job_environment, "SDXL_NB_PROCESSES", "1")
     two = start(aws, small(tmp_path / "two"), instance_count=2)
-    assert two.wait(240) == "completed", two.log(60)
+    assert two.wait(1200) == "completed", two.log(60)
     assert "processes=2" in aws.job(one.job).log() and "processes=2" in aws.job(two.job).log()
     assert_same(one.folder, two.folder)
 
@@ -329,14 +329,14 @@ def test_two_processes_and_two_instances_end_the_same(aws, tmp_path, monkeypatch
 def test_two_instances_stop_together_and_go_on(aws, tmp_path, monkeypatch):
     monkeypatch.setitem(aws.job_environment, "SDXL_NB_PROCESSES", "1")
     whole = start(aws, small(tmp_path / "whole", **LONG), instance_count=2)
-    assert whole.wait(240) == "completed"
+    assert whole.wait(1200) == "completed"
     run = start(aws, small(tmp_path / "run", **LONG), instance_count=2)
-    aws.job(run.job).wait_for("step=9 ", 240)
+    aws.job(run.job).wait_for("step=9 ", 1200)
     aws.interrupt(run.job)
-    aws.job(run.job).wait_for("step=60 ", 240)
+    aws.job(run.job).wait_for("step=60 ", 1200)
     run.stop()
-    assert run.wait(240) == "stopped" and run.step < 110
+    assert run.wait(1200) == "stopped" and run.step < 110
     resumed = run.resume()
-    assert resumed.wait(240) == "completed", resumed.log(60)
+    assert resumed.wait(1200) == "completed", resumed.log(60)
     assert resumed.losses() == whole.losses()
     assert_same(whole.folder, resumed.folder)

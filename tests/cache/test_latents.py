@@ -95,7 +95,7 @@ def test_live_pictures_are_decoded_side_by_side(tmp_path, vae, monkeypatch):
     _, live = both(tmp_path, vae)
     expected = live(EVERY, choices())[0]
     monkeypatch.setattr("sdxl_nb.system.threads.os.sched_getaffinity", lambda number: range(4), raising=False)
-    together, crop = threading.Barrier(2, timeout=300), live.crop
+    together, crop = threading.Barrier(2, timeout=1200), live.crop
     live.crop = lambda *arguments: (together.wait(), crop(*arguments))[1]
     assert torch.equal(live(EVERY[:6], choices()[:6])[0], expected[:6])
 

@@ -203,7 +203,7 @@ with store.writer() as writer:
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_earlier_shards_stay(tmp_path):
-    ran = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=600)
+    ran = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=1200)
     said = f"Cannot write 0.1 MB to the cache folder {tmp_path} (file too large): make room, choose another with "
     assert ran.stderr.splitlines()[-1].endswith(said + "--latents_cache_dir, or add --no_cache_latents.")
     assert ran.returncode == 1
@@ -253,7 +253,7 @@ def test_more_shards_than_files_that_may_be_open(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS", 1)
     monkeypatch.setattr(shards.os, "fsync", lambda descriptor: None)
     put(tmp_path, range(200))
-    ran = subprocess.run([sys.executable, "-c", FEW, tmp_path], capture_output=True, text=True, timeout=600)
+    ran = subprocess.run([sys.executable, "-c", FEW, tmp_path], capture_output=True, text=True, timeout=1200)
     said = f"SdxlNbError Cannot read the cache folder {tmp_path} (too many open files): allow more open files"
     advice = ["choose another with --latents_cache_dir", "add --no_cache"] * 2
     assert ran.stdout.splitlines() == [f"{said} (ulimit -n), or {other}." for other in advice]

@@ -110,7 +110,7 @@ def text_file(root, name, content=b"hello"):
     (root / name).write_bytes(content)
 
 
-SUFFIXES = ".jpg, .jpeg, .jfif, .png, .webp, .gif, .bmp, .tif, .tiff, .avif, .heic, .heif, .hif, .jxl"
+SUFFIXES = ".jpg, .jpeg, .jfif, .png, .webp, .gif, .bmp, .tif, .tiff, .avif"
 # what is wrong -> (how it is made in ROOT, the sentence)
 FOLDERS = {
     "missing": (lambda root: None, "There is no folder ROOT: check --train_data_dir."),

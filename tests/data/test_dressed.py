@@ -142,16 +142,8 @@ def test_glued_lines_do_not_pass(tmp_path, monkeypatch):
 
 
 def test_the_audit_tells_of_each_fault_of_captions(tmp_path):
-    place = folder(
-        tmp_path / "a",
-        [
-            "a photo of [trigger]",
-            "I'm sorry, I can't help with that.",
-            '{"caption": "a"}',
-            "long_hair, blue_eyes",
-            "a cat",
-        ],
-    )
+    texts = ["a photo of [trigger]", "I'm sorry, I can't help with that.", '{"caption": "a"}', "long_hair, blue_eyes"]
+    place = folder(tmp_path / "a", [*texts, "a cat"])
     config = TrainConfig.preset("tiny", train_data_dir=str(place), dataset_name=None, seed=0)
     report = audit_dataset(config, quick=True, progress=False)
     found = {kind: report.files(kind) for kind in ("placeholder", "refusal", "json_in_caption", "booru_tags")}

@@ -12,6 +12,7 @@ from small_runs import SIZES, home, small
 
 from sdxl_nb.data import file_facts as memos
 from sdxl_nb.data.dataset import CaptionedPictures, open_dataset
+from sdxl_nb.data.decoding import Decoded
 from sdxl_nb.data.file_facts import Facts, Known, Memo, examine
 from sdxl_nb.system.errors import DataError
 from sdxl_nb.system.keys import key_of
@@ -75,7 +76,7 @@ def test_pictures_are_looked_at_again_when_they_are_read_otherwise(tmp_path, fol
     """One that a former version took, HDR say, may be refused now; else it would be found out while it is encoded."""
     hdr = Path(__file__).parent / "pictures" / "avifenc-pq.avif"
     monkeypatch.setattr(memos, "READING", 1)
-    monkeypatch.setattr(memos, "decode", lambda data, name: Image.new("RGB", (64, 48)))
+    monkeypatch.setattr(memos, "decoded", lambda data, name: Decoded(Image.new("RGB", (64, 48)), (48, 64)))
     shutil.copy(hdr, folder / "hdr.avif")
     (folder / "hdr.txt").write_text("a tower")
     assert not examined(tmp_path, folder)[1]

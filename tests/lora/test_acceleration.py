@@ -49,7 +49,7 @@ def test_a_run_with_a_full_cache_imports_no_diffusers(tmp_path):
         f"fine_tune(TrainConfig.load({str(tmp_path / 'config.json')!r}), progress=False)\n"
         "print([name for name in ('diffusers', 'matplotlib', 'datasets', 'pandas') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -89,7 +89,7 @@ LOST = {
 
 
 def run_notebooks(folder, names, **environment):
-    command = [sys.executable, "-m", "pytest", "-q", "--nbmake", "--nbmake-timeout=300", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "--nbmake", "--nbmake-timeout=1200", "-p", "no:cacheprovider"]
     done = subprocess.run([*command, *names], cwd=folder, env=os.environ | environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 

@@ -31,7 +31,7 @@ print([name for name in %r if name in sys.modules], sorted(Watch.hidden))
 def imported(config) -> str:
     """What of UNUSED a run of the command imported, and what at any import looked as if it were not installed."""
     program = PROGRAM % (config.to_flags(), UNUSED)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
 

@@ -41,7 +41,7 @@ def measured(tmp_path_factory, request):
     script = Path(__file__).with_name("measure_peaks.py")
     environment = {**os.environ, "SDXL_NB_CACHE": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(script), str(folder), json.dumps([FIVE[number] for number in wanted])]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
     assert done.returncode == 0, done.stderr
     return dict(zip(wanted, json.loads(done.stdout.splitlines()[-1]), strict=True))
 

@@ -81,13 +81,13 @@ class Job:
         for instance in self.instances:
             instance.kill()
 
-    def wait(self, timeout=300):
+    def wait(self, timeout=1200):
         """Until it is over; its status."""
         self.thread.join(timeout)
         assert not self.thread.is_alive(), f"{self.name} still {self.secondary} after {timeout} s:\n{self.log()}"
         return self.status
 
-    def wait_for(self, text, timeout=300):
+    def wait_for(self, text, timeout=1200):
         """Until a line of the log holds the text."""
         end = time.monotonic() + timeout
         goes_on = True

@@ -32,7 +32,7 @@ def isolation():
     for user in ([], ["--user", "--map-root-user"]):
         command = [*UNSHARE, *user, "--kill-child=SIGKILL", "sh", "-c", INSIDE, "sh", "algo-1", "/tmp", "/etc/hosts"]
         try:
-            if subprocess.run([*command, "true"], capture_output=True, timeout=300).returncode == 0:
+            if subprocess.run([*command, "true"], capture_output=True, timeout=1200).returncode == 0:
                 return [*UNSHARE, *user, "--kill-child=SIGKILL"]
         except (OSError, subprocess.TimeoutExpired):
             pass

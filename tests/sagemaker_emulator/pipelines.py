@@ -132,7 +132,7 @@ class Execution:
             if job.thread.is_alive():
                 job.stop()
 
-    def wait(self, timeout=600):
+    def wait(self, timeout=1200):
         self.thread.join(timeout)
         assert not self.thread.is_alive(), f"{self.arn} still {self.status}"
         return self.status

@@ -24,7 +24,7 @@ def python(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with that folder before all others."""
     path = os.pathsep.join([str(site), str(Path(__file__).parents[2])])
     environment = os.environ | {"PYTHONPATH": path}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=1200)
 
 
 def test_diffusers_loads_beside_an_xformers_that_cannot_be_imported(tmp_path):

@@ -33,7 +33,7 @@ def test_says_steps_seconds_of_a_step_and_the_loss(capsys):
 
 def test_a_notebook_keeps_the_last_line_of_each_bar_and_no_widget():
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    NotebookClient(notebook, timeout=600).execute()
+    NotebookClient(notebook, timeout=1200).execute()
     outputs = notebook.cells[0].outputs
     assert [output.output_type for output in outputs] == ["display_data"] * 2
     assert [list(output.data) for output in outputs] == [["text/plain"]] * 2

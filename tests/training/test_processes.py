@@ -41,7 +41,7 @@ def launch(config, launcher=TORCHRUN, program=("-m", "sdxl_nb.train"), status=0)
     port = free_port()
     command = [sys.executable, "-m", *(part.format(port=port) for part in launcher), *program, *config.to_flags()]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     assert (done.returncode != 0) == (status != 0), done.stderr[-3000:]
     return done.stderr
 

@@ -16,8 +16,9 @@ from ...system.errors import DataError
 from ..captions import alternatives, require_column
 from ..decoding import SUFFIXES, is_text
 from . import metadata
-from .archives.archives import ARCHIVES, PACKED, ending, list_archives
+from .archives.archives import ending, list_archives
 from .folders import folders
+from .folders.suffixes import ARCHIVES, PACKED
 from .folders.tree import inside
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
 from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of

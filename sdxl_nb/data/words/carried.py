@@ -170,10 +170,11 @@ def _png_exif(data: bytes) -> Image.Exif:
 def _ascii(value: Any) -> str:
     """A text of EXIF: Pillow reads it as Latin-1, programs write UTF-8 too."""
     if isinstance(value, str):
+        text = value
         try:
-            value = value.encode("latin-1")
+            value = text.encode("latin-1")
         except UnicodeEncodeError:
-            return value[:MAX_TEXT]
+            return text[:MAX_TEXT]
     return _decoded(value[:MAX_TEXT], utf8=False) if isinstance(value, bytes) else ""
 
 

@@ -20,14 +20,13 @@ from ...decoding import SUFFIXES, UNREADABLE_SUFFIXES, Fault
 from .. import metadata
 from ..folders.layouts import SPLITS
 from ..folders.strangers import NUMBERED
+from ..folders.suffixes import ARCHIVES, PACKED
 from ..listing import Listing, Texts, flags, led, take
 from . import packed_captions, tars, zips
 from .entries import IN_TAR, LINK, SAME, Entry
 from .members import Collector, Members, joined
 from .packed_captions import BESIDE, FIRST_BESIDE, PICTURE, TABLE
 
-ARCHIVES = (".zip", ".tar")
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 COMPRESSED_ENDS = (".gz", ".bz2", ".xz", ".zst")
 Contents = tuple[Members, dict[str, int]]

@@ -11,6 +11,8 @@ from .. import metadata
 PICTURE, CAPTION, TABLE, OTHER = "picture", "caption", "table", "other"
 USUAL = SUFFIXES[:10]  # enough to name in a sentence
 CAPTIONS = (".txt", ".caption", ".cap")  # of two beside a picture the first counts
+ARCHIVES = (".zip", ".tar")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 RAW = (
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
     ".rwl .sr2 .srf .srw .x3f"

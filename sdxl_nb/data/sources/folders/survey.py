@@ -17,9 +17,10 @@ from . import strangers
 from .caption_files import by_owner, captions_of
 from .companions import Doubtful, settled
 from .leavings import Leavings
-from .suffixes import CAPTION, KINDS, OTHER, PICTURE, TABLE, ending, hidden_picture
+from .suffixes import ARCHIVES, CAPTION, KINDS, OTHER, PACKED, PICTURE, TABLE, ending, hidden_picture
 from .tree import Entries, entries, real, unlistable
 
+WEIGHED = (".parquet", *ARCHIVES, *PACKED)  # choice.py says what becomes of them
 MODELS = (".safetensors", ".ckpt")
 
 
@@ -118,13 +119,18 @@ class Survey:
         models = stems(found.names, MODELS) if odd else ()
         corner = Corner(below, models, odd and not below and CLASS_RECORD in found.names, doubt)
         spare, free = [], dict(texts)
+        pictures, captions, plain = self._pictures, self._texts, below.isascii() and not corner.drawn
         for name, kind in zip(found.names, kinds, strict=True):
             if name[-1] == "/":
                 self._visit(below + name, doubt, found.folders)
             elif kind == PICTURE:
                 stem = name[: name.rfind(".")].lower()
                 beside = captions_of(name, stem, texts)
-                if self._is_of_the_set(corner, name, stem, beside):
+                if plain and len(beside) == 1 and name.isascii() and not stem.endswith("label"):  # as nearly all are
+                    pictures.append(below + name)
+                    captions.append(below + beside[0])
+                    free.pop(stem, None)
+                elif self._is_of_the_set(corner, name, stem, beside):
                     self._take(below + name, [below + text for text in beside])
                     free.pop(stem, None)
             elif kind == TABLE and name.lower() in metadata.NAMES:
@@ -169,7 +175,7 @@ class Survey:
                 sentence = kind.format(name=seen)  # one beside a picture of its name is what that was made from
             if sentence:
                 self.faults.append(Fault(seen, sentence))
-            else:
+            elif not name.lower().endswith(WEIGHED):
                 self.leavings.others.append(below + name)
 
     def _follow(self) -> None:
