@@ -34,6 +34,8 @@ SPECIAL = {
     "dataset_name_mapping": st.dictionaries(TEXTS, st.tuples(TEXTS, TEXTS), max_size=2) | st.none(),
     "rank_pattern": st.dictionaries(LAYERS, st.integers(1, 1024), max_size=2) | st.none(),
     "alpha_pattern": st.dictionaries(LAYERS, st.floats(0, 1e9, exclude_min=True), max_size=2) | st.none(),
+    "alpha_background": st.from_regex("#[0-9A-Fa-f]{6}", fullmatch=True)
+    | st.sampled_from(["white", "black", "random"]),
     "dataset_name": TEXTS,
     "pretrained_model_name_or_path": TEXTS | st.sampled_from(["embedded:tiny-sdxl", "a/b"]),
 }
@@ -89,6 +91,9 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("loss_type", "l2") == "l2":
         values.pop("huber_c", None)
         values.pop("huber_schedule", None)
+    for name in ("mask_column", "unmasked_weight", "unmasked_probability"):
+        if not values.get("masked_loss") or values.get(name) == 1:
+            values.pop(name, None)
     if not values.get("use_ema"):
         values.pop("ema_decay", None)
     if values.get("validation_data_dir") is not None:

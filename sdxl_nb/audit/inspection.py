@@ -22,6 +22,7 @@ from ..data import buckets
 from ..data.captions import is_alone
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.decoding import Fault, PictureError
+from ..data.masks import Masks
 from ..data.words.trigger import calls, with_trigger
 from ..system.errors import ConfigError, DataError, ModelError, SdxlNbError
 from ..system.threads import ahead
@@ -66,8 +67,11 @@ def audit_dataset(
     findings = [*picture_faults.left_out([*pictures.faults, *faults]), *picture_faults.noted(pictures.notes), *notes]
     findings += [*_about_sizes(config, names, sizes), *_about_headers(names, headers)]
     findings += _about_captions(config, used, tokenizers)
+    findings += picture_faults.masks(Masks(used)) if config.masked_loss else []
     if not quick:
         findings += [*_about_pixels(names, measures, list(used.captions)), *_overlap(config, used, names, measures)]
+    if config.masked_loss or config.alpha_background != "white":  # transparency is seen to
+        findings = [finding for finding in findings if finding.kind != picture_faults.TRANSPARENT]
     shapes = buckets.of(config, sizes).summary(names=names)
     return AuditReport(pictures.source, len(good), findings, shapes, full=not quick, pictures=pictures)
 

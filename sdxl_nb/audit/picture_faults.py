@@ -11,6 +11,7 @@ import numpy as np
 from ..data.buckets import Buckets
 from ..data.dataset import TRIGGER_ALONE
 from ..data.decoding import Fault
+from ..data.masks import Masks
 from ..data.plugins import EXTRA
 from ..data.sources.listing import Note
 from . import duplicates
@@ -43,6 +44,8 @@ BLANK = "nearly_blank"
 EXACT_DUPLICATE = "exact_duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 OVERLAP = "validation_overlap"
+MASKS = "masks"
+UNUSABLE_MASK = "unusable_mask"
 
 RATIO = 3.0  # sides beyond 3:1 are hardly ever meant
 ENLARGED = 1.05  # less is not seen
@@ -165,9 +168,24 @@ def colours(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
     return found(COLOURS, WARNING, remarks, message, "Look at them, and save them in sRGB with a picture editor.")
 
 
+def masks(known: Masks) -> list[Finding]:
+    """How many pictures have a mask that masked_loss uses, and which masks cannot be used."""
+    faults = {fault.name: fault.sentence for fault in known.faults}
+    advice = "Save each in its picture's shape, or remove it: training refuses them."
+    missing = "" if known.kinds.any() else "Training would refuse the data: add masks, or drop --masked_loss."
+    grade = ERROR if missing else NOTE
+    return [
+        *found(UNUSABLE_MASK, ERROR, faults, "The masks of {n} cannot be used.", advice),
+        Finding(MASKS, grade, [], str(known), missing),
+    ]
+
+
 def transparent(names: Sequence[str], measures: Sequence[Measure]) -> list[Finding]:
     remarks = {name: "" for name, measure in zip(names, measures, strict=True) if measure.transparent}
-    advice = "They are put on white, which the LoRA then learns: put them on backgrounds of your own."
+    advice = (
+        "They are put on white, which the LoRA then learns: choose --alpha_background, or train what is opaque alone, "
+        "--masked_loss."
+    )
     return found(TRANSPARENT, WARNING, remarks, "{n} with transparency.", advice)
 
 

@@ -161,7 +161,8 @@ class CachedLatents(Encoder):
         self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
         self.keys = np.empty(len(pictures) * len(self.variants), KEY)
         for index in range(len(pictures)):
-            self._note(index, pictures.identity(index))
+            background = pictures.background(index)
+            self._note(index, pictures.identity(index) + (background if background != "white" else ""))
         self.places = store.find(self.keys)
         self.computed = 0  # pictures that `fill` encoded
 

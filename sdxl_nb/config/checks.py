@@ -42,6 +42,13 @@ def not_bool(value: Any) -> Any:
     return value
 
 
+def background(value: str) -> str:
+    """alpha_background: white, black, random, or a colour as six hexadecimal digits."""
+    if value in ("white", "black", "random") or re.fullmatch("#[0-9A-Fa-f]{6}", value):
+        return value
+    raise wrong("", f"{{field}} must be white, black, random or a colour such as #808080, not {shown(value)}")
+
+
 def yaml_no(value: Any) -> Any:
     """YAML reads an unquoted no as false."""
     return "no" if value is False else value
@@ -192,6 +199,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_resolution,
         _check_objective,
         _check_loss,
+        _check_masks,
         _check_heldout,
         _check_attention,
         _check_prior_preservation,
@@ -253,6 +261,16 @@ def _check_loss(config: "TrainConfig") -> None:
             raise wrong(name, f"{name} needs loss_type huber or smooth_l1: give it, or drop {name}")
     if config.ema_decay != 0.9999 and not config.use_ema:
         raise wrong("ema_decay", "ema_decay needs use_ema: add it, or drop ema_decay")
+
+
+def _check_masks(config: "TrainConfig") -> None:
+    for name, default in (("mask_column", None), ("unmasked_weight", 0.0), ("unmasked_probability", 0.0)):
+        if not config.masked_loss and getattr(config, name) != default:
+            raise wrong(name, f"{name} needs masked_loss: add it, or drop {name}")
+    if config.masked_loss and config.unmasked_weight == 1:
+        raise wrong("unmasked_weight", "unmasked_weight 1 makes every mask white: lower it, or drop masked_loss")
+    if config.masked_loss and config.unmasked_probability == 1:
+        raise wrong("unmasked_probability", "unmasked_probability 1 uses no mask: lower it, or drop masked_loss")
 
 
 def _check_heldout(config: "TrainConfig") -> None:

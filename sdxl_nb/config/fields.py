@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from .checks import image_columns, modules, not_bool, patterns, prompts, text, weights, yaml_no
+from .checks import background, image_columns, modules, not_bool, patterns, prompts, text, weights, yaml_no
 
 MANY = 10**9  # more than any run needs, few enough for every counter
 
@@ -32,6 +32,7 @@ FolderWeights = Annotated[
     dict[Text, Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)]] | None,
     BeforeValidator(weights),
 ]
+Colour = Annotated[Text, AfterValidator(background)]
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(yaml_no)]
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
 Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]

@@ -12,6 +12,7 @@ from .checks import file_name, folder, folder_inside
 from .fields import (
     MANY,
     Alphas,
+    Colour,
     FolderWeights,
     Interpolation,
     Mapped,
@@ -81,6 +82,9 @@ class Settings(BaseModel):
         "to be joined by blanks, or only the first is used; auto decides by what they hold, and says so.",
         later=True,
     )
+    mask_column: Text | None = data(
+        None, "Column of the masks that masked_loss uses; null is mask, where there is one.", later=True
+    )
     max_train_samples: Whole | None = data(None, "Use only the first so many pictures.", ge=1, le=MANY)
     cache_dir: Text | None = data(
         None, "Where downloaded models and data sets are kept; null is the hub's own cache.", weights=False
@@ -95,6 +99,12 @@ class Settings(BaseModel):
         False, "Mirror pictures at random, left to right; with cache_latents each keeps its middle crop in every epoch."
     )
     image_interpolation_mode: Interpolation = data("lanczos", "How pictures are resized.")
+    alpha_background: Colour = data(
+        "white",
+        "What transparent pictures are laid on: white, black, #rrggbb, or random, a colour of each picture's own that "
+        "seed and the picture choose.",
+        later=True,
+    )
     aspect_ratio_buckets: bool | None = data(
         None,
         "Train pictures near their own ratio of sides, in batches of one shape, instead of as squares; null is yes, "
@@ -185,6 +195,18 @@ class Settings(BaseModel):
     huber_c: Number = training(0.1, "Error at which a Huber loss turns from square to linear.", gt=0, le=1)
     huber_schedule: Literal["constant", "exponential", "snr"] = training(
         "snr", "How huber_c changes over timesteps: exponential and snr reach it at the noisiest."
+    )
+    masked_loss: bool = training(
+        False,
+        "Train each picture where its mask is white: X-masklabel.png beside X, the file of that name in masks/, the "
+        "mask column, else its own transparency; pictures without any are trained wholly.",
+        later=True,
+    )
+    unmasked_weight: Number = training(
+        0.0, "What the loss counts, at least, where a mask is black or grey.", ge=0, le=1, later=True
+    )
+    unmasked_probability: Number = training(
+        0.0, "Chance that a picture is trained wholly all the same, drawn anew each time.", ge=0, le=1, later=True
     )
     use_ema: bool = training(
         False, "Average the LoRA over the steps; validation, held-out loss and the LoRA files use the average."

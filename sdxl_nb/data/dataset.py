@@ -24,7 +24,7 @@ from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
 from .captions import dressed, is_alone
-from .decoding import Fault, PictureError, decode, decoded, upright_size
+from .decoding import Fault, PictureError, decode, decoded, is_transparent, upright_size
 from .sources import choice, snapshots, tables
 from .sources.archives import archives
 from .sources.folders import folders
@@ -113,7 +113,7 @@ class CaptionedPictures(Sequence[Sample]):
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         name = self.names[index]
-        return Sample(name, self.captions[index], *decoded(self.picture_bytes(index), name))
+        return Sample(name, self.captions[index], *decoded(self.picture_bytes(index), name, self.background(index)))
 
     def alternatives(self, index: int) -> list[str]:
         """All captions of a picture, the first first."""
@@ -138,6 +138,29 @@ class CaptionedPictures(Sequence[Sample]):
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise PictureError(f"{self.names[index]} cannot be opened ({reason}): check the file.") from error
+
+    def mask_bytes(self, index: int) -> bytes | None:
+        """The mask that a file or a table holds for a picture, still encoded; None where there is none."""
+        try:
+            return self.listing.mask(int(self.rows[index]))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise PictureError(f"{self.mask_name(index)} cannot be opened ({reason}): check the file.") from error
+
+    def mask_name(self, index: int) -> str:
+        """What to call the mask of a picture."""
+        paths = self.listing.masks
+        path: str | None = None if paths is None else paths[int(self.rows[index])].as_py()
+        return os.path.basename(path) if path else f"the mask of {self.names[index]}"
+
+    def background(self, index: int) -> str:
+        """What a picture is laid on where it is transparent; `random` is a function of the seed and its bytes."""
+        colour, seed = self.listing.background
+        if colour == "white" or not is_transparent(self.picture_bytes(index), self.names[index]):
+            return "white"
+        if colour == "random":
+            return "#" + hashlib.sha256(f"{seed} {self.identity(index)}".encode()).hexdigest()[:6]
+        return colour
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) after EXIF rotation, without decoding. Raises PictureError."""
@@ -192,6 +215,9 @@ class CaptionedPictures(Sequence[Sample]):
         compact = Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights)
         compact.further, compact.known, compact.written = self.further, known, written
         compact.masks = None if listing.masks is None else take(listing.masks, rows)
+        if read_mask := listing.read_mask:
+            compact.read_mask = lambda row: read_mask(int(rows[row]))
+        compact.background = listing.background
         return compact
 
     def left_out(self, name: str) -> Image.Image | None:
@@ -247,6 +273,7 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
     """
     listing, source = list_source(config)
     choose_captions(listing, config)
+    listing.background = config.alpha_background, config.seed
     if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
     if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):

@@ -90,16 +90,16 @@ class Fault(NamedTuple):
     sentence: str
 
 
-def decode(data: bytes, name: str) -> Image.Image:
-    """The first frame of an encoded picture as RGB: EXIF rotation applied, transparency on white, colours in sRGB.
+def decode(data: bytes, name: str, background: str = "white") -> Image.Image:
+    """The first frame of an encoded picture as RGB: EXIF rotation applied, transparency on a colour, colours in sRGB.
 
     One of more than WHOLE pixels has half its sides. Raises PictureError for anything that is no picture, is cut
     short or damaged, or is larger than MAX_PIXELS.
     """
-    return decoded(data, name).picture
+    return decoded(data, name, background).picture
 
 
-def decoded(data: bytes, name: str) -> Decoded:
+def decoded(data: bytes, name: str, background: str = "white") -> Decoded:
     """As `decode`, with the true size."""
     header = plugins.jxl_header(data)  # a JPEG XL is decoded where it is opened
     with alone((header.width, header.height) if header else (0, 0)):
@@ -108,12 +108,14 @@ def decoded(data: bytes, name: str) -> Decoded:
         if colours.doubt:
             log.warning("%s: %s.", name, colours.doubt)
         with alone(picture.size):
-            seen, size = seen_of(picture, colours, data, name)
+            seen, size = seen_of(picture, colours, data, name, background)
     turn = orientation_of(picture, name)
     return Decoded(seen.transpose(TURNS[turn]) if turn in TURNS else seen, size if turn >= 5 else size[::-1])
 
 
-def seen_of(picture: Image.Image, colours: Colours, data: bytes, name: str) -> tuple[Image.Image, tuple[int, int]]:
+def seen_of(
+    picture: Image.Image, colours: Colours, data: bytes, name: str, background: str
+) -> tuple[Image.Image, tuple[int, int]]:
     """An opened picture as RGB in sRGB, not yet turned, and its true (width, height). Raises PictureError."""
     size, large = picture.size, is_large(picture.size)
     if large:
@@ -122,8 +124,9 @@ def seen_of(picture: Image.Image, colours: Colours, data: bytes, name: str) -> t
     low = low_bytes(open_header(data, name)) if colours.profile and picture.format not in plugins.NAMES else None
     low = low and loaded(low, name)
     if large and picture.size != half(size):
-        return in_tiles(picture, colours, name, low), picture.size
-    return to_rgb(picture, colours, name, low), size if large else picture.size  # HEIC may change it when decoded
+        return in_tiles(picture, colours, name, low, background), picture.size
+    seen = to_rgb(picture, colours, name, low, background)
+    return seen, size if large else picture.size  # HEIC may change it when decoded
 
 
 def ask_for_half(picture: Any) -> None:
@@ -134,11 +137,13 @@ def ask_for_half(picture: Any) -> None:
         picture.reduce = 1
 
 
-def in_tiles(picture: Image.Image, colours: Colours, name: str, low: Image.Image | None) -> Image.Image:
+def in_tiles(
+    picture: Image.Image, colours: Colours, name: str, low: Image.Image | None, background: str
+) -> Image.Image:
     """`to_rgb` at half the sides, a tile at a time, so that no second copy is made of what is large already."""
     goal = Image.new("RGB", half(picture.size))
     for box in tiles(picture.size):
-        part = to_rgb(picture.crop(box), colours, name, low and low.crop(box))
+        part = to_rgb(picture.crop(box), colours, name, low and low.crop(box), background)
         goal.paste(part.reduce(2), (box[0] // 2, box[1] // 2))
     return goal
 
@@ -269,8 +274,10 @@ def orientation_of(picture: Any, name: str) -> int:
     return turn if turn in TURNS else 1
 
 
-def to_rgb(picture: Image.Image, colours: Colours, name: str, low: Image.Image | None = None) -> Image.Image:
-    """Any of Pillow's modes as 8-bit RGB in sRGB, transparency on white; `name` is for the error.
+def to_rgb(
+    picture: Image.Image, colours: Colours, name: str, low: Image.Image | None = None, background: str = "white"
+) -> Image.Image:
+    """Any of Pillow's modes as 8-bit RGB in sRGB, transparency on `background`; `name` is for the error.
 
     `low` holds the low bytes of a 16-bit picture. Transparency comes last, as browsers do it.
     """
@@ -281,7 +288,12 @@ def to_rgb(picture: Image.Image, colours: Colours, name: str, low: Image.Image |
     seen = to_srgb(picture, colours, low)
     if not picture.has_transparency_data:
         return seen
-    return Image.composite(seen, Image.new("RGB", seen.size, "white"), opacity(picture))
+    return Image.composite(seen, Image.new("RGB", seen.size, background), opacity(picture))
+
+
+def is_transparent(data: bytes, name: str) -> bool:
+    """Whether an encoded picture may have transparency, from its header alone. Raises PictureError."""
+    return open_header(data, name).has_transparency_data
 
 
 def opacity(picture: Image.Image) -> Image.Image:

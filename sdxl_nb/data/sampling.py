@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # The upper bits of a key say what its stream is for; a position's own is 0.
-_CAPTION, _WHICH = 1 << 62, (1 << 62) + (1 << 61)
+_MASK, _CAPTION, _WHICH = 1 << 61, 1 << 62, (1 << 62) + (1 << 61)
 _ORDER, _BATCHES, _CLASS = 1 << 63, (1 << 63) + (1 << 61), (1 << 63) + (1 << 62)
 
 
@@ -60,7 +60,7 @@ class Choices:
     timestep: int
     generator: np.random.Generator
     seed: int = 0
-    position: int = 0  # those two for `words` and `one_of`
+    position: int = 0  # those two for `words`, `one_of` and `goes_unmasked`
 
     @classmethod
     def at(cls, seed: int, position: int, *, timesteps: int, empty_share: float) -> "Choices":
@@ -81,6 +81,10 @@ class Choices:
     def one_of(self, count: int) -> int:
         """Which of so many captions this position takes, apart from all other draws."""
         return int(_stream(self.seed, _WHICH + self.position).random() * count)
+
+    def goes_unmasked(self, share: float) -> bool:
+        """Whether this position takes its picture without the mask, at this chance; apart from all other draws."""
+        return share > 0 and bool(_stream(self.seed, _MASK + self.position).random() < share)
 
 
 class Stream:

@@ -113,8 +113,13 @@ def losses(
     weight: torch.Tensor | None = None,
     kind: str = "l2",
     c: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The loss of each picture in fp32, weighted: (N,); mean squared error, or a Huber loss at scales c (N,)."""
+    """The loss of each picture in fp32, weighted: (N,); mean squared error, or a Huber loss at scales c (N,).
+
+    `mask` (N, 1, h, w) is what each place counts. The mean is over all elements of the picture, not those of the mask,
+    as in sd-scripts (apply_masked_loss) and in OneTrainer unless normalize_masked_area_loss is asked for.
+    """
     difference = predicted.float() - wanted.float()
     if kind == "l2":
         error = difference.square()
@@ -122,5 +127,7 @@ def losses(
         error = pseudo_huber(difference, kind, c)
     else:
         raise ValueError(f"loss_type {kind} needs its scales c")
+    if mask is not None:
+        error = error * mask
     each = error.mean(dim=(1, 2, 3))
     return each if weight is None else each * weight

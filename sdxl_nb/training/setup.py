@@ -18,12 +18,14 @@ import torch
 from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
 from ..cache.identity import combined, identity
 from ..cache.latents import CachedLatents, LiveLatents, Scaling, cache_folder
+from ..cache.masks import CachedMasks, LiveMasks
 from ..cache.shards import Store
 from ..config.train_config import TrainConfig
 from ..data import buckets
 from ..data.captions import LongCaption, long_captions, varied
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.file_facts import Memo, examine
+from ..data.masks import Masks
 from ..data.sampling import Choices, Stream, loss_weights
 from ..data.split import appended, divide
 from ..lora.acceleration import is_short, make_ready, wants_ours
@@ -92,6 +94,7 @@ class Studio:
 
     prompt: EmbeddedPrompts | TextEncoders  # from `encode` on
     latents: CachedLatents | LiveLatents
+    masks: LiveMasks | None = None
 
     def __init__(
         self,
@@ -122,7 +125,12 @@ class Studio:
         self.counts = loss_weights(len(pictures) - of_class, of_class, pictures.weights, config.prior_loss_weight)
         if config.varies_captions() and config.cache_text_embeddings and not config.train_text_encoder:
             self.remarks.append(VARIED)
-        self.data_fingerprint, self.heldout_fingerprint = _fingerprint(pictures), _fingerprint(held_out)
+        self.given_masks = Masks(pictures) if config.masked_loss else None
+        if self.given_masks:
+            self.given_masks.refuse_unusable()
+            self.remarks.append(str(self.given_masks))
+        self.data_fingerprint = _fingerprint(pictures, self.given_masks)
+        self.heldout_fingerprint = _fingerprint(held_out)
         self.schedule = scheduler_config(self.source)
         # on the device only when the encoders have left it
         self.unet = load_unet(self.source, self.dtype, ours=wants_ours(config))
@@ -187,6 +195,7 @@ class Studio:
         captions: dict[str, int] = {}
         self._encode_captions(log, asked)
         self._encode_pictures(log, asked)
+        self._cut_masks(log, asked)
         if isinstance(self.prompt, EmbeddedPrompts):
             captions = {"captions": len(self.prompt)}
         if captions or config.cache_latents:
@@ -239,6 +248,17 @@ class Studio:
                 f"{cached.moving} pictures are not square: with cached latents each keeps one crop, its "
                 "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
             )
+
+    def _cut_masks(self, log: EventLog, asked: Callable[[], bool]) -> None:
+        if not self.given_masks:
+            return
+        scale = 2 ** (len(vae_config(self.source)["block_out_channels"]) - 1)
+        if isinstance(self.latents, LiveLatents):
+            self.masks = LiveMasks(self.given_masks, self.latents, scale)
+            return
+        store = self._store("masks", "1", "--no_cache_latents", log)
+        self.masks = cached = CachedMasks(self.given_masks, self.latents, scale, store)
+        cached.fill(self._cached(log, "masks", asked), self.processes)
 
     def _let_vae_go(self) -> None:
         """Off the device, and out of memory unless validation pictures will want it again."""
@@ -294,6 +314,10 @@ class Studio:
         """What the loss of each of these pictures counts, (N,) on the device; None when all count one."""
         return None if self.counts is None else self._sent(torch.from_numpy(self.counts[list(indices)]))
 
+    def mask(self, indices: Sequence[int], choices: Sequence[Choices]) -> torch.Tensor | None:
+        """What the loss counts at each place of these latents, (N, 1, h, w) fp32 on the device; None: 1 everywhere."""
+        return self._sent(self.masks.counts(indices, choices)) if self.masks else None
+
     def batch(self, indices: Sequence[int], choices: Sequence[Choices]) -> Batch:
         """The pictures at these indices with these random choices, on the device, fp32 but for the prompt."""
         latents, time_ids = self.latents(indices, choices)
@@ -341,8 +365,8 @@ class Studio:
         return validator.draw(self.device, self.dtype, state.process_index, state.num_processes)
 
 
-def _fingerprint(pictures: CaptionedPictures) -> str:
-    """SHA-256 over every picture's bytes and caption, in order, and what its folder says of it."""
+def _fingerprint(pictures: CaptionedPictures, masks: Masks | None = None) -> str:
+    """SHA-256 over every picture's bytes and caption, in order, what its folder says of it, and its mask."""
     digest = hashlib.sha256()
     for index, caption in enumerate(pictures.captions):
         digest.update(f"{pictures.identity(index)} {caption}\n".encode(errors="backslashreplace"))
@@ -352,6 +376,8 @@ def _fingerprint(pictures: CaptionedPictures) -> str:
     for column in (pictures.repeats, pictures.weights):
         if column is not None:
             digest.update(column.tobytes())
+    for key in masks.keys if masks else ():
+        digest.update(key.ljust(16, b"\0"))
     return digest.hexdigest()
 
 

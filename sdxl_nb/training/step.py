@@ -168,7 +168,8 @@ class Step:
         c = None
         if config.loss_type != "l2":
             c = objective.huber_c(config.huber_schedule, config.huber_c, batch.timesteps, self.alpha_bar)
-        each = self.errors(batch, noise, self._weight(batch.timesteps), config.loss_type, c)
+        mask = self.studio.mask(pictures, choices)
+        each = self.errors(batch, noise, self._weight(batch.timesteps), config.loss_type, c, mask)
         counts = self.studio.weights(pictures)
         if counts is not None:
             each = each * counts
@@ -183,11 +184,12 @@ class Step:
         weight: torch.Tensor | None = None,
         kind: str = "l2",
         c: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss of each picture of a batch with this noise, (N,); the options of objective.losses."""
         noisy = objective.add_noise(batch.latents, noise, batch.timesteps, self.alpha_bar)
         wanted = objective.target(self.kind, batch.latents, noise, batch.timesteps, self.alpha_bar)
-        return objective.losses(self.studio.predict(noisy, batch), wanted, weight, kind, c)
+        return objective.losses(self.studio.predict(noisy, batch), wanted, weight, kind, c, mask)
 
     def _weight(self, timesteps: torch.Tensor) -> torch.Tensor | None:
         if self.config.debiased_estimation_loss:

@@ -211,7 +211,8 @@ class Listing:
     `read` gives the encoded picture, `stamp` a text that changes when the stored picture may have changed (None: not
     known). `faults` are pictures left out at once, `notes` remarks worth a line in the log, some of them Notes.
     `repeats` and `weights` (N,) say how often an epoch sees a picture and what its loss counts; None is once, and 1.
-    Rows from `first_of_class` on are class pictures of prior preservation. `masks`: paths of masks, or null.
+    Rows from `first_of_class` on are class pictures of prior preservation. `masks`: paths of masks, or null;
+    `read_mask` gives the encoded mask of a row where masks are no files.
     """
 
     names: pa.Array
@@ -227,9 +228,19 @@ class Listing:
     known: "Facts | None" = None  # by row, once the pictures were examined
     written: pa.Array | None = None  # the captions without trigger words, where there are any
     masks: pa.Array | None = None  # None: no picture has one
+    read_mask: Callable[[int], bytes | None] | None = None
+    background: tuple[str, int] = ("white", 0)  # alpha_background and the seed that random is drawn by
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def mask(self, row: int) -> bytes | None:
+        """The encoded mask of a row, None where it has none."""
+        path = None if self.masks is None else self.masks[row].as_py()
+        if path is None:
+            return None if self.read_mask is None else self.read_mask(row)
+        with open(path, "rb") as file:
+            return file.read()
 
     def caption_each(self, caption: Callable[[str, str | None], str | None]) -> None:
         """Replace every caption by `caption(name, caption)`, further ones too."""
@@ -308,6 +319,8 @@ def joined(listings: Sequence[Listing]) -> Listing:
         known=known[0].followed_by(*known[1:]) if len(known) == len(listings) else None,
         written=None if all(listing.written is None for listing in listings) else pa.concat_arrays(written),
         masks=_joined_masks(listings),
+        read_mask=call("mask") if any(listing.read_mask for listing in listings) else None,
+        background=listings[0].background,
     )
 
 

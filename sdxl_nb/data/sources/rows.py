@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -38,6 +38,7 @@ CAPTIONS = ("caption", "txt", "captions", "prompt", "json")
 ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf)://", re.IGNORECASE)
 IN_ZIP = re.compile(r"zip://(?P<member>.+)::(?P<archive>.+)", re.DOTALL)
 DATA_URL = re.compile(r"data:[^,]{0,100};base64,")
+MASK = "mask"  # the column of the masks, where none is named
 MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how pictures begin
 LOOKED_AT = 100  # rows to tell by what a column holds
 
@@ -73,7 +74,28 @@ def list_table(table: "Dataset", source: str, roots: Sequence[str | Path], confi
     captions, further = read_captions(table, caption_column, source)
     rows = Rows(table.select_columns([image_column]), image_column, tuple(Path(root).resolve() for root in roots))
     names = text_column(f"row {row}" for row in range(len(captions)))
-    return Listing(names, captions, rows.read, rows.stamp, notes=notes, further=further)
+    masks = mask_rows(table, source, rows.roots, config)
+    return Listing(names, captions, rows.read, rows.stamp, notes=notes, further=further, read_mask=masks)
+
+
+def mask_rows(
+    table: "Dataset", source: str, roots: tuple[Path, ...], config: TrainConfig
+) -> Callable[[int], bytes | None] | None:
+    """`read_mask` of a Listing: the mask column's cells, None where the table has none or masked_loss is off."""
+    import datasets
+
+    column = config.mask_column or MASK
+    if not config.masked_loss or (column not in table.column_names and not config.mask_column):
+        return None
+    feature = table.features[require_column(column, table.column_names, "--mask_column", source)]
+    if isinstance(feature, datasets.Image):
+        table = table.cast_column(column, datasets.Image(decode=False))
+    elif not holds_pictures(feature):
+        raise DataError(
+            f"column '{column}' of {source} holds {describe(feature)}, not masks: name another, --mask_column."
+        )
+    rows = Rows(table.select_columns([column]), column, roots)
+    return lambda row: rows.read(row) if any(rows.value(row)) else None
 
 
 def columns(table: "Dataset", source: str, config: TrainConfig) -> tuple[str, str, list[str]]:

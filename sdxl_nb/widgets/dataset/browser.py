@@ -17,6 +17,7 @@ from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...data.dataset import CaptionedPictures
 from ...data.decoding import Fault
+from ...data.masks import mask_of
 from ...system.errors import DataError
 from ...system.figures import Sheet
 from ..parts.children import replace
@@ -24,7 +25,7 @@ from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker
 from . import selection
-from .cards import card, keep, middle_crop
+from .cards import card, keep, middle_crop, with_mask
 from .mending import Mending
 from .selection import ALL, LEFT_OUT
 
@@ -141,6 +142,8 @@ class DatasetBrowser(Mending, Twin, VBox):
         name, written = self.dataset.names[item], self.dataset.written[item] or ""
         try:
             picture = self.dataset[item].picture
+            if self.config and self.config.masked_loss:
+                picture = with_mask(picture, mask_of(self.dataset, item))
         except DataError as error:
             return card(name, written, None, None, self._words(item), self.saver(name), str(error))
         size = (picture.height, picture.width)

@@ -63,6 +63,14 @@ def with_crop(picture: Image.Image, crop: Crop) -> Image.Image:
     return shown
 
 
+def with_mask(picture: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """The picture, blue where its mask is black: what masked_loss does not train."""
+    if mask is None:
+        return picture
+    blue = Image.blend(picture, Image.new("RGB", picture.size, "#1d4ed8"), 0.6)
+    return Image.composite(picture, blue, mask.resize(picture.size))
+
+
 def words_line(words: Words | None) -> str:
     """How long the caption is, and what would be cut, as HTML."""
     if words is None:
