@@ -203,6 +203,10 @@ class Note(str):
         note.kind, note.files = kind, files or {}
         return note
 
+    def __getnewargs__(self) -> tuple[str, str, Mapping[str, str]]:  # type: ignore[override]  # str takes less
+        """How a process that is sent one makes it again."""
+        return str(self), self.kind, self.files
+
 
 @dataclass
 class Listing:
