@@ -13,7 +13,7 @@ from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.captions import dressed, varied
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.editing import save_caption
-from sdxl_nb.data.sources import folders
+from sdxl_nb.data.sources.folders import folders
 from sdxl_nb.system.errors import DataError
 
 KEPT = Path(__file__).parent / "captions"
