@@ -18,6 +18,7 @@ from ..decoding import SUFFIXES, is_text
 from . import metadata
 from .archives.archives import ending, list_archives
 from .folders import folders
+from .folders.strangers import RUN_FILES
 from .folders.suffixes import ARCHIVES, PACKED
 from .folders.tree import inside
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
@@ -45,7 +46,7 @@ def look(folder: Path) -> Found:
     kinds = dict.fromkeys(SUFFIXES, None) | {".parquet": found.parquet}
     kinds |= dict.fromkeys(TABLES, found.tables) | {ending(name): found.archives for name in PACKED}
     kinds |= dict.fromkeys(ARCHIVES, found.archives)
-    rest = [""]
+    rest, ignored = [""], list[str]()
     while rest:
         below = rest.pop()
         try:
@@ -54,14 +55,17 @@ def look(folder: Path) -> Found:
                     name = entry.name
                     if name.startswith((".", "__MACOSX")):
                         continue
-                    kind = ending(name)
-                    if kind not in kinds or entry.is_dir(follow_symlinks=False):
-                        if entry.is_dir(follow_symlinks=False):
-                            rest.append(f"{below}{name}/")
+                    if entry.is_dir(follow_symlinks=False):
+                        rest.append(f"{below}{name}/")
+                        continue
+                    kind = name[name.rfind(".") :].lower()
+                    names = kinds.get(kind, ignored)
+                    if names is None:  # as of half of all files, and of nearly all others `ignored`
+                        found.pictures = True
+                    elif names is ignored or name in RUN_FILES:
+                        continue
                     elif name in metadata.NAMES:
                         found.metadata.append(below + name)
-                    elif (names := kinds[kind]) is None:
-                        found.pictures = True
                     elif names is not found.archives or kind in ARCHIVES or name.lower().endswith(PACKED):
                         names.append(below + name)
         except OSError:

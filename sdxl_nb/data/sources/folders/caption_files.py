@@ -17,13 +17,17 @@ def by_owner(names: Iterable[str]) -> dict[str, list[str]]:
     """Caption files by what their picture may be called: in small letters, with its suffix or without."""
     found: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(name[: name.rfind(".")].lower(), []).append(name)
+        owner = name[: name.rfind(".")].lower()
+        if owner in found:
+            found[owner].append(name)
+        else:
+            found[owner] = [name]
     return found
 
 
 def captions_of(name: str, stem: str, texts: dict[str, list[str]]) -> list[str]:
     """The caption files of the picture `name`, in small letters and without suffix `stem`; the one to be used first."""
-    found, more = texts.get(stem, []), texts.get(stem + name[len(stem) :].lower())
+    found, more = texts.get(stem, []), texts.get(name.lower())
     if more or len(found) > 1:
         return sorted([*found, *(more or ())], key=lambda text: _rank(text, name))
     return found
