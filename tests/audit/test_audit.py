@@ -143,7 +143,7 @@ def faulty(tmp_path_factory):
     (folder / "double.caption").write_text("another caption", encoding="utf-8")
     expected[pictures.TWO_CAPTIONS] = {"double.jpg"}
     (folder / "typo.txt").write_text("a picture that is not there", encoding="utf-8")
-    expected[pictures.ORPHAN_CAPTION] = {"phone.txt", "typo.txt"}
+    expected[pictures.ORPHAN_CAPTION] = {"camera.txt", "typo.txt"}
     return folder, expected
 
 

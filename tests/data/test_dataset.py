@@ -100,7 +100,10 @@ def test_pictures_that_metadata_does_not_name_are_counted(tmp_path):
     assert pictures.captions == ["a red card, plain", "a blue card, plain"]
     assert [tuple(fault) for fault in pictures.faults] == [
         ("yellow.png", "yellow.png is not named in metadata.jsonl."),
-        ("camera.DNG", "camera.DNG is in a format that cannot be read: save it as JPEG, PNG or WebP."),
+        (
+            "camera.DNG",
+            "camera.DNG is a camera's raw file, in a format that cannot be read: develop it to JPEG, PNG or TIFF.",
+        ),
         ("lime.png", "lime.png has no caption: add one or remove the picture."),
     ]
     assert repr(pictures) == f"CaptionedPictures: 2 pictures from {tmp_path}, 3 left out"
