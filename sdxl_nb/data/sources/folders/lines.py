@@ -55,7 +55,7 @@ class Captions(NamedTuple):
 
 def settled(texts: pa.Array, config: TrainConfig, further: pa.Array | None = None) -> Captions:
     """The captions of texts (null: none) that `lined` made; `further` ones of other files stay after them."""
-    several = pc.fill_null(pc.match_substring(texts, "\n"), False)
+    several = pc.match_substring(texts, "\n")  # null where there is no text, which neither `any` nor `filter` takes
     if not pc.any(several).as_py():
         return Captions(texts, further, [])
     asked = config.caption_lines
