@@ -13,7 +13,7 @@ from typing import Any
 
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
-from ..captions import alternatives, require_column
+from ..captions import alternatives
 from ..decoding import SUFFIXES, is_text
 from . import metadata
 from .archives.archives import ending, list_archives
@@ -22,7 +22,7 @@ from .folders.strangers import RUN_FILES
 from .folders.suffixes import ARCHIVES, PACKED
 from .folders.tree import inside
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
-from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of
+from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of, require_both
 from .tables import for_training, list_parquet
 
 TABLES = (".csv", ".jsonl")
@@ -186,11 +186,7 @@ def _columns(table: str, first: dict[Any, Any], config: TrainConfig) -> tuple[st
         image = next((name for name in ("file_name", *PICTURES, "path", "file") if name in known), image)
     if caption not in known and not config.caption_column:
         caption = next((name for name in CAPTIONS if name in known), caption)
-    try:
-        require_column(image, known, "--image_column", table)
-        require_column(caption, known, "--caption_column", table)
-    except DataError as error:
-        raise NoPictures(str(error)) from error
+    require_both(image, caption, known, table)
     return image, caption
 
 

@@ -108,13 +108,18 @@ def columns(table: "Dataset", source: str, config: TrainConfig) -> tuple[str, st
             refuse_addresses(table, name, source)
     if caption not in known and free and not config.caption_column:
         caption = next((name for name in CAPTIONS if name in known), caption)
+    require_both(image, caption, known, source)
+    used = f"column '{image}' of {source} is taken for the pictures and '{caption}' for the captions"
+    return image, caption, [used] if (image, caption) != asked else []
+
+
+def require_both(image: str, caption: str, known: Sequence[str], source: str) -> None:
+    """Raise NoPictures unless both columns are among the `known`; it names them and the flag."""
     try:
         require_column(image, known, "--image_column", source)
         require_column(caption, known, "--caption_column", source)
     except DataError as error:
         raise NoPictures(str(error)) from error
-    used = f"column '{image}' of {source} is taken for the pictures and '{caption}' for the captions"
-    return image, caption, [used] if (image, caption) != asked else []
 
 
 def first_cells(table: "Dataset", column: str) -> list[Any]:
