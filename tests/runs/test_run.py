@@ -162,7 +162,7 @@ def test_the_log_ends_with_its_last_lines_and_of_a_bar_its_last_state(folder):
 
 def test_only_what_looks_like_a_job_is_looked_for_in_aws(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("sdxl_nb.aws.job.open_run", lambda place: asked.append(place) or "the job")
+    monkeypatch.setattr("sdxl_nb.open_run", lambda place: asked.append(place) or "the job")
     monkeypatch.chdir(tmp_path)
     for place in ("s3://bucket/runs/job", "sdxl-nb-2026-01-02", "arn:aws:sagemaker:eu-west-1:1:training-job/x"):
         assert Run.open(place) == "the job" == Run.open(place)
