@@ -36,8 +36,9 @@ SETTINGS = {
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what the first process sets, before torch is imported
     _home = tempfile.TemporaryDirectory(prefix="sdxl_nb-hub-")  # kept until the last test is done
     os.environ.update(SETTINGS, HF_HOME=_home.name, SDXL_NB_CACHE=os.path.join(_home.name, "sdxl_nb"))
-    for name in SECRETS:
+    for name in (*SECRETS, "PYTHONDONTWRITEBYTECODE"):  # what dozens of processes import is compiled once
         os.environ.pop(name, None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

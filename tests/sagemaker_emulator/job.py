@@ -2,7 +2,8 @@
 
 A job goes through Starting, Downloading, Training (Interrupted, Restarting and Downloading again on spot), Uploading
 to Completed, Failed, Stopped or MaxRuntimeExceeded. While it trains, /opt/ml/checkpoints is synced to S3 (nothing is
-ever deleted there), each printed line goes to CloudWatch, and what the metric regexes find too.
+ever deleted there), what is printed goes to CloudWatch, and what the metric regexes find too: as of the service's
+agent, a moment later and many lines at once.
 """
 
 import contextlib
@@ -57,7 +58,7 @@ class Job:
         self.seconds, self.reason, self.artifacts = 0.0, None, None
         self.stop_asked, self.interruption, self.killed, self.timed_out = False, None, False, False
         self.instances, self.synced, self.metrics, self.lines = [], {}, {}, []
-        self.restarts = 0
+        self.restarts, self.unsent = 0, []
         self.s3, self.logs = emulator.client("s3"), emulator.client("logs", region)
         self.watch = emulator.client("cloudwatch", region)
         self.thread = threading.Thread(target=self._live, daemon=True, name=self.name)
@@ -181,6 +182,7 @@ class Job:
             for instance in self.instances:
                 instance.kill()
                 instance.drain()
+            self._send()
             self.seconds += time.time() - began
         if outcome == "interrupted":
             self._turn("Interrupted")
@@ -270,18 +272,24 @@ class Job:
 
     def _line(self, stream, line):
         self.lines.append(line)
-        event = {"timestamp": round(time.time() * 1000), "message": line or " "}
-        _quietly(self.logs.put_log_events, logGroupName=LOGS, logStreamName=stream, logEvents=[event])
+        self.unsent.append((stream, {"timestamp": round(time.time() * 1000), "message": line or " "}))
+
+    def _send(self):
+        """What was printed since the last time, to CloudWatch."""
+        sent, self.unsent = self.unsent, []
+        for stream in dict.fromkeys(stream for stream, _ in sent):
+            events = [event for its, event in sent if its == stream]
+            _quietly(self.logs.put_log_events, logGroupName=LOGS, logStreamName=stream, logEvents=events)
+        if data := [datum for _, event in sent for datum in self._measured(event["message"])]:
+            _quietly(self.watch.put_metric_data, Namespace=LOGS, MetricData=data)
+
+    def _measured(self, line):
+        """What the metric regexes find in a line."""
         for metric in self.request["AlgorithmSpecification"].get("MetricDefinitions", []):
             if found := re.search(metric["Regex"], line):
-                value = float(found[1])
-                self.metrics[metric["Name"]] = value, time.time()
-                data = {
-                    "MetricName": metric["Name"],
-                    "Value": value,
-                    "Dimensions": [{"Name": "TrainingJobName", "Value": self.name}],
-                }
-                _quietly(self.watch.put_metric_data, Namespace=LOGS, MetricData=[data])
+                self.metrics[metric["Name"]] = float(found[1]), time.time()
+                of_this_job = [{"Name": "TrainingJobName", "Value": self.name}]
+                yield {"MetricName": metric["Name"], "Value": float(found[1]), "Dimensions": of_this_job}
 
     def _watch(self, roots, began):
         """Until all containers have ended or the instances are gone."""
@@ -299,6 +307,7 @@ class Job:
                 if self.stop_asked or self.timed_out:
                     terminated = self._terminate()
             self._sync(roots)
+            self._send()
             over = None not in codes or any(codes) or (terminated and time.time() > terminated + GRACE)
             if over and self.interruption == "soft":
                 self._sync(roots)
