@@ -36,14 +36,16 @@ FLAGS = [
 ]
 HERE = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:")
 PATIENCE = 300_000  # milliseconds: a wait ends when what it waits for comes, and a busy machine is slow
-OPEN = """async path => {
+OPEN = """async ([path, kernel]) => {
   const app = window.jupyterapp;
   await app.restored;
-  const panel = await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+  const options = {path, factory: 'Notebook', ...(kernel ? {kernel: {id: kernel}} : {})};
+  const panel = await app.commands.execute('docmanager:open', options);
   await panel.context.ready;
   await panel.sessionContext.ready;
   await panel.sessionContext.session.kernel.info;
   app.shell.activateById(panel.id);
+  return panel.sessionContext.session.kernel.id;
 }"""
 RUN = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
 RUN_CELL = """index => {
@@ -58,8 +60,11 @@ RESTART = """async () => {
 }"""
 CLOSE = """async () => {
   const app = window.jupyterapp;
-  for (const panel of [...app.shell.widgets('main')]) { panel.dispose(); }
-  await app.serviceManager.sessions.shutdownAll();
+  for (const panel of [...app.shell.widgets('main')]) {
+    const kernel = panel.sessionContext?.session?.kernel;
+    await kernel?.requestExecute({code: 'import ipywidgets; ipywidgets.Widget.close_all()', silent: true}).done;
+    panel.dispose();
+  }
 }"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 
@@ -73,7 +78,9 @@ def chromium() -> str:
 
 
 class Lab:
-    """A JupyterLab that serves a folder; `open` shows a notebook in the page."""
+    """A JupyterLab that serves a folder; `open` shows a notebook in the page, all with one kernel: it has imported."""
+
+    kernel: str | None = None
 
     def __init__(self, folder: Path, url: str, token: str, page: Page):
         self.folder, self.url, self.token, self.page, self.outside = folder, url, token, page, []
@@ -101,7 +108,7 @@ class Lab:
 
     def show(self, name: str = "test.ipynb") -> None:
         """Open a notebook that is there, without running it."""
-        self.page.evaluate(OPEN, name)
+        self.kernel = self.page.evaluate(OPEN, [name, self.kernel])
 
     def run_cell(self, index: int) -> None:
         """Run one cell of the notebook shown."""
@@ -132,7 +139,7 @@ class Lab:
             self.theme("JupyterLab Light")
 
     def close(self) -> None:
-        """Close all notebooks, end all kernels; fails when anything was asked of another machine."""
+        """Close all notebooks and their widgets; fails when anything was asked of another machine."""
         self.page.evaluate(CLOSE)
         assert self.outside == []
 

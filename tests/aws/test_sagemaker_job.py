@@ -283,6 +283,7 @@ def test_stopped_resumed_and_interrupted_it_ends_the_same(aws, tmp_path, long_ru
         resumed.resume()
 
 
+@pytest.mark.soak
 def test_max_run_ends_it_with_a_lora_and_advice(aws, tmp_path, monkeypatch):
     run = start(aws, small(tmp_path / "run", max_train_steps=100_000))
     aws.job(run.job).wait_for("step=2 ")

@@ -141,6 +141,7 @@ def test_studios_role_may_be_asked_of_the_domain(nobody):
     assert session.role() == Studio.role
 
 
+@pytest.mark.soak
 def test_importing_sagemakers_sdk_leaves_the_process_as_it_was(nobody):
     done = subprocess.run(
         [sys.executable, "-c", SDK], capture_output=True, text=True, check=True, env={"PATH": "", "HOME": "/nowhere"}

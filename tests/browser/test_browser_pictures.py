@@ -127,6 +127,7 @@ def test_long_prompts_leave_room_and_without_prompts_a_lora_is_shipped(lab, run_
     lab.photograph("long-prompts", ".jp-Notebook")
 
 
+@pytest.mark.soak
 def test_the_grid_of_a_run_that_goes_on_fills_by_itself(lab):
     page = lab.open(LAUNCHED)
     run = Run.open(lab.folder / "launched")

@@ -178,7 +178,11 @@ def asked_at(monkeypatch, owner, name, call, folder):
 
 @pytest.mark.parametrize(
     ("owner", "name", "call", "pictures", "captions"),
-    [(TextEncoders, "encode", 1, 7, 1), (latents, "encode", 2, 3, 0), (latents, "encode", 4, 0, 0)],
+    [
+        (latents, "encode", 2, 3, 0),
+        pytest.param(TextEncoders, "encode", 1, 7, 1, marks=pytest.mark.soak),
+        pytest.param(latents, "encode", 4, 0, 0, marks=pytest.mark.soak),
+    ],
 )
 def test_a_stop_file_while_caching_ends_the_run_and_keeps_what_was_done(
     tmp_path, work, monkeypatch, owner, name, call, pictures, captions
@@ -216,6 +220,7 @@ sys.exit(train.main())
 """
 
 
+@pytest.mark.soak
 def test_of_two_processes_one_is_asked_to_stop_while_caching_and_both_do(tmp_path, work):
     (tmp_path / "stopping.py").write_text(STOPPING)
     launch(small(tmp_path / "run", train_batch_size=1), program=[str(tmp_path / "stopping.py")])

@@ -13,9 +13,6 @@ from sdxl_nb.system.errors import ConfigError
 REAL = ["sdxl-8gb", "sdxl-12gb", "sdxl-16gb", "sdxl-24gb", "sdxl-80gb"]
 
 
-SEVERAL = [name if name == "sdxl-12gb" else pytest.param(name, marks=pytest.mark.soak) for name in REAL]
-
-
 def stated(name):
     """The peak of GPU memory in GB that a preset's file tells of."""
     text = resources.files(presets).joinpath(f"{name}.yaml").read_text("utf-8")
@@ -64,8 +61,8 @@ def memory(name):
     return int(name.removeprefix("sdxl-").removesuffix("gb"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.soak
+@pytest.mark.parametrize("name", REAL)
 def test_what_a_preset_says_of_its_memory_is_the_estimate_and_twice_as_many_pictures_would_not_fit(name):
     config = TrainConfig.preset(name)
     found = row(config)

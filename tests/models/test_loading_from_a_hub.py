@@ -149,6 +149,7 @@ for name, variant in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.soak
 def test_a_unet_from_the_hub_is_read_without_diffusers_where_it_is_one_file(tmp_path):
     base, shards = copy(tmp_path / "base"), copy(tmp_path / "shards")
     variant = base / "unet" / "diffusion_pytorch_model.fp16.safetensors"

@@ -106,7 +106,7 @@ def test_gradients_of_every_weight_are_diffusers(changes):
 @pytest.mark.parametrize(
     ("targets", "settings"),
     [
-        (ATTENTION, {}),
+        pytest.param(ATTENTION, {}, marks=pytest.mark.soak),
         (["to_q", "to_v", "to_out.0"], {"use_rslora": True}),
         (EVERYWHERE, {"rank_pattern": {"to_k": 2, "conv1": 1}, "alpha_pattern": {"to_v": 11}}),
     ],
@@ -241,6 +241,7 @@ def test_policies_name_the_parts():
     assert {name.rpartition(".")[2] for name in parts} == {"attn2", "ff"}
 
 
+@pytest.mark.soak
 def test_compiled_blocks_compute_the_same_and_a_compiler_that_fails_is_named():
     plain = with_lora(both()[1])
     compiled = copy.deepcopy(plain)

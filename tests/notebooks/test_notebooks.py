@@ -94,6 +94,7 @@ def run_notebooks(folder, names, **environment):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.soak
 def test_an_exception_that_nbmake_would_miss_fails_a_notebook(tmp_path):
     shutil.copy(ROOT / "conftest.py", tmp_path)
     for name, source in LOST.items():

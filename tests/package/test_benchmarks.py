@@ -22,6 +22,7 @@ for step in range(steps):
 """
 
 
+@pytest.mark.soak
 def test_ours_alone_prints_its_own_column(capfd):
     lines = compare.main(["--rounds", "1", "--steps", "3", "--work", "t-64-b1"])
     assert lines == [line for line in capfd.readouterr().out.splitlines() if line in lines]
@@ -57,6 +58,7 @@ def test_the_gpu_script_measures_whole_programs_too(tmp_path):
     assert all(float(line.split(" | ")[3]) > 0 for line in programs[2:])
 
 
+@pytest.mark.soak
 def test_the_gpu_script_runs_small_and_says_what_it_needs():
     lines = gpu.main(SMALL)
     assert len(lines) == 2 + 4 and all(line.startswith("| 64 |") for line in lines[2:])

@@ -7,6 +7,7 @@ What this package brings by itself, no run brings that does not use it.
 import subprocess
 import sys
 
+import pytest
 from small_runs import small
 
 UNUSED = ("IPython", "datasets", "diffusers", "imagehash", "ipywidgets", "matplotlib", "sagemaker", "wandb")
@@ -36,9 +37,16 @@ def imported(config) -> str:
     return done.stdout.splitlines()[-1]
 
 
+COLD = {"max_train_steps": 1, "report_to": "tensorboard", "validation_prompt": None}
+
+
 def test_a_run_brings_no_package_that_it_does_not_use_and_hides_none(tmp_path):
-    config = small(tmp_path / "cold", max_train_steps=1, report_to="tensorboard", validation_prompt=None)
-    config = config.replace(latents_cache_dir=str(tmp_path / "cache"))
+    assert imported(small(tmp_path / "cold", **COLD)) == "[] []"
+
+
+@pytest.mark.soak
+def test_nor_does_one_that_finds_everything_encoded(tmp_path):
+    config = small(tmp_path / "cold", **COLD).replace(latents_cache_dir=str(tmp_path / "cache"))
     assert imported(config) == "[] []"
     assert imported(config.replace(output_dir=str(tmp_path / "warm"))) == "[] []"
     (shard,) = (tmp_path / "cache" / "latents").rglob("*.safetensors")

@@ -93,7 +93,11 @@ BF16 = {"mixed_precision": "bf16", **HALF}
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"lora_dropout": 0.5}, {"use_dora": True}, {"gradient_checkpointing": True}, {"train_text_encoder": True}],
+    [
+        {"train_text_encoder": True},
+        *(pytest.param(changes, marks=pytest.mark.soak) for changes in ({}, {"lora_dropout": 0.5}, {"use_dora": True})),
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.soak),
+    ],
 )
 def test_in_bf16_it_is_the_loss_of_fp32_but_for_rounding(tmp_path, changes):
     measured = []
@@ -136,7 +140,7 @@ def full():
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("no", marks=pytest.mark.soak), "bf16"])
 def test_a_whole_run_that_looks(tmp_path, precision):
     """Losses, pictures and the best checkpoint of an average; and looking never changes training."""
     looking = {"heldout_steps": 2, "early_stopping_patience": 9, "load_best_model_at_end": True, "use_ema": True}
@@ -280,7 +284,7 @@ def test_the_average_is_what_is_measured_drawn_and_shipped(tmp_path, monkeypatch
     assert_same(run.folder, again.folder)
 
 
-@pytest.mark.parametrize("optimizer", ["prodigy", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["prodigy", pytest.param("adafactor", marks=pytest.mark.soak)])
 def test_every_optimizer_resumes_exactly(tmp_path, optimizer):
     changes = {"optimizer": optimizer, "learning_rate": 1.0 if optimizer == "prodigy" else 1e-2}
     whole = train(small(tmp_path / "whole", **changes))

@@ -255,6 +255,7 @@ sys.exit(train.main())
 """
 
 
+@pytest.mark.soak
 def test_memory_that_ends_in_one_of_two_loses_no_work(tmp_path):
     """The step that one cannot take is taken by none, and what was before is saved."""
     (tmp_path / "full.py").write_text(FULL)

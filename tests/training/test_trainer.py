@@ -34,7 +34,7 @@ def four(tmp_path_factory):
     return train(small(tmp_path_factory.mktemp("four"), train_batch_size=4, **FLAT))
 
 
-@pytest.mark.parametrize("batch, accumulation", [(2, 2), (1, 4)])
+@pytest.mark.parametrize("batch, accumulation", [(2, 2), pytest.param(1, 4, marks=pytest.mark.soak)])
 def test_accumulation_is_a_larger_batch(tmp_path, four, batch, accumulation):
     changes = {"train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     run = train(small(tmp_path, **changes, **FLAT))
@@ -78,8 +78,13 @@ def test_what_fits_into_memory_is_remembered(tmp_path, monkeypatch):
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB)"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        *(
+            pytest.param(RuntimeError(said), marks=pytest.mark.soak)
+            for said in (
+                "MPS backend out of memory (MPS allocated: 17.9 GB)",
+                "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory",
+            )
+        ),
     ],
 )
 def test_memory_that_ends_later_loses_no_work(tmp_path, four, monkeypatch, error):
@@ -122,7 +127,9 @@ def test_a_step_read_only_after_the_next_is_launched(tmp_path, monkeypatch):
     assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-2"]  # 4 would hold what is broken
 
 
-@pytest.mark.parametrize("changes", [{}, {"random_flip": True, "proportion_empty_prompts": 0.5}])
+@pytest.mark.parametrize(
+    "changes", [pytest.param({}, marks=pytest.mark.soak), {"random_flip": True, "proportion_empty_prompts": 0.5}]
+)
 def test_caching_changes_no_loss(tmp_path, changes):
     cached = train(small(tmp_path / "cached", **FLAT, **changes))
     live = train(small(tmp_path / "live", cache_latents=False, cache_text_embeddings=False, **FLAT, **changes))
