@@ -1,9 +1,11 @@
 """What opening many captioned pictures costs: in a folder, in a zip archive, in tar archives.
 
-    python -m benchmarks.opening [--pictures 100000]
+    python -m benchmarks.opening [--pictures 100000] [--before TREE]
 
 Each line is a fresh process with one thread that has opened a small data set before: CPU seconds and megabytes that the
-large one adds, and their ratios to the folder's. Every picture has a .txt beside it; the tars hold 10,000 each.
+large one adds, and their ratios to the first line's: the folder's, opened by the version in the folder TREE if one is
+given (`git worktree add TREE COMMIT`). Every picture has a .txt beside it; the tars hold 10,000 each. The lines take
+turns, and the least of all turns is told, because other programs on the machine cost time too.
 """
 
 import argparse
@@ -23,8 +25,12 @@ from PIL import Image
 A_TAR = 10_000
 OPEN = r"""
 import json, re, sys, time
-from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.data.dataset import open_dataset
+try:
+    from sdxl_nb.config.train_config import TrainConfig
+    from sdxl_nb.data.dataset import open_dataset
+except ImportError:  # before the wings
+    from sdxl_nb.config import TrainConfig
+    from sdxl_nb.data import open_dataset
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024
 open_dataset(TrainConfig(train_data_dir=sys.argv[1]))
@@ -69,11 +75,11 @@ def make_tars(place: Path, count: int) -> None:
     archive.close()
 
 
-def measure(place: Path, few: Path) -> tuple[float, float, float]:
-    """CPU seconds, megabytes added, megabytes in all of a fresh process."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def measure(place: Path, few: Path, tree: str | None = None) -> tuple[float, float, float]:
+    """CPU seconds, megabytes added, megabytes in all of a fresh process that imports the package from `tree`."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": tree} if tree else {})
     command = [sys.executable, "-c", OPEN, str(few), str(place)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tree)
     _, _, seconds, added, peak = json.loads(done.stdout.splitlines()[-1])
     return seconds, added, peak
 
@@ -82,22 +88,35 @@ def main(arguments: Sequence[str] | None = None) -> list[str]:
     parser = argparse.ArgumentParser("benchmarks.opening", description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=100_000)
     parser.add_argument("--times", type=int, default=3, help="the least of so many measurements is told")
+    parser.add_argument("--before", metavar="TREE", help="another version of this repository, checked out")
     given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="sdxl_nb-opening-") as made:
+        folder, found = Path(made), dict[str, list[tuple[float, float, float]]]()
+        make_folder(folder / "few", 1)
+        make_folder(folder / "folder", given.pictures)
+        make_zip(folder / "all.zip", given.pictures)
+        make_tars(folder / "tars", given.pictures)
+        for _ in range(given.times):
+            if given.before:
+                before = measure(folder / "folder", folder / "few", str(Path(given.before).resolve()))
+                found.setdefault("a folder, before", []).append(before)
+            for label, name in {"a folder": "folder", "a zip": "all.zip", "tars": "tars"}.items():
+                found.setdefault(label, []).append(measure(folder / name, folder / "few"))
+    lines = table({label: [min(column) for column in zip(*turns, strict=True)] for label, turns in found.items()})
+    print("\n".join(lines))
+    return lines
+
+
+def table(found: dict[str, list[float]]) -> list[str]:
+    """Markdown: what was measured, and how it compares with the first line."""
     lines = [
         "| pictures in | CPU s | MB added | MB peak | time | memory added | memory peak |",
         "|---|---|---|---|---|---|---|",
     ]
-    with tempfile.TemporaryDirectory(prefix="sdxl_nb-opening-") as folder:
-        few, first = Path(folder) / "few", None
-        make_folder(few, 1)
-        for label, make in {"a folder": make_folder, "a zip": make_zip, "tars": make_tars}.items():
-            place = Path(folder) / f"{label.split()[-1]}{'.zip' if 'zip' in label else ''}"
-            make(place, given.pictures)
-            found = [min(column) for column in zip(*(measure(place, few) for _ in range(given.times)), strict=True)]
-            first = first or found
-            ratios = " | ".join(f"{ours / theirs:.2f}" for ours, theirs in zip(found, first, strict=True))
-            lines.append(f"| {label} | {found[0]:.2f} | {found[1]:.0f} | {found[2]:.0f} | {ratios} |")
-    print("\n".join(lines))
+    first = next(iter(found.values()))
+    for label, (seconds, added, peak) in found.items():
+        ratios = " | ".join(f"{ours / theirs:.2f}" for ours, theirs in zip((seconds, added, peak), first, strict=True))
+        lines.append(f"| {label} | {seconds:.2f} | {added:.0f} | {peak:.0f} | {ratios} |")
     return lines
 
 

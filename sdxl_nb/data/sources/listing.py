@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..file_facts import Facts
 
 MAX_BYTES = 1 << 30  # of one encoded picture; the largest that may be decoded takes less even uncompressed
-CHUNK = 1 << 16  # rows that are Python objects at the same time
+CHUNK = 1 << 13  # rows that are Python objects at the same time
 
 
 Text = TypeVar("Text", bound=str | None)  # str where none is missing

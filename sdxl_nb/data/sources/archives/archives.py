@@ -50,8 +50,9 @@ def list_archives(paths: Sequence[str], config: TrainConfig) -> Listing:
     notes: list[str] = []
     prefixes = [f"{os.path.basename(path)}/" * (len(paths) > 1) for path in paths]
     found = zip(paths, prefixes, strict=True)
-    each = [_at_root(_members(path, prefix, faults, notes), prefix, notes) for path, prefix in found]
-    members, twice = joined(each).sorted()
+    members, twice = joined(
+        [_at_root(_members(path, prefix, faults, notes), prefix, notes) for path, prefix in found]
+    ).sorted()
     if twice:
         notes.append(f"{twice} names occur more than once in an archive; the last of each is used.")
     pictures = members.rows(PICTURE)
@@ -132,13 +133,14 @@ def _usable(
         what = WHAT.get(ending(name))
         if what is None or (what == TABLE and name.rpartition("/")[2] not in metadata.NAMES):
             continue
-        if ODD.search(name):
+        odd = ODD.search(name)
+        if odd:
             name = _short(name)
             if _is_hidden(name):
                 continue
             entry = entry._replace(name=name)
-        odd = what == MISSED or entry.kind < IN_TAR or entry.why or ODD.search(name)
-        sentence = _fault(entry, archive) if odd else None
+        doubted = odd or what == MISSED or entry.kind < IN_TAR or entry.why
+        sentence = _fault(entry, archive) if doubted else None
         if sentence is None:
             yield entry, what
         elif what in (PICTURE, MISSED):

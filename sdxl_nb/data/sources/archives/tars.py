@@ -27,7 +27,7 @@ def entries(path: str, file: BinaryIO) -> Iterator[Entry]:
     while True:
         file.seek(place)
         head = file.read(BLOCK)
-        if not head.strip(b"\0") and place:
+        if head[:1] in (b"", b"\0") and place and not head.strip(b"\0"):
             return
         try:
             name, length, _, kind, link, magic = HEADER.unpack_from(head)
@@ -80,7 +80,7 @@ def _fault(kind: bytes, said: dict[str, str], cut: bool) -> str | None:
 
 
 def _whole_name(name: bytes, head: bytes, magic: bytes) -> str:
-    prefix = _text(head[345:500]) if magic == b"ustar\0" else ""
+    prefix = _text(head[345:500]) if magic == b"ustar\0" and head[345:346] > b"\0" else ""
     return f"{prefix}/{_text(name)}" if prefix else _text(name)
 
 
