@@ -1,7 +1,7 @@
 """What is wrong with captions: one small function for each kind.
 
-In: captions by the name of their picture, and tokenizers. Out: Findings (findings.py). Everything here is about text
-alone; nothing is decoded and no model is loaded.
+In: captions by the name of their picture (of several captions by a Part of it), and tokenizers. Out: Findings
+(findings.py). Everything here is about text alone; nothing is decoded and no model is loaded.
 """
 
 import re
@@ -16,7 +16,7 @@ from ..data.captions import long_captions
 from ..data.dataset import TRIGGER_ALONE
 from ..data.words.tags import cleaned
 from ..data.words.trigger import calls
-from .findings import NOTE, WARNING, Finding, found
+from .findings import NOTE, WARNING, Finding, found, picture_of
 from .leftovers import WEIGHTED, code, placeholder, prompt_syntax, refusal
 
 MISSING_CAPTION = "missing_caption"
@@ -37,7 +37,7 @@ NOT_LATIN = "not_latin"
 TRIGGER_WORD = "trigger_word"
 BOORU_TAGS = "booru_tags"
 
-Captions = Mapping[str, str]  # name of the picture -> caption
+Captions = Mapping[str, str]  # name of the picture, or Part -> caption
 UNSEEN = re.compile("[\u00ad\u200b\u200c\u200e\u200f\u2060\u202a-\u202e\u2066-\u2069\ufeff]|(?<=\\w)\u200d(?=\\w)")
 MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<!--|&(?:[a-zA-Z]{2,8}|#\d+|#x[0-9a-fA-F]+);")
 CAMERA = re.compile(
@@ -220,7 +220,7 @@ def file_name_captions(captions: Captions) -> list[Finding]:
     """Captions that are a camera's number or the file's own name with digits in it."""
 
     def is_name(name: str, caption: str) -> bool:
-        stem = PurePath(name).stem.lower()
+        stem = PurePath(picture_of(name)).stem.lower()
         return bool(CAMERA.fullmatch(caption)) or (caption.lower() == stem and any(map(str.isdigit, stem)))
 
     remarks = {name: shown(caption) for name, caption in captions.items() if is_name(name, caption.strip())}

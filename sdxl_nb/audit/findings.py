@@ -44,15 +44,43 @@ class Finding:
         )
 
 
+class Part(str):
+    """One of several captions of a picture: the text tells them apart, a Finding is about the `picture`."""
+
+    picture: str
+    which: str  # such as "caption 2 of 3"
+
+    def __new__(cls, picture: str, number: int, count: int) -> "Part":
+        which = f"caption {number} of {count}"
+        part = super().__new__(cls, f"{picture}, {which}")
+        part.picture, part.which = picture, which
+        return part
+
+
+def picture_of(name: str) -> str:
+    """The picture that a name, or one of its captions, belongs to."""
+    return name.picture if isinstance(name, Part) else name
+
+
+def by_picture(remarks: Mapping[str, str]) -> dict[str, str]:
+    """The same of pictures, where several captions have one each: `caption 2 of 3: what exactly`."""
+    told: dict[str, list[str]] = {}
+    for name, remark in remarks.items():
+        which = name.which if isinstance(name, Part) else ""
+        told.setdefault(picture_of(name), []).append(": ".join(part for part in (which, remark) if part))
+    return {picture: "; ".join(filter(None, parts)) for picture, parts in told.items()}
+
+
 def found(kind: str, severity: str, remarks: Mapping[str, str], message: str, advice: str) -> list[Finding]:
     """One Finding about the files in `remarks` (name -> what exactly, may be ""), or none when there are none.
 
-    `{n}` in the message is their number in words: 1 picture, 3 pictures.
+    `{n}` in the message is the number of pictures in words: 1 picture, 3 pictures. A name may be a Part.
     """
     if not remarks:
         return []
-    told = {name: remark for name, remark in remarks.items() if remark}
-    return [Finding(kind, severity, list(remarks), message.format(n=counted(len(remarks))), advice, told)]
+    every = by_picture(remarks)
+    told = {name: remark for name, remark in every.items() if remark}
+    return [Finding(kind, severity, list(every), message.format(n=counted(len(every))), advice, told)]
 
 
 def counted(number: int, thing: str = "picture") -> str:

@@ -23,11 +23,12 @@ from ..data.captions import is_alone
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.decoding import Fault, PictureError
 from ..data.masks import Masks
+from ..data.sources.listing import counts
 from ..data.words.trigger import calls, with_trigger
 from ..system.errors import ConfigError, DataError, ModelError, SdxlNbError
 from ..system.threads import ahead
 from . import caption_faults, picture_faults
-from .findings import NOTE, AuditReport, Finding
+from .findings import NOTE, AuditReport, Finding, Part
 from .measures import Header, Measure, measure, read_header
 
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
@@ -69,7 +70,7 @@ def audit_dataset(
     findings += _about_captions(config, used, tokenizers)
     findings += picture_faults.masks(Masks(used)) if config.masked_loss else []
     if not quick:
-        findings += [*_about_pixels(names, measures, list(used.captions)), *_overlap(config, used, names, measures)]
+        findings += [*_about_pixels(names, measures, _all_texts(used)), *_overlap(config, used, names, measures)]
     if config.masked_loss or config.alpha_background != "white":  # transparency is seen to
         findings = [finding for finding in findings if finding.kind != picture_faults.TRANSPARENT]
     shapes = buckets.of(config, sizes).summary(names=names)
@@ -91,8 +92,7 @@ def quick_findings(
     findings = picture_faults.left_out(pictures.faults) + _about_sizes(config, names, np.asarray(sizes))
     findings += _about_captions(config, pictures, dict(zip(TOKENIZERS, tokenizers, strict=False)))
     if len(digests):
-        texts = list(pictures.captions)
-        findings += picture_faults.exact_duplicates(names, [bytes(one) for one in digests], texts)
+        findings += picture_faults.exact_duplicates(names, [bytes(one) for one in digests], _all_texts(pictures))
     return AuditReport(pictures.source, len(pictures), findings, full=False, pictures=pictures)
 
 
@@ -102,7 +102,8 @@ def quick_summary(config: TrainConfig, pictures: CaptionedPictures, sizes: np.nd
     Class pictures come last, and are not looked at: they may have the names of others.
     """
     own = len(pictures) - pictures.class_pictures
-    some = pictures.select(range(min(own, FIRST)))
+    each = np.ones(len(pictures), np.int64) if pictures.further is None else 1 + counts(pictures.further)
+    some = pictures.select(range(min(own, int(np.searchsorted(np.cumsum(each), FIRST, side="right")))))
     report = quick_findings(config, some, np.asarray(sizes)[: len(some)])
     more = f" Of {own} pictures the first were looked at." if len(some) < own else ""
     advice = " python -m sdxl_nb.audit says which, and looks at the pixels too." if report.findings else ""
@@ -169,7 +170,7 @@ def _about_headers(names: Sequence[str], headers: Sequence[Header]) -> list[Find
     return [finding for look in looks for finding in look(names, headers)]
 
 
-def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: Sequence[str]) -> list[Finding]:
+def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: Sequence[object]) -> list[Finding]:
     return [
         *picture_faults.exact_duplicates(names, [one.digest for one in measures], captions),
         *picture_faults.near_duplicates(names, measures),
@@ -181,8 +182,7 @@ def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: S
 
 def _about_captions(config: TrainConfig, pictures: CaptionedPictures, tokenizers: Mapping[str, Any]) -> list[Finding]:
     """Captions as they are written; what the tokenizers cut is told of captions with the trigger word in front."""
-    captions = dict(zip(pictures.names, pictures.captions, strict=True))
-    written = {name: text or "" for name, text in zip(pictures.names, pictures.written, strict=True)}
+    captions, written = _labelled(pictures)
     word = config.trigger_word
     led = [name for name, caption in captions.items() if calls(caption, word)]
     alone = dict.fromkeys((name for name in led if word and is_alone(with_trigger(written[name], word), word)), "")
@@ -194,6 +194,27 @@ def _about_captions(config: TrainConfig, pictures: CaptionedPictures, tokenizers
         *caption_faults.cut_captions(captions, tokenizers),
         *caption_faults.trigger_coverage(written, word, led),
     ]
+
+
+def _labelled(pictures: CaptionedPictures) -> tuple[dict[str, str], dict[str, str]]:
+    """All captions as training reads them, and as they are written, by name, or by Part where a picture has several."""
+    if pictures.further is None:
+        written = {name: text or "" for name, text in zip(pictures.names, pictures.written, strict=True)}
+        return dict(zip(pictures.names, pictures.captions, strict=True)), written
+    trained, told = dict[str, str](), dict[str, str]()
+    for index, name in enumerate(pictures.names):
+        texts = pictures.alternatives(index)
+        parts = [Part(name, number, len(texts)) for number in range(1, len(texts) + 1)] if texts[1:] else [name]
+        trained |= zip(parts, texts, strict=True)
+        told |= zip(parts, pictures.written_alternatives(index) or [""], strict=True)
+    return trained, told
+
+
+def _all_texts(pictures: CaptionedPictures) -> Sequence[object]:
+    """Of each picture what it is captioned with, to be compared."""
+    if pictures.further is None:
+        return list(pictures.captions)
+    return [tuple(pictures.alternatives(index)) for index in range(len(pictures))]
 
 
 def _tokenizers(config: TrainConfig) -> tuple[dict[str, Any], list[Finding]]:

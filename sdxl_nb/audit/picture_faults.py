@@ -209,7 +209,7 @@ def blurred(names: Sequence[str], measures: Sequence[Measure]) -> list[Finding]:
     return found(BLURRED, WARNING, remarks, message, "Remove them, or find sharper originals: blur is learned too.")
 
 
-def exact_duplicates(names: Sequence[str], digests: Sequence[bytes], captions: Sequence[str]) -> list[Finding]:
+def exact_duplicates(names: Sequence[str], digests: Sequence[bytes], captions: Sequence[object]) -> list[Finding]:
     """Files with the same bytes; a remark says where their captions disagree."""
     remarks = {}
     for group in duplicates.equal(list(digests)):

@@ -119,6 +119,16 @@ class CaptionedPictures(Sequence[Sample]):
         """All captions of a picture, the first first."""
         return [self.captions[index], *([] if self.further is None else self.further[index].as_py())]
 
+    def written_alternatives(self, index: int) -> list[str]:
+        """All captions of a picture as they are written, the first first; none where it has none."""
+        column = self.listing.written_further
+        if self.further is None or column is None:
+            rest = [] if self.further is None else self.further[index].as_py()
+        else:
+            rest = column[int(self.rows[index])].as_py()
+        first = self.written[index]
+        return [] if first is None else [first, *rest]
+
     def every_caption(self) -> Texts[str]:
         """The captions of all pictures, and after these the further ones in the order of their pictures."""
         if self.further is None:
@@ -214,6 +224,8 @@ class CaptionedPictures(Sequence[Sample]):
         written = None if listing.written is None else take(listing.written, rows)
         compact = Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights)
         compact.further, compact.known, compact.written = self.further, known, written
+        if listing.written_further is not None:
+            compact.written_further = take(listing.written_further, rows)
         compact.masks = None if listing.masks is None else take(listing.masks, rows)
         if read_mask := listing.read_mask:
             compact.read_mask = lambda row: read_mask(int(rows[row]))
@@ -362,7 +374,7 @@ def as_trained(listing: Listing, config: TrainConfig, led: bool = True) -> Listi
     """
     word = config.trigger_word if led else None
     if word or config.clean_tags or config.caption_prefix or config.caption_suffix:
-        listing.written = listing.captions
+        listing.written, listing.written_further = listing.captions, listing.further
         listing.caption_each(lambda _, text: dressed(text, config, word))
     if word:
         alone = sum(is_alone(with_trigger(text or "", word), word) for text in Texts[str | None](listing.written))

@@ -231,6 +231,7 @@ class Listing:
     further: pa.Array | None = None  # lists of captions beyond the first, where any picture has several
     known: "Facts | None" = None  # by row, once the pictures were examined
     written: pa.Array | None = None  # the captions without trigger words, where there are any
+    written_further: pa.Array | None = None  # and the further ones
     masks: pa.Array | None = None  # None: no picture has one
     read_mask: Callable[[int], bytes | None] | None = None
     background: tuple[str, int] = ("white", 0)  # alpha_background and the seed that random is drawn by
@@ -310,6 +311,9 @@ def joined(listings: Sequence[Listing]) -> Listing:
     known = [listing.known for listing in listings if listing.known is not None]
     further = [none_further(len(each)) if each.further is None else each.further for each in listings]
     written = [listing.captions if listing.written is None else listing.written for listing in listings]
+    led = zip(listings, further, strict=True)
+    written_further = [some if each.written_further is None else each.written_further for each, some in led]
+    several, dressed = (any(getattr(each, name) is not None for each in listings) for name in ("further", "written"))
     return Listing(
         pa.concat_arrays([listing.names for listing in listings]),
         pa.concat_arrays([listing.captions for listing in listings]),
@@ -319,9 +323,10 @@ def joined(listings: Sequence[Listing]) -> Listing:
         [note for listing in listings for note in listing.notes],
         numbers("repeats", np.int32),
         numbers("weights", np.float32),
-        further=None if all(each.further is None for each in listings) else pa.concat_arrays(further),
+        further=pa.concat_arrays(further) if several else None,
         known=known[0].followed_by(*known[1:]) if len(known) == len(listings) else None,
-        written=None if all(listing.written is None for listing in listings) else pa.concat_arrays(written),
+        written=pa.concat_arrays(written) if dressed else None,
+        written_further=pa.concat_arrays(written_further) if dressed and several else None,
         masks=_joined_masks(listings),
         read_mask=call("mask") if any(listing.read_mask for listing in listings) else None,
         background=listings[0].background,

@@ -8,7 +8,10 @@ from sdxl_nb.data.words.tags import cleaned
 
 # what WD14 taggers (toriato's list, which most have), sd-scripts (three characters and less) and three editors of tags
 # keep as they are, and more of the kind as people write them
-EMOTICONS = ["0_0", "(o)_(o)", "+_+", "+_-", "._.", "<o>_<o>", "<|>_<|>", "=_=", ">_<", "3_3", "6_9", ">_o", "@_@", "^_^", "o_o", "u_u", "x_x", "|_|", "||_||", ">_@", "o_x", "t_t", "v_v", "e_e", ";_;", "|_|_|", "ಠ_ಠ", "T_T", "O_o", "x_X", "-_-", ">_>;", "(^_^)", "d(^_^)b", "T__T", "=^_^=", "・_・", "_"]
+EMOTICONS = (
+    "0_0 (o)_(o) +_+ +_- ._. <o>_<o> <|>_<|> =_= >_< 3_3 6_9 >_o @_@ ^_^ o_o u_u x_x |_| ||_|| "
+    ">_@ o_x t_t v_v e_e ;_; |_|_| ಠ_ಠ T_T O_o x_X -_- >_>; (^_^) d(^_^)b T__T =^_^= ・_・ _"
+)
 PLAIN = {  # nearly emoticons, and none
     "v_neck": "v neck",
     "t_pose": "t pose",
@@ -41,7 +44,7 @@ def test_a_tag_with_the_trigger_word_stays():
     assert cleaned("long_hair solo", " ") == "long hair solo"
 
 
-@pytest.mark.parametrize("sign", EMOTICONS)
+@pytest.mark.parametrize("sign", EMOTICONS.split())
 def test_emoticons_keep_their_underscores_and_are_no_finding(sign):
     escaped = sign.replace("(", r"\(").replace(")", r"\)")
     assert cleaned(f"1girl, {sign}, solo") == f"1girl, {sign}, solo"
