@@ -10,6 +10,7 @@ from test_dataset import COLOURS, png
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
+from sdxl_nb.data.sources import choice
 from sdxl_nb.system.errors import DataError
 
 ROWS = [f"a {colour} card" for colour in COLOURS]
@@ -53,6 +54,31 @@ def test_hidden_copies_double_no_rows(clone, opened):
     assert opened(clone).captions == ROWS
     (clone / "thumbnail.png").unlink()
     assert opened(clone).captions == ROWS
+
+
+@pytest.mark.parametrize("case", ["a thumbnail", "a damaged parquet", "a zip"])
+def test_pictures_that_hide_all_else_are_seen(case, clone, opened, monkeypatch, tmp_path):
+    """The fault of case 14 put back: one picture in the folder, and nothing else is looked at."""
+    monkeypatch.setattr(choice, "_best", lambda ways: ways["the pictures"]())
+    with pytest.raises((AssertionError, DataError, IndexError, pytest.fail.Exception)):
+        if case == "a thumbnail":
+            test_a_thumbnail_does_not_hide_the_parquet(clone, lambda *a, **s: opened(*a, **s | {"trigger_word": "zwx"}))
+        elif case == "a damaged parquet":
+            test_a_damaged_parquet_is_not_hidden_by_a_thumbnail(clone, opened)
+        else:
+            test_a_zip_beside_a_thumbnail_and_beside_its_own_pictures(tmp_path, opened)
+
+
+def test_hidden_copies_that_count_are_seen(clone, opened, monkeypatch):
+    """And its other half: Jupyter's copies of the parquet files are read too."""
+
+    def every(folder):
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*train-0*.parquet"))
+        return choice.Found(parquet=names)
+
+    monkeypatch.setattr(choice, "look", every)
+    with pytest.raises(AssertionError):
+        test_hidden_copies_double_no_rows(clone, opened)
 
 
 def test_captioned_pictures_are_meant_not_a_strange_parquet(clone, opened):
