@@ -18,6 +18,7 @@ from ..decoding import SUFFIXES, is_text
 from . import metadata
 from .archives.archives import ending, list_archives
 from .folders import folders
+from .folders.file_names import mask_column
 from .folders.strangers import RUN_FILES
 from .folders.suffixes import ARCHIVES, PACKED
 from .folders.tree import inside
@@ -159,11 +160,16 @@ def list_names(folder: Path, tables: Sequence[str], config: TrainConfig) -> List
 
 def _names(folder: Path, table: str, config: TrainConfig) -> Listing:
     path = inside(folder, table, "the folder")
-    image, caption = _columns(table, next(metadata.rows(path), {}), config)
-    names, captions = TextColumn(), CaptionColumn()
+    first: dict[Any, Any] = next(metadata.rows(path), {})
+    image, caption = _columns(table, first, config)
+    names, captions, masks = TextColumn(), CaptionColumn(), TextColumn()
+    its_mask = mask_column(table, [name for name in first if isinstance(name, str)], config)
     seen: set[str] = set()
     for number, row in enumerate(metadata.rows(path), start=1):
-        name = _file(folder, (folder / table).parent, row.get(image), f"row {number} of {table}")
+        place, told_by = (folder / table).parent, f"row {number} of {table}"
+        name = _file(folder, place, row.get(image), told_by)
+        mask = row.get(its_mask) if its_mask else None
+        masks.append(f"{folder}/{_file(folder, place, mask, told_by)}" if mask else None)
         if name in seen:
             raise NoPictures(f"{table} names '{name}' more than once: keep one line per picture.")
         seen.add(name)
@@ -172,7 +178,8 @@ def _names(folder: Path, table: str, config: TrainConfig) -> Listing:
     listed, (texts, further) = names.finish(), captions.finish()
     files = Files(str(folder), listed)
     note = f"Captions are those of {table} (columns {image} and {caption})."
-    return Listing(listed, texts, files.read, files.stamp, notes=[note], further=further)
+    paths = masks.finish() if its_mask else None
+    return Listing(listed, texts, files.read, files.stamp, notes=[note], further=further, masks=paths)
 
 
 def _columns(table: str, first: dict[Any, Any], config: TrainConfig) -> tuple[str, str]:

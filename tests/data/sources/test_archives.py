@@ -74,7 +74,7 @@ def test_webdataset_of_two_tars():
     assert said(pictures) == dict(zip(names, [f"a {colour} card" for colour in COLOURS], strict=True))
     assert [pictures.alternatives(index)[1:] for index in range(4)] == [[], ["lime"], [], ["yellow"]]
     assert pictures.notes[0] == (
-        "4 pictures are parts of another with the same key, as 00000.tar/000000.mask.png, and are not used."
+        "4 pictures are parts of another with the same key, as 00000.tar/000000.mask.png, and are not trained on."
     )
 
 

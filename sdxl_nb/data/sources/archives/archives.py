@@ -59,7 +59,8 @@ def list_archives(paths: Sequence[str], config: TrainConfig) -> Listing:
     if not len(pictures):
         why = f"; the first of what cannot be used: {faults[0].sentence}" if faults else ": check --train_data_dir."
         raise DataError(f"{' and '.join(paths[:2])} hold{'s' * (len(paths) == 1)} no pictures{why}")
-    listing = packed_captions.listed(members, _without_parts(members, pictures, notes), config)
+    whole, parts = _without_parts(members, pictures, notes)
+    listing = packed_captions.listed(members, whole, parts, config)
     listing.faults += faults
     listing.notes = [*notes, *listing.notes]
     return listing
@@ -221,20 +222,21 @@ def _tops(members: Members) -> set[str]:
     return found
 
 
-def _without_parts(members: Members, pictures: np.ndarray, notes: list[str]) -> np.ndarray:
-    """The pictures without those that webdataset keeps beside one of the same key: key.mask.png beside key.jpg."""
+def _without_parts(members: Members, pictures: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures, and apart those that webdataset keeps beside one of the same key: key.mask.png beside key.jpg."""
     names = take(members.names, pictures)
     dotted = np.flatnonzero(flags(pc.match_substring_regex(names, r"[^/]\.[^/.]+\.[^/.]+$"))).tolist()
     if not dotted:
-        return pictures
+        return pictures, pictures[:0]
     stems = Texts[str](pc.replace_substring_regex(names, r"\.[^./]*$", ""))
     whole = {stem for stem in stems if "." not in stem.rpartition("/")[2]}
     in_tar = members.spots["kind"][pictures] == IN_TAR
     parts = [row for row in dotted if in_tar[row] and _key(names[row].as_py()) in whole]
     if parts:
         first = names[parts[0]].as_py()
-        notes.append(f"{len(parts)} pictures are parts of another with the same key, as {first}, and are not used.")
-    return np.delete(pictures, parts)
+        told = f"{len(parts)} pictures are parts of another with the same key, as {first}"
+        notes.append(f"{told}, and are not trained on.")
+    return np.delete(pictures, parts), pictures[parts]
 
 
 def _key(name: str) -> str:

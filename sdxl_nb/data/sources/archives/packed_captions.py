@@ -1,15 +1,16 @@
-"""Captions of pictures in archives: from metadata files inside, or from the file beside each picture.
+"""Captions and masks of pictures in archives: from metadata files inside, or from the files beside each picture.
 
-In: Members, and which of them are pictures. Out: a Listing. Beside a.jpg lie a.txt, a.caption or a.jpg.txt, in small
-letters or capitals; failing these a.json, as webdataset and img2dataset write it, with the caption, or a list of them,
-under the name of the caption column, "caption", "captions", "text" or "prompt".
+In: Members, and which of them are pictures, or parts of others. Out: a Listing. Beside a.jpg lie a.txt, a.caption or
+a.jpg.txt, in small letters or capitals; failing these a.json, as webdataset and img2dataset write it, with the caption,
+or a list of them, under the name of the caption column, "caption", "captions", "text" or "prompt". companions.py says
+what is a mask.
 """
 
 import json
 import os
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +23,12 @@ from ...captions import alternatives, require_column
 from ...decoding import Fault, PictureError, is_text
 from .. import metadata
 from ..folders.caption_files import MAX_CAPTION
-from ..folders.file_names import HALF, left_after, read_table
+from ..folders.file_names import HALF, Said, files_beside, left_after, masks_of, read_table
 from ..folders.folders import NO_CAPTIONS
 from ..folders.lines import lined, settled
 from ..folders.suffixes import CAPTIONS
 from ..listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
+from . import companions
 from .entries import IN_TAR
 from .members import Members
 
@@ -38,18 +40,50 @@ ENDS = ((r"\.[^./]*$", False), ("$", False), (r"\.[^/]*$", True))
 PICTURE, TABLE, FIRST_BESIDE = 0, 1, 2  # what a file is; those beside a picture follow in their order
 
 
-def listed(members: Members, pictures: np.ndarray, config: TrainConfig) -> Listing:
+class Masks(NamedTuple):
+    """The masks of N pictures: `read` gives that of a row, still encoded, or None."""
+
+    members: Members
+    rows: np.ndarray  # in `members`, -1 where there is none
+
+    @classmethod
+    def of(cls, members: Members, names: pa.Array, masks: dict[str, str]) -> "Masks | None":
+        """Those of pictures of these names; `masks` are names by picture."""
+        if not masks:
+            return None
+        known = set(masks.values())
+        at = {name: row for row, name in enumerate(Texts[str](members.names)) if name in known}
+        return cls(members, np.array([at.get(masks.get(name, ""), -1) for name in Texts[str](names)], np.int64))
+
+    def read(self, row: int) -> bytes | None:
+        at = int(self.rows[row])
+        return None if at < 0 else self.members.read(at)
+
+
+def listed(members: Members, pictures: np.ndarray, parts: np.ndarray, config: TrainConfig) -> Listing:
     """The Listing of these rows of Members. Raises DataError for metadata that cannot be used."""
     tables = members.rows(TABLE).tolist()
-    return _by_metadata(members, pictures, tables, config) if tables else _by_files(members, pictures, config)
+    if tables:
+        listing, masks = _by_metadata(members, pictures, parts, tables, config)
+    else:
+        listing, masks = _by_files(members, pictures, parts, config)
+    found = Masks.of(members, listing.names, masks)
+    listing.read_mask = found.read if found else None
+    return listing
 
 
-def _by_files(members: Members, pictures: np.ndarray, config: TrainConfig) -> Listing:
-    """Captions from the file beside each picture; a picture without one keeps none."""
-    names, notes = take(members.names, pictures), []
+def _by_files(
+    members: Members, pictures: np.ndarray, parts: np.ndarray, config: TrainConfig
+) -> tuple[Listing, dict[str, str]]:
+    """Captions from the file beside each picture; a picture without one keeps none. And the masks by picture."""
+    names, notes = take(members.names, pictures), list[str]()
     chosen, doubled = _beside(members, pictures, names)
     if doubled:
         notes.append(f"{doubled} pictures have two caption files; the .txt is used.")
+    kept, masks, told = companions.sort_out(names, chosen >= 0, take(members.names, parts))
+    notes += told
+    if not kept.all():
+        names, chosen, pictures = take(names, np.flatnonzero(kept)), chosen[kept], pictures[kept]
     captions, faults = CaptionColumn(), {}
     small = members.spots["size"] <= MAX_CAPTION
     texts = members.read_all(chosen[(chosen >= 0) & small[chosen]])
@@ -65,12 +99,12 @@ def _by_files(members: Members, pictures: np.ndarray, config: TrainConfig) -> Li
                 faults[number] = Fault(names[number].as_py(), f"{names[number]}: its caption file {error}")
         captions.append(found)
     names, first, further, pictures = _good(list(faults), names, *captions.finish(), pictures)
-    first, further, told = settled(first, config, further)
-    notes += told
+    first, further, read = settled(first, config, further)
+    notes += read
     if len(first) and first.null_count == len(first):
         notes.append(NO_CAPTIONS)
     used = members.select(pictures)
-    return Listing(names, first, used.read, used.stamp, list(faults.values()), notes, further=further)
+    return Listing(names, first, used.read, used.stamp, list(faults.values()), notes, further=further), masks
 
 
 def _good(bad: list[int], *columns: Any) -> tuple[Any, ...]:
@@ -125,12 +159,19 @@ def _from_json(text: str, file: str, config: TrainConfig) -> list[str]:
     return [" ".join(text.split()) for text in found]
 
 
-def _by_metadata(members: Members, pictures: np.ndarray, tables: list[int], config: TrainConfig) -> Listing:
-    """Captions from the metadata files, each of which names pictures as seen from its own folder."""
+def _by_metadata(
+    members: Members, pictures: np.ndarray, parts: np.ndarray, tables: list[int], config: TrainConfig
+) -> tuple[Listing, dict[str, str]]:
+    """Captions and masks from the metadata files, each of which names files as seen from its own folder."""
     _refuse_two(members, tables)
     names, columns, faults, bad = TextColumn(), CaptionColumn(), [], []
+    beside, masks = dict[str, str](), dict[str, str]()
     for table in (metadata.Inside(members.names[row].as_py(), members.read(row)) for row in tables):
-        for name, captions, sentence in _rows(table, config):
+        rows = read_table(table, config)
+        beside |= files_beside(table.name, rows)
+        for name, captions, sentence, mask in _rows(table, rows, config):
+            if mask:
+                masks[name] = mask
             if sentence:
                 faults.append(Fault(name, f"{name} {sentence}"))
                 bad.append(len(names))
@@ -145,11 +186,24 @@ def _by_metadata(members: Members, pictures: np.ndarray, tables: list[int], conf
     if (often > 1).any():
         name = given[int(first[int(np.argmax(often))])]
         raise DataError(f"{said} names '{name}' more than once: keep one line per picture.")
-    unnamed = Texts[str](members.names, np.delete(pictures, at))
-    faults += [Fault(name, f"{name} is not named in {said}.") for name in unnamed]
+    _refuse_missing(members, masks, said)
+    every = take(members.names, pictures)
+    captioned = np.zeros(len(pictures), bool)
+    captioned[at] = True
+    kept, found, notes = companions.sort_out(every, captioned, take(members.names, parts))
+    unnamed = Texts[str](every, np.flatnonzero(kept & ~captioned))
+    faults += [Fault(name, f"{name} is not named in {said}.") for name in unnamed if name not in beside]
     captions, further, rows = _good(bad, *columns.finish(), pictures[at])
     used = members.select(rows)
-    return Listing(used.names, captions, used.read, used.stamp, faults, further=further)
+    return Listing(used.names, captions, used.read, used.stamp, faults, [*notes], further=further), found | masks
+
+
+def _refuse_missing(members: Members, masks: dict[str, str], said: str) -> None:
+    """Raise DataError where a mask that is named is not in the archive."""
+    there = set(Texts[str](members.names)) if masks else set()
+    missing = next((mask for mask in masks.values() if mask not in there), None)
+    if missing is not None:
+        raise DataError(f"{said} names {shown(missing)}, but there is no such mask in the archive: correct the name.")
 
 
 def _refuse_two(members: Members, tables: list[int]) -> None:
@@ -163,18 +217,25 @@ def _refuse_two(members: Members, tables: list[int]) -> None:
         folders[folder] = name
 
 
-def _rows(table: metadata.Inside, config: TrainConfig) -> Iterator[tuple[str, list[str], str | None]]:
-    """Of each row the name of its picture in the archive, its captions, and what is wrong with them."""
-    names, first, further, columns, bad = read_table(table, config)
-    if not columns:
+def _rows(
+    table: metadata.Inside, rows: Said, config: TrainConfig
+) -> Iterator[tuple[str, list[str], str | None, str | None]]:
+    """Of each row the name of its picture in the archive, its captions, what is wrong with them, and its mask."""
+    if not rows.columns:
         raise DataError(f"{table.name} is empty: it needs one line per picture with file_name and text.")
-    if names is None:
-        raise DataError(f"{table.name} has no column 'file_name' (its columns: {', '.join(columns)}): add it.")
-    require_column(config.columns()[1], columns, "--caption_column", table.name)
-    folder = posixpath.dirname(table.name)
-    others: list[list[str]] = [[]] * len(names) if further is None else further.to_pylist()
-    for row, (name, caption, more) in enumerate(zip(names, Texts[str | None](first), others, strict=True)):
+    if rows.names is None:
+        raise DataError(f"{table.name} has no column 'file_name' (its columns: {', '.join(rows.columns)}): add it.")
+    require_column(config.columns()[1], rows.columns, "--caption_column", table.name)
+    folder, masks = posixpath.dirname(table.name), masks_of(table.name, rows, config)
+    others: list[list[str]] = [[]] * len(rows.names) if rows.further is None else rows.further.to_pylist()
+    for row, (name, caption, more) in enumerate(zip(rows.names, Texts[str | None](rows.captions), others, strict=True)):
         if not isinstance(name, str) or not name.strip() or not is_text(name):
             raise DataError(f"row {row + 1} of {table.name} has no file_name: add it or remove the row.")
         captions = [] if caption is None else [caption, *more]
-        yield posixpath.normpath(posixpath.join(folder, name)), captions, bad.get(row)
+        mask = _within(folder, masks[row]) if row in masks else None
+        yield _within(folder, name), captions, rows.bad.get(row), mask
+
+
+def _within(folder: str, name: str) -> str:
+    """A name that a table in this folder of an archive tells, as the archive has it."""
+    return posixpath.normpath(posixpath.join(folder, name))

@@ -1,7 +1,8 @@
 """Which pictures the rows of metadata files name, and what they say of them.
 
 In: the metadata files of a folder, each of which names files relative to its own place. Out: Named: names relative to
-the folder and captions, in the order of the rows. Names without a file are errors, as are names that lead out.
+the folder, captions and masks, in the order of the rows. Names without a file are errors, as are names that lead out.
+Columns that end with _file_name, as `datasets` reads them, name what belongs to a picture and is none itself.
 """
 
 import os
@@ -23,6 +24,8 @@ from ..listing import CaptionColumn, Note, TextColumn, Texts, take
 from .leavings import counted, some
 from .tree import inside, is_plain_file, real_inside
 
+OF_ANOTHER = ("_file_name", "_file_names")  # how columns end that name what belongs to a picture
+MASKS = ("mask_file_name", "mask")  # the columns of the masks, where none is named
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."
 
 
@@ -35,6 +38,22 @@ class Named(NamedTuple):
     seen: dict[str, str]  # name -> the metadata file that names it
     faults: list[Fault]
     notes: list[Note]
+    beside: dict[str, str]  # file that belongs to a picture -> the column that names it
+    masks: dict[str, str]  # picture -> its mask, where masks are asked for
+
+
+class Said(NamedTuple):
+    """What a metadata file says: `names` as given or None, captions, further ones, all its columns.
+
+    `bad`: row -> what is wrong with its caption. `beside`: column -> row -> what it names beside the picture.
+    """
+
+    names: list[Any] | None
+    captions: pa.Array
+    further: pa.Array | None
+    columns: list[str]
+    bad: dict[int, str]
+    beside: dict[str, dict[int, Any]]
 
 
 def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: dict[str, str]) -> Named:
@@ -44,10 +63,14 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
     """
     names, captions, faults, passed, twice = TextColumn(), CaptionColumn(), [], [], []
     seen: dict[str, str] = {}
+    beside, masks = dict[str, str](), dict[str, str]()
     folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
     for table in sorted(tables, key=lambda name: (-name.count("/"), name)):
-        given, texts, more, bad = read_rows(root, table, config)
-        for row, (told, text) in enumerate(zip(given, Texts[str | None](texts), strict=True)):
+        said = read_rows(root, table, config)
+        given, more, bad = said.names or [], said.further, said.bad
+        its_masks = masks_of(table, said, config)
+        beside |= files_beside(table, said)
+        for row, (told, text) in enumerate(zip(given, Texts[str | None](said.captions), strict=True)):
             name = checked_name(root, table, row + 1, told, folder)
             if seen.get(name) == table:
                 raise DataError(f"{table} names '{name}' more than once: keep one line per picture.")
@@ -63,6 +86,9 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
                 seen[name] = table
                 names.append(name)
                 captions.append([] if text is None else [text, *([] if more is None else more[row].as_py())])
+                if row in its_masks:
+                    masks[name] = checked_name(root, table, row + 1, its_masks[row], folder)
+                    beside.setdefault(masks[name], "a mask")
     notes = []
     if twice:
         named = f"{counted(len(twice), 'picture')} named in two metadata files ({some(twice)})"
@@ -70,35 +96,65 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
     if passed:
         named = f"{counted(len(passed), 'picture')} named in metadata files ({some(passed)})"
         notes.append(Note(f"{named} but never trained on: {_reasons(passed, never)}.", "not_training_pictures"))
-    return Named(names.finish(), *captions.finish(), seen, faults, notes)
+    beside = {name: column for name, column in beside.items() if name not in seen}
+    return Named(names.finish(), *captions.finish(), seen, faults, notes, beside, masks)
+
+
+def masks_of(table: str, said: Said, config: TrainConfig) -> dict[int, str]:
+    """Row -> the mask that the file names for it, where masks are asked for. Raises DataError."""
+    column = mask_column(table, said.columns, config)
+    found = said.beside.get(column or "", {})
+    for row, name in found.items():
+        if not isinstance(name, str):
+            raise DataError(f"row {row + 1} of {table} names no file in column '{column}': correct or remove it.")
+    return found
+
+
+def mask_column(table: str, columns: Sequence[str], config: TrainConfig) -> str | None:
+    """The column that names masks: that of the configuration, with _file_name or without, or a usual one."""
+    if not config.masked_loss:
+        return None
+    asked = config.mask_column
+    if asked and f"{asked}_file_name" not in columns:
+        return require_column(asked, columns, "--mask_column", table)
+    return next((name for name in ((f"{asked}_file_name",) if asked else MASKS) if name in columns), None)
+
+
+def files_beside(table: str, said: Said) -> dict[str, str]:
+    """File -> column of all that a metadata file names beside pictures; what is no name of a file is passed over."""
+    place, found = os.path.dirname(table), dict[str, str]()
+    for column, cells in said.beside.items():
+        for cell in cells.values():
+            for name in cell if isinstance(cell, list) else [cell]:
+                if isinstance(name, str) and name:
+                    found[os.path.normpath(os.path.join(place, name.replace("\\", "/")))] = column
+    return found
 
 
 def _reasons(names: Sequence[str], never: dict[str, str]) -> str:
     return ", ".join(dict.fromkeys(next(why for at, why in never.items() if name.startswith(at)) for name in names))
 
 
-def read_rows(
-    root: Path, table: str, config: TrainConfig
-) -> tuple[list[Any], pa.Array, pa.Array | None, dict[int, str]]:
-    """(names as given, captions, further ones, row -> what is wrong with its caption). Raises DataError."""
-    names, captions, further, columns, bad = read_table(root / table, config)
-    if not columns:
+def read_rows(root: Path, table: str, config: TrainConfig) -> Said:
+    """What a metadata file of a folder says. Raises DataError where columns are missing."""
+    said = read_table(root / table, config)
+    if not said.columns:
         raise DataError(f"{root / table} is empty: it needs one line per picture with file_name and text.")
-    if names is None:
-        raise DataError(f"{table} has no column 'file_name' (its columns: {', '.join(columns)}): add it.")
-    require_column(config.columns()[1], columns, "--caption_column", table)
-    return names, captions, further, bad
+    if said.names is None:
+        raise DataError(f"{table} has no column 'file_name' (its columns: {', '.join(said.columns)}): add it.")
+    require_column(config.columns()[1], said.columns, "--caption_column", table)
+    return said
 
 
-def read_table(
-    path: metadata.Readable, config: TrainConfig
-) -> tuple[list[Any] | None, pa.Array, pa.Array | None, list[str], dict[int, str]]:
-    """(names as given or None, captions, further ones, all columns, row -> what is wrong with its caption)."""
+def read_table(path: metadata.Readable, config: TrainConfig) -> Said:
+    """What a metadata file says, whatever its columns."""
     ours: list[Any] = []
     others: list[Any] = []
     captions = CaptionColumn()
     columns: dict[str, None] = {}
+    watched: list[str] = []
     bad: dict[int, str] = {}
+    beside: dict[str, dict[int, Any]] = {}
     caption_column = config.columns()[1]
     for row, values in enumerate(metadata.rows(path)):
         texts = captions_of(values.get(caption_column))
@@ -113,8 +169,19 @@ def read_table(
             others.append(values.get(config.image_column))
         if not columns.keys() >= values.keys():
             columns |= dict.fromkeys(values)
+            watched = [name for name in columns if names_another(name, config)]
+        for name in watched:
+            if values.get(name):
+                beside.setdefault(name, {})[row] = values[name]
     names = others if config.image_column in columns else ours if "file_name" in columns else None
-    return names, *captions.finish(), list(columns), bad
+    return Said(names, *captions.finish(), list(columns), bad, beside)
+
+
+def names_another(column: Any, config: TrainConfig) -> bool:
+    """Whether a column names what belongs to a picture, such as its mask."""
+    if not isinstance(column, str) or column in (config.image_column, config.columns()[1]):
+        return False
+    return column.endswith(OF_ANOTHER) or (config.masked_loss and column in (config.mask_column, *MASKS))
 
 
 def captions_of(value: Any) -> list[str]:

@@ -31,6 +31,8 @@ def list_folder(folder: Path | str, config: TrainConfig) -> Listing:
     found = Survey(root, config, real(folder), listed)
     check_tables(root, found.tables)
     named = read_names(root, found.tables, config, found.never)
+    if named.beside:
+        found.leave_out(named.beside)
     found.settle(named.seen)
     refuse_nothing(root, found, named)
     names, (captions, further, told), faults = with_texts(root, found, named, config)
@@ -41,8 +43,8 @@ def list_folder(folder: Path | str, config: TrainConfig) -> Listing:
     files = Files(str(root), names)
     listing = Listing(names, captions, files.read, files.stamp, [*faults, *named.faults, *found.faults], notes)
     listing.further = further
-    if found.masks:
-        masks = (found.masks.get(name) for name in Texts[str](names))
+    if all_masks := found.masks | named.masks:
+        masks = (all_masks.get(name) for name in Texts[str](names))
         listing.masks = text_column(mask and f"{root}/{mask}" for mask in masks)
     return with_json(listing, root, config)
 

@@ -21,8 +21,8 @@ TO_USE = " A caption of its own makes a picture one of the set."
 class Leavings:
     """Fill in while a folder is looked through; `notes` says what there is."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path, where: str = "folder"):
+        self.root, self.where = root, where
         self.pictures: dict[str, dict[str, int]] = {}  # reason -> folder or file -> how many pictures
         self.doubtful = False  # whether some of them are left out by their names alone
         self.unlistable: list[str] = []
@@ -57,7 +57,7 @@ class Leavings:
         total = sum(sum(places.values()) for places in self.pictures.values())
         parts = (f"{why} {sum(places.values())} ({some(places)})" for why, places in self.pictures.items())
         advice = TO_CLASS * (REGULARISATION in self.pictures) + TO_USE * self.doubtful
-        return f"{counted(total, 'picture')} in the folder not trained on: {', '.join(parts)}.{advice}"
+        return f"{counted(total, 'picture')} in the {self.where} not trained on: {', '.join(parts)}.{advice}"
 
     def notes(self, tables: bool) -> list[Note]:
         """The Notes; where `tables` name the pictures, texts and links beside them are expected to be more."""

@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ....config.layout import CLASS_PICTURE, CLASS_RECORD
 from ....config.train_config import TrainConfig
 from ...decoding import SUFFIXES, Fault, is_text, printable
 from .. import metadata
-from ..listing import TextColumn, Texts, text_column
+from ..listing import TextColumn, Texts, take, text_column
 from . import strangers
 from .caption_files import by_owner, captions_of
 from .companions import Doubtful, settled
@@ -68,6 +70,17 @@ class Survey:
         self._visit("", None, (), listed)
         self._follow()
         self.pictures, self.texts = self._pictures.finish(), self._texts.finish()
+
+    def leave_out(self, beside: dict[str, str]) -> None:
+        """Leave out the files that metadata files name as something of a picture (file -> column)."""
+        inside = Texts[str](self.pictures).where(beside)
+        left = [*Texts[str](self.pictures, np.flatnonzero(inside)), *(one.name for one in self._doubtful)]
+        for name in left:
+            if name in beside:
+                self.leavings.leave(f"named as {beside[name]}", name)
+        self._doubtful = [one for one in self._doubtful if one.name not in beside]
+        kept = np.flatnonzero(~inside)
+        self.pictures, self.texts = take(self.pictures, kept), take(self.texts, kept)
 
     def settle(self, named: Collection[str]) -> None:
         """Decide about the doubtful, once it is known which pictures metadata files name."""
