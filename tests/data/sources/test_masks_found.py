@@ -97,8 +97,8 @@ def test_an_archive_of_masks_beside_one_of_pictures(tmp_path):
 
 def test_other_strangers_in_an_archive_are_never_trained_on(tmp_path):
     """As in a folder: a trigger word makes no training pictures of them."""
-    others = ("@eaDir/a.png", "thumbs/a.png", "validation/step-5/00-1.png", "canny/a.png", "a_thumb.png", "samples/x.png")
-    files = {**CARDS, **dict.fromkeys(others, RED)}
+    others = "@eaDir/a.png thumbs/a.png validation/step-5/00-1.png canny/a.png a_thumb.png samples/x.png"
+    files = {**CARDS, **dict.fromkeys(others.split(), RED)}
     pictures = opened(archive(tmp_path / "set.zip", files), masked=False, trigger_word="zwx")
     assert list(pictures.names) == ["a.png", "b.png", "c.png"]
     assert pictures.notes[0].startswith("6 pictures in the archive not trained on: ")
@@ -144,7 +144,7 @@ def test_the_column_may_be_named(tmp_path):
     (tmp_path / "b.png").unlink()
     for column in ("where", "where_file_name"):
         assert kinds(opened(tmp_path, mask_column=column)) == {"a.png": GIVEN}
-    with pytest.raises(DataError, match=r"^metadata.jsonl has no column 'elsewhere' .*: name the right one with --mask"):
+    with pytest.raises(DataError, match=r"^metadata.jsonl has no column 'elsewhere' .*: name the right one"):
         opened(tmp_path, mask_column="elsewhere")
     with pytest.raises(DataError, match="None of the 1 pictures has a mask"):
         Masks(opened(tmp_path)).refuse_unusable()
@@ -159,7 +159,7 @@ def test_a_table_beside_pictures_names_masks(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("../secret.png", r"^metadata.jsonl names '../secret.png', which leads out of .*: copy the file into the folder"),
+        ("../secret.png", r"^metadata.jsonl names '../secret.png', which leads out of .*: copy the file"),
         ("link.png", r"^metadata.jsonl names 'link.png', which leads out of "),
         ("gone.png", r"^metadata.jsonl names 'gone.png', but there is no such file in .*: correct the name"),
         (5, r"^row 1 of metadata.jsonl names no file in column 'mask_file_name': correct or remove it"),
@@ -182,13 +182,13 @@ def test_masks_are_confined_to_the_folder(tmp_path, name, sentence):
 def test_masks_are_confined_to_the_archive(tmp_path):
     rows = [{**ROWS[0], "mask_file_name": "../secret.png"}]
     made = archive(tmp_path / "set.zip", {"a.png": RED, "metadata.jsonl": table("jsonl", rows)})
-    with pytest.raises(DataError, match=r"^metadata.jsonl names '../secret.png', but there is no such mask in the arch"):
+    with pytest.raises(DataError, match=r"^metadata.jsonl names '../secret.png', but there is no such mask"):
         opened(made)
 
 
 def test_a_mask_of_another_shape_in_an_archive_is_refused_and_audited(tmp_path):
     wrong = archive(tmp_path / "set.zip", {**CARDS, "masks/a.png": encoded(half((9, 9)))})
-    with pytest.raises(DataError, match=r"^the mask of a.png is 9x9, another shape than its picture a.png of 12x8: save"):
+    with pytest.raises(DataError, match=r"^the mask of a.png is 9x9, another shape than its picture a.png of 12x8"):
         Masks(opened(wrong)).refuse_unusable()
     report = audit_dataset(TrainConfig.preset("tiny", train_data_dir=str(wrong), masked_loss=True), progress=False)
     assert report.files("unusable_mask") == {"a.png"}

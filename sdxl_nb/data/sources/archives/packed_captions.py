@@ -85,14 +85,14 @@ def _by_files(
     if not kept.all():
         names, chosen, pictures = take(names, np.flatnonzero(kept)), chosen[kept], pictures[kept]
     captions, faults = CaptionColumn(), {}
-    small = members.spots["size"] <= MAX_CAPTION
-    texts = members.read_all(chosen[(chosen >= 0) & small[chosen]])
-    for number, row in enumerate(chosen):
+    small = members.spots["size"][chosen] <= MAX_CAPTION
+    texts = members.read_all(chosen[(chosen >= 0) & small])
+    for number, (row, fits) in enumerate(zip(chosen, small, strict=True)):
         found: list[str] = []
         if row >= 0:
             file = posixpath.basename(members.names[row].as_py())
             try:
-                if not small[row]:
+                if not fits:
                     raise DataError(f"{file} is larger than {MAX_CAPTION:,} bytes: shorten it.")
                 found = _read(next(texts), file, config)
             except DataError as error:

@@ -17,6 +17,7 @@ HEADER = Struct("<100s24x12s12x8sc100s6s")  # name, size, checksum, kind, link, 
 MAX_HEADER = 1 << 20  # bytes of a long name or of pax records
 PLAIN = (b"0", b"\0", b"7")  # a file, as old programs say it, and one in one piece
 HARD, SYMBOLIC, LONG_NAME, LONG_LINK, PAX, PAX_FOR_ALL, SPARSE = b"1", b"2", b"L", b"K", b"x", b"g", b"S"
+ABOUT_THE_NEXT = (LONG_NAME, LONG_LINK, PAX, PAX_FOR_ALL)
 SPARSELY = "is stored as a sparse file, which is not read: pack it without --sparse"
 
 
@@ -37,14 +38,14 @@ def entries(path: str, file: BinaryIO) -> Iterator[Entry]:
         if size < 0 or not (magic == b"ustar\0" or is_header(head)):
             raise damaged(path, place)
         place += BLOCK
-        if kind in (LONG_NAME, LONG_LINK, PAX, PAX_FOR_ALL):
+        if kind in PLAIN and not said and place + size <= whole:  # as nearly all are
+            yield Entry(_whole_name(name, head, magic), place, size, size, IN_TAR)
+        elif kind in ABOUT_THE_NEXT:
             if kind != PAX_FOR_ALL:
                 said |= _about(kind, file.read(min(size, MAX_HEADER)))
         else:
             known = said.get("path") or _whole_name(name, head, magic)
-            if kind in PLAIN and not said and place + size <= whole:
-                yield Entry(known, place, size, size, IN_TAR)
-            elif kind in (HARD, SYMBOLIC):
+            if kind in (HARD, SYMBOLIC):
                 yield Entry(known, place, 0, 0, SAME if kind == HARD else LINK, why=said.get("linkpath") or _text(link))
             elif kind in (*PLAIN, SPARSE):
                 yield Entry(known, place, size, size, IN_TAR, why=_fault(kind, said, place + size > whole))
