@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..config.messages import shown
 from ..config.train_config import TrainConfig
 from ..data.captions import long_captions
-from ..data.dataset import TRIGGER_ALONE
+from ..data.listed_captions import TRIGGER_ALONE
 from ..data.words.tags import cleaned
 from ..data.words.trigger import calls
 from .findings import NOTE, WARNING, Finding, found, picture_of

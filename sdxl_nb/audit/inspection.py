@@ -66,14 +66,14 @@ def audit_dataset(
     sizes = np.array([header.size for header in headers])
     tokenizers, notes = _tokenizers(config)
     findings = [*picture_faults.left_out([*pictures.faults, *faults]), *picture_faults.noted(pictures.notes), *notes]
-    findings += [*_about_sizes(config, names, sizes), *_about_headers(names, headers)]
+    findings += [*_about_sizes(config, used, sizes), *_about_headers(names, headers)]
     findings += _about_captions(config, used, tokenizers)
     findings += picture_faults.masks(Masks(used)) if config.masked_loss else []
     if not quick:
         findings += [*_about_pixels(names, measures, _all_texts(used)), *_overlap(config, used, names, measures)]
     if config.masked_loss or config.alpha_background != "white":  # transparency is seen to
         findings = [finding for finding in findings if finding.kind != picture_faults.TRANSPARENT]
-    shapes = buckets.of(config, sizes).summary(names=names)
+    shapes = buckets.of(config, sizes, folders=used.folders).summary(names=names)
     return AuditReport(pictures.source, len(good), findings, shapes, full=not quick, pictures=pictures)
 
 
@@ -89,7 +89,7 @@ def quick_findings(
     `digests` are their SHA-256. Nothing is read or decoded.
     """
     names = list(pictures.names)
-    findings = picture_faults.left_out(pictures.faults) + _about_sizes(config, names, np.asarray(sizes))
+    findings = picture_faults.left_out(pictures.faults) + _about_sizes(config, pictures, np.asarray(sizes))
     findings += _about_captions(config, pictures, dict(zip(TOKENIZERS, tokenizers, strict=False)))
     if len(digests):
         findings += picture_faults.exact_duplicates(names, [bytes(one) for one in digests], _all_texts(pictures))
@@ -155,12 +155,13 @@ def _examined(
 # The parts of an audit.
 
 
-def _about_sizes(config: TrainConfig, names: Sequence[str], sizes: np.ndarray) -> list[Finding]:
-    shapes = buckets.of(config, sizes)
+def _about_sizes(config: TrainConfig, pictures: CaptionedPictures, sizes: np.ndarray) -> list[Finding]:
+    names, configs = list(pictures.names), pictures.configs(config)
+    shapes = buckets.of(config, sizes, folders=pictures.folders)
     return [
-        *picture_faults.too_small(names, shapes, config.resolution),
+        *picture_faults.too_small(names, shapes, [each.resolution for each in configs]),
         *picture_faults.extreme_aspect(names, sizes),
-        *picture_faults.cropped_away(names, shapes, config.uses_buckets()),
+        *picture_faults.cropped_away(names, shapes, all(each.uses_buckets() for each in configs)),
         *picture_faults.few_in_bucket(names, shapes, config.train_batch_size),
     ]
 
@@ -233,7 +234,8 @@ def _overlap(
     config: TrainConfig, used: CaptionedPictures, names: Sequence[str], measures: Sequence[Measure]
 ) -> list[Finding]:
     """Pictures to train on that the held-out ones hold too: as the same file, or nearly."""
-    if not config.validation_data_dir and not config.validation_split:
+    by_folder = used.folders is not None and used.folders.held_out().any()
+    if not config.validation_data_dir and not config.validation_split and not by_folder:
         return []
     from ..data.split import divide
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..data.buckets import Buckets
-from ..data.dataset import TRIGGER_ALONE
 from ..data.decoding import Fault
+from ..data.listed_captions import TRIGGER_ALONE
 from ..data.masks import Masks
 from ..data.plugins import EXTRA
 from ..data.sources.listing import Note
@@ -113,11 +113,12 @@ def noted(notes: Sequence[str]) -> list[Finding]:
     return findings
 
 
-def too_small(names: Sequence[str], buckets: Buckets, resolution: int) -> list[Finding]:
+def too_small(names: Sequence[str], buckets: Buckets, resolutions: Sequence[int]) -> list[Finding]:
     """Pictures that are enlarged to cover their training shape, and how much."""
     small = np.flatnonzero(buckets.upscaled > ENLARGED).tolist()
     remarks = {names[i]: f"enlarged {buckets.upscaled[i]:.1f} times" for i in small}
-    message = f"{{n}} too small for {resolution} px, and enlarged."
+    sizes = " or ".join(map(str, sorted(set(resolutions))))
+    message = f"{{n}} too small for {sizes} px, and enlarged."
     return found(TOO_SMALL, WARNING, remarks, message, "Use larger originals, or lower --resolution: enlarging blurs.")
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..config.checks import is_data_file
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .messages import explained
@@ -60,6 +61,11 @@ def plan(config: TrainConfig, bucket: str) -> Staged:
             continue
         if value.startswith("s3://"):
             staged.channels[channel], staged.paths[name] = value, f"{INPUT}/{channel}"
+        elif is_data_file(value) and Path(value).expanduser().is_file():
+            raise DataError(
+                f"{name} {value} lists folders of this machine, which a job does not have: put what is to be trained "
+                "on into one folder, and give that."
+            )
         elif (here := Path(value).expanduser()).exists():  # as the trainer does, which asks the hub for the rest
             target = f"s3://{bucket}/{top}/{digest(here)[:16]}/"
             staged.channels[channel], staged.uploads[target] = target, here

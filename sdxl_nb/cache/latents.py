@@ -65,17 +65,22 @@ class Encoder:
         target: Target | None = None,
     ):
         self.pictures, self.sizes, self.config, self.scaling = pictures, pictures.sizes(), config, scaling
-        self.target = target or (lambda index: (config.resolution, config.resolution))
+        self.target = target or (lambda index: (self.config_of(index).resolution,) * 2)
+        self.largest = max(each.resolution for each in pictures.configs(config))
 
     def crop(self, index: int, choices: Choices | None, flip: bool) -> Crop:
         """The crop of a picture; without choices the one that does not change: its centre, or place (u, v) = (½, ½)."""
-        config = self.config
+        config = self.config_of(index)
         u, v = (choices.u, choices.v) if choices else (0.5, 0.5)
         size = tuple(self.sizes[index].tolist())
         return plan_crop(size, self.target(index), config.center_crop, flip, u, v, config.image_interpolation_mode)
 
-    def flips(self, choices: Choices) -> bool:
-        return self.config.random_flip and choices.flip
+    def config_of(self, index: int) -> TrainConfig:
+        """The configuration as it is for a picture."""
+        return self.pictures.config(index, self.config)
+
+    def flips(self, index: int, choices: Choices) -> bool:
+        return self.config_of(index).random_flip and choices.flip
 
     def sample(self, mean: torch.Tensor, std: torch.Tensor, choices: Sequence[Choices]) -> torch.Tensor:
         """Latents drawn from the VAE's distribution, shifted and scaled, where mean and std are."""
@@ -118,7 +123,7 @@ class LiveLatents(Encoder):
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, time_ids = zip(*ahead(self._cut, zip(indices, choices, strict=True)), strict=True)
-        some = at_once(self.config.resolution, self.vae.device)  # the U-Net's batch is larger than the VAE has room for
+        some = at_once(self.largest, self.vae.device)  # the U-Net's batch is larger than the VAE has room for
         parts = [encode(self.vae, pixels[first : first + some]) for first in range(0, len(pixels), some)]
         mean, std = map(torch.cat, zip(*parts, strict=True))
         if not self.works:
@@ -129,7 +134,7 @@ class LiveLatents(Encoder):
     def _cut(self, chosen: tuple[int, Choices]) -> tuple[np.ndarray, tuple[int, ...]]:
         """Pixels and time ids of a picture."""
         index, choices = chosen
-        crop = self.crop(index, choices, self.flips(choices))
+        crop = self.crop(index, choices, self.flips(index, choices))
         return crop.apply(self.pictures[index].picture), crop.time_ids
 
 
@@ -145,7 +150,8 @@ class CachedLatents(Encoder):
     """Each picture's latents at one crop, and mirrored too with `random_flip`, from a Store; `fill` adds what lacks.
 
     A row is a variant of a picture: picture x variants + whether it is mirrored. Its key tells the picture's bytes
-    and its crop, so what changed is encoded anew and nothing else.
+    and its crop, so what changed is encoded anew and nothing else. Where some folders are mirrored and others not, the
+    two rows of a picture that is not are one.
     """
 
     def __init__(
@@ -157,7 +163,8 @@ class CachedLatents(Encoder):
         target: Target | None = None,
     ):
         super().__init__(pictures, config, scaling, target)
-        self.store, self.variants = store, (False, True) if config.random_flip else (False,)
+        mirrored = any(each.random_flip for each in pictures.configs(config))
+        self.store, self.variants = store, (False, True) if mirrored else (False,)
         self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
         self.keys = np.empty(len(pictures) * len(self.variants), KEY)
         for index in range(len(pictures)):
@@ -168,10 +175,14 @@ class CachedLatents(Encoder):
 
     def _note(self, index: int, digest: str) -> None:
         for flip in self.variants:
-            crop = self.crop(index, None, flip)
-            plan = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size, flip, crop.interpolation)
-            self.keys[index * len(self.variants) + flip] = key_of(digest, plan)
-        self.moving += not self.config.center_crop and crop.resized != crop.target_size
+            crop = self.variant(index, flip)
+            size = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size)
+            self.keys[index * len(self.variants) + flip] = key_of(digest, (*size, crop.flip, crop.interpolation))
+        self.moving += not self.config_of(index).center_crop and crop.resized != crop.target_size
+
+    def variant(self, index: int, flip: bool) -> Crop:
+        """The crop of a variant of a picture."""
+        return self.crop(index, None, flip and self.config_of(index).random_flip)
 
     def missing(self) -> int:
         """How many rows are not in the store."""
@@ -204,7 +215,7 @@ class CachedLatents(Encoder):
 
     def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Callable[[int], None]) -> None:
         """Encode these rows, those of one shape together, and count pictures."""
-        batch = batch or at_once(self.config.resolution, vae.device)
+        batch = batch or at_once(self.largest, vae.device)
         targets = np.array([self.target(row // len(self.variants)) for row in rows.tolist()])
         shapes, numbers = np.unique(targets, axis=0, return_inverse=True)
         wanted = [rows[numbers.ravel() == number] for number in range(len(shapes))]
@@ -246,12 +257,12 @@ class CachedLatents(Encoder):
     def _cut(self, rows: list[int]) -> list[Piece]:
         index = rows[0] // len(self.variants)
         picture = self.pictures[index].picture
-        crops = [(row, self.crop(index, None, bool(row % len(self.variants)))) for row in rows]
+        crops = [(row, self.variant(index, bool(row % len(self.variants)))) for row in rows]
         return [Piece(row, crop, crop.apply(picture)) for row, crop in crops]
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
         many = len(self.variants)
-        rows = [i * many + (self.flips(c) if many > 1 else 0) for i, c in zip(indices, choices, strict=True)]
+        rows = [i * many + (self.flips(i, c) if many > 1 else 0) for i, c in zip(indices, choices, strict=True)]
         mean, std, time_ids = self.store.read(self.places[rows], ("mean", "std", "time_ids"))
         return self.sample(mean, std, choices), time_ids
 

@@ -40,7 +40,7 @@ class LiveMasks:
 
     def _live(self, chosen: tuple[int, Choices]) -> np.ndarray:
         index, choices = chosen
-        crop = self.latents.crop(index, choices, self.latents.flips(choices))
+        crop = self.latents.crop(index, choices, self.latents.flips(index, choices))
         return self.masks.cut(index, crop, self.scale)
 
 
@@ -57,7 +57,7 @@ class CachedMasks(LiveMasks):
         self.rows = np.array([row for index in masks.indices() for row in self._rows(index)], np.int64)
         for row in self.rows.tolist():
             index, flip = divmod(row, len(self.variants))
-            self.keys[row] = key_of(masks.keys[index], latents.crop(index, None, bool(flip)), scale)
+            self.keys[row] = key_of(masks.keys[index], latents.variant(index, bool(flip)), scale)
         self.places = np.full(len(self.keys), -1, np.int64)
         self.computed = 0  # masks that `fill` cut
 
@@ -97,11 +97,11 @@ class CachedMasks(LiveMasks):
 
     def _cut(self, row: int) -> tuple[int, np.ndarray]:
         index, flip = divmod(row, len(self.variants))
-        return row, self.masks.cut(index, self.latents.crop(index, None, bool(flip)), self.scale)
+        return row, self.masks.cut(index, self.latents.variant(index, bool(flip)), self.scale)
 
     def _live(self, chosen: tuple[int, Choices]) -> np.ndarray:
         index, choices = chosen
-        row = index * len(self.variants) + (self.latents.flips(choices) if len(self.variants) > 1 else 0)
+        row = index * len(self.variants) + (self.latents.flips(index, choices) if len(self.variants) > 1 else 0)
         if self.places[row] < 0:
             return self.masks.cut(index, self.latents.crop(index, None, False), self.scale)
         (mask,) = self.store.read(self.places[row : row + 1], ("mask",))

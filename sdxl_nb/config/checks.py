@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODULE_PRESETS = ("attention", "attention+ff", "all")
 EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
 MAX_NAME, MAX_LORA_NAME = 255, 200  # bytes: a file system's limit, and what leaves room for suffixes
+DATA_FILES = (".yaml", ".yml", ".toml", ".json", ".jsonl")  # that may list the folders of a data set
 EXAMPLE = '{"attn2.to_k": 8}'
 EMBEDDED = {
     "pretrained_model_name_or_path": ("embedded:tiny-sdxl",),
@@ -40,6 +41,11 @@ def not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise wrong("", f"{{field}} must be a number, not {str(value).lower()}")
     return value
+
+
+def is_data_file(place: str | None) -> bool:
+    """Whether a place is called like a file that lists folders of pictures."""
+    return place is not None and "://" not in place and place.lower().endswith(DATA_FILES)
 
 
 def background(value: str) -> str:
@@ -278,7 +284,9 @@ def _check_heldout(config: "TrainConfig") -> None:
         raise wrong(
             "validation_split", "validation_data_dir and validation_split both hold pictures out: keep one of them"
         )
-    if config.validation_data_dir is None and not config.validation_split:
+    # a data file may hold folders out; data/split.py looks
+    listed = is_data_file(config.train_data_dir) or is_data_file(config.dataset_name)
+    if config.validation_data_dir is None and not config.validation_split and not listed:
         for name, default in (
             ("heldout_steps", None),
             ("early_stopping_patience", None),

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..system.errors import ConfigError
+from .checks import is_data_file
 from .train_config import TrainConfig
 
 PRECISIONS = ("no", "fp16", "bf16")
@@ -110,7 +111,10 @@ def _need(machine: Machine, asked: str, package: str, otherwise: str) -> None:
 def _check_paths(config: TrainConfig) -> None:
     # os.path, because pathlib raises OSError for a name that is too long before Python 3.14
     folder = config.train_data_dir
-    if folder is not None and "://" not in folder and not os.path.isdir(os.path.expanduser(folder)):
+    there = os.path.isfile if is_data_file(folder) else os.path.isdir
+    if is_data_file(folder) and not os.path.exists(os.path.expanduser(str(folder))):
+        raise ConfigError(f"train_data_dir {folder} is not there: give a folder, or a file that lists folders")
+    if folder is not None and "://" not in folder and not there(os.path.expanduser(folder)):
         raise ConfigError(f"train_data_dir {folder} is not a folder: give the folder that holds the pictures")
     for name in ("pretrained_model_name_or_path", "pretrained_vae_model_name_or_path"):
         path = getattr(config, name)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..config.train_config import TrainConfig
+from .folder_settings import Folders
 
 RATIO = 4  # the longest shape is this many times as long as it is short
 Numbers = int | np.ndarray
@@ -62,12 +63,39 @@ class Buckets:
         return line + (f", {enlarged} are enlarged, at most {self.upscaled.max():.1f} times." if enlarged else ".")
 
 
-def of(config: TrainConfig, sizes: ArrayLike, planned: int | None = None) -> Buckets:
-    """The Buckets that a TrainConfig asks for, for pictures of these sizes; `planned` as in `plan`."""
+def of(config: TrainConfig, sizes: ArrayLike, planned: int | None = None, folders: Folders | None = None) -> Buckets:
+    """The Buckets that a TrainConfig asks for, for pictures of these sizes; `planned` as in `plan`.
+
+    With `folders` each picture has the settings of its own; those of the same settings are planned together.
+    """
+    measured = _whole(sizes)
+    if folders is None:
+        return _report(measured, _shapes(config, measured, planned))
+    shapes, trained = (
+        np.empty_like(measured),
+        np.arange(len(measured)) < (len(measured) if planned is None else planned),
+    )
+    groups: dict[Any, tuple[TrainConfig, list[int]]] = {}
+    for number in np.unique(folders.number).tolist():
+        own = config if number < 0 else folders.configs[number]
+        groups.setdefault(_settings(own), (own, []))[1].append(number)
+    for own, numbers in groups.values():
+        rows = np.flatnonzero(np.isin(folders.number, numbers))
+        rows = np.concatenate([rows[trained[rows]], rows[~trained[rows]]])
+        shapes[rows] = _shapes(own, measured[rows], int(trained[rows].sum()) or None)
+    return _report(measured, shapes)
+
+
+def _settings(config: TrainConfig) -> tuple[Any, ...]:
+    """What the shapes of pictures depend on."""
+    return config.uses_buckets(), config.resolution, config.bucket_reso_steps, config.bucket_no_upscale
+
+
+def _shapes(config: TrainConfig, measured: np.ndarray, planned: int | None) -> np.ndarray:
+    """The shape (N, 2) of each picture."""
     if not config.uses_buckets():
-        return square(sizes, config.resolution)
-    steps, no_upscale = config.bucket_reso_steps, config.bucket_no_upscale
-    return plan(sizes, config.resolution, steps, no_upscale=no_upscale, planned=planned)
+        return _squares(measured, config.resolution)
+    return _planned(measured, config.resolution, config.bucket_reso_steps, config.bucket_no_upscale, planned)
 
 
 def plan(
@@ -83,19 +111,28 @@ def plan(
     smaller than one step is enlarged to it.
     """
     measured = _whole(sizes)
+    return _report(measured, _planned(measured, resolution, steps, no_upscale, planned))
+
+
+def _planned(measured: np.ndarray, resolution: int, steps: int, no_upscale: bool, planned: int | None) -> np.ndarray:
+    """The shapes (N, 2) that `plan` gives."""
     step = math.gcd(steps, resolution)
     chosen = choose(measured[:planned], ladder(resolution, step))
     shapes = chosen[nearest(measured, chosen)]
     if no_upscale:
         small = fit(measured, shapes)[1] > 1
         shapes[small] = own_shapes(measured[small], step)
-    return _report(measured, shapes)
+    return shapes
 
 
 def square(sizes: ArrayLike, resolution: int) -> Buckets:
     """The one square bucket of the diffusers script, reported in the same way."""
     measured = _whole(sizes)
-    return _report(measured, np.full_like(measured, resolution))
+    return _report(measured, _squares(measured, resolution))
+
+
+def _squares(measured: np.ndarray, resolution: int) -> np.ndarray:
+    return np.full_like(measured, resolution)
 
 
 def ladder(resolution: int, step: int) -> np.ndarray:

@@ -23,16 +23,16 @@ from PIL import Image
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from . import repeats
-from .captions import dressed, is_alone
 from .decoding import Fault, PictureError, decode, decoded, is_transparent, upright_size
+from .listed_captions import as_trained, choose_captions
+from .manifests import assembly, formats
 from .sources import choice, snapshots, tables
 from .sources.archives import archives
 from .sources.folders import folders
 from .sources.folders.folders import NO_CAPTIONS
 from .sources.folders.found_captions import ELSEWHERE, with_found
 from .sources.folders.tree import real, scan
-from .sources.listing import Listing, Note, Texts, counts, flags, joined, take, text_column
-from .words.trigger import with_trigger
+from .sources.listing import Listing, Texts, counts, flags, joined, take, text_column
 
 if TYPE_CHECKING:
     from ..system.figures import Sheet
@@ -42,7 +42,6 @@ __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "
 PICTURES = Path(__file__).parents[1] / "tiny" / "pictures"
 # name -> folders of PICTURES; the first holds the concept (and gets the trigger word), the others are mixed in.
 HINTS = {"caption_without_picture", "other_files", ELSEWHERE}  # kinds of Notes that may say where the captions are
-TRIGGER_ALONE = "trigger_word_alone"  # a kind of Note
 EMBEDDED = {"blueprint": ("blueprint", "plain"), "emblem": ("emblem", "plain")}
 
 
@@ -96,6 +95,7 @@ class CaptionedPictures(Sequence[Sample]):
         self.further = None if listing.further is None else take(listing.further, self.rows)
         self.repeats = None if listing.repeats is None else listing.repeats[self.rows]
         self.weights = None if listing.weights is None else listing.weights[self.rows]
+        self.folders = None if listing.folders is None else listing.folders.select(self.rows)
         first = len(listing) if listing.first_of_class is None else listing.first_of_class
         self.class_pictures = int((self.rows >= first).sum())
 
@@ -193,6 +193,16 @@ class CaptionedPictures(Sequence[Sample]):
             return digest.hex()
         return hashlib.sha256(self.picture_bytes(index)).hexdigest()
 
+    def config(self, index: int, config: TrainConfig) -> TrainConfig:
+        """The configuration of a run as it is for this picture: as a data file has it for its folder."""
+        return config if self.folders is None else self.folders.config(index, config)
+
+    def configs(self, config: TrainConfig) -> list[TrainConfig]:
+        """Every configuration that any of the pictures has."""
+        if self.folders is None:
+            return [config]
+        return [config if number < 0 else self.folders.configs[number] for number in np.unique(self.folders.number)]
+
     def stamp(self, index: int) -> str | None:
         """A text that changes when the stored picture may have changed (file, size, time), or None if unknown."""
         return self.listing.stamp(int(self.rows[index]))
@@ -217,20 +227,7 @@ class CaptionedPictures(Sequence[Sample]):
 
     def compact(self) -> Listing:
         """The Listing of these pictures alone."""
-        rows, listing = self.rows, self.listing
-        names, captions = take(listing.names, rows), take(listing.captions, rows)
-        read, stamp = (lambda row: listing.read(int(rows[row]))), (lambda row: listing.stamp(int(rows[row])))
-        known = None if listing.known is None else listing.known.select(rows)
-        written = None if listing.written is None else take(listing.written, rows)
-        compact = Listing(names, captions, read, stamp, [], self.notes, self.repeats, self.weights)
-        compact.further, compact.known, compact.written = self.further, known, written
-        if listing.written_further is not None:
-            compact.written_further = take(listing.written_further, rows)
-        compact.masks = None if listing.masks is None else take(listing.masks, rows)
-        if read_mask := listing.read_mask:
-            compact.read_mask = lambda row: read_mask(int(rows[row]))
-        compact.background = listing.background
-        return compact
+        return self.listing.select(self.rows)
 
     def left_out(self, name: str) -> Image.Image | None:
         """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
@@ -284,7 +281,10 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
     Where no picture has a caption that is one too, unless they are wanted `uncaptioned`: all left out, to look at.
     """
     listing, source = list_source(config)
-    choose_captions(listing, config)
+    if listing.folders is None:
+        choose_captions(listing, config)
+    elif not uncaptioned:
+        assembly.refuse_uncaptioned(listing)
     listing.background = config.alpha_background, config.seed
     if listing.faults and not len(listing):
         raise DataError(f"None of the pictures of {source} can be used; the first: {listing.faults[0].sentence}")
@@ -298,28 +298,20 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
         Fault(name, f"{name} has no caption: add one or remove the picture.")
         for name in Texts[str](listing.names, np.flatnonzero(missing))
     ]
-    return CaptionedPictures(listing, source, np.flatnonzero(~missing)[: config.max_train_samples])
-
-
-def choose_captions(listing: Listing, config: TrainConfig) -> None:
-    """Of several captions of a picture keep those that `caption_choice` asks for, and say so."""
-    if listing.further is None:
-        return
-    often = counts(listing.further)
-    several, every = int((often > 0).sum()), int(often.sum()) + len(listing) - listing.captions.null_count
-    told = f"{several} of {len(listing)} pictures have several captions"
-    if config.caption_choice == "first":
-        listing.further = None
-        listing.notes.append(f"{told}, of which the first is used; --caption_choice random uses all {every}.")
-    else:
-        listing.notes.append(
-            f"{told} ({every} in all): one is drawn anew each time; --caption_choice first keeps to the first."
-        )
+    rows = np.flatnonzero(~missing)
+    if listing.folders is not None and config.max_train_samples:  # what is held out is no sample to train on
+        held_out = listing.folders.held_out()[rows]
+        rows = rows[held_out | (np.cumsum(~held_out) <= config.max_train_samples)]
+        return CaptionedPictures(listing, source, rows)
+    return CaptionedPictures(listing, source, rows[: config.max_train_samples])
 
 
 def list_source(config: TrainConfig) -> tuple[Listing, str]:
     """(Listing with trigger words and what folders say in place, what to call the source)."""
     name = config.dataset_name
+    place = str(config.train_data_dir or name or "")
+    if formats.is_there(place):
+        return assembly.assembled(place, config, list_directory), place
     if config.train_data_dir:
         listing, source = list_directory(str(config.train_data_dir), config), str(config.train_data_dir)
     elif not name:
@@ -364,21 +356,3 @@ def list_embedded(name: str, config: TrainConfig) -> Listing:
     for part, listing in zip(EMBEDDED[name], listed, strict=True):
         listing.names = text_column(f"{part}/{name}" for name in Texts[str](listing.names))
     return joined(listed)
-
-
-def as_trained(listing: Listing, config: TrainConfig, led: bool = True) -> Listing:
-    """The Listing with captions as training reads them: clean tags, trigger word (if `led`), prefix and suffix.
-
-    A missing caption becomes the trigger word. A Note counts the pictures that are left with the trigger word alone,
-    which may be a mistake.
-    """
-    word = config.trigger_word if led else None
-    if word or config.clean_tags or config.caption_prefix or config.caption_suffix:
-        listing.written, listing.written_further = listing.captions, listing.further
-        listing.caption_each(lambda _, text: dressed(text, config, word))
-    if word:
-        alone = sum(is_alone(with_trigger(text or "", word), word) for text in Texts[str | None](listing.written))
-        if alone:
-            told = f"{alone} of {len(listing)} pictures have no caption but the trigger word '{word}'"
-            listing.notes.append(Note(f"{told}: describe what is seen, unless that is meant.", TRIGGER_ALONE))
-    return listing

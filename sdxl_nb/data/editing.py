@@ -15,6 +15,7 @@ from pathlib import Path
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .decoding import SUFFIXES, decode, is_text
+from .manifests.formats import is_there
 from .sources import metadata
 from .sources.folders.caption_files import by_owner, captions_of, read_text
 from .sources.folders.layouts import training_folder
@@ -27,6 +28,8 @@ def editable_folder(config: TrainConfig) -> Path:
     """The local folder that holds the pictures of a configuration. Raises DataError where there is none to change."""
     place = config.train_data_dir or config.dataset_name or ""
     folder = os.path.expanduser(place)
+    if is_there(place):
+        raise DataError(f"The pictures of {place} lie in several folders: open the one to be changed by itself.")
     if place.startswith("s3://") or not os.path.isdir(folder):
         raise DataError(f"The pictures of {place} are in no local folder and cannot be changed here: copy them.")
     return training_folder(folder)

@@ -190,7 +190,7 @@ def estimate(
     built = architectures.of(config)
     need, notes = disk.needed(config, built, pictures)
     notes = ([built.note] if built.note else []) + notes
-    job = _Job(config, built, need.entries)
+    job = _Job(need.costliest or config, built, need.entries)
     rows = [job.row_here()] if here else []
     rows += [job.row(_machine(instance, config, region)) for instance in chosen]
     an_epoch = steps_per_epoch(config, need.entries) if need.entries else None

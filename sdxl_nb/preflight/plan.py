@@ -4,6 +4,7 @@ In: a TrainConfig, and the counts of its pictures where they are known. Out: lin
 this machine cannot train it.
 """
 
+from ..config.checks import is_data_file
 from ..config.train_config import TrainConfig
 from ..system.errors import SdxlNbError
 from ..training.epochs import Counts, steps_per_epoch, validation_pictures
@@ -20,7 +21,8 @@ def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
         epochs = steps / an_epoch
         batch = config.train_batch_size * config.gradient_accumulation_steps
         lines.append(
-            f"{_seen(counts)} at {config.resolution} px, {batch:,} a step: {_many(an_epoch, 'step')} an epoch."
+            f"{_seen(counts)} at {config.resolution} px{_else(config)}, {batch:,} a step: "
+            f"{_many(an_epoch, 'step')} an epoch."
         )
         in_all = f": {validation_pictures(config, steps, an_epoch):,} in all"
     said = [_many(steps, "step") if steps else "", _many(epochs, "epoch") if epochs else ""]
@@ -34,6 +36,12 @@ def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
         lines.append("No validation pictures: give validation_prompt to see it learn.")
     lines.append(f"Everything goes to {config.output_dir}.")
     return lines
+
+
+def _else(config: TrainConfig) -> str:
+    """What a resolution is without where a data file may have another for its folders."""
+    listed = is_data_file(config.train_data_dir) or is_data_file(config.dataset_name)
+    return " where the data file has no other" if listed else ""
 
 
 def _many(number: float, thing: str) -> str:

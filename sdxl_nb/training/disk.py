@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config.train_config import TrainConfig
 from ..models.architectures import Architecture
 from ..system.errors import SdxlNbError
-from .epochs import count_pictures, validation_pictures
+from .epochs import costliest, count, validation_pictures
 
 STATES = {"adamw": 3, "adamw8bit": 1.6, "prodigy": 5, "adafactor": 2.1}  # fp32 numbers a weight
 FILES = 2  # the LoRA under diffusers' names and under kohya's
@@ -29,6 +29,7 @@ class Need:
     run_folder: Path
     checkpoints: int = 0
     validation: int = 0
+    costliest: TrainConfig | None = None  # the configuration with what a data file's folders have for themselves
 
     @property
     def cache(self) -> int:
@@ -66,12 +67,14 @@ class Need:
 def needed(config: TrainConfig, built: Architecture, pictures: int | None = None) -> tuple[Need, list[str]]:
     """The Need of the caches, with the number of pictures of an epoch; and remarks. Opens the data set if need be."""
     from ..cache.latents import cache_folder
+    from ..data.dataset import open_dataset
 
     entries = stored = captions = pictures
     notes = []
     if pictures is None:
         try:
-            counts = count_pictures(config)
+            opened = open_dataset(config)
+            config, counts = costliest(config, opened), count(config, opened)
             entries, stored, captions = counts.entries, counts.pictures, counts.captions + 1
         except SdxlNbError as error:
             notes = [f"The number of pictures is not known: {error}"]
@@ -79,7 +82,7 @@ def needed(config: TrainConfig, built: Architecture, pictures: int | None = None
     latent = 2 * 4 * built.vae.get("latent_channels", 4) * (config.resolution // built.scale) ** 2
     latents = (stored or 0) * variants * latent if config.cache_latents else 0
     embeddings = (captions or 0) * built.caption_numbers * 4 if config.caches_text_embeddings() else 0
-    return Need(entries, latents, embeddings, cache_folder(config), Path(config.output_dir)), notes
+    return Need(entries, latents, embeddings, cache_folder(config), Path(config.output_dir), costliest=config), notes
 
 
 def with_checkpoints(need: Need, config: TrainConfig, trained: int, steps: int | None, an_epoch: int | None) -> Need:

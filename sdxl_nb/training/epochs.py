@@ -6,16 +6,21 @@ mean one.
 """
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from ..config.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from ..data.dataset import CaptionedPictures
 
 
 class Counts(NamedTuple):
     """Numbers of pictures, and of different captions."""
 
     pictures: int  # that were listed
-    held_out: int  # of them, by validation_split
+    held_out: int  # of them, by validation_split or a data file
     entries: int  # that an epoch sees: repeats counted, those held out not
     captions: int
 
@@ -24,12 +29,34 @@ def count_pictures(config: TrainConfig) -> Counts:
     """The Counts of the data that the configuration names. Opens them; raises DataError."""
     from ..data.dataset import open_dataset
 
-    opened = open_dataset(config)
+    return count(config, open_dataset(config))
+
+
+def count(config: TrainConfig, opened: "CaptionedPictures") -> Counts:
+    """The Counts of data that are open."""
     pictures = len(opened)
+    apart = None if opened.folders is None else opened.folders.held_out()
+    if apart is not None and apart.any():
+        times = np.ones(pictures, np.int64) if opened.repeats is None else opened.repeats
+        entries = max(1, int(times[~apart].sum()))
+        return Counts(pictures, int(apart.sum()), entries, len(set(opened.every_caption())))
     held_out = min(pictures, max(1, round(config.validation_split * pictures))) if config.validation_split else 0
     repeated = pictures if opened.repeats is None else int(opened.repeats.sum())
     entries = max(1, round(repeated * (1 - held_out / pictures)))
     return Counts(pictures, held_out, entries, len(set(opened.every_caption())))
+
+
+def costliest(config: TrainConfig, pictures: "CaptionedPictures") -> TrainConfig:
+    """The configuration with the largest resolution of any folder, with live captions and mirrored ones if any has."""
+    if pictures.folders is None:
+        return config
+    largest = max(pictures.configs(config), key=lambda each: each.resolution)
+    live = next((each for each in pictures.configs(config) if each.varies_captions()), largest)
+    return largest.replace(
+        random_flip=any(each.random_flip for each in pictures.configs(config)),
+        shuffle_caption=live.shuffle_caption,
+        caption_tag_dropout_rate=live.caption_tag_dropout_rate,
+    )
 
 
 def steps_per_epoch(config: TrainConfig, entries: int, processes: int = 1) -> int:

@@ -5,8 +5,6 @@ opened and checked before any model is loaded, and nothing is written to the run
 """
 
 import functools
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +40,7 @@ from ..system.memory import give_back
 from ..system.transfer import sent
 from .class_pictures import open_class_pictures
 from .processes import Processes
+from .state.fingerprint import fingerprint
 from .validation import Validator
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -120,21 +119,24 @@ class Studio:
         self.heldout = range(len(pictures), len(self.everything))
         self.heldout_identities = [held_out.identity(index) for index in range(len(held_out))]
         self.captions, self.every_caption = self.everything.captions, self.everything.every_caption()
-        self.buckets = buckets.of(config, self.everything.sizes(), planned=len(pictures))
+        self.buckets = buckets.of(config, self.everything.sizes(), len(pictures), self.everything.folders)
+        self.configs = self.everything.configs(config)  # more than one where a data file has settings by folder
+        self.keeps_embeddings = all(each.caches_text_embeddings() for each in self.configs)
         of_class = pictures.class_pictures
         self.counts = loss_weights(len(pictures) - of_class, of_class, pictures.weights, config.prior_loss_weight)
-        if config.varies_captions() and config.cache_text_embeddings and not config.train_text_encoder:
+        varies = any(each.varies_captions() for each in self.configs)
+        if varies and config.cache_text_embeddings and not config.train_text_encoder:
             self.remarks.append(VARIED)
         self.given_masks = Masks(pictures) if config.masked_loss else None
         if self.given_masks:
             self.given_masks.refuse_unusable()
             self.remarks.append(str(self.given_masks))
-        self.data_fingerprint = _fingerprint(pictures, self.given_masks)
-        self.heldout_fingerprint = _fingerprint(held_out)
+        self.data_fingerprint = fingerprint(pictures, self.given_masks)
+        self.heldout_fingerprint = fingerprint(held_out)
         self.schedule = scheduler_config(self.source)
         # on the device only when the encoders have left it
         self.unet = load_unet(self.source, self.dtype, ours=wants_ours(config))
-        self.encoders = () if config.caches_text_embeddings() else self._load_encoders()
+        self.encoders = () if self.keeps_embeddings else self._load_encoders()
         names = add_lora(config, self.unet, self.encoders)
         self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
         self.trained = self.models
@@ -204,7 +206,7 @@ class Studio:
         self.unet.to(self.device)
 
     def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
-        if not self.config.caches_text_embeddings():
+        if not self.keeps_embeddings:
             self.prompt = TextEncoders(self.tokenizers, self.encoders)
             found = long_captions(self.every_caption, self.tokenizers, _bar("reading captions", self.progress))
             self._note_long_captions(log, found)
@@ -243,7 +245,7 @@ class Studio:
         self.latents = cached = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
         cached.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
         self._let_vae_go()
-        if cached.moving and not config.uses_buckets():
+        if cached.moving and not any(each.uses_buckets() for each in self.configs):
             log.warn(
                 f"{cached.moving} pictures are not square: with cached latents each keeps one crop, its "
                 "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
@@ -297,7 +299,12 @@ class Studio:
             return self.captions[index]
         texts = self.everything.alternatives(index)
         caption = texts[choices.one_of(len(texts))] if len(texts) > 1 else texts[0]
-        return varied(caption, self.config, choices.words()) if self.config.varies_captions() else caption
+        config = self.everything.config(index, self.config)
+        return varied(caption, config, choices.words()) if config.varies_captions() else caption
+
+    def empty_share(self, index: int) -> float:
+        """How often a picture is trained without its caption."""
+        return self.everything.config(index, self.config).proportion_empty_prompts
 
     def shape(self, index: int) -> tuple[int, int]:
         """Height and width that a picture is trained at: pictures computed at once share it."""
@@ -363,22 +370,6 @@ class Studio:
         validator = Validator(self.config, self.unet, self.vae, load(self.source, "scheduler"), prompts)
         state = self.accelerator
         return validator.draw(self.device, self.dtype, state.process_index, state.num_processes)
-
-
-def _fingerprint(pictures: CaptionedPictures, masks: Masks | None = None) -> str:
-    """SHA-256 over every picture's bytes and caption, in order, what its folder says of it, and its mask."""
-    digest = hashlib.sha256()
-    for index, caption in enumerate(pictures.captions):
-        digest.update(f"{pictures.identity(index)} {caption}\n".encode(errors="backslashreplace"))
-    if pictures.further is not None:
-        for index in range(len(pictures)):
-            digest.update(f"{index} {json.dumps(pictures.alternatives(index))}\n".encode())
-    for column in (pictures.repeats, pictures.weights):
-        if column is not None:
-            digest.update(column.tobytes())
-    for key in masks.keys if masks else ():
-        digest.update(key.ljust(16, b"\0"))
-    return digest.hexdigest()
 
 
 def _bar(label: str, shown: bool) -> Callable[[int, int], None]:

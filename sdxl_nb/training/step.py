@@ -155,9 +155,10 @@ class Step:
     def _loss(self, positions: range, pictures: list[int]) -> torch.Tensor:
         """The summed loss of these pictures at these positions."""
         config = self.config
+        timesteps, empty = len(self.alpha_bar), self.studio.empty_share
         choices = [
-            Choices.at(config.seed, p, timesteps=len(self.alpha_bar), empty_share=config.proportion_empty_prompts)
-            for p in positions
+            Choices.at(config.seed, position, timesteps=timesteps, empty_share=empty(picture))
+            for position, picture in zip(positions, pictures, strict=True)
         ]
         if config.lora_dropout:  # it repeats on resume, in the text encoders too
             torch.manual_seed(config.seed * 1_000_003 + positions[0])

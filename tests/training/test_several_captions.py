@@ -9,8 +9,9 @@ from small_runs import assert_same, home, small, train
 
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.sampling import Choices
-from sdxl_nb.training.setup import Studio, _fingerprint
+from sdxl_nb.training.setup import Studio
 from sdxl_nb.training.state import checkpoint
+from sdxl_nb.training.state.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_the_data_tell_which_captions_a_run_saw(data):
     several = open_dataset(small("x", train_data_dir=str(data)))
     first = open_dataset(small("x", train_data_dir=str(data), caption_choice="first"))
     usual = open_dataset(small("x"))
-    assert _fingerprint(several) != _fingerprint(first) == _fingerprint(usual)
+    assert fingerprint(several) != fingerprint(first) == fingerprint(usual)
     assert several.owner(6) == 6 and [several.owner(n) for n in (7, 8, 9, 14)] == [0, 0, 2, 6]
     kept, cut = several.every_caption(), several.select([2, 1]).every_caption()
     assert kept[7:9] == ["picture 0", "thing 0"] and list(cut) == ["card 2", "card 1", "picture 2", "thing 2"]

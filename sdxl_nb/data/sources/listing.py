@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..decoding import Fault, PictureError
+from ..folder_settings import Folders, joined_folders
 
 if TYPE_CHECKING:
     from ..file_facts import Facts
@@ -216,7 +217,7 @@ class Listing:
     known). `faults` are pictures left out at once, `notes` remarks worth a line in the log, some of them Notes.
     `repeats` and `weights` (N,) say how often an epoch sees a picture and what its loss counts; None is once, and 1.
     Rows from `first_of_class` on are class pictures of prior preservation. `masks`: paths of masks, or null;
-    `read_mask` gives the encoded mask of a row where masks are no files.
+    `read_mask` gives the encoded mask of a row where masks are no files. `folders` are those of a data file.
     """
 
     names: pa.Array
@@ -235,6 +236,7 @@ class Listing:
     masks: pa.Array | None = None  # None: no picture has one
     read_mask: Callable[[int], bytes | None] | None = None
     background: tuple[str, int] = ("white", 0)  # alpha_background and the seed that random is drawn by
+    folders: Folders | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -246,6 +248,29 @@ class Listing:
             return None if self.read_mask is None else self.read_mask(row)
         with open(path, "rb") as file:
             return file.read()
+
+    def select(self, rows: np.ndarray) -> "Listing":
+        """These rows alone, in this order; notes stay, faults do not, nor what are class pictures."""
+
+        def taken(column: Any) -> Any:
+            return None if column is None else column[rows] if isinstance(column, np.ndarray) else take(column, rows)
+
+        read_mask = self.read_mask
+        return Listing(
+            *(take(self.names, rows), take(self.captions, rows)),
+            *(lambda row: self.read(int(rows[row])), lambda row: self.stamp(int(rows[row]))),
+            notes=self.notes,
+            repeats=taken(self.repeats),
+            weights=taken(self.weights),
+            further=taken(self.further),
+            known=None if self.known is None else self.known.select(rows),
+            written=taken(self.written),
+            written_further=taken(self.written_further),
+            masks=taken(self.masks),
+            read_mask=None if read_mask is None else lambda row: read_mask(int(rows[row])),
+            background=self.background,
+            folders=None if self.folders is None else self.folders.select(rows),
+        )
 
     def caption_each(self, caption: Callable[[str, str | None], str | None]) -> None:
         """Replace every caption by `caption(name, caption)`, further ones too."""
@@ -330,6 +355,7 @@ def joined(listings: Sequence[Listing]) -> Listing:
         masks=_joined_masks(listings),
         read_mask=call("mask") if any(listing.read_mask for listing in listings) else None,
         background=listings[0].background,
+        folders=joined_folders([listing.folders for listing in listings], [len(listing) for listing in listings]),
     )
 
 

@@ -60,7 +60,7 @@ class Measuring:
             self._tokenizers = [load(source, name) for name in ("tokenizer", "tokenizer_2")]
             self.turn()
         dataset = self.dataset
-        if config.uses_buckets() and len(dataset) <= MEASURED:
+        if any(each.uses_buckets() for each in dataset.configs(config)) and len(dataset) <= MEASURED:
             shapes = Shapes(config, dataset)
             try:
                 shapes.measure(telling(self._progress.say, "Measuring the pictures"))

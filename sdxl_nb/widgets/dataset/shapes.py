@@ -23,11 +23,12 @@ class Shapes:
 
     def of(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that a picture of this size is trained at."""
-        if not self.config.uses_buckets():
-            return (self.config.resolution,) * 2
+        config = self.dataset.config(index, self.config)
+        if not config.uses_buckets():
+            return (config.resolution,) * 2
         if self._found is not None and self._places[index] >= 0:
             return self._found.shape(self._places[index])
-        return buckets.of(self.config, [size]).shape(0)
+        return buckets.of(config, [size]).shape(0)
 
     def measure(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Measure all pictures, as a run does before its first step."""
@@ -41,4 +42,5 @@ class Shapes:
             memo.close()
         good = np.fromiter((name not in bad for name in self.dataset.names), bool, len(self.dataset))
         self._places = np.where(good, np.cumsum(good) - 1, -1)
-        self._found = buckets.of(self.config, self.dataset.sizes()[good])
+        known = self.dataset.select(np.flatnonzero(good))
+        self._found = buckets.of(self.config, known.sizes(), folders=known.folders)

@@ -1,0 +1,91 @@
+"""Which program's data file a file is, and what it says.
+
+In: the path of a YAML, TOML or JSON file. Out: its Manifest. Adding a format is adding a module and a line in FORMATS.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...config.checks import is_data_file
+from ...config.train_config import TrainConfig
+from ...system.errors import DataError
+from . import own
+from .manifest import Manifest, Reader
+
+FORMATS: tuple[Reader, ...] = (own,)
+MAX_BYTES = 1 << 29  # of a file; kohya's metadata of a million pictures has some 200 MB
+
+
+def is_there(place: str) -> bool:
+    """Whether a place is a data file on this machine."""
+    return is_data_file(place) and os.path.isfile(os.path.expanduser(place))
+
+
+def read(file: Path, config: TrainConfig) -> Manifest:
+    """The Manifest of a data file. Raises DataError."""
+    said = parsed(file)
+    for reader in FORMATS:
+        if reader.is_its_own(said):
+            return reader.read(said, file, config)
+    raise DataError(f"{file.name} {_instead(said)}: give a folder, or a file with a list of folders.")
+
+
+def parsed(file: Path) -> Any:
+    """What a file holds, as YAML, TOML, JSON or lines of JSON. Raises DataError."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise DataError(f"{file.name} is larger than {MAX_BYTES >> 20} MiB: give the folder of the pictures.")
+        text = file.read_text(encoding="utf-8-sig")
+        return _PARSERS[file.suffix.lower()](text)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): check its permissions.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file.name} is not UTF-8 text: save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        kind = {".toml": "TOML", ".json": "JSON", ".jsonl": "JSON lines"}.get(file.suffix.lower(), "YAML")
+        raise DataError(f"{file.name} is not {kind} ({_first_line(error)}): correct it.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or "nested too deep"
+
+
+def _toml(text: str) -> Any:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _lines(text: str) -> list[Any]:
+    def rows() -> Iterator[Any]:
+        for line in text.splitlines():
+            if line.strip():
+                yield json.loads(line)
+
+    return list(rows())
+
+
+_PARSERS = {".toml": _toml, ".yaml": _yaml, ".yml": _yaml, ".json": json.loads, ".jsonl": _lines}
+
+
+def _instead(said: Any) -> str:
+    """What a file is that names no folders."""
+    if isinstance(said, dict) and "pretrained_model_name_or_path" in said:
+        return "holds the settings of a run, which --config takes"
+    if isinstance(said, dict) and "concept_file_name" in said:
+        return "is OneTrainer's configuration, whose pictures its concepts.json lists"
+    return "is no data file that is known (our own, kohya's, OneTrainer's, SimpleTuner's)"
