@@ -57,7 +57,9 @@ class Settings(BaseModel):
     )
     dataset_config_name: Text | None = data(None, "Configuration of the hub data set, if it has several.")
     train_data_dir: Text | None = data(
-        None, "Training pictures: a local folder or s3:// prefix with captions; replaces dataset_name."
+        None,
+        "Training pictures: a local folder or s3:// prefix with captions, or a data file (YAML, TOML, JSON) that lists "
+        "folders; replaces dataset_name.",
     )
     image_column: Text | None = data(None, "Column of the pictures; null asks dataset_name_mapping, then means image.")
     caption_column: Text | None = data(None, "Column of the captions; null asks dataset_name_mapping, then means text.")
@@ -140,6 +142,12 @@ class Settings(BaseModel):
         0.0, "Share of tags left out of captions, anew at every step; prompt embeddings are live then.", ge=0, le=1
     )
     caption_separator: Text = data(",", "What separates the tags of a caption.")
+    keep_tokens_separator: Text | None = data(
+        None,
+        "Text in captions that ends the tags which stay in front, and where it comes again begins those which stay "
+        "behind; it is taken out of them.",
+        later=True,
+    )
     caption_prefix: Text | None = data(
         None, "Text in front of every caption, with a blank between; it is never shuffled or dropped.", later=True
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
-from .words.tags import cleaned
+from .words.tags import cleaned, joined
 from .words.trigger import calls, with_trigger
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def dressed(caption: str | None, config: TrainConfig, trigger_word: str | None) 
         return None
     text = cleaned(caption or "", config.caption_separator, trigger_word) if config.clean_tags else caption or ""
     led = text if calls(surrounded("", config), trigger_word) else with_trigger(text, trigger_word)
-    return surrounded(led, config)
+    whole = surrounded(led, config)
+    return whole if config.varies_captions() else unmarked(whole, config)
 
 
 def parted(caption: str, config: TrainConfig) -> tuple[str, str, str]:
@@ -79,21 +80,35 @@ def is_alone(caption: str, trigger_word: str) -> bool:
 def varied(caption: str, config: TrainConfig, generator: np.random.Generator) -> str:
     """The caption as one step sees it: tags shuffled and dropped as `config` says, chosen by a numpy generator.
 
-    The first keep_tokens tags stay where they are. So does a leading trigger word, and no tag with it is dropped, nor
-    the prefix and the suffix of all captions.
+    The first keep_tokens tags stay where they are, or those before keep_tokens_separator and after its second place.
+    So does a leading trigger word, and no tag with it is dropped, nor the prefix and the suffix of all captions.
     """
-    separator, (before, inner, after) = config.caption_separator, parted(caption, config)
-    tags = [tag for tag in map(str.strip, inner.split(separator)) if tag]
-    called = [calls(tag, config.trigger_word) for tag in tags]
-    kept = max(config.keep_tokens, leading(tags, config))
-    drawn = generator.random(len(tags))
-    spared = range(kept, len(tags))
-    rest = [tags[at] for at in spared if called[at] or drawn[at] >= config.caption_tag_dropout_rate]
+    before, inner, after = parted(caption, config)
+    front, free, last = sections(inner, config)
+    drawn, rate = generator.random(len(front) + len(free))[len(front) :], config.caption_tag_dropout_rate
+    rest = [tag for tag, chance in zip(free, drawn, strict=True) if calls(tag, config.trigger_word) or chance >= rate]
     if config.shuffle_caption:
         rest = [rest[at] for at in generator.permutation(len(rest))]
-    glue = f"{separator.strip()} " if separator.strip() else separator
-    left = glue.join([*tags[:kept], *rest])
-    return before + left + after if left else f"{before.strip()}{after}".strip()
+    left = joined([*front, *rest, *last], config.caption_separator)
+    return unmarked(before + left + after, config) if left else f"{before.strip()}{after}".strip()
+
+
+def sections(caption: str, config: TrainConfig) -> tuple[list[str], list[str], list[str]]:
+    """(tags that stay in front, tags that may move or be dropped, tags that stay behind)."""
+    mark, separator = config.keep_tokens_separator, config.caption_separator
+    parts = caption.split(mark, 2) if mark else [caption]
+    front, *others = ([tag for tag in map(str.strip, part.split(separator)) if tag] for part in parts)
+    if others:
+        return front, others[0], [tag for part in others[1:] for tag in part]
+    kept = max(config.keep_tokens, leading(front, config))
+    return front[:kept], front[kept:], []
+
+
+def unmarked(caption: str, config: TrainConfig) -> str:
+    """The caption without keep_tokens_separator, its tags in their order."""
+    if not config.keep_tokens_separator or config.keep_tokens_separator not in caption:
+        return caption
+    return joined([tag for part in sections(caption, config) for tag in part], config.caption_separator)
 
 
 def leading(tags: Sequence[str], config: TrainConfig) -> int:

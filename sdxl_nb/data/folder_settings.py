@@ -7,7 +7,7 @@ folder of each row. A setting of a folder is one of the run's own, in the run's 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,13 @@ SETTINGS = (  # of a run that a folder may have for itself
     *("aspect_ratio_buckets", "bucket_reso_steps", "bucket_no_upscale", "folder_repeats"),
     *("caption_source", "caption_lines", "caption_choice", "caption_column", "image_column"),
     *("caption_prefix", "caption_suffix", "caption_separator", "clean_tags", "trigger_word"),
-    *("shuffle_caption", "keep_tokens", "caption_tag_dropout_rate", "proportion_empty_prompts"),
+    *(
+        "shuffle_caption",
+        "keep_tokens",
+        "keep_tokens_separator",
+        "caption_tag_dropout_rate",
+        "proportion_empty_prompts",
+    ),
 )
 
 
@@ -26,15 +32,16 @@ SETTINGS = (  # of a run that a folder may have for itself
 class Words:
     """Where the captions of a folder are, other than where they are sought in a folder alone.
 
-    `every` are captions of every picture, one of which is drawn; `from_names` takes the files' names. `suffix` is that
-    of the only caption files, of which `each_line` is a caption, else the first line is. `missing` is the caption of
-    pictures without any. `before` and `after` are put around each caption, as tags among its tags.
+    `every` are captions of every picture, one of which is drawn; `from_names` takes the files' names, as they are or
+    with blanks for underscores. `suffix` is that of the only caption files, of which the first of the `lines` is the
+    caption, each is one, or all are. `missing` is the caption of pictures without any. `before` and `after` are put
+    around each caption, as tags among its tags.
     """
 
     every: tuple[str, ...] = ()
-    from_names: bool = False
+    from_names: Literal["", "as they are", "with blanks"] = ""
     suffix: str | None = None
-    each_line: bool = False
+    lines: Literal["first", "each", "all"] = "first"
     missing: str | None = None
     before: str = ""
     after: str = ""

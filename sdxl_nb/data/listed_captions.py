@@ -34,7 +34,8 @@ def as_trained(listing: Listing, config: TrainConfig, led: bool = True) -> Listi
     which may be a mistake.
     """
     word = config.trigger_word if led else None
-    if word or config.clean_tags or config.caption_prefix or config.caption_suffix:
+    about = (word, config.clean_tags, config.caption_prefix, config.caption_suffix, config.keep_tokens_separator)
+    if any(about):
         listing.written, listing.written_further = listing.captions, listing.further
         listing.caption_each(lambda _, text: dressed(text, config, word))
     if word:

@@ -15,7 +15,7 @@ from ..system.errors import DataError
 from .sources.folders.folders import NO_CAPTIONS
 from .sources.folders.leavings import some
 from .sources.folders.strangers import NUMBERED
-from .sources.listing import Listing, Texts, flags
+from .sources.listing import Listing, Texts, flags, text_column
 
 MOST = 500  # more is a year or a number of its own, as in 2024_holiday
 
@@ -87,16 +87,12 @@ def name_pictures(listing: Listing, words: Sequence[str | None], number: np.ndar
     if not missing.any():
         return
     first = said[number[int(missing.argmax())]]
-    numbers = iter(number)
-    listing.caption_each(lambda _, caption: caption_or(said[next(numbers)], caption))
+    each = zip(number, Texts[str | None](listing.captions), strict=True)
+    listing.captions = text_column(said[its] if caption is None else caption for its, caption in each)
     listing.notes = [note for note in listing.notes if note != NO_CAPTIONS]
     listing.notes.append(
         f"{missing.sum()} of {len(listing)} pictures have no caption and take the words of their folder, as {first!r}."
     )
-
-
-def caption_or(words: str | None, caption: str | None) -> str | None:
-    return words if caption is None else caption
 
 
 def weigh(folders: Sequence[str], number: np.ndarray, wanted: Mapping[str, float]) -> np.ndarray:

@@ -20,7 +20,7 @@ from ..cache.masks import CachedMasks, LiveMasks
 from ..cache.shards import Store
 from ..config.train_config import TrainConfig
 from ..data import buckets
-from ..data.captions import LongCaption, long_captions, varied
+from ..data.captions import LongCaption, long_captions, unmarked, varied
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.file_facts import Memo, examine
 from ..data.masks import Masks
@@ -296,7 +296,7 @@ class Studio:
             return ""
         of_class = index >= len(self.pictures) - self.pictures.class_pictures  # or held out
         if of_class:
-            return self.captions[index]
+            return unmarked(self.captions[index], self.everything.config(index, self.config))
         texts = self.everything.alternatives(index)
         caption = texts[choices.one_of(len(texts))] if len(texts) > 1 else texts[0]
         config = self.everything.config(index, self.config)

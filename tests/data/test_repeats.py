@@ -72,6 +72,13 @@ def test_a_missing_caption_is_the_words_of_the_folder(tmp_path):
         opened(tmp_path, folder_repeats=False)
 
 
+def test_the_words_of_a_folder_beside_several_captions(tmp_path):
+    write(tmp_path, "2_sks_dog/a.png", "2_a cat/b.png", captions=False)
+    (tmp_path / "2_a cat/b.txt").write_text("one cat\nanother cat")
+    pictures = opened(tmp_path, caption_lines="captions")
+    assert pictures.captions == ["one cat", "sks dog"] and pictures.further.to_pylist() == [["another cat"], []]
+
+
 def test_with_metadata_too(tmp_path):
     write(tmp_path, "4_a/x.png", captions=False)
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "4_a/x.png", "text": "hello"}))

@@ -8,23 +8,28 @@ configuration carries from here to captions, crops, buckets and steps.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...config.checks import is_data_file
 from ...config.train_config import TrainConfig
 from ...system.errors import ConfigError, DataError
-from ..decoding import Fault
+from ..decoding import SUFFIXES, Fault
 from ..folder_settings import Folders, FolderSettings
 from ..listed_captions import as_trained, choose_captions
 from ..repeats import by_folder
 from ..sources.folders.folders import list_folder
 from ..sources.folders.found_captions import with_found
 from ..sources.folders.layouts import training_folder
-from ..sources.folders.tree import real
-from ..sources.listing import Listing, Note, Texts, flags, joined, led
+from ..sources.folders.leavings import counted
+from ..sources.folders.tree import inside, real
+from ..sources.listing import Listing, Note, Texts, flags, joined, led, text_column
 from .captions import worded
-from .formats import read
+from .formats import parsed, read
+from .kohya_metadata import list_entries
 
 Lister = Callable[[str, TrainConfig], Listing]  # of a folder or s3:// prefix alone
 
@@ -58,12 +63,36 @@ def opened(folder: FolderSettings, config: TrainConfig, list_directory: Lister) 
     path = real(folder.path)
     if folder.plain and not path.is_dir():
         raise DataError(f"There is no folder {folder.path}: correct its path.")
-    listing = list_folder(path, config) if folder.plain else list_directory(folder.path, config)
-    root = training_folder(path) if path.is_dir() else path
-    listing = worded(directly_in(listing, folder, root), folder.words, root)
+    if folder.table:
+        listing, root = list_entries(_table(folder.table), folder, config), path
+    else:
+        listing = list_folder(path, config) if folder.plain else list_directory(folder.path, config)
+        root = training_folder(path) if path.is_dir() else path
+        listing = directly_in(listing, folder, root)
+    if folder.masks and config.masked_loss:
+        listing.masks = masks_in(folder.masks, listing)
+    listing = worded(listing, folder.words, root)
     listing = as_trained(by_folder(with_found(listing, config), config), config)
     choose_captions(listing, config)
     return listing
+
+
+def _table(path: str) -> Any:
+    """What a metadata file holds. Raises DataError."""
+    if not os.path.isfile(path) or not is_data_file(path):
+        raise DataError(f"There is no metadata file {path}: correct metadata_file.")
+    return parsed(Path(path))
+
+
+def masks_in(folder: str, listing: Listing) -> pa.Array:
+    """A column of the masks that a folder has for these pictures, by their names without suffix. Raises DataError."""
+    if not os.path.isdir(folder):
+        raise DataError(f"There is no folder of masks {folder}: correct conditioning_data_dir.")
+    root = real(folder)
+    known = {os.path.splitext(name)[0]: name for name in sorted(os.listdir(root)) if name.lower().endswith(SUFFIXES)}
+    stems = (os.path.splitext(os.path.basename(name))[0] for name in Texts[str](listing.names))
+    own = (known.get(stem) for stem in stems)
+    return text_column(None if name is None else str(inside(root, name, "conditioning_data_dir")) for name in own)
 
 
 def directly_in(listing: Listing, folder: FolderSettings, root: Path) -> Listing:
@@ -79,7 +108,8 @@ def directly_in(listing: Listing, folder: FolderSettings, root: Path) -> Listing
         return listing
     kept = listing.select(np.flatnonzero(~below))
     kept.faults = [fault for fault in listing.faults if "/" not in fault.name]
-    kept.notes.append(f"{below.sum()} pictures in its subfolders are not meant.")
+    are = "is" if below.sum() == 1 else "are"
+    kept.notes.append(f"{counted(int(below.sum()), 'picture')} in its subfolders {are} not meant.")
     return kept
 
 

@@ -13,7 +13,7 @@ from ..decoding import Fault
 from ..folder_settings import Words
 from ..sources.folders.caption_files import read_text
 from ..sources.folders.folders import NO_CAPTIONS
-from ..sources.listing import CaptionColumn, Listing, Texts, counts, flags
+from ..sources.listing import CaptionColumn, Listing, Texts, flags
 
 BLANKS = re.compile(r"[_\s]+")
 
@@ -23,7 +23,8 @@ def worded(listing: Listing, words: Words, root: Path) -> Listing:
     if words.every:
         _replace(listing, [list(words.every)] * len(listing))
     elif words.from_names:
-        _replace(listing, [[named(name)] for name in Texts[str](listing.names)])
+        blanks = words.from_names == "with blanks"
+        _replace(listing, [[named(name, blanks)] for name in Texts[str](listing.names)])
     elif words.suffix:
         _replace(listing, [_read(listing, name, words, root) for name in Texts[str](listing.names)])
     if words.missing:
@@ -45,9 +46,10 @@ def around(text: str | None, words: Words) -> str | None:
     return text if text is None else " ".join(part for part in (words.before, text, words.after) if part)
 
 
-def named(name: str) -> str:
-    """The caption in a file's name: without folder and suffix, blanks for underscores."""
-    return BLANKS.sub(" ", os.path.splitext(os.path.basename(name))[0]).strip()
+def named(name: str, blanks: bool) -> str:
+    """The caption in a file's name: without folder and suffix, perhaps with `blanks` for underscores."""
+    stem = os.path.splitext(os.path.basename(name))[0]
+    return BLANKS.sub(" ", stem).strip() if blanks else stem
 
 
 def _replace(listing: Listing, captions: list[list[str]]) -> None:
@@ -69,9 +71,6 @@ def _read(listing: Listing, name: str, words: Words, root: Path) -> list[str]:
         listing.faults.append(Fault(name, f"{name}: its caption file {error}"))
         return []
     lines = [line for line in lines if line]
-    return lines if words.each_line else lines[:1]
-
-
-def several(listing: Listing) -> int:
-    """How many pictures have several captions."""
-    return 0 if listing.further is None else int((counts(listing.further) > 0).sum())
+    if words.lines == "all":
+        return [" ".join(lines)] if lines else []
+    return lines if words.lines == "each" else lines[:1]

@@ -12,10 +12,10 @@ from typing import Any
 from ...config.checks import is_data_file
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
-from . import own
+from . import kohya, kohya_metadata, onetrainer, own, simpletuner
 from .manifest import Manifest, Reader
 
-FORMATS: tuple[Reader, ...] = (own,)
+FORMATS: tuple[Reader, ...] = (own, kohya, onetrainer, simpletuner, kohya_metadata)
 MAX_BYTES = 1 << 29  # of a file; kohya's metadata of a million pictures has some 200 MB
 
 
@@ -86,6 +86,8 @@ def _instead(said: Any) -> str:
     """What a file is that names no folders."""
     if isinstance(said, dict) and "pretrained_model_name_or_path" in said:
         return "holds the settings of a run, which --config takes"
+    if isinstance(said, list) and said and isinstance(said[0], dict) and "file_name" in said[0]:
+        return "is a table of pictures, which is read with the folder that holds it"
     if isinstance(said, dict) and "concept_file_name" in said:
         return "is OneTrainer's configuration, whose pictures its concepts.json lists"
     return "is no data file that is known (our own, kohya's, OneTrainer's, SimpleTuner's)"

@@ -5,6 +5,7 @@ lists them. None of them looks into a folder: assembly.py opens what they name.
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ...system.errors import DataError
 from ..folder_settings import FolderSettings
 from ..sources.folders.leavings import some
 
+OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", dict: "a group", list: "a list"}
 
 
@@ -39,12 +41,17 @@ class Reader(Protocol):
 class Remarks:
     """What has no effect here, gathered so that one sentence a key says it of all folders.
 
-    `known` says why for each key; what it does not have is unknown.
+    `known` says why for each key; what it does not have is unknown. `partly`: what of a key has no effect.
     """
 
-    def __init__(self, known: Mapping[str, str]):
-        self.known = known
+    def __init__(self, known: Mapping[str, str], partly: Mapping[str, str] | None = None):
+        self.known, self.partly = known, partly or {}
         self._found: dict[str, list[str]] = {}
+        self._said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        """Add a whole sentence."""
+        self._said.append(sentence)
 
     def add(self, key: str, place: str) -> None:
         """Note that a folder has this key."""
@@ -61,9 +68,15 @@ class Remarks:
 
     def notes(self) -> list[str]:
         """The sentences."""
-        known = {key: places for key, places in self._found.items() if key in self.known}
-        unknown = {key: places for key, places in self._found.items() if key not in self.known}
-        lines = [f"{key} ({some(places)}) has no effect: {self.known[key]}." for key, places in known.items()]
+        lines = list(self._said)
+        unknown: dict[str, list[str]] = {}
+        for key, places in self._found.items():
+            if key in self.known:
+                lines.append(f"{key} ({some(places)}) has no effect: {self.known[key]}.")
+            elif key in self.partly:
+                lines.append(f"{key} ({some(places)}) has effect in part: {self.partly[key]}.")
+            else:
+                unknown[key] = places
         if unknown:
             where = some(dict.fromkeys(place for places in unknown.values() for place in places))
             lines.append(f"{', '.join(unknown)} ({where}): not known, and without effect.")
@@ -95,6 +108,10 @@ def folder_path(given: str, file: Path, *, beside: bool = False) -> str:
     if "://" in given:
         return given
     path = os.path.expanduser(given)
+    if OF_WINDOWS.match(given) and os.name != "nt":
+        return given
+    if "\\" in path and not os.path.exists(path):
+        path = path.replace("\\", "/")
     if not os.path.isabs(path) and (beside or not os.path.exists(path)):
         path = os.path.join(file.parent, path)
     return os.path.abspath(path)
