@@ -82,6 +82,10 @@ class Encoder:
     def flips(self, index: int, choices: Choices) -> bool:
         return self.config_of(index).random_flip and choices.flip
 
+    def variant(self, index: int, flip: bool) -> Crop:
+        """The crop that does not change, mirrored or not; a picture that is never mirrored has one."""
+        return self.crop(index, None, flip and self.config_of(index).random_flip)
+
     def sample(self, mean: torch.Tensor, std: torch.Tensor, choices: Sequence[Choices]) -> torch.Tensor:
         """Latents drawn from the VAE's distribution, shifted and scaled, where mean and std are."""
         noise = sent(torch.from_numpy(np.stack([c.noise(tuple(mean.shape[1:])) for c in choices])), mean.device)
@@ -179,10 +183,6 @@ class CachedLatents(Encoder):
             size = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size)
             self.keys[index * len(self.variants) + flip] = key_of(digest, (*size, crop.flip, crop.interpolation))
         self.moving += not self.config_of(index).center_crop and crop.resized != crop.target_size
-
-    def variant(self, index: int, flip: bool) -> Crop:
-        """The crop of a variant of a picture."""
-        return self.crop(index, None, flip and self.config_of(index).random_flip)
 
     def missing(self) -> int:
         """How many rows are not in the store."""

@@ -118,7 +118,7 @@ def _planned(measured: np.ndarray, resolution: int, steps: int, no_upscale: bool
     """The shapes (N, 2) that `plan` gives."""
     step = math.gcd(steps, resolution)
     chosen = choose(measured[:planned], ladder(resolution, step))
-    shapes = chosen[nearest(measured, chosen)]
+    shapes: np.ndarray = chosen[nearest(measured, chosen)]
     if no_upscale:
         small = fit(measured, shapes)[1] > 1
         shapes[small] = own_shapes(measured[small], step)
@@ -132,7 +132,8 @@ def square(sizes: ArrayLike, resolution: int) -> Buckets:
 
 
 def _squares(measured: np.ndarray, resolution: int) -> np.ndarray:
-    return np.full_like(measured, resolution)
+    squares: np.ndarray = np.full_like(measured, resolution)
+    return squares
 
 
 def ladder(resolution: int, step: int) -> np.ndarray:

@@ -97,7 +97,8 @@ class Folders:
 
     def held_out(self) -> np.ndarray:
         """(N,) bool: which rows are never trained on."""
-        return np.append([folder.held_out for folder in self.settings], False)[self.number].astype(bool)
+        held_out: np.ndarray = np.array([*(folder.held_out for folder in self.settings), False])[self.number]
+        return held_out
 
     def told(self) -> bytes:
         """What tells these folders from others: their settings, and which row is of which."""

@@ -286,3 +286,25 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder(config) == tmp_path / ".cache" / "sdxl_nb"
     assert config.replace(latents_cache_dir="/x").fingerprint() == config.fingerprint()
+
+
+def test_folders_of_a_data_file_are_cut_as_each_says(tmp_path, vae):
+    """Mirrored or not, larger or not; what is not mirrored is encoded once, under the key that it has alone."""
+    for part, numbers in {"a": (0, 3), "b": (1, 4)}.items():
+        (tmp_path / part).mkdir()
+        for number in numbers:
+            for suffix in ("png", "txt"):
+                shutil.copy(home()[0] / "pictures" / f"{number}.{suffix}", tmp_path / part)
+    (tmp_path / "data.yaml").write_text("folders: [{path: a, flip: yes, resolution: 64}, {path: b}]")
+    config = small(tmp_path, train_data_dir=str(tmp_path / "data.yaml"))
+    pictures, store = open_dataset(config), Store(tmp_path / "s")
+    made = CachedLatents(pictures, config, Scaling.of(vae.config), store)
+    made.fill(lambda: vae)
+    assert made.computed == 4 and len(set(made.keys.tolist())) == 6  # two of a picture of a, one of one of b
+    alone = CachedLatents(open_dataset(config.replace(train_data_dir=str(tmp_path / "b"))), config, made.scaling, store)
+    assert alone.missing() == 0 and alone.keys.tolist() == made.keys[[4, 6]].tolist()
+    live = LiveLatents(pictures, config, vae)
+    for part in ([0, 1], [2, 3]):
+        ours, theirs = made(part, choices(2)), live(part, choices(2))
+        assert torch.allclose(ours[0], theirs[0], atol=1e-6) and torch.equal(ours[1], theirs[1])
+    assert made([0], choices(1))[0].shape == (1, 4, 16, 16) and made([2], choices(1))[0].shape == (1, 4, 8, 8)

@@ -180,7 +180,7 @@ def test_what_a_resume_refuses(tmp_path, tmp_path_factory, monkeypatch):
     copy = shutil.copytree(small(tmp_path).train_data_dir, tmp_path_factory.mktemp("other") / "pictures")
     (copy / "3.txt").write_text("another caption")
     said = refused(tmp_path, ConfigError, train_data_dir=str(copy))
-    assert "other pictures or captions (7 then, 7 now)" in said
+    assert "other pictures, captions or settings of folders (7 then, 7 now)" in said
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert "precision float32, now it is bfloat16" in refused(tmp_path, ConfigError)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")

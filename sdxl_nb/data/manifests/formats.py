@@ -5,7 +5,8 @@ In: the path of a YAML, TOML or JSON file. Out: its Manifest. Adding a format is
 
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _toml(text: str) -> Any:
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ModuleNotFoundError:  # Python 3.10
+    else:
         import tomli as tomllib
     return tomllib.loads(text)
 
@@ -79,7 +80,13 @@ def _lines(text: str) -> list[Any]:
     return list(rows())
 
 
-_PARSERS = {".toml": _toml, ".yaml": _yaml, ".yml": _yaml, ".json": json.loads, ".jsonl": _lines}
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    ".toml": _toml,
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".json": json.loads,
+    ".jsonl": _lines,
+}
 
 
 def _instead(said: Any) -> str:

@@ -164,7 +164,7 @@ def _resolution(given: Any, place: str, remarks: Remarks) -> int:
     sides = given if isinstance(given, list) else [given, given]
     if len(sides) != 2 or not all(type(side) is int and 32 <= side <= 4096 for side in sides):
         raise DataError(f"resolution of {place} must be a number or a pair of numbers, not {shown(given)}: correct it.")
-    side = sides[0] if sides[0] == sides[1] else round((sides[0] * sides[1]) ** 0.5 / 8) * 8
+    side: int = sides[0] if sides[0] == sides[1] else round((sides[0] * sides[1]) ** 0.5 / 8) * 8
     if sides[0] != sides[1]:
         remarks.say(f"resolution {sides[0]}x{sides[1]} of {place} is taken as {side}, a square of that area.")
     return side

@@ -137,8 +137,8 @@ def check_resumable(progress: Progress, current: Progress, name: str) -> None:
         )
     if progress.data_fingerprint != current.data_fingerprint:
         raise ConfigError(
-            f"{name} was trained on other pictures or captions ({progress.pictures} then, {current.pictures} now): "
-            "restore them, or choose another --output_dir"
+            f"{name} was trained on other pictures, captions or settings of folders ({progress.pictures} then, "
+            f"{current.pictures} now): restore them, or choose another --output_dir"
         )
     if progress.reading != current.reading:
         raise ConfigError(

@@ -175,7 +175,10 @@ def test_damage_is_named(tmp_path, file, content):
     [
         ({"identity": {"rank": 4}}, r"differs in rank \(2, now 4\)"),
         ({"identity": {"rank": 2, "new": 1}}, r"new \(None, now 1\)"),
-        ({"data_fingerprint": "x", "pictures": 4}, r"other pictures or captions \(3 then, 4 now\)"),
+        (
+            {"data_fingerprint": "x", "pictures": 4},
+            r"settings of folders \(3 then, 4 now\)",
+        ),
         ({"identity": {"rank": 2, "train_batch_size": 2}, "batch": 8}, "took 4 pictures a step, now it would be 8"),
         ({"precision": "bfloat16"}, "precision float32, now it is bfloat16"),
         ({"parameters": {"unet.b": [2, 3]}}, "other LoRA layers"),
