@@ -52,7 +52,7 @@ def audit_dataset(
     except DataError as error:
         return AuditReport(_source(config), 0, [picture_faults.unusable(str(error))], full=not quick)
     look: Callable[[int], Looked | Fault]
-    look = partial(_header if quick else _measured, pictures, config.resolution)
+    look = partial(_header if quick else _measured, pictures, config)
     looked, faults = _examined(pictures, look, progress)
     good = [index for index, one in enumerate(looked) if one is not None]
     if not good:
@@ -117,14 +117,15 @@ def _source(config: TrainConfig) -> str:
 # Reading the pictures.
 
 
-def _header(pictures: CaptionedPictures, resolution: int, index: int) -> Header | Fault:
+def _header(pictures: CaptionedPictures, config: TrainConfig, index: int) -> Header | Fault:
     try:
         return read_header(pictures.picture_bytes(index), pictures.names[index])
     except PictureError as error:
         return Fault(pictures.names[index], str(error))
 
 
-def _measured(pictures: CaptionedPictures, resolution: int, index: int) -> Measure | Fault:
+def _measured(pictures: CaptionedPictures, config: TrainConfig, index: int) -> Measure | Fault:
+    resolution = pictures.config(index, config).resolution
     try:
         return measure(pictures.picture_bytes(index), pictures.names[index], resolution)
     except PictureError as error:
@@ -183,32 +184,39 @@ def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: S
 
 def _about_captions(config: TrainConfig, pictures: CaptionedPictures, tokenizers: Mapping[str, Any]) -> list[Finding]:
     """Captions as they are written; what the tokenizers cut is told of captions with the trigger word in front."""
-    captions, written = _labelled(pictures)
-    word = config.trigger_word
-    led = [name for name, caption in captions.items() if calls(caption, word)]
-    alone = dict.fromkeys((name for name in led if word and is_alone(with_trigger(written[name], word), word)), "")
-    described = {name: text for name, text in written.items() if name not in alone}
+    captions, written, own = _labelled(pictures, config)
+    alone: list[Finding] = []
+    covered: list[Finding] = []
+    described = dict(written)
+    for word in dict.fromkeys(each.trigger_word for each in own.values()):
+        led = [name for name, caption in captions.items() if own[name].trigger_word == word and calls(caption, word)]
+        only = dict.fromkeys((name for name in led if word and is_alone(with_trigger(written[name], word), word)), "")
+        alone += caption_faults.trigger_alone(only, word)
+        covered += caption_faults.trigger_coverage(written, word, led)
+        described = {name: text for name, text in described.items() if name not in only}
+    tags = {name: text for name, text in written.items() if not own[name].clean_tags}
     return [
-        *caption_faults.trigger_alone(alone, word),
+        *alone,
         *caption_faults.check_captions(described),
-        *caption_faults.booru_tags(written, config, tokenizers),
+        *caption_faults.booru_tags(tags, config, tokenizers),
         *caption_faults.cut_captions(captions, tokenizers),
-        *caption_faults.trigger_coverage(written, word, led),
+        *covered,
     ]
 
 
-def _labelled(pictures: CaptionedPictures) -> tuple[dict[str, str], dict[str, str]]:
-    """All captions as training reads them, and as they are written, by name, or by Part where a picture has several."""
-    if pictures.further is None:
-        written = {name: text or "" for name, text in zip(pictures.names, pictures.written, strict=True)}
-        return dict(zip(pictures.names, pictures.captions, strict=True)), written
-    trained, told = dict[str, str](), dict[str, str]()
+def _labelled(
+    pictures: CaptionedPictures, config: TrainConfig
+) -> tuple[dict[str, str], dict[str, str], dict[str, TrainConfig]]:
+    """All captions as training reads them, as they are written, and the configuration of their picture, by name, or by
+    Part where a picture has several."""
+    trained, told, own = dict[str, str](), dict[str, str](), dict[str, TrainConfig]()
     for index, name in enumerate(pictures.names):
         texts = pictures.alternatives(index)
         parts = [Part(name, number, len(texts)) for number in range(1, len(texts) + 1)] if texts[1:] else [name]
         trained |= zip(parts, texts, strict=True)
         told |= zip(parts, pictures.written_alternatives(index) or [""], strict=True)
-    return trained, told
+        own |= dict.fromkeys(parts, pictures.config(index, config))
+    return trained, told, own
 
 
 def _all_texts(pictures: CaptionedPictures) -> Sequence[object]:
@@ -247,15 +255,15 @@ def _overlap(
         return [Finding(UNCHECKED, NOTE, [], f"The validation pictures cannot be looked at: {error}", "")]
     known = dict(zip(names, measures, strict=True))
     if config.validation_data_dir:
-        others = dict(_all_measured(held_out, config.resolution))
+        others = dict(_all_measured(held_out, config))
     else:
         others = {name: known[name] for name in held_out.names}
     mine = list(kept.names)
     return picture_faults.overlap(mine, [known[name] for name in mine], others)
 
 
-def _all_measured(pictures: CaptionedPictures, resolution: int) -> Iterator[tuple[str, Measure]]:
-    looked = ahead(partial(_measured, pictures, resolution), range(len(pictures)))
+def _all_measured(pictures: CaptionedPictures, config: TrainConfig) -> Iterator[tuple[str, Measure]]:
+    looked = ahead(partial(_measured, pictures, config), range(len(pictures)))
     for name, result in zip(pictures.names, looked, strict=True):
         if isinstance(result, Measure):
             yield name, result

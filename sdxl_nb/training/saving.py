@@ -120,7 +120,7 @@ def _write_lora(trainer: "Trainer", folder: Path) -> tuple[Path, Path]:
         num_train_images=len(trainer.studio.pictures),
         data_fingerprint=trainer.studio.data_fingerprint,
         loss=loss,
-        trigger_words=[config.trigger_word] if config.trigger_word else [],
+        trigger_words=list(dict.fromkeys(each.trigger_word for each in trainer.studio.configs if each.trigger_word)),
         prediction_type=trainer.updates.kind,
     )
     with averaged(trainer):

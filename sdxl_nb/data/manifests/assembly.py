@@ -6,7 +6,7 @@ configuration carries from here to captions, crops, buckets and steps.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,10 @@ def assembled(place: str, config: TrainConfig, list_directory: Lister) -> Listin
     for folder in manifest.folders:
         try:
             own = folder.config(config)
-            parts.append(_called(opened(folder, own, list_directory), folder))
+            refuse_twofold(folder, manifest.folders, config)
+            listing, root = opened(folder, own, list_directory)
+            listing = without_inner(listing, folder, root, manifest.folders)
+            parts.append(_called(captioned(listing, folder, root, own), folder))
         except (DataError, ConfigError) as error:
             raise DataError(f"{file.name}, folder {folder.name}: {_in_file(str(error))}") from error
         configs.append(own)
@@ -58,8 +61,26 @@ def assembled(place: str, config: TrainConfig, list_directory: Lister) -> Listin
     return whole
 
 
-def opened(folder: FolderSettings, config: TrainConfig, list_directory: Lister) -> Listing:
-    """The Listing of one folder with the captions that training reads; `config` is its own. Raises DataError."""
+def refuse_twofold(folder: FolderSettings, folders: Sequence[FolderSettings], config: TrainConfig) -> None:
+    """Raise DataError for a folder that is trained on and is held out, or of the class, too."""
+    path = real(folder.path)
+    for name in ("class_data_dir", "validation_data_dir"):
+        given = getattr(config, name)
+        if given and "://" not in given and real(os.path.expanduser(given)) == path:
+            raise DataError(f"it is the {name} too: give that a folder of its own.")
+    if not folder.plain and any(is_held_out_too(path, folder, other) and real(other.path) == path for other in folders):
+        raise DataError("it is trained on and held out: leave one of the two away.")
+
+
+def is_held_out_too(path: Path, folder: FolderSettings, other: FolderSettings) -> bool:
+    """Whether a folder at this real path is trained on, and another that is it or lies inside it is held out."""
+    inner = real(other.path)
+    overlap = inner == path or (folder.subfolders and path in inner.parents)
+    return other.held_out and not folder.held_out and overlap
+
+
+def opened(folder: FolderSettings, config: TrainConfig, list_directory: Lister) -> tuple[Listing, Path]:
+    """(Listing of one folder as it is read alone, the folder that its names are relative to). Raises DataError."""
     path = real(folder.path)
     if folder.plain and not path.is_dir():
         raise DataError(f"There is no folder {folder.path}: correct its path.")
@@ -69,6 +90,34 @@ def opened(folder: FolderSettings, config: TrainConfig, list_directory: Lister) 
         listing = list_folder(path, config) if folder.plain else list_directory(folder.path, config)
         root = training_folder(path) if path.is_dir() else path
         listing = directly_in(listing, folder, root)
+    return listing, root
+
+
+def without_inner(listing: Listing, folder: FolderSettings, root: Path, folders: Sequence[FolderSettings]) -> Listing:
+    """The rows that do not lie in a folder inside this one that the file has too, and so says something else of.
+
+    Other trainers see such pictures twice, and so do we where their files say so.
+    """
+    for other in folders:
+        path = real(other.path)
+        if folder.plain and is_held_out_too(root, folder, other):
+            told = f"Pictures of {other.name} are held out and trained on too, so that their loss says little."
+            listing.notes.append(told)
+        if folder.plain or folder.table or root not in path.parents:
+            continue
+        below = f"{path.relative_to(root).as_posix()}/"
+        inner = flags(pc.starts_with(listing.names, below))
+        if inner.any():
+            faults = [fault for fault in listing.faults if not fault.name.startswith(below)]
+            listing = listing.select(np.flatnonzero(~inner))
+            listing.faults = faults
+            many = counted(int(inner.sum()), "picture")
+            listing.notes.append(f"{many} in {below} count as those of {other.name}.")
+    return listing
+
+
+def captioned(listing: Listing, folder: FolderSettings, root: Path, config: TrainConfig) -> Listing:
+    """The Listing with masks and with the captions that training reads; `config` is the folder's own."""
     if folder.masks and config.masked_loss:
         listing.masks = masks_in(folder.masks, listing)
     listing = worded(listing, folder.words, root)

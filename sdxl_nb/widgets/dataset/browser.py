@@ -147,7 +147,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         except DataError as error:
             return card(name, written, None, None, self._words(item), self.saver(name), str(error))
         size = (picture.height, picture.width)
-        config = self.config
+        config = self.dataset.config(item, self.config) if self.config else None
         crop = middle_crop(config, size, self._shape(config, item, size)) if config else None
         complaint = selection.remark(self.report, self.show, name)
         harmless = selection.is_harmless(self.report, self.show)

@@ -38,7 +38,8 @@ class Measuring:
         if not self._tokenizers or self.config is None:
             return None
         trained = self.dataset.captions[index]
-        return count_words(trained, self._tokenizers, added(trained, self.dataset.written[index] or "", self.config))
+        own = self.dataset.config(index, self.config)
+        return count_words(trained, self._tokenizers, added(trained, self.dataset.written[index] or "", own))
 
     def _shape(self, config: TrainConfig, index: int, size: tuple[int, int]) -> tuple[int, int]:
         return (self._shapes or Shapes(config, self.dataset)).of(index, size)

@@ -132,6 +132,8 @@ def test_what_concepts_say(root):
     assert pictures.notes[0] == (
         "5 folders: my dog 2 × 3 (768 px), by name 3 (loss weight 0.5), c 3, held out unseen 3, held out old 3."
     )
+    told = "Pictures of unseen are held out and trained on too, so that their loss says little."
+    assert f"by name: {told}" in pictures.notes and f"my dog: {told}" not in pictures.notes
     assert pictures.weights.tolist() == [1] * 2 + [0.5] * 3 + [1] * 9
     own = pictures.config(0, TrainConfig())
     assert (own.random_flip, own.center_crop, own.uses_buckets(), own.resolution) == (True, True, True, 768)

@@ -111,6 +111,19 @@ def test_a_folder_means_what_it_means_alone(tmp_path):
         opened(tmp_path / "data.yaml")
 
 
+def test_a_folder_inside_another_is_read_once(tmp_path):
+    write(tmp_path, {"set/a.png": "outer", "set/in/b.png": "inner", "set/unseen/c.png": "held out"})
+    (tmp_path / "data.yaml").write_text("folders: [set, {path: set/in, repeats: 3}, {path: set/unseen, held_out: yes}]")
+    pictures = opened(tmp_path / "data.yaml")
+    assert captions(pictures) == {"set/a.png": "outer", "in/b.png": "inner", "unseen/c.png": "held out"}
+    assert pictures.repeats.tolist() == [1, 3, 1]
+    assert pictures.notes == [
+        "3 folders: set 1, in 1 × 3, held out unseen 1.",
+        "set: 1 picture in in/ count as those of in.",
+        "set: 1 picture in unseen/ count as those of unseen.",
+    ]
+
+
 def test_only_samples_are_counted_and_what_is_held_out_stays(folder):
     (folder / "data.yaml").write_text("folders: [pictures/style, {path: unseen, held_out: yes}]")
     assert list(opened(folder / "data.yaml", max_train_samples=1).names) == ["style/a.png", "unseen/z.png"]
@@ -156,6 +169,10 @@ def test_a_data_file_may_be_given_as_data_set_too(folder):
             "folders: [{path: unseen, resolution: 100}]",
             "data.yaml, folder unseen: resolution must be a multiple of 8, not 100: use 96 or 104.",
         ),
+        (
+            "folders: [unseen, {path: unseen, held_out: yes}]",
+            "data.yaml, folder unseen: it is trained on and held out: leave one of the two away.",
+        ),
         ("folders: [bare]", "Folder bare has no captions at all: add them, or give it a caption or a trigger_word of"),
         ("folders: [unseen", "data.yaml is not YAML (while parsing a flow sequence"),
         (
@@ -185,6 +202,10 @@ def test_what_else_cannot_be_is_said(folder):
         divide(TrainConfig(train_data_dir=str(folder / "data.yaml"), validation_split=0.5), pictures)
     with pytest.raises(DataError, match=r"folder_weights is for subfolders of one folder: give loss_weight in data\."):
         opened(folder / "data.yaml", folder_weights={"style": 2.0})
+    for name in ("class_data_dir", "validation_data_dir"):
+        with pytest.raises(DataError, match=rf"data\.yaml, folder unseen: it is the {name} too: give that a folder of"):
+            own = {"with_prior_preservation": True, "class_prompt": "x"} if name == "class_data_dir" else {}
+            opened(folder / "data.yaml", **{name: str(folder / "unseen"), **own})
     (folder / "data.yaml").write_text("folders: [pictures/style]")
     config = TrainConfig(train_data_dir=str(folder / "data.yaml"), heldout_steps=5)
     with pytest.raises(DataError, match=r"heldout_steps needs held-out pictures: give a folder of .* held_out"):
