@@ -324,6 +324,14 @@ def test_a_model_on_this_machine_is_staged_and_a_pickle_in_it_stays_here(tmp_pat
     assert "unet/config.json" in names and not [name for name in names if name.endswith(".bin")]
 
 
+@pytest.mark.parametrize("name", ["train_data_dir", "validation_data_dir"])
+def test_a_file_that_lists_folders_of_this_machine_is_refused(tmp_path, name):
+    (tmp_path / "data.yaml").write_text("folders: [a, b]")
+    settings = {name: str(tmp_path / "data.yaml")}
+    with pytest.raises(DataError, match=rf"{name} .*data\.yaml lists folders of this machine"):
+        staging.plan(TrainConfig(**settings, seed=1), "mine")
+
+
 def test_links_that_lead_out_are_refused(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "secret.txt").write_text("secret")

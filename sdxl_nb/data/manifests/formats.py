@@ -6,7 +6,7 @@ In: the path of a YAML, TOML or JSON file. Out: its Manifest. Adding a format is
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,35 @@ def _toml(text: str) -> Any:
 def _yaml(text: str) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml says no types; its own loader takes a key's last value
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            _once(key for key in keys if isinstance(key, str) and key != "<<")
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+def _once(keys: Iterable[str]) -> None:
+    """Raise ValueError for a key that comes twice."""
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"{key} is there twice")
+        seen.add(key)
+
+
+def _json(text: str) -> Any:
+    def group(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            _once(key for key, _ in pairs)
+        return made
+
+    return json.loads(text, object_pairs_hook=group)
 
 
 def _lines(text: str) -> list[Any]:
@@ -84,7 +109,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     ".toml": _toml,
     ".yaml": _yaml,
     ".yml": _yaml,
-    ".json": json.loads,
+    ".json": _json,
     ".jsonl": _lines,
 }
 

@@ -66,6 +66,7 @@ PARTLY = {
     "enable_wildcard": "of the lines of a caption file one is drawn, {alternatives|in braces} stay as they are written",
     "secondary_separator": "what it holds together is shuffled and dropped one by one",
 }
+NO_SUFFIX = "Without caption_extension, which kohya's scripts take from a flag too, texts of any usual suffix are read."
 USUAL = {"token_warmup_min": 1}
 
 
@@ -180,6 +181,8 @@ def _words(
         remarks.add("enable_wildcard", where)
     if said.get("metadata_file"):
         suffix = None
+    elif not suffix:
+        remarks.say(NO_SUFFIX)
     if suffix and not suffix.startswith("."):
         raise DataError(f"caption_extension of {place} must begin with a full stop, not be {shown(suffix)}.")
     way: Literal["each", "first"] = "each" if lines else "first"

@@ -50,8 +50,9 @@ class Remarks:
         self._said: list[str] = []
 
     def say(self, sentence: str) -> None:
-        """Add a whole sentence."""
-        self._said.append(sentence)
+        """Add a whole sentence, once."""
+        if sentence not in self._said:
+            self._said.append(sentence)
 
     def add(self, key: str, place: str) -> None:
         """Note that a folder has this key."""

@@ -191,7 +191,7 @@ def test_what_cannot_be_honoured_is_said(root):
     hoge = f"{root}/hoge"
     assert pictures.notes[1:] == [
         f"resolution 768x512 of subset {hoge} of dataset.toml is taken as 624, a square of that area.",
-        f"resolution 768x512 of subset {hoge} of dataset.toml is taken as 624, a square of that area.",
+        "Without caption_extension, which kohya's scripts take from a flag too, texts of any usual suffix are read.",
         f"{hoge} comes twice in data set 1 of dataset.toml: the first counts, as for kohya's scripts.",
         f"{root}/fuga is left out, because its num_repeats is 0.",
         "min_bucket_reso (data set 1) has no effect: shapes follow resolution, with sides of at most 4 to 1.",

@@ -174,6 +174,10 @@ def test_a_data_file_may_be_given_as_data_set_too(folder):
             "data.yaml, folder unseen: it is trained on and held out: leave one of the two away.",
         ),
         ("folders: [bare]", "Folder bare has no captions at all: add them, or give it a caption or a trigger_word of"),
+        (
+            "folders: [{path: unseen, repeats: 2, repeats: 3}]",
+            "data.yaml is not YAML (repeats is there twice): correct",
+        ),
         ("folders: [unseen", "data.yaml is not YAML (while parsing a flow sequence"),
         (
             "folders: [{path: unseen, held_out: yes}]",
