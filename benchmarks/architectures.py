@@ -53,21 +53,15 @@ SIZES: dict[str, dict[str, Any]] = {
 def make_base(folder: Path, name: str) -> None:
     """Save a random pipeline; the same one every time."""
     import torch
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+    from diffusers import StableDiffusionXLPipeline
 
     torch.manual_seed(0)
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     pipeline = StableDiffusionXLPipeline(
         **make_models(SIZES[name]),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            timestep_spacing="leading",
-            steps_offset=1,
-        ),
+        scheduler=make_scheduler(),
         add_watermarker=False,
     )
     if name == "full":
@@ -139,7 +133,20 @@ def _text_encoder(size: dict[str, Any], shape: tuple[int, int, int], activation:
     return (CLIPTextModelWithProjection if projects else CLIPTextModel)(config).eval()
 
 
-def _tokenizer() -> Any:
+def make_scheduler() -> Any:
+    """SDXL's own noise schedule."""
+    from diffusers import EulerDiscreteScheduler
+
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+
+
+def make_tokenizer() -> Any:
     """CLIP's tokenizer over single bytes, without merges: 512 of them, a start and an end."""
     from transformers import CLIPTokenizer
 

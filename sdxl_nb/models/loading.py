@@ -18,7 +18,8 @@ import torch
 
 from ..system.errors import ModelError
 from ..system.misfits import leave_out_xformers
-from . import files as stored
+from . import files as found_files
+from .checkpoint_names import Place, place
 from .lock import ALONE
 from .sources import (
     WEIGHTS,
@@ -34,6 +35,8 @@ from .sources import (
     unreachable,
     vae_subfolder,
 )
+from .stored import store_all
+from .streaming import Filling, Weights
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, StableDiffusionXLPipeline
@@ -50,6 +53,8 @@ def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
     _checked(source)
     if part == "vae":
         return load_vae(source, dtype)
+    if part in TEXT and (encoder := _text_encoder(source, part, dtype)) is not None:
+        return encoder
     read = _from_checkpoint if source.is_single_file else _from_folder
     return _guarded(lambda: read(source, part, dtype), source, part)
 
@@ -69,24 +74,21 @@ def load_vae(source: Source, dtype: torch.dtype) -> "AutoencoderKL":
 def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "VaeEncoder | AutoencoderKL":
     """What of the VAE encodes, in the dtype that `load_vae` takes: that of vae.py, read without importing diffusers.
 
-    The whole VAE of `load_vae` where vae.py does not cover it, or where it is not in one file of diffusers' own.
+    The whole VAE of `load_vae` where vae.py does not cover it, or where it is under names of others.
     """
-    from .vae import PARTS, VaeEncoder, covers
+    from .vae import VaeEncoder, covers
 
     _checked(source)
-    files = {path.suffix: path for path in stored.files(source, "vae")}
-    config, weights = files.get(".json"), files.get(".safetensors")
+    config = next((path for path in found_files.files(source, "vae") if path.suffix == ".json"), None)
     about = json.loads(config.read_text(encoding="utf-8")) if config else {}
-    if weights is None or not weights.name.startswith(WEIGHTS["vae"]) or not covers(about):
+    if not covers(about):
         return load_vae(source, dtype)
-    with ALONE, torch.device("meta"):
-        vae = VaeEncoder(about)
     wanted = torch.float32 if about.get("force_upcast", True) else dtype
-    try:
-        tensors = _read_weights(weights, f"the VAE of {source.vae or source.name}", wanted, PARTS)
-        vae.load_state_dict(tensors, assign=True)
-    except (ModelError, RuntimeError):  # it says what is wrong, or knows these older names
+    filling = _filling(source, "vae", lambda: VaeEncoder(about), about, wanted)
+    if filling is None:
         return load_vae(source, dtype)
+    filling.fill()
+    vae: VaeEncoder = filling.model
     return vae.requires_grad_(False).eval()
 
 
@@ -97,23 +99,106 @@ def scheduler_config(source: Source) -> Mapping[str, Any]:
     return found if found and found.keys() >= SCHEDULE else load(source, "scheduler").config
 
 
-def load_unet(source: Source, dtype: torch.dtype = torch.float32, *, ours: bool = True) -> "UNet":
+def load_unet(
+    source: Source, dtype: torch.dtype = torch.float32, *, ours: bool = True, precision: str | None = None
+) -> "UNet":
     """The U-Net for training: that of unet.py where it covers the base, else (or without `ours`) diffusers' own.
 
-    From a diffusers folder or repository with one file of weights it is read without importing diffusers. ModelError
-    as in `load`.
+    With a `precision` its linear layers and convolutions store their weights so (stored.py). ModelError as in `load`.
     """
-    from .unet import covers
+    unet, fill = open_unet(source, dtype, ours=ours, precision=precision)
+    fill(None)
+    return unet
 
-    if not ours:
-        return load(source, "unet", dtype)
+
+def open_unet(
+    source: Source, dtype: torch.dtype, *, ours: bool, precision: str | None = None
+) -> tuple["UNet", Callable[[torch.device | None], None]]:
+    """The U-Net of `load_unet`, perhaps hollow, and what fills it, straight on a device; which is checked already."""
+    from .unet import SdxlUNet, covers
+
     _checked(source)
-    config = None if source.is_single_file else source.config("unet/config.json")
-    file = _weights_file(source, "unet") if config is not None and covers(config) else None
-    if config is None or file is None:
-        theirs = load(source, "unet", dtype)
-        return _ours(theirs.config, theirs.state_dict(), source) if covers(theirs.config) else theirs
-    return _ours(config, _read_weights(file, f"the unet of {source.name}", dtype), source)
+    config = _config(source, "unet") if ours else None
+    filling = None
+    if config is not None and covers(config):
+        filling = _filling(source, "unet", lambda: SdxlUNet(config), config, dtype, precision)
+    if filling is not None:
+        unet: SdxlUNet = filling.model
+        return unet.requires_grad_(False).eval(), filling.fill
+    theirs = load(source, "unet", dtype)
+    if ours and covers(theirs.config):
+        theirs = _ours(theirs.config, theirs.state_dict(), source)
+    store_all(theirs, precision)
+    return theirs, lambda device: None
+
+
+def load_text_encoder(source: Source, part: str, dtype: torch.dtype, precision: str | None = None) -> Any:
+    """text_encoder or text_encoder_2, with a `precision` as in `load_unet`. ModelError as in `load`."""
+    _checked(source)
+    encoder = _text_encoder(source, part, dtype, precision) if precision else None
+    if encoder is None:
+        encoder = load(source, part, dtype)
+        store_all(encoder, precision)
+    return encoder
+
+
+def _text_encoder(source: Source, part: str, dtype: torch.dtype, precision: str | None = None) -> Any:
+    """A text encoder read tensor by tensor; None where its files are not as this expects them."""
+    config = next((path for path in found_files.files(source, part) if path.name == "config.json"), None)
+    if config is None:
+        return None
+    with ALONE, hushed("transformers"):
+        kind = _class(part)
+        about = kind.config_class.from_pretrained(config.parent)
+        filling = _filling(source, part, lambda: kind(about), {}, dtype, precision)
+    if filling is None:
+        return None
+    filling.fill()
+    encoder = filling.model
+    for module in encoder.modules():  # the one thing that files do not hold
+        if getattr(module, "position_ids", None) is not None:
+            module.position_ids = torch.arange(about.max_position_embeddings).expand((1, -1))
+    return encoder.requires_grad_(False).eval()
+
+
+def _filling(
+    source: Source,
+    part: str,
+    make: Callable[[], Any],
+    config: Mapping[str, Any],
+    dtype: torch.dtype,
+    precision: str | None = None,
+) -> Filling | None:
+    """The model that `make` makes, hollow, with what fills it; None where the libraries must see what is wrong.
+
+    That is where files are broken or lack tensors, or have them under names of other programs and versions.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        weights = Weights(path for path in found_files.files(source, part) if path.suffix == ".safetensors")
+        with ALONE, torch.device("meta"):
+            model = make()
+        if source.is_single_file and not (part == "vae" and source.vae is not None):
+            return Filling(model, weights, lambda name: place(part, name, config), dtype, precision)
+        return Filling(model, weights, lambda name: Place(_stored_name(name, weights)), dtype, precision)
+    except (SafetensorError, OSError, KeyError, ModelError):
+        return None
+
+
+def _stored_name(name: str, weights: Weights) -> str:
+    """A tensor's name in the files: transformers 5 leaves out a `text_model.` that older files have, and newer not."""
+    others = (name, f"text_model.{name}", name.removeprefix("text_model."))
+    return next((each for each in others if each in weights.files), name)
+
+
+def _config(source: Source, part: str) -> Mapping[str, Any] | None:
+    """A part's configuration: the base's own, or SDXL's for a checkpoint file."""
+    if not source.is_single_file:
+        return source.config(f"{part}/config.json")
+    path = checkpoint_configs(source.cache_dir) / part / "config.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _ours(config: Mapping[str, Any], weights: dict[str, torch.Tensor], source: Source) -> "SdxlUNet":
@@ -125,26 +210,6 @@ def _ours(config: Mapping[str, Any], weights: dict[str, torch.Tensor], source: S
     wrong = unet.load_state_dict(weights, strict=False, assign=True)
     _complete(unet, {"missing_keys": wrong.missing_keys}, f"the unet of {source.name}")
     return unet.requires_grad_(False).eval()
-
-
-def _weights_file(source: Source, part: str) -> Path | None:
-    """A part's weights in a diffusers folder or repository, if they are in one file; downloaded if need be."""
-    with contextlib.suppress(ModelError):  # without a network a file that was never fetched may not be there at all
-        return source.find(f"{part}/{WEIGHTS[part]}{f'.{source.variant}' if source.variant else ''}.safetensors")
-    return None
-
-
-def _read_weights(
-    file: Path, what: str, dtype: torch.dtype, beginnings: str | tuple[str, ...] = ""
-) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file whose names begin so, in one dtype; ModelError when it is broken."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return {name: tensor.to(dtype) for name, tensor in load_file(file).items() if name.startswith(beginnings)}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(_capital(broken(what))) from error
 
 
 def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> "StableDiffusionXLPipeline":
@@ -226,6 +291,7 @@ def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
     return model
 
 
+TEXT = ("text_encoder", "text_encoder_2")
 SCHEDULE = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type"}
 CLASSES = {  # library and class of each part
     "tokenizer": ("transformers", "CLIPTokenizer"),

@@ -139,7 +139,7 @@ class Embedding(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(self.linear_1, "base_layer", self.linear_1).weight.dtype
+        return getattr(self.linear_1, "base_layer", self.linear_1).bias.dtype
 
 
 class Resnet(Part):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sdxl_nb.drawing.generation import generate
-from sdxl_nb.models import loading, sources
+from sdxl_nb.models import files, loading, sources
 from sdxl_nb.models.loading import load, load_pipeline, load_vae
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
@@ -122,7 +122,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def configs(monkeypatch):
     """The embedded base in the place of the hub's SDXL; test_models.py fetches it from a hub."""
-    for module in (loading, sources):
+    for module in (files, loading, sources):
         monkeypatch.setattr(module, "checkpoint_configs", lambda cache_dir=None: BASE)
 
 

@@ -1,0 +1,118 @@
+"""A part's weights, tensor by tensor from safetensors files to where they compute: nothing is in memory twice.
+
+In: files, and a model made on the meta device. Out: the same model, first hollow (tensors with shape and dtype but of
+one number each, so that LoRA can be put on it), then filled. What is read of a file is copied and the file's mapped
+pages are let go, for a mapped page counts as memory as long as the file is open.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from .checkpoint_names import Place
+from .stored import Stored, stored
+
+LET_GO = 2**28  # bytes read before a file is opened anew
+
+
+class Weights:
+    """The tensors of some safetensors files; SafetensorError or OSError for one that is broken."""
+
+    def __init__(self, files: Iterable[Path]):
+        self.files: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._opened: tuple[Path, Any] | None = None
+        self._read = 0
+        for path in files:
+            file = self._open(path)
+            for name in file.keys():  # noqa: SIM118  # safetensors' own, which is no mapping
+                self.files[name], self.shapes[name] = path, tuple(file.get_slice(name).get_shape())
+        self.let_go()
+
+    def _open(self, path: Path) -> Any:
+        from safetensors import safe_open
+
+        if self._opened is None or self._opened[0] != path or self._read > LET_GO:
+            self.let_go()
+            self._opened, self._read = (path, safe_open(path, framework="pt")), 0
+        return self._opened[1]
+
+    def read(self, place: Place, dtype: torch.dtype) -> torch.Tensor:
+        """A copy of a tensor in this dtype."""
+        file = self._open(self.files[place.key])
+        if place.third is None:
+            found = file.get_tensor(place.key)
+        else:
+            rows = self.shapes[place.key][0] // 3
+            found = file.get_slice(place.key)[place.third * rows : (place.third + 1) * rows]
+        self._read += found.nbytes
+        found = found.T if place.transposed else found
+        copied: torch.Tensor = found.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        return copied
+
+    def let_go(self) -> None:
+        """Close what is open, and with it the pages read so far."""
+        self._opened = None
+
+
+class Slot(NamedTuple):
+    """A tensor that a model wants: where it goes, and where it comes from."""
+
+    module: nn.Module
+    leaf: str
+    place: Place
+    shape: torch.Size
+
+
+class Filling:
+    """A model on the meta device, made hollow here, and what `fill` puts into it.
+
+    `place(name)` says where the files keep a parameter. `precision` is that of stored.py, of linear layers and
+    convolutions; None keeps them in `dtype`. KeyError where the files lack a tensor or have it in another shape.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Weights,
+        place: Callable[[str], Place],
+        dtype: torch.dtype,
+        precision: str | None = None,
+    ):
+        self.model, self.weights, self.dtype = model, weights, dtype
+        self.slots = [self._slot(name, parameter, place(name)) for name, parameter in model.named_parameters()]
+        for slot in self.slots:
+            self._hollow(slot, precision)
+
+    def _slot(self, name: str, parameter: torch.Tensor, place: Place) -> Slot:
+        wanted, found = tuple(parameter.shape), self.weights.shapes[place.key]
+        if place.third is not None:
+            found = (found[0] // 3, *found[1:])
+        found = found[::-1] if place.transposed else found
+        if found not in (wanted, (*wanted, 1, 1) if place.convolution else wanted):
+            raise KeyError(name)
+        module, _, leaf = name.rpartition(".")
+        return Slot(self.model.get_submodule(module), leaf, place, parameter.shape)
+
+    def _hollow(self, slot: Slot, precision: str | None) -> None:
+        empty = torch.empty(1, dtype=self.dtype).expand(slot.shape)
+        setattr(slot.module, slot.leaf, nn.Parameter(empty, requires_grad=False))
+        if precision and slot.leaf == "weight" and isinstance(slot.module, nn.Linear | nn.Conv2d):
+            stored(slot.module, precision)
+
+    def fill(self, device: torch.device | None = None) -> None:
+        """Read every tensor, the next when the one before is where it stays."""
+        device = device or torch.device("cpu")
+        for slot in self.slots:
+            layer = slot.module
+            kept = isinstance(layer, Stored) and slot.leaf == "weight"
+            dtype = layer.wanted if kept else self.dtype
+            tensor = self.weights.read(slot.place, dtype).reshape(slot.shape).to(device)
+            if kept:
+                layer.keep(tensor)
+            else:
+                getattr(layer, slot.leaf).data = tensor
+        self.weights.let_go()
