@@ -281,6 +281,12 @@ class Settings(BaseModel):
     mixed_precision: Precision | None = memory(
         None, "Compute in fp16 or bf16 (LoRA weights stay fp32); null is what accelerate is configured for."
     )
+    base_precision: Literal["bf16", "fp16", "fp32", "int8", "fp8"] | None = memory(
+        None,
+        "How the frozen U-Net and text encoders are kept: int8 and fp8 take half the memory of bf16, with a scale for "
+        "each output channel; null is as they compute, in mixed_precision.",
+        later=True,
+    )
     gradient_checkpointing: bool = memory(False, "Save memory by computing activations again in the backward pass.")
     gradient_checkpointing_policy: Literal["whole", "selective"] = memory(
         "whole",

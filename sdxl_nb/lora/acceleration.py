@@ -39,16 +39,19 @@ def make_ready(unet: "UNet", config: TrainConfig, device: torch.device, remarks:
             raise ConfigError(no_xformers(error)) from error
     if config.enable_npu_flash_attention:
         theirs.enable_npu_flash_attention()
-    if device.type == "cuda" or isinstance(unet, SdxlUNet):
-        _channels_last(unet)  # as cuDNN's half precision and our short way want it
     if device.type == "cuda":  # a kernel outlives this run; convolutions have it by default, as in diffusers' script
         torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     if config.torch_compile:
         _compile(unet)
 
 
-def _channels_last(unet: "UNet") -> None:
-    unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads leave this one out
+def lay_out(unet: "UNet", device: torch.device) -> None:
+    """Frozen weights as the device wants them, once they are there; trained ones lie in one flat vector."""
+    if device.type != "cuda" and not isinstance(unet, SdxlUNet):
+        return
+    for tensor in (*unet.parameters(), *unet.buffers()):
+        if tensor.ndim == 4 and not tensor.requires_grad:  # as cuDNN's half precision and our short way want it
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def _compile(unet: "UNet") -> None:

@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..models import stored
+from ..models.stored import Stored
+
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
@@ -36,9 +39,13 @@ class Up(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """One layer's part of a product: its rows of W, and of its LoRA what is its own (None where it has none)."""
+    """One layer's part of a product: its rows of W, and of its LoRA what is its own (None where it has none).
+
+    Where W is stored in other numbers (models/stored.py), `weight` are their codes, `scale` what belongs to them.
+    """
 
     weight: torch.Tensor
+    scale: torch.Tensor | None
     up: Up | None
 
 
@@ -47,10 +54,13 @@ class Product(NamedTuple):
 
     `weight_t` and `down_t` are W' and A' of linear layers (of a convolution W and A again): on a small U-Net each view
     that is made in a step costs as much as its arithmetic. `options` are a convolution's stride, padding and dilation.
+    Where W is stored in other numbers, `codes` are they, with their `scale`, and there is no W.
     """
 
     weight: torch.Tensor
     weight_t: torch.Tensor
+    codes: torch.Tensor | None
+    scale: torch.Tensor | None
     bias: torch.Tensor | None
     down: torch.Tensor
     down_t: torch.Tensor
@@ -131,16 +141,19 @@ class LoraFast:
             return None
         bases = [getattr(layer, "base_layer", layer) for layer in layers]
         loras = [layer for layer in layers if hasattr(layer, "lora_A")]
-        weight = _stacked([base.weight for base in bases])
-        widths = [base.weight.shape[0] for base in bases]
+        weight, scale = _stacked(bases)
+        codes = weight if isinstance(bases[0], Stored) else None
+        widths = [base.out_channels if weight.ndim == 4 else base.out_features for base in bases]
         ranks = [layer.r[ADAPTER] if layer in loras else 0 for layer in layers]
         pieces: list[Piece] = []
-        for layer, rank, rows in zip(layers, ranks, weight.split(widths), strict=True):
-            pieces.append(Piece(rows, self._up(layer) if rank else None))
+        scales = [None] * len(layers) if scale is None else scale.split(widths)
+        for layer, rank, rows, factor in zip(layers, ranks, weight.split(widths), scales, strict=True):
+            pieces.append(Piece(rows, factor, self._up(layer) if rank else None))
         down, down_grad = self._views([layer.lora_A[ADAPTER] for layer in loras])
         options = (bases[0].stride, bases[0].padding, bases[0].dilation) if weight.ndim == 4 else ()
         weight_t, down_t = (weight, down) if options else (weight.t(), down.t())
-        return Product(weight, weight_t, bases[0].bias, down, down_t, down_grad, pieces, widths, ranks, options)
+        frozen = (weight, weight_t, codes, scale, bases[0].bias)
+        return Product(*frozen, down, down_t, down_grad, pieces, widths, ranks, options)
 
     def _up(self, layer: "LoraLayer") -> Up:
         weight, grad = self._views([layer.lora_B[ADAPTER]])
@@ -157,13 +170,22 @@ class LoraFast:
         return self.low[first : first + size].view(shape), self.low_grad[first : first + size].view(shape)
 
 
-def _stacked(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """One matrix of several frozen ones, which become views of it."""
-    if len(weights) == 1:
-        return weights[0].data
-    whole = torch.cat([weight.data for weight in weights])
-    for weight, rows in zip(weights, whole.split([weight.shape[0] for weight in weights]), strict=True):
-        weight.data = rows
+def _stacked(layers: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One matrix of several frozen ones, which become views of it; of stored ones their codes, and their scales."""
+    if not isinstance(layers[0], Stored):
+        return _joined([layer.weight.data for layer in layers], [layer.weight for layer in layers]), None
+    codes = _joined([layer.codes for layer in layers], [layer.codes for layer in layers])
+    scales = [layer.scale for layer in layers]
+    return codes, None if scales[0] is None else _joined(scales, scales)
+
+
+def _joined(parts: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    bits = [part.view(torch.int8) if part.dtype == torch.float8_e4m3fn else part for part in parts]  # no cat for fp8
+    whole = torch.cat(bits).view(parts[0].dtype)
+    for owner, rows in zip(owners, whole.split([len(part) for part in parts]), strict=True):
+        owner.data = rows
     return whole
 
 
@@ -197,7 +219,9 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, token: torch.Tensor, product: Product) -> tuple[torch.Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1])
-        if product.bias is None:
+        if product.codes is not None:
+            y = stored.linear(rows, product.codes, product.scale, product.bias)
+        elif product.bias is None:
             y = torch.mm(rows, product.weight_t)
         else:
             y = torch.addmm(product.bias, rows, product.weight_t)
@@ -217,7 +241,10 @@ class _LoraLinear(torch.autograd.Function):
         parts = zip(product.pieces, grads, _parts(low, product.ranks), _parts(low_grad, product.ranks), strict=True)
         for piece, grad, part, part_grad in parts:
             grad = grad.reshape(-1, grad.shape[-1])
-            if wanted:
+            if wanted and product.codes is not None:
+                part_back = stored.linear_back(grad, piece.weight, piece.scale)
+                back = part_back if back is None else back.add_(part_back)
+            elif wanted:
                 back = torch.mm(grad, piece.weight) if back is None else back.addmm_(grad, piece.weight)
             if piece.up is not None:
                 piece.up.grad.addmm_(grad.t(), part, alpha=piece.up.scale)
@@ -238,7 +265,10 @@ class _LoraConv(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, token: torch.Tensor, product: Product) -> torch.Tensor:
         up = _only(product)
         low = F.conv2d(x, product.down, None, *product.options)
-        y = F.conv2d(x, product.weight, product.bias, *product.options)
+        if product.codes is not None:
+            y = stored.conv(x, product.codes, product.scale, product.bias, product.options)
+        else:
+            y = F.conv2d(x, product.weight, product.bias, *product.options)
         ctx.save_for_backward(x, low)
         ctx.product = product
         return y.add_(F.conv2d(low, up.weight), alpha=up.scale)
@@ -253,7 +283,9 @@ class _LoraConv(torch.autograd.Function):
         low_grad.mul_(up.scale)
         back, down_grad, _ = _conv_backward(low_grad, x, product.down, product.options, (wanted, True, False))
         product.down_grad.add_(down_grad)
-        if wanted:
+        if wanted and product.codes is not None:
+            back.add_(stored.conv_back(grad, x, product.codes, product.scale, product.options))
+        elif wanted:
             back.add_(_conv_backward(grad, x, product.weight, product.options, (True, False, False))[0])
         return back, None, None
 

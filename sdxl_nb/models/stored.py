@@ -116,12 +116,20 @@ class Stored(nn.Module):
 class StoredLinear(Stored, nn.Linear):
     """A linear layer: (..., in) -> (..., out)."""
 
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        """An ordinary layer where peft asks for one more of the same type; without arguments a copy is made."""
+        return nn.Linear(*arguments, **named) if arguments or named else super().__new__(cls)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, _Linear.apply(x.to(self._dtype(x)), self))  # type: ignore[no-untyped-call]  # torch says no types
 
 
 class StoredConv(Stored, nn.Conv2d):
     """A convolution: (N, in, h, w) -> (N, out, h', w')."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        """As StoredLinear's."""
+        return nn.Conv2d(*arguments, **named) if arguments or named else super().__new__(cls)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, _Conv.apply(x.to(self._dtype(x)), self))  # type: ignore[no-untyped-call]  # torch says no types

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
+from ..models.stored import apart, store_all
 from ..system.misfits import leave_out_xformers
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def count_step(
     With `cuda` operations that CUDA's autocast does in fp32 are counted so, where training uses autocast at all.
     """
     keys = ["rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout", "gradient_checkpointing"]
-    keys += ["gradient_checkpointing_policy", "mixed_precision", "use_ema"]
+    keys += ["gradient_checkpointing_policy", "mixed_precision", "base_precision", "use_ema"]
     keys += ["enable_xformers_memory_efficient_attention", "enable_npu_flash_attention"]
     settings = json.dumps({key: getattr(config, key, None) for key in keys}, sort_keys=True)
     side = config.resolution // scale
@@ -239,7 +240,7 @@ def _ready(
     config: TrainConfig, architecture: dict[str, Any], dtype: torch.dtype, device: torch.device
 ) -> "tuple[nn.Module, FlatParameters]":
     """(U-Net in training mode, flat weights) as training has them, on a device; small random weights on a real one."""
-    from ..lora.acceleration import make_ready, take_the_short_way
+    from ..lora.acceleration import lay_out, make_ready, take_the_short_way
     from ..training.state.parameters import FlatParameters
 
     unet = _with_lora(config, architecture, dtype)
@@ -248,8 +249,11 @@ def _ready(
         with torch.no_grad():
             for parameter in unet.parameters():
                 parameter.normal_(std=0.02)
+            for buffer in unet.buffers():  # codes and scales of stored layers
+                buffer.zero_()
     flat = FlatParameters({"unet": unet.train()})
     make_ready(unet, config.replace(torch_compile=False), device, [])
+    lay_out(unet, device)
     take_the_short_way(unet, flat, config)
     return unet, flat
 
@@ -294,6 +298,7 @@ def _with_lora(config: TrainConfig, architecture: dict[str, Any], dtype: torch.d
 
             unet = UNet2DConditionModel.from_config(architecture)
         unet.to(dtype).requires_grad_(False)
+        store_all(unet, apart(config.base_precision, dtype))
         unet_only = config.replace(train_text_encoder=False) if config.train_text_encoder else config
         add_lora(unet_only, unet)
     if dtype != torch.float32 and not config.use_dora:

@@ -26,13 +26,14 @@ from ..data.file_facts import Memo, examine
 from ..data.masks import Masks
 from ..data.sampling import Choices, Stream, loss_weights
 from ..data.split import appended, divide
-from ..lora.acceleration import is_short, make_ready, wants_ours
+from ..lora.acceleration import is_short, lay_out, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
 from ..lora.layers import LoraWeights, collect
 from ..models.files import vae_config
-from ..models.loading import load, load_unet, load_vae, load_vae_encoder, scheduler_config
+from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet, scheduler_config
 from ..models.sources import Source
+from ..models.stored import apart
 from ..runs.events import EventLog
 from ..runs.folder import RunFolder
 from ..system.errors import ConfigError, ModelError, Stopped
@@ -134,8 +135,11 @@ class Studio:
         self.data_fingerprint = fingerprint(pictures, self.given_masks)
         self.heldout_fingerprint = fingerprint(held_out)
         self.schedule = scheduler_config(self.source)
-        # on the device only when the encoders have left it
-        self.unet = load_unet(self.source, self.dtype, ours=wants_ours(config))
+        precision = apart(config.base_precision, self.dtype)
+        # hollow until the encoders have left: what it takes then is most of all memory
+        self.unet, self._fill = open_unet(self.source, self.dtype, ours=wants_ours(config), precision=precision)
+        if config.use_dora:  # its magnitudes are the weights' own norms
+            self._fill(None)
         self.encoders = () if self.keeps_embeddings else self._load_encoders()
         names = add_lora(config, self.unet, self.encoders)
         self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
@@ -185,7 +189,8 @@ class Studio:
 
     def _load_encoders(self) -> tuple[Any, ...]:
         dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype
-        return tuple(load(self.source, name, dtype).to(self.device) for name in TEXT_PARTS)
+        precision = apart(self.config.base_precision, dtype)
+        return tuple(load_text_encoder(self.source, name, dtype, precision).to(self.device) for name in TEXT_PARTS)
 
     def encode(self, log: EventLog, asked: Callable[[], bool] = lambda: False) -> None:
         """Latents and prompt embeddings; what is cached is not computed again, and its models are never loaded.
@@ -203,6 +208,9 @@ class Studio:
         if captions or config.cache_latents:
             log.emit("cache", pictures=len(self.everything), **captions)
         self.memo.close()
+        if not config.use_dora:
+            self._fill(self.device)
+        lay_out(self.unet, self.device)
         self.unet.to(self.device)
 
     def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
@@ -213,7 +221,9 @@ class Studio:
             return
         others = ["", *(self.config.validation_prompt or [])]
         parts = [identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
-        store = self._store("prompts", combined(*parts, self.dtype), "--no_cache_text_embeddings", log)
+        stored = apart(self.config.base_precision, self.dtype)
+        made_by = combined(*parts, self.dtype, *([stored] if stored else []))
+        store = self._store("prompts", made_by, "--no_cache_text_embeddings", log)
         self.prompt = known = EmbeddedPrompts(self.every_caption, others, store)
         load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
         known.fill(load_both, self._cached(log, "captions", asked), self.processes)
