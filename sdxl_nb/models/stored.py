@@ -23,6 +23,7 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp32": torch.float32,
 }
+AT_ONCE = 2**20  # weights
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
@@ -32,16 +33,25 @@ def apart(precision: str | None, dtype: torch.dtype) -> str | None:
 
 
 def encoded(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(codes in the weight's shape, scales (out,) fp32): weight is about codes x scales; without scales it is codes."""
+    """(codes in the weight's shape, scales (out,) fp32): weight is about codes x scales; without scales it is codes.
+
+    Both are new. Some rows at a time, for what is computed on the way is four times as large as the codes.
+    """
+    codes = torch.empty(weight.shape, dtype=dtype, device=weight.device)
     largest = LARGEST.get(dtype)
     if largest is None:
-        return weight.to(dtype), None
-    rows = weight.float()
-    scale = rows.flatten(1).abs().amax(dim=1) / largest
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    rows = rows / _by_row(scale, rows)
-    rows = rows.round_() if dtype == torch.int8 else rows
-    return rows.clamp_(-largest, largest).to(dtype), scale
+        return codes.copy_(weight), None
+    scale = torch.empty(len(weight), device=weight.device)
+    many = max(1, AT_ONCE // weight[0].numel())
+    for first in range(0, len(weight), many):
+        rows = weight[first : first + many].to(torch.float32, copy=True)
+        most = torch.linalg.vector_norm(rows.flatten(1), float("inf"), dim=1) / largest
+        most = torch.where(most > 0, most, torch.ones_like(most))
+        rows.div_(_by_row(most, rows))
+        rows = rows.round_() if dtype == torch.int8 else rows
+        codes[first : first + many] = rows.clamp_(-largest, largest).to(dtype)
+        scale[first : first + many] = most
+    return codes, scale
 
 
 def opened(codes: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype) -> tuple[torch.Tensor, Any]:
@@ -84,7 +94,7 @@ def scaled(values: torch.Tensor, scale: torch.Tensor | None, channel: int = -1) 
 
 
 class Stored(nn.Module):
-    """A layer with `codes` and perhaps a `scale` in the place of its weight; `wanted` is what it is made from."""
+    """A layer with `codes` and perhaps a `scale` in the place of its weight."""
 
     codes: torch.Tensor
     scale: torch.Tensor | None
@@ -98,11 +108,6 @@ class Stored(nn.Module):
             return torch.empty(1, dtype=self.computing, device=self.codes.device).expand(self.codes.shape)
         numbers = self.codes.to(self.computing)
         return numbers if self.scale is None else numbers.mul_(_by_row(self.scale, numbers))
-
-    @property
-    def wanted(self) -> torch.dtype:
-        """The dtype to read the weight in: what is encoded in 8 bits is rounded once."""
-        return torch.float32 if self.codes.dtype in LARGEST else self.codes.dtype
 
     def keep(self, weight: torch.Tensor) -> None:
         """Take this weight."""

@@ -40,8 +40,8 @@ class Weights:
             self._opened, self._read = (path, safe_open(path, framework="pt")), 0
         return self._opened[1]
 
-    def read(self, place: Place, dtype: torch.dtype) -> torch.Tensor:
-        """A copy of a tensor in this dtype."""
+    def read(self, place: Place) -> torch.Tensor:
+        """A tensor as the file has it, mapped: copy it before the next is read."""
         file = self._open(self.files[place.key])
         if place.third is None:
             found = file.get_tensor(place.key)
@@ -49,9 +49,8 @@ class Weights:
             rows = self.shapes[place.key][0] // 3
             found = file.get_slice(place.key)[place.third * rows : (place.third + 1) * rows]
         self._read += found.nbytes
-        found = found.T if place.transposed else found
-        copied: torch.Tensor = found.to(dtype, copy=True, memory_format=torch.contiguous_format)
-        return copied
+        mapped: torch.Tensor = found.T if place.transposed else found
+        return mapped
 
     def let_go(self) -> None:
         """Close what is open, and with it the pages read so far."""
@@ -107,12 +106,10 @@ class Filling:
         """Read every tensor, the next when the one before is where it stays."""
         device = device or torch.device("cpu")
         for slot in self.slots:
-            layer = slot.module
-            kept = isinstance(layer, Stored) and slot.leaf == "weight"
-            dtype = layer.wanted if kept else self.dtype
-            tensor = self.weights.read(slot.place, dtype).reshape(slot.shape).to(device)
-            if kept:
-                layer.keep(tensor)
+            layer, mapped = slot.module, self.weights.read(slot.place).reshape(slot.shape)
+            if isinstance(layer, Stored) and slot.leaf == "weight":
+                layer.keep(mapped.to(device))
             else:
-                getattr(layer, slot.leaf).data = tensor
+                copied = mapped.to(device, self.dtype, copy=True, memory_format=torch.contiguous_format)
+                getattr(layer, slot.leaf).data = copied
         self.weights.let_go()

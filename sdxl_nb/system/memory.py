@@ -4,6 +4,7 @@ In: a device, or an error of one. Out: bytes, or TooLittleMemory with the remedy
 """
 
 import contextlib
+import ctypes
 import gc
 import re
 import sys
@@ -60,6 +61,8 @@ def give_back(device: "torch.device | None" = None) -> None:
     import torch
 
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps what lies between pieces still in use
+        ctypes.CDLL(None).malloc_trim(0)
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if free := getattr(getattr(torch, device.type, None), "empty_cache", None):
         free()

@@ -212,6 +212,7 @@ class Studio:
             self._fill(self.device)
         lay_out(self.unet, self.device)
         self.unet.to(self.device)
+        give_back(self.device)
 
     def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
         if not self.keeps_embeddings:
