@@ -75,9 +75,6 @@ def measure(row: str, folder: Path, given: argparse.Namespace) -> Measured:
     if row == "commit":
         with checked_out(given.commit) as tree:
             return run(folder, ["ours", *asked], own | {"PYTHONPATH": str(tree)})
-    if row.startswith("single"):
-        # SDXL's configurations come with the package or the hub; a random base has another tokenizer
-        asked += ["--cache_dir", str(folder / "hub")]
     return run(folder, ["ours", *asked, *(["--base_precision=int8"] if row.endswith("int8") else [])], own)
 
 

@@ -115,7 +115,8 @@ class Stored(nn.Module):
 
     def _dtype(self, x: torch.Tensor) -> torch.dtype:
         kind = x.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return torch.get_autocast_dtype(kind) if mixed else x.dtype
 
 
 class StoredLinear(Stored, nn.Linear):

@@ -147,7 +147,7 @@ def finish(trainer: "Trainer", finished: bool) -> None:
         restore(trainer, *checkpoint.load(folder / f"checkpoint-{record.best_step}"))
         log.say(f"The LoRA is that of step {trainer.step}, whose held-out loss was {record.best_loss:.4f}.")
     tables = {file.name: LoraFile(file).check() for file in _final_lora(trainer)}
-    log.emit("lora", files=[{"file": name, "readers": t.as_dicts()} for name, t in tables.items()])
+    log.emit("lora", files=[{"file": name, "readers": t.counts()} for name, t in tables.items()])
     pictures, loss = len(trainer.studio.pictures), reporting.mean(trainer.recent) if trainer.recent else None
     write_card(config, folder, steps=trainer.step, pictures=pictures, loss=loss, tables=tables)
     if config.push_to_hub and finished:

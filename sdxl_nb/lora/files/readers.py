@@ -26,6 +26,7 @@ from ..names import diffusers_key, kohya_key, split_key
 from .patterns import unfold
 
 FOLDER = Path(__file__).parent / "known_keys"
+FEW = 3  # unknown keys that are named
 MEANT = {"diffusers": "diffusers", "comfyui": "kohya", "forge": "kohya", "a1111": "kohya", "sdscripts": "kohya"}
 DORA = (
     "DoRA: diffusers shows it as trained, ComfyUI and Forge nearly so; AUTOMATIC1111 and sd-scripts do not apply "
@@ -91,9 +92,13 @@ class KeyTable:
         return sorted(key for key in keys if not key.endswith(".dora_scale"))
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """For events and cards: reader, meant, known, unknown (the keys themselves)."""
+        """Of each reader: reader, meant, known, unknown (the keys themselves, thousands of another's file)."""
         rows = [row._asdict() for row in self.rows]
         return [{**row, "unknown": list(row["unknown"])} for row in rows]
+
+    def counts(self) -> list[dict[str, Any]]:
+        """For events: reader, meant, known, unknown (how many keys), and the first few of those."""
+        return [{**row, "unknown": len(row["unknown"]), "first": row["unknown"][:FEW]} for row in self.as_dicts()]
 
     def markdown(self) -> str:
         """For model cards."""
@@ -120,7 +125,7 @@ def _shortened(row: Row) -> str:
     if row.unknown and not row.meant:
         return f"{len(row.unknown)}: give it the other file"
     return (
-        f"{len(row.unknown)}{': ' + ', '.join(row.unknown[:3]) if row.unknown else ''}{' ...' * (len(row.unknown) > 3)}"
+        f"{len(row.unknown)}{': ' + ', '.join(row.unknown[:FEW]) if row.unknown else ''}{' ...' * (len(row.unknown) > FEW)}"
     )
 
 
