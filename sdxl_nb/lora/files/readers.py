@@ -124,9 +124,8 @@ class KeyTable:
 def _shortened(row: Row) -> str:
     if row.unknown and not row.meant:
         return f"{len(row.unknown)}: give it the other file"
-    return (
-        f"{len(row.unknown)}{': ' + ', '.join(row.unknown[:FEW]) if row.unknown else ''}{' ...' * (len(row.unknown) > FEW)}"
-    )
+    more = " ..." if len(row.unknown) > FEW else ""
+    return f"{len(row.unknown)}{': ' if row.unknown else ''}{', '.join(row.unknown[:FEW])}{more}"
 
 
 def key_table(
