@@ -70,8 +70,7 @@ class Job:
         self.thread.start()
 
     def stop(self):
-        self.stop_asked = True
-        self.status = "Stopping"
+        self.stop_asked, self.status = True, "Stopping"
         self._turn("Stopping")
 
     def interrupt(self, hard=False):
@@ -133,12 +132,11 @@ class Job:
 
     def _turn(self, secondary, message=None):
         now = time.time()
+        turn = {"Status": secondary, "StartTime": now, "StatusMessage": message or MESSAGES[secondary]}
         with self.emulator.lock:
             if self.transitions:
                 self.transitions[-1]["EndTime"] = now
-            self.transitions.append(
-                {"Status": secondary, "StartTime": now, "StatusMessage": message or MESSAGES[secondary]}
-            )
+            self.transitions.append(turn)
             self.secondary, self.modified = secondary, now
 
     def _live(self):
@@ -162,14 +160,14 @@ class Job:
         """From download to the end, or to the interruption."""
         count = self.request["ResourceConfig"]["InstanceCount"]
         names = host_names(count)
-        if self._stopped_before():
+        if self.stop_asked and not self.instances:
             return self._end([])
         self._turn("Downloading")
         shutil.rmtree(self.folder, ignore_errors=True)
         roots = [self._furnish(name, names) for name in names]
         self.synced = {}
         self._restore(roots)
-        if self._stopped_before():
+        if self.stop_asked and not self.instances:
             return self._end(roots)
         self._turn("Training")
         began = time.time()
@@ -191,9 +189,6 @@ class Job:
             self._sync(roots)
             self._end(roots)
         return None
-
-    def _stopped_before(self):
-        return self.stop_asked and not self.instances
 
     def _furnish(self, name, names):
         """An instance's /opt/ml before the container starts."""
@@ -287,9 +282,9 @@ class Job:
         """What the metric regexes find in a line."""
         for metric in self.request["AlgorithmSpecification"].get("MetricDefinitions", []):
             if found := re.search(metric["Regex"], line):
-                self.metrics[metric["Name"]] = float(found[1]), time.time()
-                of_this_job = [{"Name": "TrainingJobName", "Value": self.name}]
-                yield {"MetricName": metric["Name"], "Value": float(found[1]), "Dimensions": of_this_job}
+                name, value, job = metric["Name"], float(found[1]), {"Name": "TrainingJobName", "Value": self.name}
+                self.metrics[name] = value, time.time()
+                yield {"MetricName": name, "Value": value, "Dimensions": [job]}
 
     def _watch(self, roots, began):
         """Until all containers have ended or the instances are gone."""
