@@ -143,6 +143,7 @@ def reports(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         for module in MODULES.values():
             patched.setitem(sys.modules, module, None)
+        Image.init()  # what it registers later would be lost with this
         patched.setattr(Image, "OPEN", {kind: how for kind, how in Image.OPEN.items() if kind not in MODULES})
         return [audit_dataset(config(folder, train_batch_size=2, **more), progress=False) for more in ({}, asked)]
 

@@ -102,7 +102,7 @@ def test_what_is_stored_otherwise_is_left_to_diffusers(base, tmp_path):
     other = tmp_path / "other"
     random_vae(block_out_channels=(16, 32, 32), norm_num_groups=8).save_pretrained(other, max_shard_size="50KB")
     assert len(list(other.glob("*.safetensors"))) > 1
-    assert isinstance(load_vae_encoder(Source(str(base), vae=str(other))), AutoencoderKL)
+    assert isinstance(load_vae_encoder(Source(str(base), vae=str(other))), VaeEncoder)  # shards are read
     file = base / "vae" / "diffusion_pytorch_model.safetensors"
     old = {name.replace("to_q", "query").replace("to_k", "key"): value for name, value in load_file(file).items()}
     old = {name.replace("to_v", "value").replace("to_out.0", "proj_attn"): value for name, value in old.items()}

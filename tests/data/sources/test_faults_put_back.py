@@ -4,7 +4,7 @@ import pytest
 import test_captions_found
 import test_meant
 
-from sdxl_nb.data import dataset
+from sdxl_nb.data import dataset, listed_captions
 from sdxl_nb.data.sources.folders import file_names, folders, layouts, strangers
 
 
@@ -52,6 +52,6 @@ def test_metadata_in_subfolders(case, monkeypatch, tmp_path):
 
 
 def test_a_trigger_word_that_hides_mistakes(monkeypatch, tmp_path):
-    monkeypatch.setattr(dataset, "is_alone", lambda *given: False)
+    monkeypatch.setattr(listed_captions, "is_alone", lambda *given: False)
     with pytest.raises(AssertionError):
         test_captions_found.test_a_trigger_word_hides_no_mistake(tmp_path)
