@@ -82,13 +82,13 @@ def is_held_out_too(path: Path, folder: FolderSettings, other: FolderSettings) -
 def opened(folder: FolderSettings, config: TrainConfig, list_directory: Lister) -> tuple[Listing, Path]:
     """(Listing of one folder as it is read alone, the folder that its names are relative to). Raises DataError."""
     path = real(folder.path)
-    if folder.plain and not path.is_dir():
+    if folder.plain and not os.path.isdir(path):  # which takes a name of any length
         raise DataError(f"There is no folder {folder.path}: correct its path.")
     if folder.table:
         listing, root = list_entries(_table(folder.table), folder, config), path
     else:
         listing = list_folder(path, config) if folder.plain else list_directory(folder.path, config)
-        root = training_folder(path) if path.is_dir() else path
+        root = training_folder(path) if os.path.isdir(path) else path
         listing = directly_in(listing, folder, root)
     return listing, root
 

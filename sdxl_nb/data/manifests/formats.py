@@ -67,8 +67,8 @@ def _yaml(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml says no types; its own loader takes a key's last value
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            _once(key for key in keys if isinstance(key, str) and key != "<<")
+            if isinstance(node, yaml.MappingNode):
+                _once(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
             return super().construct_mapping(node, deep)
 
     try:

@@ -16,7 +16,7 @@ from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..folder_settings import FolderSettings, Words
-from .manifest import Manifest, Remarks, folder_path, value, with_names
+from .manifest import MOST, Manifest, Remarks, amount, folder_path, value, with_names
 
 SAME = {  # keys whose meaning is that of a setting of ours
     "keep_tokens": "keep_tokens",
@@ -125,7 +125,7 @@ def _subset(
         flags = f"--with_prior_preservation --class_data_dir {where} --class_prompt '{words}'"
         remarks.say(f"{where} holds regularisation pictures (is_reg) and is left out: give it with {flags}.")
         return None
-    repeats = value(said, "num_repeats", int, place, 1)
+    repeats = amount(said, "num_repeats", int, place, 1, least=-MOST)
     if repeats < 1:
         remarks.say(f"{where} is left out, because its num_repeats is {repeats}.")
         return None

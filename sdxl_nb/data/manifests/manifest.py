@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, Protocol
 from ...config.messages import nearest, shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
+from ..decoding import is_text
 from ..folder_settings import FolderSettings
 from ..sources.folders.leavings import some
 
+MOST = 100_000  # repeats, or a weight
 OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", dict: "a group", list: "a list"}
 
@@ -92,7 +94,20 @@ def value(said: Mapping[str, Any], key: str, kind: type, place: str, usual: Any 
     right = isinstance(found, int | float) if kind is float else isinstance(found, kind)
     if not right or (isinstance(found, bool) and kind is not bool):
         raise DataError(f"{key} of {place} must be {KINDS[kind]}, not {shown(found)}: correct it.")
+    if kind is str and (not is_text(found) or "\0" in found):
+        raise DataError(f"{key} of {place} holds half a character or a NUL, {shown(found)}: correct it.")
     return found
+
+
+def amount(
+    said: Mapping[str, Any], key: str, kind: type, place: str, usual: float, *, least: float = 0, most: float = MOST
+) -> Any:
+    """The number that is said under a key, within bounds. Raises DataError."""
+    number = value(said, key, kind, place, usual)
+    if not least <= number <= most:  # nor is nan
+        bound = f"at most {most:,}" if number > most else f"at least {least}"
+        raise DataError(f"{key} of {place} must be {bound}, not {number}: correct it.")
+    return number
 
 
 def check_keys(said: Mapping[str, Any], known: Sequence[str], place: str) -> None:

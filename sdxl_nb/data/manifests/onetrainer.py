@@ -17,7 +17,7 @@ from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..folder_settings import FolderSettings, Words
 from ..sources.folders.caption_files import read_text
-from .manifest import Manifest, Remarks, folder_path, value, with_names
+from .manifest import MOST, Manifest, Remarks, amount, folder_path, value, with_names
 
 USED = {
     *("name", "path", "enabled", "type", "include_subdirectories", "balancing", "balancing_strategy", "loss_weight"),
@@ -53,6 +53,7 @@ PARTLY = {
     "resolution_override": "of several resolutions the first is used",
     "tag_dropout_mode": "tags are dropped one by one, each with the same chance",
 }
+SAMPLES = 100_000_000  # pictures an epoch, at most
 USUAL = {"image_variations": 1, "text_variations": 1, "tag_dropout_special_tags_mode": "NONE"}
 
 
@@ -79,14 +80,18 @@ def read(said: Any, file: Path, config: TrainConfig) -> Manifest:
 
 def _concept(said: Mapping[str, Any], number: int, file: Path, remarks: Remarks) -> FolderSettings | None:
     """A concept as a folder; None for one that is left out, of which `remarks` say why."""
-    name = said.get("name") or said["path"].rstrip("/\\").replace("\\", "/").rpartition("/")[2] or f"concept {number}"
+    path = value(said, "path", str, f"concept {number} of {file.name}")
+    name = value(said, "name", str, f"concept {number} of {file.name}")
+    name = name or path.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or str(number)
     place = f"concept {name} of {file.name}"
     if not value(said, "enabled", bool, place, True):
         remarks.say(f"Concept {name} is left out, because it is not enabled.")
         return None
+    if not path.strip():
+        raise DataError(f"{place} has no path: choose its folder, or disable it.")
     kind = said.get("type") or ("VALIDATION" if said.get("validation_concept") else "STANDARD")
     if kind == "PRIOR_PREDICTION":
-        flags = f"--with_prior_preservation --class_data_dir {said['path']}"
+        flags = f"--with_prior_preservation --class_data_dir {path}"
         remarks.say(f"Concept {name} (PRIOR_PREDICTION) is left out: class pictures are given with {flags}.")
         return None
     if kind not in ("STANDARD", "VALIDATION"):
@@ -98,12 +103,12 @@ def _concept(said: Mapping[str, Any], number: int, file: Path, remarks: Remarks)
     if not repeats and entries is None:
         return None
     return FolderSettings(
-        folder_path(said["path"], file),
-        str(name).replace("/", " "),
+        folder_path(path, file),
+        name.replace("/", " "),
         {**_image(image, name, place, remarks), **_text(text, name, place, remarks), "folder_repeats": False},
         repeats=repeats,
         entries=entries,
-        loss_weight=_positive(value(said, "loss_weight", float, place, 1.0), "loss_weight", place),
+        loss_weight=float(amount(said, "loss_weight", float, place, 1.0)),
         held_out=kind == "VALIDATION",
         words=_words(text, file, place),
         plain=True,
@@ -111,17 +116,11 @@ def _concept(said: Mapping[str, Any], number: int, file: Path, remarks: Remarks)
     )
 
 
-def _positive(number: float, key: str, place: str) -> float:
-    if not 0 <= number < float("inf"):
-        raise DataError(f"{key} of {place} must be at least 0, not {number}: correct it.")
-    return float(number)
-
-
 def _balance(said: Mapping[str, Any], name: str, place: str, remarks: Remarks) -> tuple[float, int | None]:
     """(how often an epoch sees each picture, or how many pictures of the concept it sees); (0, None) leaves it out."""
     key = "balancing" if "balancing" in said else "repeats"
-    number = _positive(value(said, key, float, place, 1.0), key, place)
     strategy = said.get("balancing_strategy") or "REPEATS"
+    number = amount(said, key, float, place, 1.0, most=SAMPLES if strategy == "SAMPLES" else MOST)
     if strategy not in ("REPEATS", "SAMPLES"):
         raise DataError(f"balancing_strategy of {place} is {shown(strategy)}: give REPEATS or SAMPLES.")
     if not number:

@@ -22,7 +22,7 @@ from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..folder_settings import SETTINGS, FolderSettings, Words
-from .manifest import Manifest, check_keys, folder_path, value, with_names
+from .manifest import Manifest, amount, check_keys, folder_path, value, with_names
 
 ALSO = {"flip": "random_flip"}  # other names
 SHARED = ("repeats", "loss_weight", "held_out", "caption", "subfolders", *SETTINGS, *ALSO)
@@ -57,16 +57,10 @@ def _folder(said: Any, number: int, shared: Mapping[str, Any], file: Path) -> Fo
     return FolderSettings(
         folder_path(path, file, beside=True),
         value(said, "name", str, place, ""),
-        {key: said[key] for key in SETTINGS if said.get(key) is not None},
-        repeats=_at_least(1, value(said, "repeats", int, place, 1), "repeats", place),
-        loss_weight=float(_at_least(0, value(said, "loss_weight", float, place, 1.0), "loss_weight", place)),
+        {key: value(said, key, type(said[key]), place) for key in SETTINGS if said.get(key) is not None},
+        repeats=amount(said, "repeats", int, place, 1, least=1),
+        loss_weight=float(amount(said, "loss_weight", float, place, 1.0)),
         held_out=value(said, "held_out", bool, place, False),
         words=Words(missing=value(said, "caption", str, place)),
         subfolders=value(said, "subfolders", bool, place, True),
     )
-
-
-def _at_least(least: int, number: float, key: str, place: str) -> Any:
-    if not least <= number < float("inf"):
-        raise DataError(f"{key} of {place} must be at least {least}, not {number}: correct it.")
-    return number

@@ -14,7 +14,7 @@ from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..folder_settings import FolderSettings, Words
-from .manifest import Manifest, Remarks, folder_path, value, with_names
+from .manifest import Manifest, Remarks, amount, folder_path, value, with_names
 
 ABOUT = {"instance_data_dir", "dataset_type", "caption_strategy"}  # of which an entry has some
 CACHES = ("text_embeds", "image_embeds", "conditioning_image_embeds")
@@ -75,7 +75,7 @@ def _backend(said: Any, number: int, file: Path, remarks: Remarks) -> FolderSett
     """A data set as a folder; None for one that is left out, of which `remarks` say why."""
     if not isinstance(said, Mapping):
         raise DataError(f"Data set {number} of {file.name} is {shown(said)}: it must be a group with an id.")
-    name = str(said.get("id") or number)
+    name = value(said, "id", str, f"data set {number} of {file.name}") or str(number)
     place, kind = f"data set {name} of {file.name}", said.get("dataset_type") or "image"
     if kind in CACHES:  # caches of ours lie elsewhere
         return None
@@ -89,9 +89,7 @@ def _backend(said: Any, number: int, file: Path, remarks: Remarks) -> FolderSett
     if not path:
         raise DataError(f"{place} has no instance_data_dir: add it.")
     remarks.look(said, USUAL, name, USED)
-    repeats = value(said, "repeats", int, place, 0)
-    if repeats < 0:
-        raise DataError(f"repeats of {place} must be at least 0, not {repeats}: correct it.")
+    repeats = amount(said, "repeats", int, place, 0)
     settings = {**_size(said, name, place, remarks), **_texts(said, name, place, remarks), "folder_repeats": False}
     return FolderSettings(
         folder_path(path, file),
@@ -125,7 +123,8 @@ def _left_out(said: Mapping[str, Any], kind: str) -> str:
 def _size(said: Mapping[str, Any], name: str, place: str, remarks: Remarks) -> dict[str, Any]:
     """The settings of ours about size and crop."""
     found: dict[str, Any] = {}
-    way, size = said.get("resolution_type") or "pixel_area", value(said, "resolution", float, place)
+    way = said.get("resolution_type") or "pixel_area"
+    size = None if said.get("resolution") is None else amount(said, "resolution", float, place, 0)
     if way not in ("pixel_area", "area", "pixel"):
         raise DataError(f"resolution_type of {place} is {shown(way)}: give pixel_area, area or pixel.")
     if size is not None:

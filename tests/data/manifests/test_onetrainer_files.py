@@ -187,6 +187,7 @@ def test_what_cannot_be_honoured_is_said(root):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"path": ""}, "concept x of concepts.json has no path: choose its folder, or disable it."),
         ({"path": "gone"}, "concepts.json, folder x: There is no folder {root}/gone: correct its path."),
         ({"type": "TEST"}, "type of concept x of concepts.json is 'TEST', which is not known: give STANDARD or"),
         ({"balancing": "two"}, "balancing of concept x of concepts.json must be a number, not 'two': correct it."),

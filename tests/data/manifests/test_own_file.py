@@ -72,6 +72,17 @@ def test_toml_and_json_say_the_same(folder):
         assert pictures.repeats.tolist() == [3, 3] and pictures.notes == ["1 folder: style 2 × 3."]
 
 
+def test_yaml_merges_keys(folder):
+    text = "usual: &usual {repeats: 2}\nfolders: [{<<: *usual, path: unseen}]"
+    (folder / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"data\.yaml has an unknown key 'usual'"):
+        opened(folder / "data.yaml")
+    (folder / "data.yaml").write_text(
+        "folders: [&usual {path: unseen, repeats: 2}, {<<: *usual, path: pictures/style}]"
+    )
+    assert opened(folder / "data.yaml").repeats.tolist() == [2, 2, 2]
+
+
 def test_a_weight_of_one_and_one_repeat_are_as_if_nothing_was_said(folder):
     (folder / "data.yaml").write_text("folders: [{path: pictures/style, loss_weight: 1.0, repeats: 1}, unseen]")
     pictures = opened(folder / "data.yaml")
@@ -160,6 +171,14 @@ def test_a_data_file_may_be_given_as_data_set_too(folder):
         (
             "folders: [{path: unseen, loss_weight: .nan}]",
             "loss_weight of folder unseen of data.yaml must be at least 0, not nan: correct it.",
+        ),
+        (
+            "folders: [{path: unseen, repeats: 100001}]",
+            "repeats of folder unseen of data.yaml must be at most 100,000, not 100001: correct it.",
+        ),
+        (
+            'folders: [{path: unseen, caption_prefix: "\\uD800"}]',
+            "caption_prefix of folder unseen of data.yaml holds half a character or a NUL, '\\ud800': correct it.",
         ),
         (
             "folders: [{path: unseen, held_out: maybe}]",
