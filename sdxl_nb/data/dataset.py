@@ -291,6 +291,8 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
     if not uncaptioned and not (pc.max(pc.binary_length(listing.captions)).as_py() or 0):
         hints = [note.rstrip(".") for note in listing.notes if getattr(note, "kind", "") in HINTS]
         reasons = [*([NO_CAPTIONS] if NO_CAPTIONS in listing.notes else []), *hints]
+        if listed := formats.in_folder(str(config.train_data_dir or config.dataset_name)):
+            reasons.append(f"{listed} in it is a data file, which --train_data_dir takes by itself")
         why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
     missing = flags(listing.captions.is_null())

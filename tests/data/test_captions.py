@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.data.captions import long_captions, varied
+from sdxl_nb.data.captions import dressed, long_captions, unmarked, varied
 from sdxl_nb.data.sampling import Choices
 from sdxl_nb.data.words.trigger import calls, with_trigger
 
@@ -97,3 +97,17 @@ def test_long_captions_in_portions_and_only_those_that_may_be_long():
     found = long_captions(captions, [tokenizer], lambda *numbers: done.append(numbers), portion=8)
     assert [(cut.index, cut.cut) for cut in found] == [(index, "d") for index in (2, 6, 10, 14, 18)]
     assert tokenizer.given == 5 and done == [(8, 20), (16, 20), (20, 20)]
+
+
+def test_a_mark_says_what_stays_in_front_and_behind():
+    caption, config = "sks, hat ||| a, b ||| best", {"keep_tokens_separator": "|||", "keep_tokens": 0}
+    seen = variants(caption=caption, shuffle_caption=True, **config)
+    assert set(seen) == {"sks, hat, a, b, best", "sks, hat, b, a, best"}
+    assert set(variants(caption=caption, caption_tag_dropout_rate=1.0, **config)) == {"sks, hat, best"}
+    assert set(variants(caption="a, b", shuffle_caption=True, **config)) == {"a, b", "b, a"}
+    still = TrainConfig(seed=0, **config)
+    assert unmarked(caption, still) == dressed(caption, still, None) == "sks, hat, a, b, best"
+    assert dressed(caption, still.replace(shuffle_caption=True), None) == caption
+    assert unmarked(caption, still.replace(keep_tokens_separator=None)) == caption
+    led = still.replace(shuffle_caption=True, caption_prefix="front |||")
+    assert dressed("a", led, None) == "front ||| a" and "|" not in varied("front ||| a", led, np.random.default_rng(0))

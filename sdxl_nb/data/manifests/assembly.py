@@ -152,7 +152,8 @@ def directly_in(listing: Listing, folder: FolderSettings, root: Path) -> Listing
     below = flags(pc.match_substring(listing.names, "/"))
     if inner != "." or (below.all() and len(listing)):
         where = inner if inner != "." else str(listing.names[0]).partition("/")[0]
-        raise DataError(f"its pictures lie in subfolders, as {where}: name each of these, or subfolders: yes.")
+        rest = "" if folder.plain else ", or say subfolders: yes"
+        raise DataError(f"its pictures lie in subfolders, as {where}: name each of these{rest}.")
     if not below.any():
         return listing
     kept = listing.select(np.flatnonzero(~below))

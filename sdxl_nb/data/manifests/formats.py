@@ -3,6 +3,7 @@
 In: the path of a YAML, TOML or JSON file. Out: its Manifest. Adding a format is adding a module and a line in FORMATS.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from . import kohya, kohya_metadata, onetrainer, own, simpletuner
 from .manifest import Manifest, Reader
 
 FORMATS: tuple[Reader, ...] = (own, kohya, onetrainer, simpletuner, kohya_metadata)
+SMALL = 1 << 24  # bytes of a file that is looked into though nobody named it
 MAX_BYTES = 1 << 29  # of a file; kohya's metadata of a million pictures has some 200 MB
 
 
@@ -32,6 +34,22 @@ def read(file: Path, config: TrainConfig) -> Manifest:
         if reader.is_its_own(said):
             return reader.read(said, file, config)
     raise DataError(f"{file.name} {_instead(said)}: give a folder, or a file with a list of folders.")
+
+
+def in_folder(place: str) -> str:
+    """The name of a data file in a folder, which may be meant instead of it, or ""."""
+    folder = Path(os.path.expanduser(place))
+    if "://" in place or not os.path.isdir(folder):
+        return ""
+    for name in sorted(os.listdir(folder)):
+        file = folder / name
+        if not is_there(str(file)) or name.startswith(".") or file.stat().st_size > SMALL:
+            continue
+        with contextlib.suppress(DataError):
+            said = parsed(file)
+            if any(reader.is_its_own(said) for reader in FORMATS):
+                return name
+    return ""
 
 
 def parsed(file: Path) -> Any:

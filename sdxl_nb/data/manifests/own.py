@@ -57,7 +57,7 @@ def _folder(said: Any, number: int, shared: Mapping[str, Any], file: Path) -> Fo
     return FolderSettings(
         folder_path(path, file, beside=True),
         value(said, "name", str, place, ""),
-        {key: value(said, key, type(said[key]), place) for key in SETTINGS if said.get(key) is not None},
+        {key: value(said, key, type(said[key]), place) for key in SETTINGS if key in said},
         repeats=amount(said, "repeats", int, place, 1, least=1),
         loss_weight=float(amount(said, "loss_weight", float, place, 1.0)),
         held_out=value(said, "held_out", bool, place, False),

@@ -1,6 +1,7 @@
 """kohya's data set configurations, as docs/config_README-en.md of sd-scripts shows them, and its metadata files."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -315,6 +316,16 @@ def test_metadata_alone(root):
     assert captions(opened(root / "piyo" / "meta_cap.json", caption_lines="first"))["piyo/frog.png"] == frog.format(
         "a cartoon of a frog with the word frog on it"
     )
+
+
+def test_a_folder_without_captions_whose_metadata_has_them_says_so(root):
+    (root / "piyo" / "other.json").write_text("{}")
+    told = "piyo_md.json in it is a data file, which --train_data_dir takes by itself): add them, or give a"
+    with pytest.raises(DataError, match=re.escape(told)):
+        opened(root / "piyo")
+    (root / "piyo" / "piyo_md.json").write_text("{")
+    with pytest.raises(DataError, match=r"has no captions at all \(no metadata\.jsonl, no metadata\.csv and no"):
+        opened(root / "piyo")
 
 
 def test_lines_of_json_and_pictures_in_several_folders(root):

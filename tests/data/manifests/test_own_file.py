@@ -83,6 +83,15 @@ def test_yaml_merges_keys(folder):
     assert opened(folder / "data.yaml").repeats.tolist() == [2, 2, 2]
 
 
+def test_null_takes_away_what_the_run_has(folder):
+    (folder / "data.yaml").write_text("folders: [unseen, {path: pictures/style, trigger_word: null}]")
+    pictures = opened(folder / "data.yaml", trigger_word="zwx")
+    assert pictures.captions == ["zwx, sks, a cat", "red, blue", "green"]
+    (folder / "data.yaml").write_text("folders: [{path: unseen, resolution: null}]")
+    with pytest.raises(DataError, match=r"data\.yaml, folder unseen: resolution must not be null: leave it out"):
+        opened(folder / "data.yaml")
+
+
 def test_a_weight_of_one_and_one_repeat_are_as_if_nothing_was_said(folder):
     (folder / "data.yaml").write_text("folders: [{path: pictures/style, loss_weight: 1.0, repeats: 1}, unseen]")
     pictures = opened(folder / "data.yaml")
