@@ -70,7 +70,7 @@ def audit_dataset(
     findings += _about_captions(config, used, tokenizers)
     findings += picture_faults.masks(Masks(used)) if config.masked_loss else []
     if not quick:
-        findings += [*_about_pixels(names, measures, _all_texts(used)), *_overlap(config, used, names, measures)]
+        findings += [*_about_pixels(used, measures), *_overlap(config, used, names, measures)]
     if config.masked_loss or config.alpha_background != "white":  # transparency is seen to
         findings = [finding for finding in findings if finding.kind != picture_faults.TRANSPARENT]
     shapes = buckets.of(config, sizes, folders=used.folders).summary(names=names)
@@ -92,7 +92,9 @@ def quick_findings(
     findings = picture_faults.left_out(pictures.faults) + _about_sizes(config, pictures, np.asarray(sizes))
     findings += _about_captions(config, pictures, dict(zip(TOKENIZERS, tokenizers, strict=False)))
     if len(digests):
-        findings += picture_faults.exact_duplicates(names, [bytes(one) for one in digests], _all_texts(pictures))
+        texts, once = _all_texts(pictures), _each_file_once(pictures)
+        own, seen = [names[index] for index in once], [bytes(digests[index]) for index in once]
+        findings += picture_faults.exact_duplicates(own, seen, [texts[index] for index in once])
     return AuditReport(pictures.source, len(pictures), findings, full=False, pictures=pictures)
 
 
@@ -167,15 +169,27 @@ def _about_sizes(config: TrainConfig, pictures: CaptionedPictures, sizes: np.nda
     ]
 
 
+def _each_file_once(pictures: CaptionedPictures) -> list[int]:
+    """The pictures, of those that a data file has twice (at two resolutions, say) the first: they are no copies."""
+    if pictures.folders is None:
+        return list(range(len(pictures)))
+    files: dict[str, int] = {}
+    for index in range(len(pictures)):
+        files.setdefault(pictures.stamp(index) or f"number {index}", index)
+    return list(files.values())
+
+
 def _about_headers(names: Sequence[str], headers: Sequence[Header]) -> list[Finding]:
     looks = (picture_faults.rotated, picture_faults.frames, picture_faults.colours)
     return [finding for look in looks for finding in look(names, headers)]
 
 
-def _about_pixels(names: Sequence[str], measures: Sequence[Measure], captions: Sequence[object]) -> list[Finding]:
+def _about_pixels(pictures: CaptionedPictures, measures: Sequence[Measure]) -> list[Finding]:
+    names, captions, once = list(pictures.names), _all_texts(pictures), _each_file_once(pictures)
+    own, seen = [names[index] for index in once], [measures[index] for index in once]
     return [
-        *picture_faults.exact_duplicates(names, [one.digest for one in measures], captions),
-        *picture_faults.near_duplicates(names, measures),
+        *picture_faults.exact_duplicates(own, [one.digest for one in seen], [captions[index] for index in once]),
+        *picture_faults.near_duplicates(own, seen),
         *picture_faults.blank(names, measures),
         *picture_faults.blurred(names, measures),
         *picture_faults.transparent(names, measures),

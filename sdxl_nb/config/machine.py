@@ -111,10 +111,10 @@ def _need(machine: Machine, asked: str, package: str, otherwise: str) -> None:
 def _check_paths(config: TrainConfig) -> None:
     # os.path, because pathlib raises OSError for a name that is too long before Python 3.14
     folder = config.train_data_dir
-    there = os.path.isfile if is_data_file(folder) else os.path.isdir
-    if is_data_file(folder) and not os.path.exists(os.path.expanduser(str(folder))):
+    there = folder is None or "://" in folder or os.path.exists(os.path.expanduser(folder))
+    if not there and is_data_file(folder):
         raise ConfigError(f"train_data_dir {folder} is not there: give a folder, or a file that lists folders")
-    if folder is not None and "://" not in folder and not there(os.path.expanduser(folder)):
+    if not there:  # of an archive, or any other file, opening it tells
         raise ConfigError(f"train_data_dir {folder} is not a folder: give the folder that holds the pictures")
     for name in ("pretrained_model_name_or_path", "pretrained_vae_model_name_or_path"):
         path = getattr(config, name)

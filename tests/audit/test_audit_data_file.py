@@ -38,6 +38,16 @@ def test_each_picture_is_judged_by_its_folder(file):
     assert {f.kind for f in quick.findings} >= {"trigger_word_alone", "too_small"}
 
 
+def test_one_folder_at_two_resolutions_holds_no_copies(file, tmp_path):
+    Image.effect_noise((96, 96), 90).save(tmp_path / "style" / "a.png")
+    (tmp_path / "style" / "b.png").write_bytes((tmp_path / "style" / "a.png").read_bytes())
+    folders = [{"path": "style", "resolution": size} for size in (64, 96)]
+    (tmp_path / "data.json").write_text(json.dumps({"folders": folders}))
+    config = TrainConfig(train_data_dir=file, pretrained_model_name_or_path="embedded:tiny-sdxl")
+    kinds = {finding.kind: set(finding.files) for finding in audit_dataset(config, progress=False).findings}
+    assert kinds["exact_duplicate"] == {"style/a.png", "style/b.png"} and "near_duplicate" not in kinds
+
+
 def test_what_is_held_out_and_trained_on_is_found(file, tmp_path):
     write(tmp_path, {"more/c.png": "a man"}, size=(64, 64))
     (tmp_path / "more" / "c.png").write_bytes((tmp_path / "faces" / "c.png").read_bytes())

@@ -30,6 +30,7 @@ REFUSED = [
     (BARE_GPU, {}, "report_to tensorboard needs the package tensorboard: pip install tensorboard, or --report_to none"),
     (CPU, {"push_to_hub": True}, "push_to_hub needs a login: set HF_TOKEN, or run hf auth login once"),
     (CPU, {"train_data_dir": "no/such"}, "train_data_dir no/such is not a folder: give the folder that holds the pictures"),
+    (CPU, {"train_data_dir": "no/data.yaml"}, "train_data_dir no/data.yaml is not there: give a folder, or a file that lists folders"),
     (CPU, {"pretrained_model_name_or_path": "./no"}, "pretrained_model_name_or_path ./no does not exist: give a hub id, a diffusers folder or a .safetensors file"),
     (CPU, {"pretrained_vae_model_name_or_path": "v.safetensors"}, "pretrained_vae_model_name_or_path v.safetensors does not exist: give a hub id, a diffusers folder or a .safetensors file"),
     (CPU, {"resume_from_checkpoint": "checkpoint-7"}, "resume_from_checkpoint checkpoint-7 is not a checkpoint folder: give one, or latest"),
@@ -62,6 +63,12 @@ def test_what_the_machine_lacks_is_one_sentence_with_the_remedy(tmp_path, monkey
 )
 def test_what_the_machine_has_passes(machine, settings):
     assert check_machine(TrainConfig(**settings), machine) is None
+
+
+@pytest.mark.parametrize("name", ["pictures.zip", "pictures.tar", "data.yaml", "concepts.json"])
+def test_pictures_may_be_in_an_archive_or_listed_in_a_file(tmp_path, name):
+    (tmp_path / name).write_text("")
+    assert check_machine(TrainConfig(train_data_dir=str(tmp_path / name)), CPU) is None
 
 
 def test_the_precision_that_accelerate_launch_sets_counts(monkeypatch):

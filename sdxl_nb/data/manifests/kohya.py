@@ -7,6 +7,7 @@ shuffled with the tags, a blank between. num_repeats below 1 leaves a subset out
 same folder in a data set. Regularisation pictures (is_reg) are those of prior preservation, which are given apart here.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,9 +122,7 @@ def _subset(
     said = {key: each for key, each in above.items() if key not in ("subsets", "is_reg", "image_dir")}
     said |= {key: each for key, each in subset.items() if each is not None}
     if value(said, "is_reg", bool, place, False):
-        words = said.get("class_tokens") or "the class"
-        flags = f"--with_prior_preservation --class_data_dir {where} --class_prompt '{words}'"
-        remarks.say(f"{where} holds regularisation pictures (is_reg) and is left out: give it with {flags}.")
+        _say_class(said, where, file, config, remarks)
         return None
     repeats = amount(said, "num_repeats", int, place, 1, least=-MOST)
     if repeats < 1:
@@ -136,7 +135,7 @@ def _subset(
                 remarks.add(key, where)
     settings = _settings(said, place, remarks)
     return FolderSettings(
-        folder_path(told, file) if told else str(file.parent),
+        folder_path(told, file) if told else os.path.dirname(folder_path(str(table), file)),
         settings=settings,
         repeats=repeats,
         words=_words(said, settings, where, place, remarks, config),
@@ -145,6 +144,17 @@ def _subset(
         table=folder_path(table, file) if table else None,
         masks=folder_path(masks, file) if masks else None,
     )
+
+
+def _say_class(said: Mapping[str, Any], where: str, file: Path, config: TrainConfig, remarks: Remarks) -> None:
+    """What becomes of regularisation pictures."""
+    given = config.class_data_dir
+    if given and folder_path(where, file) == folder_path(given, file):
+        remarks.say(f"{where} holds regularisation pictures (is_reg), which are used as class_data_dir.")
+        return
+    words = said.get("class_tokens") or "the class"
+    flags = f"--with_prior_preservation --class_data_dir {where} --class_prompt '{words}'"
+    remarks.say(f"{where} holds regularisation pictures (is_reg) and is left out: give it with {flags}.")
 
 
 def _settings(said: Mapping[str, Any], place: str, remarks: Remarks) -> dict[str, Any]:

@@ -94,6 +94,12 @@ def test_the_documented_file(root):
     ]
 
 
+def test_regularisation_pictures_that_are_given_apart(root):
+    prior = {"with_prior_preservation": True, "class_data_dir": f"{root}/reg", "class_prompt": "human"}
+    notes = opened(config(root, DOCUMENTED), **prior).notes
+    assert f"{root}/reg holds regularisation pictures (is_reg), which are used as class_data_dir." in notes
+
+
 def test_the_documented_file_as_json(root):
     said = {"general": {"caption_extension": ".txt"}, "datasets": [{"subsets": [{"image_dir": str(root / "fuga")}]}]}
     pictures = opened(config(root, json.dumps(said), "dataset.json"))
@@ -208,6 +214,14 @@ def test_what_cannot_be_honoured_is_said(root):
         f"flip_augg ({hoge}): not known, and without effect.",
         "hoge: 1 picture in its subfolders is not meant.",
     ]
+
+
+def test_metadata_with_whole_paths_needs_no_folder(root):
+    text = f'[[datasets]]\n[[datasets.subsets]]\nmetadata_file = "{root}/piyo/piyo_md.json"\nenable_wildcard = true\n'
+    pictures = opened(config(root, text))
+    both = ["a cartoon of a frog with the word frog on it", "test multiline caption1"]
+    tags = ", open mouth, simple background, standing"
+    assert captions(pictures) == {"piyo/frog.png": [text + tags for text in both]}
 
 
 def test_masks_beside(root):
