@@ -111,8 +111,8 @@ def without_inner(listing: Listing, folder: FolderSettings, root: Path, folders:
             faults = [fault for fault in listing.faults if not fault.name.startswith(below)]
             listing = listing.select(np.flatnonzero(~inner))
             listing.faults = faults
-            many = counted(int(inner.sum()), "picture")
-            listing.notes.append(f"{many} in {below} count as those of {other.name}.")
+            many, belong = counted(int(inner.sum()), "picture"), "belongs" if inner.sum() == 1 else "belong"
+            listing.notes.append(f"{many} in {below} {belong} to {other.name}.")
     return listing
 
 
@@ -130,7 +130,10 @@ def _table(path: str) -> Any:
     """What a metadata file holds. Raises DataError."""
     if not os.path.isfile(path) or not is_data_file(path):
         raise DataError(f"There is no metadata file {path}: correct metadata_file.")
-    return parsed(Path(path))
+    said = parsed(Path(path))
+    if not isinstance(said, dict | list):
+        raise DataError(f"The metadata file {path} names no pictures: correct metadata_file.")
+    return said
 
 
 def masks_in(folder: str, listing: Listing) -> pa.Array:
@@ -181,7 +184,8 @@ def _called(listing: Listing, folder: FolderSettings) -> Listing:
         wanted = folder.entries if folder.entries is not None else int(folder.repeats * times.sum())
         times = spread(count, wanted)
         if wanted != times.sum():
-            told = f"{wanted} pictures an epoch are fewer than its {count}, each of which is seen once instead."
+            many, are = counted(wanted, "picture"), "is" if wanted == 1 else "are"
+            told = f"{many} an epoch {are} fewer than its {count}, each of which is seen once instead."
             listing.notes.append(f"{folder.name}: {told}")
     else:
         times = times * int(folder.repeats)

@@ -280,6 +280,10 @@ SUBSET = "[[datasets]]\n[[datasets.subsets]]\n"
             SUBSET + "image_dir = '{root}/hoge'\nmetadata_file = 'x.json'",
             "dataset.toml, folder hoge: There is no metadata file {root}/x.json: correct metadata_file.",
         ),
+        (
+            SUBSET + "image_dir = '{root}/hoge'\nmetadata_file = '{root}/odd.json'",
+            "dataset.toml, folder hoge: The metadata file {root}/odd.json names no pictures: correct metadata_file.",
+        ),
         (SUBSET + "image_dir = '{root}/reg'\nis_reg = true", "dataset.toml leaves no folder to train on ({root}/reg"),
         (SUBSET + "image_dir = '{root}'", "dataset.toml, folder {root.name}: its pictures lie in subfolders, as fuga:"),
         ("datasets = 3", "dataset.toml is no data file that is known (our own, kohya's,"),
@@ -288,6 +292,7 @@ SUBSET = "[[datasets]]\n[[datasets.subsets]]\n"
     ],
 )
 def test_what_is_wrong_is_one_sentence(root, text, sentence):
+    (root / "odd.json").write_text("3")
     with pytest.raises(DataError) as caught:
         opened(config(root, text))
     assert str(caught.value).startswith(sentence.replace("{root.name}", root.name).replace("{root}", str(root)))

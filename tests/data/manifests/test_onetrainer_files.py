@@ -152,7 +152,7 @@ def test_balancing(root):
     assert repeats(balancing=10, balancing_strategy="SAMPLES") == ([4, 3, 3], "1 folder: cat 3 (10 an epoch).", [])
     pictures = opened(file(root, concept(root / "cat", balancing=0.5)))
     assert pictures.repeats is None
-    assert "cat: 1 pictures an epoch are fewer than its 3, each of which is seen once instead." in pictures.notes
+    assert "cat: 1 picture an epoch is fewer than its 3, each of which is seen once instead." in pictures.notes
 
 
 def test_what_cannot_be_honoured_is_said(root):

@@ -139,8 +139,8 @@ def test_a_folder_inside_another_is_read_once(tmp_path):
     assert pictures.repeats.tolist() == [1, 3, 1]
     assert pictures.notes == [
         "3 folders: set 1, in 1 × 3, held out unseen 1.",
-        "set: 1 picture in in/ count as those of in.",
-        "set: 1 picture in unseen/ count as those of unseen.",
+        "set: 1 picture in in/ belongs to in.",
+        "set: 1 picture in unseen/ belongs to unseen.",
     ]
 
 
