@@ -26,6 +26,8 @@ WEIGHTED = any_of(
     r"\{\{+[^{}\n]+\}+\}",
     r"<(?:lora|lyco|lycoris|hypernet|embedding|ti):[^<>\n]*>",
     r"\bembedding:[\w.-]+",
+    r"\bNegative prompt: ",  # what A1111 writes beside its pictures
+    r"\bSteps: \d+, Sampler: ",
 )
 BREAKS = re.compile(r"(\S*)\s*(?<!\w)BREAK(?!\w)\s*(\S*)")
 QUOTES = "\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from ..captions import alternatives
@@ -23,11 +24,11 @@ from .folders.strangers import RUN_FILES
 from .folders.suffixes import ARCHIVES, PACKED
 from .folders.tree import inside
 from .listing import CaptionColumn, Files, Listing, TextColumn, Texts
-from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, NoPictures, files_of, require_both
-from .tables import for_training, list_parquet
+from .rows import ADDRESS, CAPTIONS, PICTURES, Addresses, Base64, NoPictures, base64_head, files_of, require_both
+from .tables import for_training, is_saved, list_parquet, list_saved
 
-TABLES = (".csv", ".jsonl")
-OWN = ("parquet", "archives", "tables")
+TABLES = (".csv", ".jsonl", ".tsv", ".ndjson")
+SAVED = ("dataset_info.json", "dataset_dict.json")  # what save_to_disk writes, beside state.json
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Found:
     archives: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
+    saved: list[str] = field(default_factory=list)  # folders that datasets' save_to_disk may have written
     pictures: bool = False
 
 
@@ -64,8 +66,9 @@ def look(folder: Path) -> Found:
                     if names is None:  # as of half of all files, and of nearly all others `ignored`
                         found.pictures = True
                     elif names is ignored or name in RUN_FILES:
-                        continue
-                    elif name in metadata.NAMES:
+                        if name in SAVED:
+                            found.saved.append(below)
+                    elif name.lower() in metadata.NAMES:
                         found.metadata.append(below + name)
                     elif names is not found.archives or kind in ARCHIVES or name.lower().endswith(PACKED):
                         names.append(below + name)
@@ -82,17 +85,43 @@ def list_local(folder: Path, config: TrainConfig) -> Listing:
     ways: dict[str, Callable[[], Listing]] = {}
     if found.pictures or found.metadata or not (found.parquet or found.archives):
         ways["the pictures"] = lambda: folders.list_folder(folder, config)
-    if found.parquet and not found.metadata:
-        ways[named(found.parquet)] = lambda: list_parquet(folder, found.parquet, config)
-    if found.archives and not found.metadata:
-        ways[named(found.archives)] = lambda: _of_archives(folder, found.archives, config)
-    if found.tables and not found.metadata:
-        ways[named(found.tables)] = lambda: list_names(folder, found.tables, config)
+    if not found.metadata:
+        ways |= _others(folder, found, config)
     if len(ways) > 1:
         return _best(ways)
     listing = next(iter(ways.values()))()
     if found.metadata and (others := [*found.parquet, *found.archives]):
         listing.notes.append(f"{named(others)} is not read: {found.metadata[0]} says what the pictures are.")
+    return listing
+
+
+def _others(folder: Path, found: Found, config: TrainConfig) -> dict[str, Callable[[], Listing]]:
+    """What to call the data that are no picture files, and how to list them."""
+    ways: dict[str, Callable[[], Listing]] = {}
+    saved = min((below for below in found.saved if is_saved(folder / below)), key=len, default="")
+    if saved:
+        ways[saved] = lambda: list_saved(folder / saved, config)
+    parquet = [name for name in found.parquet if not saved or not name.startswith(saved)]
+    if parquet:
+        ways[named(_train(parquet))] = lambda: _of_training(parquet, list_parquet(folder, parquet, config))
+    if found.archives:
+        ways[named(_train(found.archives))] = lambda: _of_training(found.archives, _of_archives(folder, found, config))
+    if found.tables:
+        ways[named(found.tables)] = lambda: list_names(folder, found.tables, config)
+    return ways
+
+
+def _train(names: Sequence[str]) -> list[str]:
+    """The names that `for_training` chooses, all where it refuses."""
+    return [name for name in names if "train" in name.lower()] or list(names)
+
+
+def _of_training(names: Sequence[str], listing: Listing) -> Listing:
+    """The Listing, which says which files of other splits are not read."""
+    left = [name for name in names if name not in _train(names)]
+    if left:
+        told = f"{named(left)} {'is' if len(left) == 1 else 'are'} not read: the split train is."
+        listing.notes.append(told)
     return listing
 
 
@@ -113,7 +142,7 @@ def _best(ways: dict[str, Callable[[], Listing]]) -> Listing:
     best = max(listed, key=lambda name: _worth(listed[name]), default="")
     serious = [error for error in refused.values() if not isinstance(error, NoPictures)]
     if not best or (serious and not _worth(listed[best])[0]):
-        raise min(serious or refused.values(), key=lambda error: not isinstance(error, Addresses))
+        raise min(serious or refused.values(), key=lambda error: not isinstance(error, Addresses | Base64))
     chosen = listed.pop(best)
     chosen.notes += [line for name, other in listed.items() for line in _not_read(name, other, best, chosen)]
     for name, why in refused.items():
@@ -138,8 +167,8 @@ def _not_read(name: str, listing: Listing, best: str, chosen: Listing) -> list[s
     return [f"{name} ({many}) is not read, but {best}."]
 
 
-def _of_archives(folder: Path, names: Sequence[str], config: TrainConfig) -> Listing:
-    chosen = for_training(names, folder)
+def _of_archives(folder: Path, found: Found, config: TrainConfig) -> Listing:
+    chosen = for_training(found.archives, folder)
     return list_archives([str(folder / name) for name in chosen if inside(folder, name, "the folder")], config)
 
 
@@ -152,7 +181,7 @@ def list_names(folder: Path, tables: Sequence[str], config: TrainConfig) -> List
         raise NoPictures(f"{folder} has several tables, {named(tables)}: call that of the pictures metadata")
     try:
         return _names(folder, tables[0], config)
-    except (Addresses, NoPictures):
+    except (Addresses, Base64, NoPictures):
         raise
     except DataError as error:
         raise NoPictures(str(error)) from error
@@ -186,9 +215,11 @@ def _columns(table: str, first: dict[Any, Any], config: TrainConfig) -> tuple[st
     """The columns of a table that name pictures and captions. Raises NoPictures, DataError for addresses."""
     image, caption = config.columns()
     known = [name for name in first if isinstance(name, str)]
-    for name in known if image not in known else ():
+    for name in known if image not in known else (image,):
         if isinstance(first[name], str) and ADDRESS.match(first[name]):
             raise Addresses(table, name)
+        if base64_head(first[name]):
+            raise Base64(table, name)
     if image not in known and not config.image_column:
         image = next((name for name in ("file_name", *PICTURES, "path", "file") if name in known), image)
     if caption not in known and not config.caption_column:
@@ -207,7 +238,7 @@ def _file(folder: Path, root: Path, value: Any, told_by: str) -> str:
             name = os.path.relpath(path, folder)
             inside(folder, name, told_by)
             return Path(name).as_posix()
-    raise NoPictures(f"{told_by} names '{value}', but there is no such file in {folder}: correct the name.")
+    raise NoPictures(f"{told_by} names {shown(value)}, but there is no such file in {folder}: correct the name.")
 
 
 def _captions(value: Any) -> list[str]:

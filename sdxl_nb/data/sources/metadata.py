@@ -37,7 +37,7 @@ Readable = Path | Inside
 
 def rows(path: Readable) -> Iterator[Row]:
     """The rows as dictionaries, read while they are asked for."""
-    read = {".parquet": parquet_rows, ".csv": csv_rows}.get(path.suffix.lower(), json_rows)
+    read = {".parquet": parquet_rows, ".csv": csv_rows, ".tsv": csv_rows}.get(path.suffix.lower(), json_rows)
     return read(path)
 
 

@@ -53,6 +53,16 @@ class Addresses(DataError):
         )
 
 
+class Base64(DataError):
+    """A table of text that holds pictures as base64 text."""
+
+    def __init__(self, table: str, column: str) -> None:
+        super().__init__(
+            f"{table} holds pictures as base64 text (column '{column}'), which is read from parquet alone: save the "
+            "table as parquet, or the pictures as files."
+        )
+
+
 class NoPictures(DataError):
     """A table in which no column holds pictures or captions: perhaps it is about something else."""
 

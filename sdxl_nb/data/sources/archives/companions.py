@@ -24,8 +24,8 @@ from ..listing import Note, Texts, flags
 FOLDERS = "|".join(re.escape(name) for name in (*strangers.SURE, *strangers.UNSURE))
 # names that need a look: as a whole column, because there may be many
 ODD = (
-    r"(?i)[-_.](?:mask|thumb|thumbnail|masklabel|condlabel)\.[^./]+$"
-    rf"|(?:^|/)(?:{FOLDERS}|validation/[^/]+)(?:\.zip|\.tar)?/"
+    rf"(?i)(?:{strangers.LABEL.pattern}|{strangers.BESIDE.pattern})\.[^./]+$"
+    rf"|(?:^|/)(?:{FOLDERS}|validation/[^/]+|[^/]*(?:masks|mattes)[^/]*)(?:\.zip|\.tar)?/"
 )
 
 

@@ -25,6 +25,7 @@ from .. import metadata
 from ..folders.caption_files import MAX_CAPTION
 from ..folders.file_names import HALF, Said, files_beside, left_after, masks_of, read_table
 from ..folders.folders import NO_CAPTIONS
+from ..folders.leavings import leftover_captions
 from ..folders.lines import lined, settled
 from ..folders.suffixes import CAPTIONS
 from ..listing import CaptionColumn, Listing, TextColumn, Texts, positions, take
@@ -37,6 +38,12 @@ BESIDE = (*CAPTIONS, ".json")
 # the end of a picture's name that the caption file's takes the place of: of a.jpg a.txt and a.jpg.txt; webdataset's
 # key of a.b.jpg is a, but elsewhere a.txt is another picture's
 ENDS = ((r"\.[^./]*$", False), ("$", False), (r"\.[^/]*$", True))
+# as they are, in small letters, and with marks above letters apart or not: macOS takes them apart
+SPELLINGS = (
+    lambda column: column,
+    pc.utf8_lower,
+    lambda column: column if all_ascii(column) else pc.utf8_normalize(pc.utf8_lower(column), "NFC"),
+)
 PICTURE, TABLE, FIRST_BESIDE = 0, 1, 2  # what a file is; those beside a picture follow in their order
 
 
@@ -77,9 +84,10 @@ def _by_files(
 ) -> tuple[Listing, dict[str, str]]:
     """Captions from the file beside each picture; a picture without one keeps none. And the masks by picture."""
     names, notes = take(members.names, pictures), list[str]()
-    chosen, doubled = _beside(members, pictures, names)
+    chosen, doubled, orphans = _beside(members, pictures, names)
     if doubled:
         notes.append(f"{doubled} pictures have two caption files; the .txt is used.")
+    notes += leftover_captions(Texts[str](members.names, orphans))
     kept, masks, told = companions.sort_out(names, chosen >= 0, take(members.names, parts))
     notes += told
     if not kept.all():
@@ -112,23 +120,33 @@ def _good(bad: list[int], *columns: Any) -> tuple[Any, ...]:
     return *left_after(bad, *texts), np.delete(rows, bad)
 
 
-def _beside(members: Members, pictures: np.ndarray, names: pa.Array) -> tuple[np.ndarray, int]:
-    """(N,) the row of the caption file of each picture, -1 where there is none; and how many have two."""
+def _beside(members: Members, pictures: np.ndarray, names: pa.Array) -> tuple[np.ndarray, int, np.ndarray]:
+    """(N,) the row of the caption file of each picture, -1 for none; how many have two; the texts of no picture."""
     chosen, texts = np.full(len(pictures), -1), np.zeros(len(pictures), dtype=np.int64)
+    orphans: list[np.ndarray] = []
     in_tar = members.spots["kind"][pictures] == IN_TAR
     for number, suffix in enumerate(BESIDE):
         rows = members.rows(FIRST_BESIDE + number)
         files, at = take(members.names, rows), np.full(len(pictures), -1)
         for end, only_in_tar in ENDS:
-            for spelt in (lambda column: column, pc.utf8_lower):
+            for spelt in SPELLINGS:
                 lacking = np.flatnonzero((at < 0) & (in_tar | (not only_in_tar)))
                 if len(rows) and len(lacking):
                     owners = take(names, lacking) if len(lacking) < len(names) else names
                     at[lacking] = positions(spelt(pc.replace_substring_regex(owners, end, suffix)), spelt(files))
         there = (chosen < 0) & (at >= 0)
         chosen[there] = rows[at[there]]
-        texts += (at >= 0) & (suffix != ".json")
-    return chosen, int((texts > 1).sum())
+        if suffix != ".json":  # which is about more than captions
+            texts += at >= 0
+            owned = np.zeros(len(rows), bool)
+            owned[at[at >= 0]] = True
+            orphans.append(rows[~owned])
+    return chosen, int((texts > 1).sum()), np.concatenate(orphans)
+
+
+def all_ascii(column: pa.Array) -> bool:
+    """Whether there is no letter beyond ASCII in a column."""
+    return not len(column) or bool(pc.min(pc.string_is_ascii(column)).as_py())
 
 
 def _read(data: bytes | PictureError, file: str, config: TrainConfig) -> list[str]:

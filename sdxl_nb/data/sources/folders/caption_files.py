@@ -1,9 +1,11 @@
 """Captions in text files beside pictures: names of files in, which of them belong to which picture; texts.
 
-Of a picture a.jpg they are a.txt, a.caption, a.cap, or a.jpg.txt, in small letters or capitals.
+Of a picture a.jpg they are a.txt, a.caption, a.cap, or a.jpg.txt, in small letters or capitals, and with the marks
+above letters apart or not: macOS takes them apart.
 """
 
 import os
+import unicodedata
 from collections.abc import Iterable
 
 from ....system.errors import DataError
@@ -13,11 +15,16 @@ MAX_CAPTION = 1_000_000  # bytes of one caption's file
 SHORT = 4096  # bytes that hold nearly every caption: to have the room for the largest costs more than to read one
 
 
+def as_owner(name: str) -> str:
+    """A name in small letters, its marks not apart."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name.lower())
+
+
 def by_owner(names: Iterable[str]) -> dict[str, list[str]]:
-    """Caption files by what their picture may be called: in small letters, with its suffix or without."""
+    """Caption files by what their picture may be called: `as_owner`, with its suffix or without."""
     found: dict[str, list[str]] = {}
     for name in names:
-        owner = name[: name.rfind(".")].lower()
+        owner = as_owner(name[: name.rfind(".")])
         if owner in found:
             found[owner].append(name)
         else:
@@ -27,7 +34,7 @@ def by_owner(names: Iterable[str]) -> dict[str, list[str]]:
 
 def captions_of(name: str, stem: str, texts: dict[str, list[str]]) -> list[str]:
     """The caption files of the picture `name`, in small letters and without suffix `stem`; the one to be used first."""
-    found, more = texts.get(stem, []), texts.get(name.lower())
+    found, more = texts.get(as_owner(stem), []), texts.get(as_owner(name))
     if more or len(found) > 1:
         return sorted([*found, *(more or ())], key=lambda text: _rank(text, name))
     return found

@@ -6,6 +6,7 @@ Columns that end with _file_name, as `datasets` reads them, name what belongs to
 """
 
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -208,6 +209,10 @@ def checked_name(root: Path, table: str, number: int, name: Any, folder: Callabl
         there = os.path.isfile(inside(root, short, table, name))  # os.path takes a name of any length
         if not there and "\\" in name:  # written on Windows
             return checked_name(root, table, number, name.replace("\\", "/"), folder)
+        if not there and not name.isascii():  # written where marks above letters are kept apart, or where they are not
+            for other in {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} - {name}:
+                if os.path.isfile(root / os.path.dirname(table) / other):
+                    return checked_name(root, table, number, other, folder)
         if not there:
             raise missing
     return os.path.relpath(f"{folder(head)}/{tail}", root) if short.startswith("/") else short

@@ -71,16 +71,23 @@ class Leavings:
             if len(self.two) > 1:
                 told = f"{len(self.two)} pictures have two caption files, such as {first}; {used} is used."
             found.append(Note(told, TWO_CAPTIONS, {name: f"{text} is used" for name, text in self.two.items()}))
-        if self.orphans and not tables:
-            orphans = sorted(map(printable, self.orphans))
-            told = f"{counted(len(orphans), 'caption file')} without a picture of that name ({some(orphans)})."
-            found.append(Note(told, ORPHAN, dict.fromkeys(orphans, "")))
+        if not tables:
+            found += leftover_captions(self.orphans)
         if self.links and not tables:
             found.append(Note(f"Links to folders that are read already are not followed ({some(self.links)}).", "link"))
         if self.others:
             told = f"{counted(len(self.others), 'other file')} not read ({some(sorted(self.others))})."
             found.append(Note(told, "other_files"))
         return found
+
+
+def leftover_captions(names: Iterable[str]) -> list[Note]:
+    """A Note about caption files that belong to no picture, if there are any."""
+    orphans = sorted(map(printable, names))
+    if not orphans:
+        return []
+    told = f"{counted(len(orphans), 'caption file')} without a picture of that name ({some(orphans)})."
+    return [Note(told, ORPHAN, dict.fromkeys(orphans, ""))]
 
 
 def scan_all(folder: Path) -> Iterable[str]:

@@ -32,8 +32,8 @@ CERTAIN = {  # names of folders in small letters, which nobody gives to pictures
 }
 DOUBTFUL = {
     MASK: "mask|masks|mask_images|masked|alpha|alphas|matte|mattes",
-    CONTROL: "control|controls|control_images|conditioning|conditioning_image|conditioning_images|cond|canny|depth|"
-    "pose|openpose|lineart|normal|seg|segmentation",
+    CONTROL: "control|controls|control_images|controlnet|conditioning|conditioning_image|conditioning_images|cond|"
+    "canny|depth|depth_maps|pose|openpose|lineart|normal|seg|segmentation",
     THUMBNAIL: "thumb|thumbs|thumbnail|thumbnails|_thumbs",
     SAMPLE: "sample|samples|sample_images|validation_images",
     CACHE: "cache|caches|latent|latents|latent_cache|latents_cache",
@@ -44,8 +44,11 @@ SURE, UNSURE = (
     {name: reason for reason, names in table.items() for name in names.split("|")} for table in (CERTAIN, DOUBTFUL)
 )
 LABEL = re.compile(r"(.+)-(mask|cond)label")  # OneTrainer's: no picture is called so by chance
-BESIDE = re.compile(r"(.+)[-_.](mask|thumb|thumbnail)")
-KINDS = {"mask": MASK, "cond": CONTROL, "thumb": THUMBNAIL, "thumbnail": THUMBNAIL}
+BESIDE = re.compile(
+    r"(.+)[-_.](masks?|matte|thumb|thumbnail|depth|canny|openpose|lineart|seg|segmentation|conditioning)"
+)
+KINDS = {"mask": MASK, "masks": MASK, "matte": MASK, "thumb": THUMBNAIL, "thumbnail": THUMBNAIL}  # else CONTROL
+MASKS = re.compile(r"(?:.+[-_])?(?:masks|mattes)(?:[-_].+)?")  # names of folders, such as sam_masks
 
 
 def own_folders(folder: Path, config: TrainConfig) -> dict[Path, str]:
@@ -82,8 +85,9 @@ def certain(path: str, names: Collection[str], siblings: Iterable[str]) -> str |
 
 
 def doubt(path: str) -> str | None:
-    """What a folder ("a/b/") holds by its name alone, or None."""
-    return UNSURE.get(path.rstrip("/").rpartition("/")[2].lower())
+    """What a folder ("a/b/") holds by its name alone, or None; the words of kohya's folders are the set's own."""
+    name = path.rstrip("/").rpartition("/")[2].lower()
+    return UNSURE.get(name) or (MASK if MASKS.fullmatch(name) and not NUMBERED.fullmatch(name) else None)
 
 
 def labelled(stem: str) -> tuple[str, str] | None:
@@ -98,4 +102,4 @@ def by_name(stem: str) -> tuple[str, str] | None:
 
 def _owner(pattern: re.Pattern[str], stem: str) -> tuple[str, str] | None:
     found = pattern.fullmatch(stem)
-    return (KINDS[found[2]], found[1]) if found else None
+    return (KINDS.get(found[2], CONTROL), found[1]) if found else None

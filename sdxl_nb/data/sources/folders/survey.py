@@ -16,7 +16,7 @@ from ...decoding import SUFFIXES, Fault, is_text, printable
 from .. import metadata
 from ..listing import TextColumn, Texts, take, text_column
 from . import strangers
-from .caption_files import by_owner, captions_of
+from .caption_files import as_owner, by_owner, captions_of
 from .companions import Doubtful, settled
 from .leavings import Leavings
 from .suffixes import ARCHIVES, CAPTION, KINDS, OTHER, PACKED, PICTURE, TABLE, hidden_picture
@@ -145,12 +145,12 @@ class Survey:
                     free.pop(stem, None)
                 elif self._is_of_the_set(corner, name, stem, beside):
                     self._take(below + name, [below + text for text in beside])
-                    free.pop(stem, None)
+                    free.pop(as_owner(stem), None)
             elif kind == TABLE and name.lower() in metadata.NAMES:
                 self.tables.append(below + name)
             elif kind != CAPTION:
                 spare.append((name, kind))
-        owners = set(map(str.lower, found.names)) if free else ()
+        owners = set(map(as_owner, found.names)) if free else ()
         self.leavings.orphans += [below + t for owner, its in free.items() if owner not in owners for t in its]
         if spare:
             self._judge(below, spare, stems(found.names, SUFFIXES))
