@@ -9,7 +9,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from .crops import half
 
 MAX_PIXELS = 200_000_000  # of one picture; more is refused by its header
 WHOLE = 89_478_485  # pixels, Pillow's own limit for one picture; larger ones are read at half their sides
+TOO_MANY = f"{{name}} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller."
 TILE = 2048  # pixels, even: the side of what is moved to sRGB and halved at once
 # Read by suffix in folders. No EPS, PSD or PDF: some start other programs, none is a training picture.
 SUFFIXES = (
@@ -51,7 +52,7 @@ FORMATS = (
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
-READING = 3  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
+READING = 4  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
 
 ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 lie on their side
 TURNS = {
@@ -66,6 +67,7 @@ TURNS = {
 
 log = logging.getLogger(__name__)
 _one_large = threading.RLock()  # several threads decode, and a large picture takes a gigabyte
+_pillows_limit = threading.RLock()
 
 
 class PictureError(DataError):
@@ -166,6 +168,26 @@ def alone(size: tuple[int, int]) -> AbstractContextManager[Any]:
     return _one_large if is_large(size) else nullcontext()
 
 
+@contextmanager
+def pillows_limit_lifted(limit: int | None = None) -> Iterator[None]:
+    """A block with another limit of pixels than Pillow's own, which some of its formats look at beside ours.
+
+    It is one for the whole process, so that only what needs it is done in the block, by one thread at a time.
+    """
+    with _pillows_limit:
+        kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = kept
+
+
+def _beyond_pillow(size: tuple[int, int]) -> bool:
+    """Whether a picture is larger than somebody lets Pillow read."""
+    limit = Image.MAX_IMAGE_PIXELS
+    return limit is not None and size[0] * size[1] > limit
+
+
 def colours_of(picture: Image.Image, data: bytes, name: str) -> Colours:
     """What an opened picture's file says of its colours, as Colours. Raises PictureError for HDR."""
     try:
@@ -179,7 +201,8 @@ def colours_of(picture: Image.Image, data: bytes, name: str) -> Colours:
 def loaded(picture: Image.Image, name: str) -> Image.Image:
     """An opened picture, decoded in place. Raises PictureError."""
     try:
-        picture.load()
+        with pillows_limit_lifted() if is_large(picture.size) or _beyond_pillow(picture.size) else nullcontext():
+            picture.load()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, EOFError, struct.error, zlib.error, ...
         raise PictureError(f"{name} is damaged or cut short ({first_line(error)}): replace or remove it.") from error
     return picture
@@ -198,6 +221,8 @@ def open_header(data: bytes, name: str) -> Image.Image:
         picture = opened(openable(data), readable(name))
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture that can be read: save it as JPEG, PNG or WebP.") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(TOO_MANY.format(name=name)) from error
     except Exception as error:
         raise PictureError(f"{name} has a damaged header ({first_line(error)}): replace or remove it.") from error
     refuse_huge(picture.size, name)
@@ -218,7 +243,11 @@ def opened(data: bytes, formats: list[str]) -> Image.Image:
         if not said or isinstance(said, str):  # a text says why not
             continue
         try:
-            return factory(io.BytesIO(data), "")
+            try:
+                return factory(io.BytesIO(data), "")
+            except Image.DecompressionBombError:  # of WebP, which makes room for its pixels here
+                with pillows_limit_lifted(MAX_PIXELS // 2):  # Pillow's errors begin at twice its limit
+                    return factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # those that Image.open takes for "another format"
             continue
         except BaseException as error:
@@ -245,7 +274,7 @@ def prepare_plugin(data: bytes, name: str) -> None:
 def refuse_huge(size: tuple[int, int], name: str) -> None:
     """Raise PictureError for more than MAX_PIXELS."""
     if size[0] * size[1] > MAX_PIXELS:
-        raise PictureError(f"{name} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller.")
+        raise PictureError(TOO_MANY.format(name=name))
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:

@@ -7,10 +7,11 @@ import io
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, _webp
 
 from sdxl_nb.audit.measures import measure
 from sdxl_nb.config.train_config import TrainConfig
@@ -147,9 +148,23 @@ def test_large_pictures_are_decoded_one_at_a_time(small_limit):
     assert decoding.alone((100, 10)) is not decoding._one_large
 
 
-def test_a_limit_of_pillow_changes_nothing(monkeypatch):
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "GIF", "JPEG", "MPO"])
+def test_a_limit_of_pillow_changes_nothing(monkeypatch, kind):
+    """TIFF, WebP and GIF look at it when they are opened or read, and it is one for the whole process."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert decode(encoded(smooth(), "PNG"), "x").size == (WIDTH, HEIGHT)
+    data = encoded(smooth().convert("P") if kind == "GIF" else smooth(), kind)
+    with ThreadPoolExecutor(4) as pool:
+        assert {picture.size for picture in pool.map(decode, [data] * 40, ["x"] * 40)} == {(WIDTH, HEIGHT)}
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_a_webp_beyond_the_limit_is_refused_before_it_takes_memory(monkeypatch):
+    data = bytearray(encoded(smooth(), "WEBP", lossless=True))
+    at = data.index(b"VP8L") + 9  # 14 bits of each side less one
+    data[at : at + 4] = (int.from_bytes(data[at : at + 4], "little") | (1 << 28) - 1).to_bytes(4, "little")
+    monkeypatch.setattr(_webp, "WebPAnimDecoder", lambda *_: pytest.fail("its canvas was made"))
+    with pytest.raises(PictureError, match=r"^x holds more than 200 million pixels: make it smaller\.$"):
+        decode(bytes(data), "x")
 
 
 def declared(width, height, rows):
@@ -185,7 +200,12 @@ LARGE = {  # MiB above what was there, the file included: half the picture is 19
     "baseline.jpg": ({"quality": 90}, 450),
     "progressive.jpg": ({"quality": 90, "progressive": True}, 1400),
     "large.png": ({"compress_level": 1}, 1100),
+    "raw.tif": ({}, 1100),
     "large.tif": ({"compression": "tiff_lzw"}, 1100),
+    "jpeg.tif": ({"compression": "jpeg"}, 1100),
+    "large.gif": ({}, 600),
+    "large.jxl": ({"effort": 1, "quality": 90}, 1750),  # its plugin keeps a copy of its own
+    "large.avif": ({"speed": 10, "quality": 50}, 1900),  # and so does AVIF's decoder
 }
 
 
@@ -193,6 +213,7 @@ LARGE = {  # MiB above what was there, the file included: half the picture is 19
 @pytest.mark.parametrize("name", LARGE)
 def test_two_hundred_megapixels_take_bounded_memory(tmp_path, monkeypatch, name):
     options, most = LARGE[name]
+    assert not name.endswith(".jxl") or registered(JXL)
     few = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
     few.resize((16_320, 12_240), Image.BICUBIC).save(tmp_path / name, **options)
     words = [sys.executable, "-c", MEASURED, str(tmp_path / name)]
