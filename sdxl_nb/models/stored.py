@@ -93,6 +93,11 @@ def scaled(values: torch.Tensor, scale: torch.Tensor | None, channel: int = -1) 
     return (values * scale.view(shape)).to(values.dtype)
 
 
+def is_hollow(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is one number, seen as many: what a model has before it is filled."""
+    return tensor.numel() > 1 and tensor.untyped_storage().nbytes() == tensor.element_size()
+
+
 class Stored(nn.Module):
     """A layer with `codes` and perhaps a `scale` in the place of its weight."""
 
@@ -104,7 +109,7 @@ class Stored(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """What the codes stand for, as a new tensor; of a hollow layer a hollow one."""
-        if not any(self.codes.stride()):
+        if is_hollow(self.codes):
             return torch.empty(1, dtype=self.computing, device=self.codes.device).expand(self.codes.shape)
         numbers = self.codes.to(self.computing)
         return numbers if self.scale is None else numbers.mul_(_by_row(self.scale, numbers))
@@ -142,10 +147,9 @@ class StoredConv(Stored, nn.Conv2d):
 
 
 def stored(layer: nn.Linear | nn.Conv2d, precision: str) -> None:
-    """Make a layer one that stores its weight so, in place; a hollow one (of stride 0) stays hollow."""
+    """Make a layer one that stores its weight so, in place; a hollow one stays hollow."""
     weight, dtype = layer.weight.detach(), DTYPES[precision]
-    hollow = not any(weight.stride())
-    if hollow:
+    if is_hollow(weight):
         codes = torch.empty(1, dtype=dtype, device=weight.device).expand(weight.shape)
         scale = torch.empty(1, device=weight.device).expand(len(weight)) if dtype in LARGEST else None
     else:

@@ -15,7 +15,7 @@ from torch import nn
 from .checkpoint_names import Place
 from .stored import Stored, stored
 
-LET_GO = 2**28  # bytes read before a file is opened anew
+LET_GO = 2**25  # bytes read before a file is opened anew
 
 
 class Weights:

@@ -37,7 +37,7 @@ BAD = [
     ("--hub_token=hf_secret", "hub_token is not taken, because it would end up in logs and files: set HF_TOKEN in the environment instead"),
     ("pictures", "a value stands alone, without a flag before it: put quotes around values with spaces"),
     ("--preset tinny", "unknown preset tinny: did you mean tiny?"),
-    ("--preset mine", "unknown preset mine: choose from tiny, sdxl-8gb, sdxl-12gb, sdxl-16gb, sdxl-24gb, sdxl-80gb"),
+    ("--preset mine", "unknown preset mine: choose from tiny, sdxl-6gb, sdxl-8gb, sdxl-12gb, sdxl-16gb, sdxl-24gb, sdxl-80gb"),
     # values
     ("--rank", "--rank needs a value; one that starts with a dash is written --rank=-VALUE"),
     ("--validation_prompt -x", "--validation_prompt needs a value; one that starts with a dash is written --validation_prompt=-VALUE"),

@@ -101,7 +101,7 @@ def test_help_shows_every_flag_and_preset(capsys):
     printed = capsys.readouterr().out
     assert left.value.code == 0
     assert all(f"--{name}" in printed for name in TrainConfig.model_fields)
-    assert "tiny, sdxl-8gb, sdxl-12gb, sdxl-16gb, sdxl-24gb, sdxl-80gb" in " ".join(printed.split())
+    assert "tiny, sdxl-6gb, sdxl-8gb, sdxl-12gb, sdxl-16gb, sdxl-24gb, sdxl-80gb" in " ".join(printed.split())
     assert isinstance(PARSER, Parser)
 
 

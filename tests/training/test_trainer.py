@@ -187,7 +187,9 @@ def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_pat
     config, order, parts = small(tmp_path), [], {}
     folder = RunFolder(config)
     made = prepare(config, folder, False)
-    load, load_vae, to = studios.load, studios.load_vae_encoder, type(made.unet).to
+    load, load_vae, fill = studios.load_text_encoder, studios.load_vae_encoder, made._fill
+    hollow = [parameter for parameter in made.unet.parameters() if not parameter.requires_grad]
+    assert sum(parameter.untyped_storage().nbytes() for parameter in hollow) == 4 * len(hollow)
 
     def note(part, model=None):
         order.append((part, [name for name, loaded in parts.items() if loaded() is not None]))
@@ -195,12 +197,9 @@ def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_pat
             parts[part] = weakref.ref(model)
         return model
 
-    def noted(source, part, *dtype):
-        return load(source, part) if "tokenizer" in part else note(part, load(source, part, *dtype))
-
-    monkeypatch.setattr(studios, "load", noted)
+    monkeypatch.setattr(studios, "load_text_encoder", lambda source, part, *how: note(part, load(source, part, *how)))
     monkeypatch.setattr(studios, "load_vae_encoder", lambda *asked: note("vae", load_vae(*asked)))
-    monkeypatch.setattr(type(made.unet), "to", lambda self, *a, **k: (note("unet"), to(self, *a, **k))[1])
+    monkeypatch.setattr(made, "_fill", lambda device: (note("unet"), fill(device)))
     flat = Trainer(config, made, None, None, Processes()).updates.flat
     log = EventLog(folder.path, quiet=True)
     made.encode(log)
