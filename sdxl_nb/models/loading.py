@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -88,8 +88,7 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "Vae
     if filling is None:
         return load_vae(source, dtype)
     filling.fill()
-    vae: VaeEncoder = filling.model
-    return vae.requires_grad_(False).eval()
+    return cast(VaeEncoder, filling.model).requires_grad_(False).eval()
 
 
 def scheduler_config(source: Source) -> Mapping[str, Any]:
@@ -123,8 +122,7 @@ def open_unet(
     if config is not None and covers(config):
         filling = _filling(source, "unet", lambda: SdxlUNet(config), config, dtype, precision)
     if filling is not None:
-        unet: SdxlUNet = filling.model
-        return unet.requires_grad_(False).eval(), filling.fill
+        return cast(SdxlUNet, filling.model).requires_grad_(False).eval(), filling.fill
     theirs = load(source, "unet", dtype)
     if ours and covers(theirs.config):
         theirs = _ours(theirs.config, theirs.state_dict(), source)

@@ -124,7 +124,7 @@ class Stored(nn.Module):
         return torch.get_autocast_dtype(kind) if mixed else x.dtype
 
 
-class StoredLinear(Stored, nn.Linear):
+class StoredLinear(Stored, nn.Linear):  # type: ignore[override,misc]  # its weight is computed
     """A linear layer: (..., in) -> (..., out)."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Any:
@@ -132,10 +132,10 @@ class StoredLinear(Stored, nn.Linear):
         return nn.Linear(*arguments, **named) if arguments or named else super().__new__(cls)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return cast(torch.Tensor, _Linear.apply(x.to(self._dtype(x)), self))  # type: ignore[no-untyped-call]  # torch says no types
+        return cast(torch.Tensor, _Linear.apply(x.to(self._dtype(x)), self))
 
 
-class StoredConv(Stored, nn.Conv2d):
+class StoredConv(Stored, nn.Conv2d):  # type: ignore[override]  # its weight is computed
     """A convolution: (N, in, h, w) -> (N, out, h', w')."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Any:
@@ -143,7 +143,7 @@ class StoredConv(Stored, nn.Conv2d):
         return nn.Conv2d(*arguments, **named) if arguments or named else super().__new__(cls)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return cast(torch.Tensor, _Conv.apply(x.to(self._dtype(x)), self))  # type: ignore[no-untyped-call]  # torch says no types
+        return cast(torch.Tensor, _Conv.apply(x.to(self._dtype(x)), self))
 
 
 def stored(layer: nn.Linear | nn.Conv2d, precision: str) -> None:

@@ -135,9 +135,9 @@ class Studio:
         self.data_fingerprint = fingerprint(pictures, self.given_masks)
         self.heldout_fingerprint = fingerprint(held_out)
         self.schedule = scheduler_config(self.source)
-        precision = apart(config.base_precision, self.dtype)
+        kept = apart(config.base_precision, self.dtype)
         # hollow until the encoders have left: what it takes then is most of all memory
-        self.unet, self._fill = open_unet(self.source, self.dtype, ours=wants_ours(config), precision=precision)
+        self.unet, self._fill = open_unet(self.source, self.dtype, ours=wants_ours(config), precision=kept)
         if config.use_dora:  # its magnitudes are the weights' own norms
             self._fill(None)
         self.encoders = () if self.keeps_embeddings else self._load_encoders()

@@ -93,8 +93,15 @@ def test_a_copy_is_stored_too_and_peft_gets_an_ordinary_layer_for_the_asking():
     assert type(type(layer)(3, 2, kernel_size=1)) is nn.Conv2d
 
 
-@pytest.mark.parametrize(("precision", "dtype", "kept"), [("bf16", torch.bfloat16, None), (None, torch.float32, None),
-                                                          ("bf16", torch.float32, "bf16"), ("int8", torch.bfloat16, "int8")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("precision", "dtype", "kept"),
+    [
+        ("bf16", torch.bfloat16, None),
+        (None, torch.float32, None),
+        ("bf16", torch.float32, "bf16"),
+        ("int8", torch.bfloat16, "int8"),
+    ],
+)
 def test_a_precision_that_is_that_of_computing_stores_nothing(precision, dtype, kept):
     assert apart(precision, dtype) == kept
 
