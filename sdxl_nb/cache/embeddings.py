@@ -1,6 +1,6 @@
 """Captions as SDXL's U-Net wants them: the penultimate hidden states of both text encoders, and a pooled embedding.
 
-SDXL paper (arXiv 2307.01952), section 2.1. An empty caption is all zeros, as in diffusers' pipeline
+SDXL paper (arXiv 2307.01952), section 2.1. An empty caption is all zeros where the base's pipeline makes it that
 (`force_zeros_for_empty_prompt`), so that training without a caption and guidance away from none are the same thing.
 """
 
@@ -30,8 +30,9 @@ class Prompt(NamedTuple):
 class TextEncoders:
     """Both tokenizers and encoders; `encode(captions)` keeps gradients where the encoders have any to keep."""
 
-    def __init__(self, tokenizers: Sequence[Any], encoders: Sequence[Any]):
+    def __init__(self, tokenizers: Sequence[Any], encoders: Sequence[Any], *, zeros_for_empty: bool = True):
         self.tokenizers, self.encoders = tuple(tokenizers), tuple(encoders)
+        self.zeros_for_empty = zeros_for_empty
 
     def encode(self, captions: Sequence[str]) -> Prompt:
         """One Prompt for a batch of captions; longer ones than the tokenizers take are cut."""
@@ -42,6 +43,8 @@ class TextEncoders:
             out = encoder(sent(ids, device), output_hidden_states=True)
             hidden.append(out.hidden_states[-2])
         pooled = out.text_embeds  # the second one's
+        if not self.zeros_for_empty:
+            return Prompt(torch.cat(hidden, dim=-1), pooled)
         filled = sent(torch.tensor([bool(caption) for caption in captions]), pooled.device)
         return Prompt(torch.cat(hidden, dim=-1) * filled[:, None, None], pooled * filled[:, None])
 

@@ -6,7 +6,7 @@ deviation; the sample is drawn at every step from the position's own noise, so e
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from ..config.train_config import TrainConfig
 from ..data.crops import Crop, plan_crop
 from ..data.dataset import CaptionedPictures
 from ..data.sampling import Choices
+from ..models.latent_scaling import LatentScaling
 from ..system.errors import ModelError, SdxlNbError
 from ..system.keys import key_of
 from ..system.memory import NO_MEMORY_TO_ENCODE, in_memory
@@ -38,18 +39,6 @@ def cache_folder(config: TrainConfig) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sdxl_nb"
 
 
-class Scaling(NamedTuple):
-    """How a VAE's latents become the U-Net's: shifted, then scaled. The defaults are AutoencoderKL's."""
-
-    factor: float = 0.18215
-    shift: float = 0.0
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Scaling":
-        """As a VAE's config says."""
-        return cls(config.get("scaling_factor", cls().factor), config.get("shift_factor") or 0.0)
-
-
 class Encoder:
     """Crops pictures and draws their latents: the part that both ways share.
 
@@ -61,7 +50,7 @@ class Encoder:
         self,
         pictures: CaptionedPictures,
         config: TrainConfig,
-        scaling: Scaling,
+        scaling: LatentScaling,
         target: Target | None = None,
     ):
         self.pictures, self.sizes, self.config, self.scaling = pictures, pictures.sizes(), config, scaling
@@ -89,7 +78,7 @@ class Encoder:
     def sample(self, mean: torch.Tensor, std: torch.Tensor, choices: Sequence[Choices]) -> torch.Tensor:
         """Latents drawn from the VAE's distribution, shifted and scaled, where mean and std are."""
         noise = sent(torch.from_numpy(np.stack([c.noise(tuple(mean.shape[1:])) for c in choices])), mean.device)
-        return (mean + std * noise - self.scaling.shift) * self.scaling.factor
+        return self.scaling.scaled(mean + std * noise)
 
 
 @torch.no_grad()
@@ -121,8 +110,15 @@ class LiveLatents(Encoder):
     Threads decode them, and nothing waits for the VAE: on a GPU that happens while it computes the step before.
     """
 
-    def __init__(self, pictures: CaptionedPictures, config: TrainConfig, vae: Any, target: Target | None = None):
-        super().__init__(pictures, config, Scaling.of(vae.config), target)
+    def __init__(
+        self,
+        pictures: CaptionedPictures,
+        config: TrainConfig,
+        vae: Any,
+        target: Target | None = None,
+        scaling: LatentScaling | None = None,
+    ):
+        super().__init__(pictures, config, scaling or LatentScaling.of(vae.config), target)
         self.vae, self.works = vae, False  # whether it is known to make numbers
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,7 +158,7 @@ class CachedLatents(Encoder):
         self,
         pictures: CaptionedPictures,
         config: TrainConfig,
-        scaling: Scaling,
+        scaling: LatentScaling,
         store: Store,
         target: Target | None = None,
     ):

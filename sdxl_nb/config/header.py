@@ -9,7 +9,7 @@ import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..system.errors import ConfigError, ModelError
 from .layout import LORA
@@ -73,6 +73,27 @@ def config_from_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError("The configuration in the LoRA file's header is damaged; pass the settings by hand.")
     return safe_config(config, look_on_disk=False)
+
+
+class Objective(NamedTuple):
+    """The settings of a run that say what its base predicts, where that is not what the base says of itself."""
+
+    prediction_type: str | None = None
+    rescale_betas_zero_snr: bool = False
+    flow_shift: float | None = None
+
+
+def objective_flags(metadata: Mapping[str, str]) -> Objective | None:
+    """Those in the header of a LoRA of ours; None where it has none, or has what they cannot be."""
+    try:
+        config = config_from_header(metadata)
+    except ModelError:
+        return None
+    prediction, rescaled, shift = (config.get(name) for name in Objective._fields)
+    known = prediction if prediction in ("epsilon", "v_prediction", "flow") else None
+    shift = float(shift) if isinstance(shift, int | float) and not isinstance(shift, bool) else None
+    found = Objective(known, rescaled is True, shift if shift is not None and 0 < shift <= 100 else None)
+    return found if found != Objective() else None
 
 
 def find_config(path: str | os.PathLike[str]) -> Path:

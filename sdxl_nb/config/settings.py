@@ -186,8 +186,21 @@ class Settings(BaseModel):
     resume_from_checkpoint: Text | None = training(None, "Go on from a checkpoint: its path, or latest.", weights=False)
     overwrite_output_dir: bool = training(False, "Replace the run that output_dir already holds.", weights=False)
     train_text_encoder: bool = training(False, "Train LoRA layers on both text encoders too.")
-    prediction_type: Literal["epsilon", "v_prediction"] | None = training(
-        None, "What the model predicts; null is what the base's scheduler says."
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = training(
+        None, "What the model predicts; null is what the base says of itself: marker tensors, header or scheduler."
+    )
+    flow_shift: Number | None = training(
+        None,
+        "Shift of the timesteps of a base that predicts the flow; null is what its scheduler says, else 1.",
+        gt=0,
+        le=100,
+        later=True,
+    )
+    timestep_distribution: Literal["uniform", "logit_normal"] = training(
+        "uniform",
+        "How timesteps of a base that predicts the flow are drawn: logit_normal takes more of the middle ones (arXiv "
+        "2403.03206).",
+        later=True,
     )
     snr_gamma: Number | None = training(None, "Min-SNR loss weight (arXiv 2303.09556); 5.0 is recommended.", gt=0)
     noise_offset: Number = training(0.0, "Scale of noise offset, for darker darks and brighter brights.", ge=0, le=1)

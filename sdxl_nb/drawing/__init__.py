@@ -9,6 +9,5 @@ __getattr__, __dir__, __all__ = public(
         "compare": "generation",  # two grids side by side
         "PictureGrid": "generation",  # pictures by prompt, label and seed
         "load_base": "generation",  # a pipeline that is ready to draw
-        "drawing_scheduler": "scheduler",  # the scheduler that fits what was trained
     },
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..lora.files.file import LoraFile
     from ..lora.layers import LoraWeights
+    from ..models.base_objective import BaseObjective
     from ..models.sources import Source
     from ..system.figures import Sheet
 
@@ -127,8 +128,9 @@ def generate(
 
     `base`: embedded:tiny-sdxl, a hub id, a folder, a checkpoint, or a ready StableDiffusionXLPipeline (left as it
     came). `lora`: a file, run folder or LoraFile; a list or {lora: weight} of several, each multiplied by the scale.
-    Scale 0 gives the base's pictures exactly. `batch_size` pictures are drawn at once, by default eight small ones or
-    one from 512 x 512 pixels on. ConfigError for empty or repeated lists, ModelError for the files.
+    Pictures are drawn by the base's own scheduler; a LoRA whose header says that it was trained for another objective
+    is drawn for that. Scale 0 gives the base's pictures exactly. `batch_size` pictures are drawn at once, by default
+    eight small ones or one from 512 x 512 pixels on. ConfigError for empty or repeated lists, ModelError for the files.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     scales = [float(scale) for scale in scales] if lora is not None else [0.0]
@@ -142,14 +144,15 @@ def generate(
     settings |= {"height": height, "width": width}
     pipeline = load_base(base)
     batch_size = batch_size or at_once(*_size(pipeline, height, width))
-    with _attached(pipeline, lora) as adapters:
-        return _draw_all(pipeline, adapters, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
+    with _attached(pipeline, lora) as attached:
+        return _draw_all(pipeline, attached, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
 
 
-def load_base(base: Any) -> Any:
+def load_base(base: Any, objective: "BaseObjective | None" = None) -> Any:
     """A pipeline that is ready to draw: fp16 on a CUDA GPU, fp32 on the CPU; a ready one is given back.
 
-    Where the GPU has no room for the whole base, its models come there one after the other.
+    It draws as `objective` says, by default as the base says of itself. Where the GPU has no room for the whole base,
+    its models come there one after the other.
     """
     import torch
 
@@ -160,8 +163,8 @@ def load_base(base: Any) -> Any:
         return base
     source = base if isinstance(base, Source) else source_of(str(base))
     if not torch.cuda.is_available():
-        return load_pipeline(source)
-    pipeline = load_pipeline(source, torch.float16)
+        return load_pipeline(source, objective=objective)
+    pipeline = load_pipeline(source, torch.float16, objective)
     pipeline.vae.enable_slicing()  # decodes one by one
     give_back()
     if fits(_bytes_of(pipeline), torch.cuda.mem_get_info()[0]):
@@ -203,14 +206,17 @@ class _attached:
 
     def __init__(self, pipeline: Any, lora: Any):
         self.pipeline, self.loras = pipeline, _weighted(lora)
+        self.own = self.scheduler = pipeline.scheduler  # that of the pipeline, and that which the LoRAs want
 
-    def __enter__(self) -> dict[str, float]:
+    def __enter__(self) -> "_attached":
         from ..lora.base import Base
         from ..lora.files.file import LoraFile
         from ..lora.files.reader import read_lora
         from ..lora.layers import LoraWeights, attach
+        from .scheduler import scheduler_for
 
         self.adapters: dict[str, float] = {}
+        headers: list[Mapping[str, str]] = []
         base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
         try:
             for number, (lora, weight) in enumerate(self.loras):
@@ -218,14 +224,17 @@ class _attached:
                 weights = given if isinstance(given, LoraWeights) else read_lora(given, base)
                 attach(weights, self.pipeline, f"generate_{number}")
                 self.adapters[f"generate_{number}"] = weight
+                headers.append(weights.metadata)
+            self.scheduler = scheduler_for(headers, self.pipeline.scheduler)
         except BaseException:
             self.__exit__()
             raise
-        return self.adapters
+        return self
 
     def __exit__(self, *exception: object) -> None:
         from ..lora.layers import detach
 
+        self.pipeline.scheduler = self.own
         for name in self.adapters:
             detach(self.pipeline, name)
 
@@ -242,7 +251,7 @@ def _weighted(lora: Any) -> "list[tuple[Lora, float]]":
 
 def _draw_all(
     pipeline: Any,
-    adapters: Mapping[str, float],
+    attached: _attached,
     prompts: Sequence[str],
     scales: Sequence[float],
     seeds: Sequence[int],
@@ -254,10 +263,12 @@ def _draw_all(
     from ..lora.layers import set_scale
     from ..system.progress import progress_bar
 
+    adapters, own = attached.adapters, pipeline.scheduler
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
     found: dict[Cell, Image] = {}
     with progress_bar(total=len(jobs) * len(scales), unit="picture", disable=not progress, leave=False) as bar:
         for scale in scales:
+            pipeline.scheduler = attached.scheduler if scale and adapters else own
             if adapters:
                 set_scale(pipeline, {name: scale * weight for name, weight in adapters.items()})
             label = f"scale {scale:g}" if adapters else "base"

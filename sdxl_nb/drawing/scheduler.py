@@ -1,13 +1,48 @@
-"""How a picture is denoised: the base's own scheduler, told what the LoRA was trained for."""
+"""The scheduler that LoRAs are drawn with: their base's own, told what their headers say they were trained for.
 
+In: the headers of LoRA files and a pipeline's scheduler. Out: a scheduler. A header's settings are believed where they
+say something else than the base does; what another program merely notes of its base is compared, and said.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config.train_config import TrainConfig
+from ..config.header import Objective, objective_flags
+from ..models.base_objective import FLOW, configuration, made, with_flags
+from ..system.errors import ConfigError
+
+SPELLED = {"v": "v_prediction", "eps": "epsilon", "flow_prediction": "flow"}  # ModelSpec's words, and diffusers'
 
 
-def drawing_scheduler(config: TrainConfig, scheduler: Any) -> Any:
-    """The base's scheduler with what this run trains: its prediction type, and zero terminal SNR."""
-    options: dict[str, Any] = {"prediction_type": config.prediction_type} if config.prediction_type else {}
-    if config.rescale_betas_zero_snr:
-        options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return type(scheduler).from_config(scheduler.config, **options)
+def scheduler_for(headers: Sequence[Mapping[str, str]], own: Any) -> Any:
+    """`own`, or one that draws as the LoRAs were trained. ConfigError where they were trained for different things."""
+    flags = {found for header in headers if (found := objective_flags(header))}
+    if len(flags) > 1:
+        raise ConfigError("generate: these LoRAs were trained to predict different things: draw with one at a time.")
+    if flags:
+        return redrawn(own, next(iter(flags)))
+    predicted = "flow" if type(own).__name__ in FLOW else own.config.get("prediction_type", "epsilon")
+    predicted = SPELLED.get(predicted, predicted)
+    for header in headers:
+        said = header.get("modelspec.prediction_type") or predicted
+        said = SPELLED.get(said, said)
+        if (
+            said in ("epsilon", "v_prediction", "flow")
+            and said != predicted
+            and not type(own).__name__.startswith("EDM")
+        ):
+            warnings.warn(
+                f"The LoRA was trained on a base that predicts {said}, and this one predicts {predicted}: it is drawn "
+                "as this base is; draw with the base that it was trained on.",
+                stacklevel=4,
+            )
+    return own
+
+
+def redrawn(own: Any, flags: Objective) -> Any:
+    """A scheduler of the same kind that draws as these settings say."""
+    wanted = with_flags(configuration(own), flags.prediction_type, flags.rescale_betas_zero_snr, flags.flow_shift)
+    if wanted["_class_name"] == type(own).__name__ and wanted["_class_name"] not in FLOW:
+        return type(own).from_config(wanted)
+    return made(wanted)

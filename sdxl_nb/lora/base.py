@@ -5,7 +5,7 @@ U-Net's configuration on the meta device (no weights, a fifth of a second for fu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,11 @@ UNET_FIELDS = (
     "projection_class_embeddings_input_dim",
     "norm_num_groups",
 )
+RELATIVE_FIELDS = {  # in a description only where they differ from SDXL's, as they do in SSD-1B's and Vega's kind
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "reverse_transformer_layers_per_block": None,
+}
+MIDDLES = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None)
 TEXT_FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "projection_dim")
 BLOCKS = {"DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"}
 LIMITS = {"block_out_channels": 4096, "layers_per_block": 4, "transformer_layers_per_block": 16}
@@ -71,7 +76,10 @@ class Base:
         text_encoder_2: "CLIPTextModelWithProjection | None" = None,
     ) -> "Base":
         """Describe live diffusers and transformers models (text encoders may be absent)."""
-        parts = {UNET: {name: unet.config[name] for name in UNET_FIELDS}}
+        described = {name: unet.config[name] for name in UNET_FIELDS}
+        others = {name: unet.config.get(name, usual) for name, usual in RELATIVE_FIELDS.items()}
+        described |= {name: value for name, value in others.items() if value != RELATIVE_FIELDS[name]}
+        parts = {UNET: described}
         for name, model in ((TE1, text_encoder), (TE2, text_encoder_2)):
             if model is not None:
                 parts[name] = {field: getattr(model.config, field) for field in TEXT_FIELDS}
@@ -107,14 +115,30 @@ class Base:
 
 
 def _check_unet(config: dict[str, Any]) -> None:
-    if set(config) != set(UNET_FIELDS) or not set(config["down_block_types"] + config["up_block_types"]) <= BLOCKS:
+    if (
+        set(config) - set(RELATIVE_FIELDS) != set(UNET_FIELDS)
+        or not set(config["down_block_types"] + config["up_block_types"]) <= BLOCKS
+    ):
         raise ValueError("fields")
     if len(config["down_block_types"]) > 4 or len(config["up_block_types"]) > 4:
         raise ValueError("blocks")
+    if config.get("mid_block_type", MIDDLES[0]) not in MIDDLES:
+        raise ValueError("middle")
     for name, value in config.items():
-        numbers = value if isinstance(value, list) else [value]
+        numbers = list(_flat(value, 3))
         if any(isinstance(n, int) and not 0 <= n <= LIMITS.get(name, 16384) for n in numbers):
             raise ValueError(name)
+
+
+def _flat(value: Any, depth: int) -> Iterator[Any]:
+    """What a value holds, lists in lists opened; ValueError for lists that are deeper or longer than a U-Net's."""
+    if not isinstance(value, list):
+        yield value
+    elif not depth or len(value) > 8:
+        raise ValueError("lists")
+    else:
+        for inner in value:
+            yield from _flat(inner, depth - 1)
 
 
 @lru_cache(maxsize=8)

@@ -50,16 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     resize.add_argument("file")
     resize.add_argument("goal")
     resize.set_defaults(run=_resize)
-    fuse = commands.add_parser("fuse", help="write a base model with the LoRA inside, as a diffusers folder")
+    fuse = commands.add_parser("fuse", help="write a base model with the LoRA inside, as a folder or as one file")
     fuse.add_argument("base", help="embedded:tiny-sdxl, a hub id, a folder or a checkpoint")
     fuse.add_argument("file")
-    fuse.add_argument("goal", help="a new folder")
+    fuse.add_argument("goal", help="a new folder; of a checkpoint also a new .safetensors file")
     fuse.add_argument("--scale", type=float, default=1.0)
     fuse.set_defaults(run=_fuse)
     for command in (merge, resize):
         command.add_argument("--rank", type=int, required=True)
     for command in (convert, merge, resize, fuse):
-        command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+        usual = None if command is fuse else "float32"  # of a checkpoint file its own
+        command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default=usual)
     return parser
 
 
@@ -108,7 +109,8 @@ def _fuse(arguments: argparse.Namespace) -> int:
 
     from .fusing import fuse
 
-    path = fuse(arguments.base, arguments.file, arguments.goal, arguments.scale, getattr(torch, arguments.dtype))
+    dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+    path = fuse(arguments.base, arguments.file, arguments.goal, arguments.scale, dtype)
     print(f"wrote {path.name}: {arguments.base} with the LoRA at strength {arguments.scale:g}")
     return 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..system.errors import ModelError
 from .sources import WEIGHTS, Source, checkpoint_configs, config_folder, find, locate, vae_subfolder
+from .variants import only, taken
 
 TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
 Find = Callable[[str], Path | None]
@@ -25,7 +26,7 @@ def files(source: Source, part: str) -> list[Path]:
         configs = partial(_in_folder, checkpoint_configs(source.cache_dir))
         weights = [Path(source.location)] if part in WEIGHTS else _tokenizer(configs, part)
         return [*_config(configs, part), *weights]
-    found = _weights(source.find, part, source.variant) if part in WEIGHTS else _tokenizer(source.find, part)
+    found = _weights(source.find, part, taken(source, part)) if part in WEIGHTS else _tokenizer(source.find, part)
     return [*_config(source.find, part), *found]
 
 
@@ -81,4 +82,5 @@ def _another_vae(source: Source) -> list[Path]:
     def inside(name: str) -> Path | None:
         return find(where, name, None, source.cache_dir)
 
-    return [*_present(inside, [f"{folder}config.json"]), *_weights(inside, "vae", None, folder)]
+    variant = only(inside, f"{folder}{WEIGHTS['vae']}")
+    return [*_present(inside, [f"{folder}config.json"]), *_weights(inside, "vae", variant, folder)]

@@ -4,31 +4,30 @@ In: a Source (see sources.py). Out: diffusers' and transformers' own classes, fr
 safetensors files are read; code from a repository is never run.
 """
 
-import contextlib
 import functools
 import importlib
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from ..system.errors import ModelError
-from ..system.misfits import leave_out_xformers
+from . import base_objective
 from . import files as found_files
 from .checkpoint_names import Place, place
+from .kinds import check_base
 from .lock import ALONE
+from .quiet import hushed as hushed
 from .sources import (
     WEIGHTS,
     Source,
     broken,
-    check_base,
     checkpoint_configs,
-    checkpoint_keys,
+    checkpoint_shapes,
     config_folder,
+    find,
     first_line,
     has_weights,
     locate,
@@ -37,6 +36,7 @@ from .sources import (
 )
 from .stored import store_all
 from .streaming import Filling, Weights
+from .variants import only, taken
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, StableDiffusionXLPipeline
@@ -53,6 +53,8 @@ def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
     _checked(source)
     if part == "vae":
         return load_vae(source, dtype)
+    if part == "scheduler":
+        return _guarded(lambda: base_objective.made(base_objective.of(source).scheduler), source, part)
     if part in TEXT and (encoder := _text_encoder(source, part, dtype)) is not None:
         return encoder
     read = _from_checkpoint if source.is_single_file else _from_folder
@@ -92,10 +94,8 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "Vae
 
 
 def scheduler_config(source: Source) -> Mapping[str, Any]:
-    """The configuration of the base's noise schedule, complete; from a file alone where that says everything."""
-    _checked(source)
-    found = None if source.is_single_file else source.config("scheduler/scheduler_config.json")
-    return found if found and found.keys() >= SCHEDULE else load(source, "scheduler").config
+    """The configuration of the base's noise schedule, complete; see base_objective.py."""
+    return base_objective.of(source).scheduler
 
 
 def load_unet(
@@ -210,15 +210,27 @@ def _ours(config: Mapping[str, Any], weights: dict[str, torch.Tensor], source: S
     return unet.requires_grad_(False).eval()
 
 
-def load_pipeline(source: Source | str, dtype: torch.dtype = torch.float32) -> "StableDiffusionXLPipeline":
-    """The whole base as diffusers' StableDiffusionXLPipeline, for making pictures; no watermark, no progress bar."""
+def load_pipeline(
+    source: Source | str, dtype: torch.dtype = torch.float32, objective: base_objective.BaseObjective | None = None
+) -> "StableDiffusionXLPipeline":
+    """The whole base as diffusers' StableDiffusionXLPipeline, for making pictures; no watermark, no progress bar.
+
+    It draws as `objective` says, by default as the base says of itself: its own kind of scheduler and empty prompt.
+    """
     with hushed():
         from diffusers import StableDiffusionXLPipeline
 
     source = Source(source) if isinstance(source, str) else source
+    objective = objective or base_objective.of(source)
     parts = {part: load(source, part, dtype) for part in CLASSES}
+    parts["scheduler"] = base_objective.made(objective.scheduler)
     _cast(parts["vae"], dtype)  # the pipeline wants one dtype, and itself decodes in fp32 where the VAE needs that
-    pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    if objective.latents.mean:  # the pipeline knows statistics, and no shift_factor
+        statistics = {"latents_mean": list(objective.latents.mean), "latents_std": list(objective.latents.std)}
+        parts["vae"].register_to_config(scaling_factor=objective.latents.factor, **statistics)
+    pipeline = StableDiffusionXLPipeline(
+        **parts, force_zeros_for_empty_prompt=objective.zeros_for_empty, add_watermarker=False
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -241,7 +253,7 @@ def _from_folder(source: Source, part: str, dtype: torch.dtype) -> Any:
     kind, options = _class(part), source.options(part)
     if part not in WEIGHTS:
         return kind.from_pretrained(source.location, **options)
-    options |= {"variant": source.variant, "use_safetensors": True, "output_loading_info": True}
+    options |= {"variant": taken(source, part), "use_safetensors": True, "output_loading_info": True}
     options["torch_dtype" if part in ("unet", "vae") else "dtype"] = dtype
     model, info = kind.from_pretrained(source.location, **options)
     return _complete(model, info, f"the {part} of {source.name}")
@@ -256,7 +268,7 @@ def _from_checkpoint(source: Source, part: str, dtype: torch.dtype) -> Any:
         return kind.from_single_file(source.location, config=configs, subfolder=part, torch_dtype=dtype)
     from diffusers import StableDiffusionXLPipeline
 
-    others = {name: None for name in CLASSES if name != part}  # not read at all
+    others = {name: None for name in (*CLASSES, "scheduler") if name != part}  # not read at all
     options = {"config": configs, "torch_dtype": dtype, "add_watermarker": False}
     pipeline = StableDiffusionXLPipeline.from_single_file(source.location, **options, **others)
     return getattr(pipeline, part)
@@ -269,12 +281,14 @@ def _another_vae(source: Source, part: str, dtype: torch.dtype) -> "AutoencoderK
     name = source.vae or ""
     where = locate(name)
     if where.endswith(".safetensors"):
-        checkpoint_keys(where, name)
+        checkpoint_shapes(where, name)
         # without config diffusers takes a lone VAE for that of Stable Diffusion 1, with its scaling factor
         options = {"config": str(config_folder(source)), "subfolder": "vae", "torch_dtype": dtype}
         return AutoencoderKL.from_single_file(where, **options)
     options = {"torch_dtype": dtype, "use_safetensors": True, "cache_dir": source.cache_dir}
     subfolder = vae_subfolder(source)
+    stem = "/".join(filter(None, [subfolder, WEIGHTS["vae"]]))
+    options["variant"] = only(lambda file: find(where, file, None, source.cache_dir), stem)
     vae, info = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, output_loading_info=True, **options)
     return _complete(vae, info, f"the VAE {name}")
 
@@ -290,7 +304,6 @@ def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
 
 
 TEXT = ("text_encoder", "text_encoder_2")
-SCHEDULE = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type"}
 CLASSES = {  # library and class of each part
     "tokenizer": ("transformers", "CLIPTokenizer"),
     "tokenizer_2": ("transformers", "CLIPTokenizer"),
@@ -298,7 +311,6 @@ CLASSES = {  # library and class of each part
     "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
     "unet": ("diffusers", "UNet2DConditionModel"),
     "vae": ("diffusers", "AutoencoderKL"),
-    "scheduler": ("diffusers", "EulerDiscreteScheduler"),
 }
 
 
@@ -312,7 +324,8 @@ def _class(part: str) -> Any:
 def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
     """The part, frozen; whatever goes wrong becomes one ModelError with what to do."""
     other = part == "vae" and source.vae is not None
-    lean = CLASSES[part][0] == "transformers" and not source.is_single_file  # diffusers is not needed then
+    library = CLASSES.get(part, ("diffusers", ""))[0]
+    lean = library == "transformers" and not source.is_single_file  # diffusers is not needed then
     what = f"the VAE {source.vae}" if other else f"the {part} of {source.name}"
     try:
         with ALONE, hushed(*(["transformers"] if lean else [])):
@@ -354,25 +367,3 @@ def _among(error: BaseException | None, *names: str) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-@contextlib.contextmanager
-def hushed(*libraries: str) -> Iterator[None]:
-    """Silence transformers' and diffusers' bars, notices and warnings: what matters becomes a sentence of ours."""
-    names = libraries or ("diffusers", "transformers")
-    if "diffusers" in names:
-        leave_out_xformers()
-    modules = [importlib.import_module(f"{name}.utils.logging") for name in names]
-    kept = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in modules]
-    for module in modules:
-        module.set_verbosity(logging.CRITICAL)
-        module.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for module, (verbosity, bar) in zip(modules, kept, strict=True):
-            module.set_verbosity(verbosity)
-            if bar:
-                module.enable_progress_bar()

@@ -5,13 +5,12 @@ VAE. Out: paths of its small files, or ModelError with one sentence. Nothing her
 """
 
 import contextlib
-import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.precedence import DEFAULT_BASE
 from ..config.train_config import TrainConfig
 from ..system.errors import ModelError
 from ..system.hub import ANSWER_SECONDS, endpoint
@@ -24,13 +23,6 @@ WEIGHTS = {  # the stem of each part's weights
     "text_encoder": "model",
     "text_encoder_2": "model",
 }
-CONFIGS = [  # what a checkpoint file lacks: all but the weights
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    *(f"{part}/config.json" for part in WEIGHTS),
-    "tokenizer/*",
-    "tokenizer_2/*",
-]
 
 
 @dataclass(frozen=True)
@@ -72,8 +64,8 @@ class Source:
         return find(self.location, file, self.revision, self.cache_dir)
 
     def config(self, file: str) -> dict[str, Any] | None:
-        """A JSON file of the base, or None when it has no such file."""
-        return _read_json(self.find(file), self.name)
+        """A JSON file of the base, of one checkpoint file SDXL's own; or None when it has no such file."""
+        return read_json(checkpoint_configs() / file if self.is_single_file else self.find(file), self.name)
 
 
 def locate(name: str) -> str:
@@ -150,72 +142,22 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def check_base(source: Source) -> None:
-    """Raise ModelError unless the source is an SDXL base with two text encoders."""
-    if source.is_single_file:
-        return _check_checkpoint(source)
-    index = source.config("model_index.json")
-    if index is None:
-        raise ModelError(
-            f"{source.name} is no diffusers model (it has no model_index.json): give one, or a .safetensors checkpoint."
-        )
-    unet = source.config("unet/config.json")
-    if unet is None or unet.get("addition_embed_type") != "text_time":
-        raise ModelError(_not_sdxl(source.name, f"it is a {index.get('_class_name', 'model of another kind')}"))
-    if _missing(index, "text_encoder"):
-        raise ModelError(_refiner(source.name))
-    for part in (*WEIGHTS, "tokenizer", "tokenizer_2", "scheduler"):
-        if part in index and not _missing(index, part):
-            continue
-        raise ModelError(f"{source.name} has no {part} (its model_index.json says so): give a whole SDXL model.")
-    return None
+def checkpoint_shapes(path: str, name: str) -> dict[str, list[int]]:
+    """The names and shapes of the tensors of a safetensors file; ModelError when it is not one."""
+    with opened(path, name) as file:
+        return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  (it is no mapping)
 
 
-def _missing(index: dict[str, Any], part: str) -> bool:
-    return not (index.get(part) or [None])[0]
-
-
-def _not_sdxl(name: str, reason: str) -> str:
-    return f"{name} is not SDXL ({reason}): give an SDXL base, for example {DEFAULT_BASE}."
-
-
-def _refiner(name: str) -> str:
-    return f"{name} is SDXL's refiner, which has one text encoder: give a base model, for example {DEFAULT_BASE}."
-
-
-def _check_checkpoint(source: Source) -> None:
-    """Tell from the names of its tensors what a checkpoint file is (the sgm layout of SDXL's first release)."""
-    keys = checkpoint_keys(source.location, source.name)
-
-    def some(prefix: str) -> bool:
-        return any(key.startswith(prefix) for key in keys)
-
-    if some("lora_") or any(".lora_" in key or ".lora." in key for key in keys):
-        raise ModelError(_not_sdxl(source.name, "it is a LoRA file"))
-    if some("cond_stage_model."):
-        raise ModelError(_not_sdxl(source.name, "it is a Stable Diffusion 1 or 2 checkpoint"))
-    if some("conditioner.embedders.0.model."):
-        raise ModelError(_refiner(source.name))
-    if not some("model.diffusion_model.label_emb."):
-        raise ModelError(_not_sdxl(source.name, "the file has no SDXL U-Net"))
-    for prefix, part in (
-        ("conditioner.embedders.0.transformer.", "text_encoder"),
-        ("conditioner.embedders.1.model.", "text_encoder_2"),
-        *((("first_stage_model.", "VAE"),) if source.vae is None else ()),
-    ):
-        if not some(prefix):
-            raise ModelError(f"{source.name} has no {part}: give a whole SDXL checkpoint, not its U-Net alone.")
-
-
-def checkpoint_keys(path: str, name: str) -> list[str]:
-    """The names of the tensors of a safetensors file; ModelError when it is not one."""
+@contextlib.contextmanager
+def opened(path: str, name: str, framework: str = "np") -> Iterator[Any]:
+    """An open safetensors file of a base; ModelError when it is not one."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise ModelError(f"{name} does not exist: give a hub id, a diffusers folder or a .safetensors file.")
     try:
-        with safe_open(path, framework="np") as file:
-            return list(file.keys())
+        with safe_open(path, framework=framework) as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise ModelError(broken(name)) from error
 
@@ -227,16 +169,12 @@ def broken(name: str) -> str:
     )
 
 
-@functools.cache
 def checkpoint_configs(cache_dir: str | None = None) -> Path:
-    """The folder with SDXL's configurations and tokenizers, which a checkpoint file does not hold (2 MB, once)."""
-    from huggingface_hub import snapshot_download
+    """The folder with SDXL's configurations and tokenizers, which a checkpoint file does not hold: our own, see there.
 
-    find(DEFAULT_BASE, "model_index.json", None, cache_dir)  # fails at once where the hub cannot be reached
-    try:
-        return Path(snapshot_download(DEFAULT_BASE, allow_patterns=CONFIGS, cache_dir=cache_dir))
-    except Exception as error:
-        raise ModelError(explain(error, DEFAULT_BASE)) from error
+    `cache_dir` was where the hub's copy went; nothing is fetched any more.
+    """
+    return Path(__file__).parent / "sdxl"
 
 
 def config_folder(source: Source) -> Path:
@@ -253,7 +191,7 @@ def vae_subfolder(source: Source) -> str:
     """Where the VAE named by `source.vae` lies in its folder or repository: at the root, or in `vae/`."""
     where = locate(source.vae or "")
     for file in ("config.json", "vae/config.json"):
-        config = _read_json(find(where, file, None, source.cache_dir), source.vae)
+        config = read_json(find(where, file, None, source.cache_dir), source.vae)
         if config is not None:
             _check_vae(source, config)
             return file.rpartition("/")[0]
@@ -266,7 +204,7 @@ def _check_vae(source: Source, config: dict[str, Any]) -> None:
     """Latents of another VAE are fit for the base's U-Net only with the same channels and the same scale."""
     if config.get("_class_name") != "AutoencoderKL":
         raise ModelError(f"{source.vae} is no VAE but a {config.get('_class_name')}: give one made for SDXL.")
-    own = _read_json(config_folder(source) / "vae" / "config.json", source.name) or {}
+    own = read_json(config_folder(source) / "vae" / "config.json", source.name) or {}
     for field, words in (("latent_channels", "latent channels"), ("scaling_factor", "as scaling factor")):
         theirs, ours = config.get(field), own.get(field)
         if theirs != ours and None not in (theirs, ours):
@@ -289,7 +227,8 @@ def has_weights(source: Source, part: str) -> bool:
     return Path(source.location, whole).is_file() or any(Path(source.location, part).glob("*.safetensors.index*.json"))
 
 
-def _read_json(path: Path | None, name: str | None) -> dict[str, Any] | None:
+def read_json(path: Path | None, name: str | None) -> dict[str, Any] | None:
+    """A JSON object in a file, {} for JSON that is none; ModelError when it cannot be read."""
     if path is None:
         return None
     try:

@@ -1,5 +1,6 @@
 """The model card of a run: README.md of its folder, in the hub's form."""
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ from ..config.layout import drawings
 from ..config.train_config import TrainConfig
 from ..lora.files.file import LoraFile
 from ..lora.files.readers import KeyTable
+from ..models import base_objective
+from ..models.base_objective import BaseObjective
+from ..system.errors import SdxlNbError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -22,10 +26,11 @@ def write_card(
     pictures: int,
     loss: float | None,
     tables: Mapping[str, KeyTable] | None = None,
+    objective: BaseObjective | None = None,
 ) -> Path:
     """Write README.md: what the LoRA is, how to use it, what came out, how it was trained.
 
-    `tables` are the KeyTables of the LoRA files by name, where they are known already.
+    `tables` are the KeyTables of the LoRA files by name, `objective` is what was trained, where they are known already.
     """
     settings = safe_config(config.model_dump(mode="json"))
     base = settings["pretrained_model_name_or_path"]
@@ -46,7 +51,7 @@ def write_card(
     if config.trigger_word:
         lines += [f"Trigger word: <code>{_escaped(config.trigger_word)}</code>", ""]
     lines += _pictures(config, folder)
-    lines += _usage(config)
+    lines += _usage(config, objective or _objective(config))
     lines += _readers(config, folder, tables or {})
     lines += ["## Settings", "", f"Final training loss: {loss:.4f}" if loss is not None else "", "", "```json"]
     lines += [json.dumps({k: v for k, v in settings.items() if v is not None}, indent=1, ensure_ascii=False), "```", ""]
@@ -87,15 +92,40 @@ def _readers(config: TrainConfig, folder: Path, tables: Mapping[str, KeyTable]) 
     return lines
 
 
-def _usage(config: TrainConfig) -> list[str]:
+def _objective(config: TrainConfig) -> BaseObjective | None:
+    """What was trained; None where the base cannot be asked any more."""
+    with contextlib.suppress(SdxlNbError):
+        return base_objective.of_config(config)
+    return None
+
+
+def _scheduler(config: TrainConfig, objective: BaseObjective | None) -> tuple[str, list[str]]:
+    """The class to import and the lines that set the scheduler, where diffusers does not find it by itself."""
+    single = config.pretrained_model_name_or_path.endswith(".safetensors")
+    flags = config.prediction_type or config.rescale_betas_zero_snr or config.flow_shift is not None
+    if objective is None or not (flags or (single and objective.prediction != "epsilon")):
+        return "", []
+    known = {name: value for name, value in objective.scheduler.items() if name[0] != "_" and value is not None}
+    kind = objective.scheduler["_class_name"]
+    return kind, [
+        f"pipe.scheduler = {kind}.from_config({json.dumps(known)})".replace("false", "False").replace("true", "True")
+    ]
+
+
+def _usage(config: TrainConfig, objective: BaseObjective | None) -> list[str]:
     prompt = json.dumps((config.validation_prompt or [config.trigger_word or "a picture"])[0], ensure_ascii=False)
+    single = config.pretrained_model_name_or_path.endswith(".safetensors")
+    load, what = ("from_single_file", "file") if single else ("from_pretrained", "model")
+    scheduler, lines = _scheduler(config, objective)
     return [
         "## Use",
         "",
+        *([str(objective), ""] if objective else []),
         "```python",
-        "from diffusers import StableDiffusionXLPipeline",
+        f"from diffusers import {', '.join(sorted(filter(None, ['StableDiffusionXLPipeline', scheduler])))}",
         "",
-        "pipe = StableDiffusionXLPipeline.from_pretrained(BASE)  # the base model named above",
+        f"pipe = StableDiffusionXLPipeline.{load}(BASE)  # the base {what} named above",
+        *lines,
         'pipe.load_lora_weights("THIS FOLDER")',
         f"pipe({prompt}).images[0]",
         "```",

@@ -216,12 +216,10 @@ def lowest(losses: Mapping[int, float], steps: Iterable[int]) -> int | None:
 
 def loaded(config: TrainConfig) -> Any:
     """A pipeline of the run's own base that draws as its validation does, on the GPU if there is one."""
-    from ..drawing.scheduler import drawing_scheduler
+    from ..models.base_objective import of_config
     from ..models.sources import Source
 
-    pipeline = load_base(Source.of(config))
-    pipeline.scheduler = drawing_scheduler(config, pipeline.scheduler)
-    return pipeline
+    return load_base(Source.of(config), of_config(config))
 
 
 def _label(step: int, heldout: Mapping[int, float]) -> str:

@@ -21,6 +21,8 @@ from ..data.dataset import CaptionedPictures
 from ..data.decoding import SUFFIXES
 from ..data.sources.folders.tree import real, walk
 from ..data.sources.listing import Files, Listing, text_column
+from ..models import base_objective
+from ..models.base_objective import BaseObjective
 from ..models.sources import Source
 from ..system.errors import DataError, ModelError
 from ..system.memory import give_back
@@ -34,17 +36,21 @@ Progress = Callable[[int, int], None]
 
 
 def open_class_pictures(
-    config: TrainConfig, progress: Progress | None = None, processes: Processes | None = None
+    config: TrainConfig,
+    progress: Progress | None = None,
+    processes: Processes | None = None,
+    objective: BaseObjective | None = None,
 ) -> CaptionedPictures:
     """The class pictures that `config` asks for, drawn where they are missing. Raises DataError or ModelError.
 
-    All processes of a run call this; they share the drawing, and go on when every picture is there.
+    All processes of a run call this; they share the drawing, and go on when every picture is there. `objective` is
+    that of the configuration, where it is known already.
     """
     folder = class_folder(config)
     check_record(config, folder)
     with processes.together() if processes else nullcontext():  # before any of them draws
         numbers = missing(config, folder)
-    draw(config, folder, numbers, progress, processes)
+    draw(config, folder, numbers, progress, processes, objective)
     names = text_column(own_pictures(folder))
     files = Files(str(folder), names)
     captions = text_column([config.class_prompt or ""] * len(names))
@@ -84,7 +90,10 @@ def file_name(number: int) -> str:
 
 def record(config: TrainConfig) -> dict[str, Any]:
     """What decides about the pictures drawn for a configuration."""
-    return {"class_prompt": config.class_prompt, "base": config.pretrained_model_name_or_path}
+    found: dict[str, Any] = {"class_prompt": config.class_prompt, "base": config.pretrained_model_name_or_path}
+    settings = {"prediction_type": config.prediction_type, "flow_shift": config.flow_shift}
+    settings["rescale_betas_zero_snr"] = config.rescale_betas_zero_snr or None
+    return found | settings
 
 
 def check_record(config: TrainConfig, folder: Path) -> None:
@@ -105,12 +114,17 @@ def check_record(config: TrainConfig, folder: Path) -> None:
 
 
 def draw(
-    config: TrainConfig, folder: Path, numbers: list[int], progress: Progress | None, processes: Processes | None
+    config: TrainConfig,
+    folder: Path,
+    numbers: list[int],
+    progress: Progress | None,
+    processes: Processes | None,
+    objective: BaseObjective | None,
 ) -> None:
     """Draw the pictures of these numbers, each file complete or absent. Raises DataError or ModelError."""
     from ..drawing.generation import load_base
 
-    pipeline = cache(lambda: load_base(Source.of(config)))
+    pipeline = cache(lambda: load_base(Source.of(config), objective or base_objective.of_config(config)))
 
     def work(share: range) -> None:
         rest = [numbers[at] for at in share if not (folder / file_name(numbers[at])).exists()]

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ..models.quiet import hushed
+
 
 def alpha_bar(
     scheduler_config: Mapping[str, Any], *, rescale_zero_snr: bool = False, device: str | torch.device = "cpu"
@@ -23,10 +25,11 @@ def alpha_bar(
         first, last = scheduler_config["beta_start"] ** 0.5, scheduler_config["beta_end"] ** 0.5
         betas = torch.linspace(first, last, scheduler_config["num_train_timesteps"], dtype=torch.float32) ** 2
         return torch.cumprod(1.0 - betas, dim=0).to(device)
-    from diffusers import DDPMScheduler
+    with hushed():  # it notes what other schedulers have, and it has not
+        from diffusers import DDPMScheduler
 
-    options = {"rescale_betas_zero_snr": True} if rescale_zero_snr else {}
-    theirs: torch.Tensor = DDPMScheduler.from_config(scheduler_config, **options).alphas_cumprod
+        options = {"rescale_betas_zero_snr": True} if rescale_zero_snr else {}
+        theirs: torch.Tensor = DDPMScheduler.from_config(scheduler_config, **options).alphas_cumprod
     return theirs.to(device, torch.float32)
 
 

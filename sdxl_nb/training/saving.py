@@ -149,7 +149,8 @@ def finish(trainer: "Trainer", finished: bool) -> None:
     tables = {file.name: LoraFile(file).check() for file in _final_lora(trainer)}
     log.emit("lora", files=[{"file": name, "readers": t.counts()} for name, t in tables.items()])
     pictures, loss = len(trainer.studio.pictures), reporting.mean(trainer.recent) if trainer.recent else None
-    write_card(config, folder, steps=trainer.step, pictures=pictures, loss=loss, tables=tables)
+    objective = trainer.studio.objective
+    write_card(config, folder, steps=trainer.step, pictures=pictures, loss=loss, tables=tables, objective=objective)
     if config.push_to_hub and finished:
         from ..runs.publishing import publish
 

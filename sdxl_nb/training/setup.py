@@ -15,7 +15,7 @@ import torch
 
 from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
 from ..cache.identity import combined, identity
-from ..cache.latents import CachedLatents, LiveLatents, Scaling, cache_folder
+from ..cache.latents import CachedLatents, LiveLatents, cache_folder
 from ..cache.masks import CachedMasks, LiveMasks
 from ..cache.shards import Store
 from ..config.train_config import TrainConfig
@@ -30,8 +30,10 @@ from ..lora.acceleration import is_short, lay_out, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
 from ..lora.layers import LoraWeights, collect
+from ..models import base_objective, variants
+from ..models.base_objective import BaseObjective
 from ..models.files import vae_config
-from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet, scheduler_config
+from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet
 from ..models.sources import Source
 from ..models.stored import apart
 from ..runs.events import EventLog
@@ -75,18 +77,24 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
     def check(pictures: CaptionedPictures) -> Faults:
         return examine(pictures, memo, _bar("checking pictures", progress), processes)
 
+    objective = base_objective.of_config(config)  # what cannot be trained is refused before anything is computed
     faults = check(opened)
     pictures, held_out = divide(config, opened.without(faults.names), check)
     if config.with_prior_preservation:
-        others = open_class_pictures(config, _bar("drawing class pictures", progress), processes)
+        others = open_class_pictures(config, _bar("drawing class pictures", progress), processes, objective)
         pictures = pictures.with_class(others.without(check(others).names))
     tracker = None if config.report_to == "none" else config.report_to
     accelerator = Accelerator(
         log_with=tracker,
         project_config=ProjectConfiguration(str(folder.path), logging_dir=str(folder.path / config.logging_dir)),
     )
-    remarks = [*opened.notes, *([str(faults)] if faults else [])]
-    return Studio(config, accelerator, processes, pictures, held_out, memo, remarks, folder, progress)
+    remarks = [
+        *objective.remarks,
+        *variants.remarks(Source.of(config)),
+        *opened.notes,
+        *([str(faults)] if faults else []),
+    ]
+    return Studio(config, accelerator, processes, pictures, held_out, memo, remarks, folder, progress, objective)
 
 
 class Studio:
@@ -107,6 +115,7 @@ class Studio:
         remarks: list[str],
         folder: RunFolder,
         progress: bool,
+        objective: BaseObjective,
     ):
         self.config, self.accelerator, self.pictures, self.folder = config, accelerator, pictures, folder
         # accelerate's own precision is fixed for the life of a kernel; ours is that of this run
@@ -114,7 +123,7 @@ class Studio:
         device = accelerator.device  # on CPUs accelerate numbers it by process, and .to(cpu:1) copies what is on cpu
         self.device, self.dtype = torch.device("cpu") if device.type == "cpu" else device, DTYPES[precision]
         self.processes, self.memo, self.remarks, self.progress = processes, memo, remarks, progress
-        self.source = Source.of(config)
+        self.source, self.objective = Source.of(config), objective
         # what is trained on comes first: indices below len(pictures) are its own
         self.everything = appended(pictures, held_out)
         self.heldout = range(len(pictures), len(self.everything))
@@ -134,7 +143,6 @@ class Studio:
             self.remarks.append(str(self.given_masks))
         self.data_fingerprint = fingerprint(pictures, self.given_masks)
         self.heldout_fingerprint = fingerprint(held_out)
-        self.schedule = scheduler_config(self.source)
         kept = apart(config.base_precision, self.dtype)
         # hollow until the encoders have left: what it takes then is most of all memory
         self.unet, self._fill = open_unet(self.source, self.dtype, ours=wants_ours(config), precision=kept)
@@ -192,6 +200,9 @@ class Studio:
         precision = apart(self.config.base_precision, dtype)
         return tuple(load_text_encoder(self.source, name, dtype, precision).to(self.device) for name in TEXT_PARTS)
 
+    def _text_encoders(self, encoders: Sequence[Any]) -> TextEncoders:
+        return TextEncoders(self.tokenizers, encoders, zeros_for_empty=self.objective.zeros_for_empty)
+
     def encode(self, log: EventLog, asked: Callable[[], bool] = lambda: False) -> None:
         """Latents and prompt embeddings; what is cached is not computed again, and its models are never loaded.
 
@@ -216,17 +227,18 @@ class Studio:
 
     def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
         if not self.keeps_embeddings:
-            self.prompt = TextEncoders(self.tokenizers, self.encoders)
+            self.prompt = self._text_encoders(self.encoders)
             found = long_captions(self.every_caption, self.tokenizers, _bar("reading captions", self.progress))
             self._note_long_captions(log, found)
             return
         others = ["", *(self.config.validation_prompt or [])]
         parts = [identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
         stored = apart(self.config.base_precision, self.dtype)
-        made_by = combined(*parts, self.dtype, *([stored] if stored else []))
+        empty = () if self.objective.zeros_for_empty else ("empty captions encoded",)
+        made_by = combined(*parts, self.dtype, *([stored] if stored else []), *empty)
         store = self._store("prompts", made_by, "--no_cache_text_embeddings", log)
         self.prompt = known = EmbeddedPrompts(self.every_caption, others, store)
-        load_both = functools.cache(lambda: TextEncoders(self.tokenizers, self._load_encoders()))
+        load_both = functools.cache(lambda: self._text_encoders(self._load_encoders()))
         known.fill(load_both, self._cached(log, "captions", asked), self.processes)
         load_both.cache_clear()
         give_back(self.device)
@@ -247,13 +259,14 @@ class Studio:
     def _encode_pictures(self, log: EventLog, asked: Callable[[], bool]) -> None:
         config = self.config
         if not config.cache_latents:
-            self.latents = LiveLatents(self.everything, config, self.vae.to(self.device), self.shape)
+            vae = self.vae.to(self.device)
+            self.latents = LiveLatents(self.everything, config, vae, self.shape, self.objective.latents)
             return
         about = vae_config(self.source)
         dtype = torch.float32 if about.get("force_upcast", True) else self.dtype  # as load_vae does
         digest = identity(self.source, "vae", self.memo, dtype)
         store = self._store("latents", digest, "--no_cache_latents", log)
-        self.latents = cached = CachedLatents(self.everything, config, Scaling.of(about), store, self.shape)
+        self.latents = cached = CachedLatents(self.everything, config, self.objective.latents, store, self.shape)
         cached.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
         self._let_vae_go()
         if cached.moving and not any(each.uses_buckets() for each in self.configs):
@@ -375,10 +388,10 @@ class Studio:
         for encoder in encoders:
             encoder.eval()
         with torch.no_grad():
-            prompts = self.prompt(self.config.validation_prompt or [])
+            prompts, empty = self.prompt(self.config.validation_prompt or []), self.prompt([""])
         for encoder in encoders:
             encoder.train()
-        validator = Validator(self.config, self.unet, self.vae, load(self.source, "scheduler"), prompts)
+        validator = Validator(self.config, self.unet, self.vae, self.objective, prompts, empty)
         state = self.accelerator
         return validator.draw(self.device, self.dtype, state.process_index, state.num_processes)
 

@@ -6,15 +6,18 @@ norm are on their way to the host while the next step is launched (`Numbers`).
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
 from ..config.train_config import TrainConfig
 from ..data.sampling import Choices, Stream, share
 from ..lora.acceleration import take_the_short_way
+from ..models.base_objective import WORDS
 from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
 from . import objective
+from .noising import Noising, logit_normal
 from .optimizers import make_optimizer
 from .processes import Processes
 from .setup import Batch, Studio
@@ -62,10 +65,9 @@ class Step:
         self.rate = learning_rates(config, steps, processes.count)
         self.optimizer = make_optimizer(config, self.flat)
         self.scaler = torch.amp.GradScaler(studio.device.type, enabled=studio.dtype == torch.float16)
-        self.kind = config.prediction_type or studio.schedule["prediction_type"]
-        self.alpha_bar = objective.alpha_bar(
-            studio.schedule, rescale_zero_snr=config.rescale_betas_zero_snr, device=studio.device
-        )
+        self.kind = studio.objective.prediction
+        self.noising = Noising.of(studio.objective, studio.device)
+        self.alpha_bar = self.noising.alpha_bar
         self._check_objective()
         self.micro_batch = config.train_batch_size
         self.failure: Exception | None = None
@@ -162,6 +164,8 @@ class Step:
         ]
         if config.lora_dropout:  # it repeats on resume, in the text encoders too
             torch.manual_seed(config.seed * 1_000_003 + positions[0])
+        if config.timestep_distribution == "logit_normal":
+            choices = [replace(c, timestep=self.spread[c.timestep]) for c in choices]
         batch = self.studio.batch(pictures, choices)
         noise = batch.noise
         if config.noise_offset:  # https://www.crosslabs.org/blog/diffusion-with-offset-noise
@@ -188,9 +192,10 @@ class Step:
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss of each picture of a batch with this noise, (N,); the options of objective.losses."""
-        noisy = objective.add_noise(batch.latents, noise, batch.timesteps, self.alpha_bar)
-        wanted = objective.target(self.kind, batch.latents, noise, batch.timesteps, self.alpha_bar)
-        return objective.losses(self.studio.predict(noisy, batch), wanted, weight, kind, c, mask)
+        noisy = self.noising.noisy(batch.latents, noise, batch.timesteps)
+        wanted = self.noising.target(batch.latents, noise, batch.timesteps)
+        told = batch._replace(timesteps=self.noising.times(batch.timesteps))
+        return objective.losses(self.studio.predict(noisy, told), wanted, weight, kind, c, mask)
 
     def _weight(self, timesteps: torch.Tensor) -> torch.Tensor | None:
         if self.config.debiased_estimation_loss:
@@ -208,9 +213,22 @@ class Step:
 
     def _check_objective(self) -> None:
         config = self.config
+        if config.timestep_distribution == "logit_normal":
+            self.spread = logit_normal(torch.arange(len(self.noising)), len(self.noising)).tolist()
         divides = next((n for n in ("snr_gamma", "debiased_estimation_loss") if getattr(config, n)), None)
-        if divides and config.rescale_betas_zero_snr and self.kind == "epsilon":
+        if divides and self.studio.objective.zero_snr and self.kind == "epsilon":
+            whose = "rescale_betas_zero_snr" if config.rescale_betas_zero_snr else "the base's zero terminal SNR"
             raise ConfigError(
-                f"{divides} with rescale_betas_zero_snr needs --prediction_type v_prediction: "
+                f"{divides} with {whose} needs --prediction_type v_prediction: "
                 "with epsilon the weight at the last timestep divides by zero"
             )
+        if divides and self.kind in ("edm", "flow"):
+            raise ConfigError(
+                f"{divides} is a loss weight for bases that predict epsilon or v, and this one {WORDS[self.kind]}: "
+                f"drop {divides}"
+            )
+        for name, default in (("timestep_distribution", "uniform"), ("flow_shift", None)):
+            if getattr(config, name) != default and self.kind != "flow":
+                raise ConfigError(
+                    f"{name} needs a base that predicts the flow, and this one {WORDS[self.kind]}: drop it"
+                )

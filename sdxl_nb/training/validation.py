@@ -13,8 +13,8 @@ import torch
 
 from ..cache.embeddings import Prompt
 from ..config.train_config import TrainConfig
-from ..drawing.scheduler import drawing_scheduler
-from ..models.loading import hushed
+from ..models.base_objective import BaseObjective, made
+from ..models.quiet import hushed
 from ..system.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 
 class Validator:
-    """Draws the validation prompts with the U-Net as it is now."""
+    """Draws the validation prompts with the U-Net as it is now; `empty` is the prompt that guidance leads away from."""
 
-    def __init__(self, config: TrainConfig, unet: Any, vae: Any, scheduler: Any, prompts: Prompt):
+    def __init__(
+        self, config: TrainConfig, unet: Any, vae: Any, objective: BaseObjective, prompts: Prompt, empty: Prompt
+    ):
         with hushed():
             from diffusers import StableDiffusionXLPipeline
 
         self.config, self.prompts, self.vae = config, prompts, vae
-        scheduler = drawing_scheduler(config, scheduler)
+        self.empty, self.latents = empty, objective.latents
         self.pipeline = StableDiffusionXLPipeline(
             vae=vae,
             text_encoder=None,
@@ -37,7 +39,7 @@ class Validator:
             tokenizer=None,
             tokenizer_2=None,
             unet=unet,
-            scheduler=scheduler,
+            scheduler=made(objective.scheduler),
             add_watermarker=False,
         )
         self.pipeline.set_progress_bar_config(disable=True)
@@ -75,14 +77,16 @@ class Validator:
     def _latents(self, number: int, seeds: list[int], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The latents of one prompt's pictures, one generator a picture."""
         config, many = self.config, len(seeds)
-        hidden, pooled = (
-            t[number : number + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1)) for t in self.prompts
+        hidden, pooled, no_hidden, no_pooled = (
+            t[at : at + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1))
+            for prompt, at in ((self.prompts, number), (self.empty, 0))
+            for t in prompt
         )
         drawn: torch.Tensor = self.pipeline(
             prompt_embeds=hidden,
             pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=torch.zeros_like(hidden),
-            negative_pooled_prompt_embeds=torch.zeros_like(pooled),
+            negative_prompt_embeds=no_hidden,
+            negative_pooled_prompt_embeds=no_pooled,
             height=config.resolution,
             width=config.resolution,
             num_inference_steps=config.validation_inference_steps,
@@ -99,7 +103,7 @@ class Validator:
             raise ModelError("The model drew latents that are not numbers: lower --learning_rate or resume earlier.")
         made: list[Image] = []
         for latent in latents.split(1):
-            pixels = vae.decode(latent.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+            pixels = vae.decode(self.latents.unscaled(latent.to(vae.dtype)), return_dict=False)[0]
             if not torch.isfinite(pixels).all():
                 raise ModelError(
                     "The VAE decodes to numbers that are not finite: use --pretrained_vae_model_name_or_path "

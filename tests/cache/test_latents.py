@@ -11,11 +11,12 @@ from PIL import Image
 from random_sdxl import make_pipeline
 from small_runs import SIZES, home, small
 
-from sdxl_nb.cache.latents import CachedLatents, LiveLatents, Scaling, cache_folder, encode
+from sdxl_nb.cache.latents import CachedLatents, LiveLatents, cache_folder, encode
 from sdxl_nb.cache.shards import Store
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import CaptionedPictures, open_dataset
 from sdxl_nb.data.sampling import Choices
+from sdxl_nb.models.latent_scaling import LatentScaling
 from sdxl_nb.models.loading import load_vae
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError, SdxlNbError
@@ -31,7 +32,9 @@ def vae():
 def cached(folder, vae, *, batch=None, progress=None, pictures=None, target=None, **changes):
     """Filled latents of the small pictures, their store in `folder`."""
     config = small(folder, **changes)
-    made = CachedLatents(pictures or open_dataset(config), config, Scaling.of(vae.config), Store(folder / "s"), target)
+    made = CachedLatents(
+        pictures or open_dataset(config), config, LatentScaling.of(vae.config), Store(folder / "s"), target
+    )
     made.fill(lambda: vae, progress, batch=batch)
     return made
 
@@ -116,9 +119,15 @@ def test_scaling_and_noise_by_hand(tmp_path, vae):
     noise = torch.from_numpy(choices()[3].noise((4, 8, 8)))
     mean, std = stored.store.read(stored.places[[3]], ("mean", "std"))
     assert torch.allclose(stored([3], choices()[3:4])[0][0], (mean[0] + std[0] * noise) * 0.18215, atol=1e-6)
-    assert Scaling.of({"scaling_factor": 0.13025, "shift_factor": None}) == (0.13025, 0.0)
-    stored.scaling = Scaling.of({"scaling_factor": 2.0, "shift_factor": 0.5})
+    assert LatentScaling.of({"scaling_factor": 0.13025, "shift_factor": None}) == LatentScaling(0.13025)
+    stored.scaling = LatentScaling.of({"scaling_factor": 2.0, "shift_factor": 0.5})
     assert torch.allclose(stored([3], choices()[3:4])[0][0], (mean[0] + std[0] * noise - 0.5) * 2, atol=1e-6)
+    many = {"scaling_factor": 0.5, "latents_mean": [1.0, 2.0, 3.0, 4.0], "latents_std": [1.0, 2.0, 4.0, 8.0]}
+    stored.scaling = LatentScaling.of(many)
+    found = stored([3], choices()[3:4])[0]
+    by_hand = [(mean[0, c] + std[0, c] * noise[c] - many["latents_mean"][c]) * 0.5 / 2**c for c in range(4)]
+    assert torch.allclose(found[0], torch.stack(by_hand), atol=1e-6)
+    assert torch.allclose(stored.scaling.unscaled(found)[0], mean[0] + std[0] * noise, atol=1e-5)
 
 
 def test_progress_counts_what_is_there_already(tmp_path, vae):
@@ -245,7 +254,7 @@ def test_each_process_encodes_its_share(tmp_path, vae):
 
     def fill(index, other=None):
         counting, processes = Counting(vae), Two(index, other)
-        made = CachedLatents(open_dataset(config), config, Scaling.of(vae.config), Store(tmp_path / "s"))
+        made = CachedLatents(open_dataset(config), config, LatentScaling.of(vae.config), Store(tmp_path / "s"))
         made.fill(lambda: counting, None, processes, batch=1)
         seen.append((counting.seen, processes.waits))
         return made
@@ -298,7 +307,7 @@ def test_folders_of_a_data_file_are_cut_as_each_says(tmp_path, vae):
     (tmp_path / "data.yaml").write_text("folders: [{path: a, flip: yes, resolution: 64}, {path: b}]")
     config = small(tmp_path, train_data_dir=str(tmp_path / "data.yaml"))
     pictures, store = open_dataset(config), Store(tmp_path / "s")
-    made = CachedLatents(pictures, config, Scaling.of(vae.config), store)
+    made = CachedLatents(pictures, config, LatentScaling.of(vae.config), store)
     made.fill(lambda: vae)
     assert made.computed == 4 and len(set(made.keys.tolist())) == 6  # two of a picture of a, one of one of b
     alone = CachedLatents(open_dataset(config.replace(train_data_dir=str(tmp_path / "b"))), config, made.scaling, store)

@@ -127,7 +127,7 @@ def test_what_load_base_does_on_a_gpu(free, expected, monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free, 80 * 2**30))
     monkeypatch.setattr("torch.cuda.current_device", lambda: 1)
     monkeypatch.setattr(
-        "sdxl_nb.models.loading.load_pipeline", lambda source, dtype: done.append((source, dtype)) or pipeline
+        "sdxl_nb.models.loading.load_pipeline", lambda source, dtype, _: done.append((source, dtype)) or pipeline
     )
     pipeline.to = lambda place: done.append(f"to {place}") or pipeline
     pipeline.enable_model_cpu_offload = lambda number: done.append(f"offload on {number}")

@@ -1,18 +1,27 @@
 """A LoRA inside a base; and the same pictures from both files, through our loader and through diffusers'."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from bases import configure_single_files, file, folder, scheduler
 from random_sdxl import make_pipeline
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_lora import add_lora, encode, make_models, models_of, predict
+from test_single_file import sgm_checkpoint
 
 from sdxl_nb.drawing.generation import generate
 from sdxl_nb.lora.command import main
 from sdxl_nb.lora.files.reader import read_lora
-from sdxl_nb.lora.files.writer import save_lora
+from sdxl_nb.lora.files.writer import save_lora, save_one
 from sdxl_nb.lora.fusing import fuse
 from sdxl_nb.lora.layers import attach, collect, set_scale
+from sdxl_nb.models.base_objective import of
 from sdxl_nb.models.loading import load_pipeline
+from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
 
 BASE = "embedded:tiny-sdxl"
@@ -96,3 +105,88 @@ def test_a_lora_of_another_architecture_is_not_fused(tmp_path, loras):
     with pytest.raises(ModelError, match=r"another architecture|does not have"):
         fuse(BASE, loras["lora"], tmp_path / "fused")
     assert list(tmp_path.iterdir()) == []
+
+
+def headed(path, **settings):
+    """The same LoRA with settings of a run in its header."""
+    header = {"sdxl_nb_config": json.dumps(settings)}
+    return save_one(read_lora(path), path.with_name("headed.safetensors"), "kohya", header)
+
+
+V_ZERO = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+
+
+def test_a_fused_folder_keeps_all_but_the_weights(tmp_path, loras):
+    base = folder(
+        tmp_path / "base",
+        only_scheduler=scheduler("LCMScheduler"),
+        index={"force_zeros_for_empty_prompt": False},
+        vae={"shift_factor": 0.25},
+    )
+    goal = fuse(base, loras["lora"], tmp_path / "fused")
+    for name in ("model_index.json", "scheduler/scheduler_config.json", "vae/config.json"):
+        assert (goal / name).read_bytes() == (base / name).read_bytes()
+    assert replace(of(Source(str(goal))), remarks=()) == replace(of(Source(str(base))), remarks=())
+
+
+def test_a_lora_of_another_objective_makes_a_base_of_that(tmp_path, loras):
+    base = folder(tmp_path / "base")
+    found = of(Source(str(fuse(base, headed(loras["lora"], **V_ZERO), tmp_path / "fused"))))
+    assert (found.prediction, found.zero_snr, found.remarks) == ("v_prediction", True, ())
+
+
+@pytest.fixture(scope="module")
+def tiny_loras(tmp_path_factory):
+    """LoRA and DoRA on every kind of module, for the embedded base."""
+    paths = {}
+    for name, settings in {"lora": {"lora_alpha": 6}, "dora": {"use_dora": True}}.items():
+        models = models_of(load_pipeline(BASE))
+        add_lora(models, "all", **settings)
+        paths[name] = save_lora(collect(**models), tmp_path_factory.mktemp(name), "style", {})[1]
+    return paths
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("lora", 0.4), ("dora", 1.0)])
+def test_a_fused_file_is_the_fused_folder(tmp_path, monkeypatch, tiny_loras, kind, scale):
+    configure_single_files(monkeypatch)
+    base = file(tmp_path / "base.safetensors", {"title": "mine", "modelspec.hash_sha256": "0x0"}, v_pred=[], ztsnr=[])
+    goal = fuse(base, tiny_loras[kind], tmp_path / "fused.safetensors", scale, torch.float32)
+    expected = sgm_checkpoint(fuse(BASE, tiny_loras[kind], tmp_path / "fused", scale))
+    found = load_file(goal)
+    assert found.keys() == load_file(base).keys() == expected.keys() | {"v_pred", "ztsnr"}
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name].float(), tensor.float(), atol=2e-6), name
+    moved = [name for name, tensor in load_file(base).items() if not torch.equal(tensor.float(), found[name].float())]
+    assert len(moved) > 100 and not any(name.startswith("first_stage_model.") for name in moved)
+    with safe_open(goal, "pt") as opened:
+        assert opened.metadata() == {"title": "mine"}
+    assert of(Source(str(goal))) == of(Source(str(base)))
+
+
+def test_a_fused_file_has_the_dtypes_of_its_base_and_the_markers_of_the_lora(tmp_path, monkeypatch, tiny_loras):
+    configure_single_files(monkeypatch)
+    base = file(tmp_path / "base.safetensors")
+    goal = fuse(base, headed(tiny_loras["lora"], **V_ZERO), tmp_path / "fused.safetensors")
+    before, after = load_file(base), load_file(goal)
+    assert after.keys() - before.keys() == {"v_pred", "ztsnr"}
+    assert all(after[name].dtype == tensor.dtype for name, tensor in before.items())
+    assert of(Source(str(goal))).why == "its tensors v_pred and ztsnr say so"
+    assert fuse(base, tiny_loras["lora"], tmp_path / "half.safetensors", 0.0).exists()
+    same = load_file(tmp_path / "half.safetensors")
+    assert all(torch.equal(same[name], tensor) for name, tensor in before.items())
+
+
+def test_what_cannot_be_fused_into_a_file_leaves_none(tmp_path, monkeypatch, loras, tiny_loras):
+    configure_single_files(monkeypatch)
+    base, goal = file(tmp_path / "base.safetensors"), tmp_path / "fused.safetensors"
+    with pytest.raises(ModelError, match="becomes a folder"):
+        fuse(BASE, tiny_loras["lora"], goal)
+    with pytest.raises(ModelError, match="is there already"):
+        fuse(base, tiny_loras["lora"], base)
+    eight = tmp_path / "eight.safetensors"
+    save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(base).items()}, eight)
+    with pytest.raises(ModelError, match="weights of 8 bits, which would lose the LoRA"):
+        fuse(eight, tiny_loras["lora"], goal)
+    with pytest.raises(ModelError, match=r"another base|names no module|does not have"):
+        fuse(base, loras["lora"], goal)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.safetensors", "eight.safetensors"]

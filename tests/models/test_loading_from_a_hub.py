@@ -11,7 +11,7 @@ import pytest
 from hub import Hub
 from safetensors.torch import load_file, save_file
 from test_loading import UNET, VAE, copy, shifted
-from test_single_file import BASE, sgm_checkpoint
+from test_single_file import BASE
 
 from sdxl_nb.config.precedence import DEFAULT_BASE
 
@@ -38,9 +38,6 @@ CASES = {  # name: (Source's arguments, part)
     "vae": ({"name": DEFAULT_BASE, "vae": VAE}, "vae"),
     "whole as vae": ({"name": DEFAULT_BASE, "vae": "o/other"}, "vae"),
     "no vae": ({"name": DEFAULT_BASE, "vae": "o/pictures"}, "vae"),
-    "one file": ({"name": "tiny.safetensors"}, "unet"),
-    "its text": ({"name": "tiny.safetensors"}, "text_encoder"),
-    "its tokens": ({"name": "tiny.safetensors"}, "tokenizer_2"),
 }
 
 
@@ -73,7 +70,6 @@ def answers(tmp_path_factory):
     shifted(BASE / vae, copy(folder / "other") / vae, 1.0)
     (folder / "pictures").mkdir()
     (folder / "pictures" / "README.md").write_text("cats")
-    save_file(sgm_checkpoint(BASE), folder / "tiny.safetensors")
     models = {DEFAULT_BASE: base, VAE: BASE / "vae", "o/gated": base}
     models |= {f"o/{name}": folder / name for name in ("pickles", "other", "pictures")}
     with Hub(models=models, revisions={(DEFAULT_BASE, "v2"): folder / "v2"}, gated=["o/gated"]) as hub:
@@ -98,17 +94,10 @@ def answers(tmp_path_factory):
         ("revision", f"v2/{UNET}"),
         ("vae", "base/vae/diffusion_pytorch_model.safetensors"),
         ("whole as vae", "other/vae/diffusion_pytorch_model.safetensors"),
-        ("one file", f"base/{UNET}"),
-        ("its text", "base/text_encoder/model.safetensors"),
     ],
 )
 def test_the_hub_gives_the_right_weights(answers, case, file):
     assert answers[0][case] == fingerprint(answers[4] / file)
-
-
-def test_a_checkpoints_tokenizer_comes_from_sdxls_own_repository(answers):
-    assert answers[0]["its tokens"] == hashlib.sha256().hexdigest()
-    assert {"tokenizer_2/tokenizer.json", "text_encoder/config.json"} <= set(answers[2][DEFAULT_BASE])
 
 
 @pytest.mark.parametrize(
@@ -179,7 +168,8 @@ def test_a_unet_from_the_hub_is_read_without_diffusers_where_it_is_one_file(tmp_
 
 ABSENT = """
 from huggingface_hub import hf_hub_download
-from sdxl_nb.models.sources import DEFAULT_BASE, Source
+from sdxl_nb.config.precedence import DEFAULT_BASE
+from sdxl_nb.models.sources import Source
 try:
     hf_hub_download(DEFAULT_BASE, "tokenizer/added_tokens.json")
 except Exception as error:
@@ -200,7 +190,7 @@ def test_a_file_that_is_known_to_be_absent_is_not_asked_for_again(tmp_path):
 
 def test_a_hub_that_is_down_is_said_at_once(tmp_path):
     script = "import time; time.sleep = lambda seconds: print('slept')  # as the client does before it asks again\n"
-    script += f"from sdxl_nb.models.sources import Source, check_base; check_base(Source({DEFAULT_BASE!r}))"
+    script += f"from sdxl_nb.models.kinds import check_base; from sdxl_nb.models.sources import Source; check_base(Source({DEFAULT_BASE!r}))"
     with Hub() as hub:
         environment = hub.environment(tmp_path / "home")
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)

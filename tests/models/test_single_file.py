@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sdxl_nb.config.precedence import DEFAULT_BASE
 from sdxl_nb.drawing.generation import generate
 from sdxl_nb.models import files, loading, sources
 from sdxl_nb.models.loading import load, load_pipeline, load_vae
@@ -121,7 +122,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def configs(monkeypatch):
-    """The embedded base in the place of the hub's SDXL; test_models.py fetches it from a hub."""
+    """The embedded base in the place of full-size SDXL."""
     for module in (files, loading, sources):
         monkeypatch.setattr(module, "checkpoint_configs", lambda cache_dir=None: BASE)
 
@@ -210,7 +211,7 @@ def test_a_checkpoint_that_is_not_whole_is_told_apart(checkpoint, tmp_path, kept
     prefixes = tuple(PREFIXES[part] for part in kept)
     tensors = {n: t for n, t in load_file(checkpoint).items() if n.startswith(prefixes)}
     save_file(tensors, tmp_path / "part.safetensors")
-    assert refused(tmp_path / "part.safetensors") == sentence.replace("example SDXL", f"example {sources.DEFAULT_BASE}")
+    assert refused(tmp_path / "part.safetensors") == sentence.replace("example SDXL", f"example {DEFAULT_BASE}")
 
 
 @pytest.mark.parametrize(

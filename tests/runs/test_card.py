@@ -1,6 +1,7 @@
 """The model card: front matter that YAML reads, safe text, no secrets and no paths."""
 
 import yaml
+from bases import configure_single_files, file
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.runs.card import write_card
@@ -43,3 +44,31 @@ def test_a_local_base_is_named_without_its_path(tmp_path):
     (tmp_path / "base").mkdir()
     text = card(tmp_path, pretrained_model_name_or_path=str(tmp_path / "base"), trigger_word=None)
     assert str(tmp_path) not in text and "instance_prompt" not in text
+
+
+def test_the_code_loads_a_single_file_and_says_what_it_predicts(tmp_path, monkeypatch):
+    configure_single_files(monkeypatch)
+    base = file(tmp_path / "noob.safetensors", v_pred=[], ztsnr=[])
+    text = card(tmp_path, pretrained_model_name_or_path=str(base), trigger_word=None)
+    assert "The base predicts v with zero terminal SNR: its tensors v_pred and ztsnr say so." in text
+    code = text.split("```python")[1].split("```")[0]
+    assert "from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline" in code
+    assert "StableDiffusionXLPipeline.from_single_file(BASE)" in code and "from_pretrained" not in code
+    (line,) = (line for line in code.splitlines() if line.startswith("pipe.scheduler = "))
+    fields = eval(line.removeprefix("pipe.scheduler = "), {"EulerDiscreteScheduler": Recorder})
+    assert fields["prediction_type"] == "v_prediction" and fields["rescale_betas_zero_snr"] is True
+
+
+class Recorder:
+    """Stands for a scheduler's class in the card's code."""
+
+    from_config = staticmethod(dict)
+
+
+def test_the_code_says_what_settings_made_of_the_base(tmp_path):
+    base = {"pretrained_model_name_or_path": "embedded:tiny-sdxl"}
+    assert "pipe.scheduler" not in card(tmp_path, **base)
+    text = card(tmp_path, prediction_type="v_prediction", **base)
+    assert (
+        "pipe.scheduler = EulerDiscreteScheduler.from_config(" in text and '"prediction_type": "v_prediction"' in text
+    )

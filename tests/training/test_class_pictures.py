@@ -10,6 +10,9 @@ from small_runs import small
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.sampling import Stream, loss_weights, share
+from sdxl_nb.drawing.generation import generate, load_base
+from sdxl_nb.models.base_objective import of_config
+from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ConfigError, DataError
 from sdxl_nb.training import class_pictures
 from sdxl_nb.training.class_pictures import open_class_pictures
@@ -131,3 +134,19 @@ def test_the_halves_are_means_of_their_own():
     assert (weights * losses).sum() / 4 == pytest.approx(losses[:2].mean() + 0.5 * losses[2:].mean())
     assert loss_weights(3, 0) is None
     assert loss_weights(1, 1, np.array([0.25, 1.0]), 0.5).tolist() == [0.5, 1.0]
+
+
+def test_they_are_drawn_for_the_objective_that_is_trained(tmp_path):
+    """A base that is said to predict v draws its class pictures as one."""
+    plain, told = {"num_class_images": 1}, {"num_class_images": 1, "prediction_type": "v_prediction"}
+    open_class_pictures(config(tmp_path / "a", **plain))
+    given = config(tmp_path / "b", **told)
+    open_class_pictures(given)
+    (one,), (other,) = (files(tmp_path / name / "class").values() for name in "ab")
+    assert one != other
+    settings = {"num_inference_steps": 2, "guidance_scale": 5.0, "height": 32, "width": 32, "progress": False}
+    drawn = generate(load_base(Source.of(given), of_config(given)), None, "a card", seeds=(0,), **settings).at()
+    assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(tmp_path / "b" / "class" / "class-000000.png")))
+    for folder, changes in (("a", told), ("b", plain)):
+        with pytest.raises(DataError, match="were drawn for"):
+            open_class_pictures(config(tmp_path / folder, **changes))

@@ -10,6 +10,7 @@ from random_sdxl import make_pipeline
 from small_runs import home, small, train
 
 from sdxl_nb.cache.embeddings import Prompt
+from sdxl_nb.models.base_objective import of_config
 from sdxl_nb.models.loading import load_pipeline, load_vae
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
@@ -48,7 +49,8 @@ def validator(folder, base, **changes):
     config = small(folder, **PROMPTS | changes)
     torch.manual_seed(0)
     prompts = Prompt(torch.randn(2, 16, 64), torch.randn(2, 32))
-    return Validator(config, base.unet, base.vae, base.scheduler, prompts)
+    empty = Prompt(*(torch.zeros_like(part[:1]) for part in prompts))
+    return Validator(config, base.unet, base.vae, of_config(config), prompts, empty)
 
 
 def test_looking_leaves_no_trace(tmp_path, base):

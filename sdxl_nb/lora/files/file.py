@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...config.header import config_from_header, find_lora
+from ...config.header import config_from_header, find_lora, objective_flags
 from ...system.errors import ModelError
 from ..base import SDXL, Base, Module
 from ..layers import LoraWeights
@@ -31,6 +31,7 @@ class LoraInfo:
     dora: bool
     parameters: int
     base_model_version: str | None
+    predicts: str | None
     trigger_words: str | None
     config: dict[str, Any] | None
 
@@ -45,6 +46,7 @@ class LoraInfo:
             ("kind", "DoRA" if self.dora else "LoRA"),
             ("parameters", f"{self.parameters:,}"),
             ("base", self.base_model_version or "not said"),
+            ("predicts", self.predicts or "not said"),
             ("trigger words", self.trigger_words or "none given"),
         ]
         return rows + [(name, str(self.config[name])) for name in shown if self.config and self.config.get(name)]
@@ -112,9 +114,20 @@ class LoraFile:
             dora=any(layer.dora_scale is not None for layer in layers),
             parameters=sum(tensor.numel() for key, tensor in keys.items() if not key.endswith(".alpha")),
             base_model_version=header.get("ss_base_model_version"),
+            predicts=_predicts(header),
             trigger_words=header.get("modelspec.trigger_phrase"),
             config=_config_or_none(header),
         )
+
+
+def _predicts(header: Mapping[str, str]) -> str | None:
+    """What the base predicts that it was trained on; and whether the run's settings said so, not the base."""
+    said = header.get("modelspec.prediction_type")
+    flags = objective_flags(header)
+    if flags is None or (flags.prediction_type is None and not flags.rescale_betas_zero_snr):
+        return said
+    zero = " with zero terminal SNR" if flags.rescale_betas_zero_snr else ""
+    return f"{flags.prediction_type or said}{zero}, by its settings: draw with a scheduler that is told so"
 
 
 def _config_or_none(header: Mapping[str, str]) -> dict[str, Any] | None:

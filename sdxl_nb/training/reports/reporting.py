@@ -47,6 +47,7 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
         f"{len(studio.pictures) - of_class} pictures{of_the_class}{held}, {parameters:,} trainable parameters, "
         f"{trainer.steps} steps of {min(batch, trainer.stream.count)} on {studio.device.type}{many}."
     )
+    log.say(str(studio.objective))
     if any(each.uses_buckets() for each in studio.configs):
         log.say(studio.buckets.summary(names=studio.everything.names))
     log.say(quick_summary(config, studio.pictures, studio.pictures.sizes()))
