@@ -85,7 +85,9 @@ class Settings(BaseModel):
         later=True,
     )
     mask_column: Text | None = data(
-        None, "Column of the masks that masked_loss uses; null is mask, where there is one.", later=True
+        None,
+        "Column of the masks that masked_loss uses; null is mask where there is one, in metadata files mask_file_name.",
+        later=True,
     )
     max_train_samples: Whole | None = data(None, "Use only the first so many pictures.", ge=1, le=MANY)
     cache_dir: Text | None = data(

@@ -206,6 +206,7 @@ LARGE = {  # MiB above what was there, the file included: half the picture is 19
     "large.gif": ({}, 600),
     "large.jxl": ({"effort": 1, "quality": 90}, 1750),  # its plugin keeps a copy of its own
     "large.avif": ({"speed": 10, "quality": 50}, 1900),  # and so does AVIF's decoder
+    "large.webp": ({"lossless": True, "method": 0, "quality": 0}, 3300),  # two canvases of an animation
 }
 
 
