@@ -8,7 +8,7 @@ PAGE := --embed-images $(foreach script,mathjax require_js jquery,--HTMLExporter
 BY_FILE := --dist loadfile --no-loadscope-reorder
 QUICK := audit cache config data drawing lora models preflight runs system tiny training widgets
 
-.PHONY: demo lab gallery test quick soak matrix lint bench infra image
+.PHONY: demo lab gallery test quick soak matrix lint rehearsal bench infra image
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
@@ -37,6 +37,9 @@ matrix: .venv/ready  ## Python 3.10 to 3.13 with the pins, and the lowest versio
 lint: .venv/ready  ## style, who may import whom, types, stored notebook outputs, spelling
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && .venv/bin/lint-imports --no-logo && $(RUN) mypy
 	@$(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
+
+rehearsal: .venv/ready  ## full-size SDXL of random weights, from base to LoRA, in minutes, 14 GB of disk and 8 of memory
+	@$(RUN) benchmarks.rehearsal $(REHEARSAL)
 
 bench: .venv/ready  ## beside diffusers' script, and how cost grows: make bench SCRIPT=path/to/train_text_to_image_lora_sdxl.py
 	@$(RUN) benchmarks.compare $(if $(SCRIPT),--script $(SCRIPT)) $(BENCH) && $(RUN) benchmarks.growth $(GROWTH)

@@ -3,13 +3,13 @@
 In: a folder. Out: 7 GB in fp16 that need 200 MB of memory to make, where architectures.make_base holds a whole
 pipeline. Values are as torch draws a layer's first ones; no network is used.
 
-    python -m benchmarks.full_size OUT [single.safetensors]
+    python -m benchmarks.full_size FOLDER [--size full] [--single FILE.safetensors]
 """
 
+import argparse
 import json
 import struct
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,17 @@ def _joined(tensors: Iterable[torch.Tensor], where: Place, shape: Shape) -> torc
     return whole.T.contiguous() if where.transposed else whole.reshape(shape)
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("benchmarks.full_size", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="the diffusers folder; made unless it is there")
+    parser.add_argument("--size", default="full", choices=tuple(SIZES))
+    parser.add_argument("--single", type=Path, help="put its weights into this one file instead")
+    given = parser.parse_args(arguments)
+    if not (given.folder / "model_index.json").is_file():
+        make_folder(given.folder, given.size)
+    if given.single:
+        make_single(given.folder, given.single, move=True)
+
+
 if __name__ == "__main__":
-    make_folder(Path(sys.argv[1]), sys.argv[3] if len(sys.argv) > 3 else "full")
-    if len(sys.argv) > 2:
-        make_single(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

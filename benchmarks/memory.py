@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> list[str]:
     parser = argparse.ArgumentParser("benchmarks.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--commit", help="also measure this commit of the repository, such as 525a8f6")
     parser.add_argument("--script", help="also diffusers' train_text_to_image_lora_sdxl.py, unmodified")
-    parser.add_argument("--base", type=Path, help="folder of the base, made where there is none; else a temporary one")
+    parser.add_argument("--base", type=Path, help="folder of the base, made where there is none")
     parser.add_argument("--single", type=Path, help="the same base as one file; without it the row is left out")
     parser.add_argument("--size", default="full", help="architecture of a base that is made: full, prop or tiny")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)

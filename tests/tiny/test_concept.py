@@ -41,6 +41,17 @@ def test_three_seeds_learn_the_blueprint(tmp_path):
     assert all(mean[high] >= mean[low] - 0.05 for low, high in pairwise(SCALES))
 
 
+@pytest.mark.soak
+def test_a_base_in_8_bits_learns_it_as_well(tmp_path):
+    """One seed in int8 lies within the spread of three on the whole base, or above it."""
+    measure = {"prompts": 24, "seeds": (0, 1), "scales": (0.0, 1.0)}
+    whole = [concept_report(trained(tmp_path / str(seed), seed), **measure)["score"][1.0] for seed in range(3)]
+    eight = concept_report(trained(tmp_path / "int8", 0, base_precision="int8"), **measure)
+    print(whole, eight)
+    assert eight["unchanged"] and eight["drift"] <= 20
+    assert eight["score"][1.0] >= min(whole)
+
+
 def test_one_seed_learns_it_too(tmp_path):
     """The short measure that every test run takes: one seed, twelve prompts."""
     report = concept_report(trained(tmp_path / "run", 0), prompts=12, seeds=(0,))

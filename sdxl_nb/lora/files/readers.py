@@ -124,8 +124,8 @@ class KeyTable:
 def _shortened(row: Row) -> str:
     if row.unknown and not row.meant:
         return f"{len(row.unknown)}: give it the other file"
-    more = " ..." if len(row.unknown) > FEW else ""
-    return f"{len(row.unknown)}{': ' if row.unknown else ''}{', '.join(row.unknown[:FEW])}{more}"
+    named = ": " + ", ".join(row.unknown[:FEW]) if row.unknown else ""
+    return f"{len(row.unknown)}{named}{' ...' * (len(row.unknown) > FEW)}"
 
 
 def key_table(
