@@ -8,7 +8,8 @@ from small_runs import SIZES, assert_same, home, small, train
 
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.training import class_pictures
-from sdxl_nb.training.setup import Studio, _fingerprint
+from sdxl_nb.training.setup import Studio
+from sdxl_nb.training.state.fingerprint import fingerprint
 
 pytestmark = pytest.mark.slow
 
@@ -105,10 +106,10 @@ def test_what_is_held_out_changes_no_training(tmp_path, sizes):
 
 def test_other_repeats_are_other_data(tmp_path):
     kohya_folder(tmp_path)
-    before = _fingerprint(open_dataset(small(tmp_path, train_data_dir=str(tmp_path))))
-    assert before == _fingerprint(open_dataset(small(tmp_path, train_data_dir=str(tmp_path))))
+    before = fingerprint(open_dataset(small(tmp_path, train_data_dir=str(tmp_path))))
+    assert before == fingerprint(open_dataset(small(tmp_path, train_data_dir=str(tmp_path))))
     (tmp_path / "3_often").rename(tmp_path / "4_often")
-    assert before != _fingerprint(open_dataset(small(tmp_path, train_data_dir=str(tmp_path))))
+    assert before != fingerprint(open_dataset(small(tmp_path, train_data_dir=str(tmp_path))))
 
 
 def test_settings_that_are_off_change_nothing(tmp_path):
