@@ -25,7 +25,6 @@ from .crops import half
 
 MAX_PIXELS = 200_000_000  # of one picture; more is refused by its header
 WHOLE = 89_478_485  # pixels, Pillow's own limit for one picture; larger ones are read at half their sides
-TOO_MANY = f"{{name}} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller."
 TILE = 2048  # pixels, even: the side of what is moved to sRGB and halved at once
 # Read by suffix in folders. No EPS, PSD or PDF: some start other programs, none is a training picture.
 SUFFIXES = (
@@ -222,7 +221,7 @@ def open_header(data: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture that can be read: save it as JPEG, PNG or WebP.") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(TOO_MANY.format(name=name)) from error
+        raise too_many(name) from error
     except Exception as error:
         raise PictureError(f"{name} has a damaged header ({first_line(error)}): replace or remove it.") from error
     refuse_huge(picture.size, name)
@@ -271,10 +270,14 @@ def prepare_plugin(data: bytes, name: str) -> None:
         raise PictureError(f"{name} is a moving JPEG XL, in a format that cannot be read: save a frame of it as PNG.")
 
 
+def too_many(name: str) -> PictureError:
+    return PictureError(f"{name} holds more than {MAX_PIXELS / 1e6:.0f} million pixels: make it smaller.")
+
+
 def refuse_huge(size: tuple[int, int], name: str) -> None:
     """Raise PictureError for more than MAX_PIXELS."""
     if size[0] * size[1] > MAX_PIXELS:
-        raise PictureError(TOO_MANY.format(name=name))
+        raise too_many(name)
 
 
 def upright_size(data: bytes, name: str) -> tuple[int, int]:
