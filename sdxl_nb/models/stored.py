@@ -103,7 +103,6 @@ class Stored(nn.Module):
 
     codes: torch.Tensor
     scale: torch.Tensor | None
-    bias: torch.Tensor | None
     computing: torch.dtype
 
     @property
@@ -124,7 +123,7 @@ class Stored(nn.Module):
         return torch.get_autocast_dtype(kind) if mixed else x.dtype
 
 
-class StoredLinear(Stored, nn.Linear):  # type: ignore[override,misc]  # its weight is computed
+class StoredLinear(Stored, nn.Linear):  # type: ignore[override]  # frozen: nothing sets its weight
     """A linear layer: (..., in) -> (..., out)."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Any:
@@ -135,7 +134,7 @@ class StoredLinear(Stored, nn.Linear):  # type: ignore[override,misc]  # its wei
         return cast(torch.Tensor, _Linear.apply(x.to(self._dtype(x)), self))
 
 
-class StoredConv(Stored, nn.Conv2d):  # type: ignore[override]  # its weight is computed
+class StoredConv(Stored, nn.Conv2d):  # type: ignore[override]  # as above
     """A convolution: (N, in, h, w) -> (N, out, h', w')."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Any:

@@ -61,11 +61,16 @@ def give_back(device: "torch.device | None" = None) -> None:
     import torch
 
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc keeps what lies between pieces still in use
-        ctypes.CDLL(None).malloc_trim(0)
+    trim()
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if free := getattr(getattr(torch, device.type, None), "empty_cache", None):
         free()
+
+
+def trim() -> None:
+    """Hand freed memory to the system: glibc keeps what lies between pieces that are still in use."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc, or no C library by that name
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager

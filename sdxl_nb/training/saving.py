@@ -16,6 +16,7 @@ from ..lora.files.file import LoraFile
 from ..lora.files.metadata import build_metadata
 from ..lora.files.writer import save_lora
 from ..system.errors import SdxlNbError
+from ..system.memory import trim
 from . import heldout
 from .optimizers import optimizer_state, restore_optimizer
 from .reports import reporting
@@ -69,6 +70,7 @@ def write_checkpoint(trainer: "Trainer") -> None:
     trainer.saved = trainer.step
     if not trainer.folder.writes:
         return
+    trim()  # copies of the trained weights come on top of what steps have left
     updates, folder = trainer.updates, trainer.folder.path
     tensors = {"weights": updates.flat.weights.data, **optimizer_state(updates.optimizer)[0]}
     if updates.average:
