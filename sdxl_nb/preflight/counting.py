@@ -160,6 +160,15 @@ class Device(TorchFunctionMode):
         return self._casts[id(value)]
 
 
+class _NoValues(TorchFunctionMode):
+    """Leaves out the first values of new layers, which take tensors without memory a while and are nothing."""
+
+    SKIPPED = (torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.zero_, torch.Tensor.fill_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in self.SKIPPED else func(*args, **(kwargs or {}))
+
+
 def count_step(
     config: TrainConfig, unet: dict[str, Any], scale: int, tokens: int, *, pictures: int, cuda: bool
 ) -> Count:
@@ -197,7 +206,7 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
 
     config, unet_config = wrapped.config, json.loads(architecture)
     dtype = DTYPES[config.mixed_precision or "no"]
-    unet, flat = _ready(config, unet_config, dtype, torch.device("meta"))
+    unet, flat = _of_shapes(wrapped, architecture)
     ledger = Ledger()
     for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.gradient):
         ledger.add(tensor)
@@ -210,6 +219,13 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
     trained = flat.weights.numel()
     frozen = resident - 8 * trained
     return Count(frozen, trained, 8 * trained, kept, ledger.peak, ledger.flops, ledger.operations, pictures)
+
+
+@functools.lru_cache(maxsize=1)
+def _of_shapes(wrapped: _Config, architecture: str) -> "tuple[nn.Module, FlatParameters]":
+    """`_ready` on the meta device, for one count after the other: it takes longer than a step."""
+    dtype = DTYPES[wrapped.config.mixed_precision or "no"]
+    return _ready(wrapped.config, json.loads(architecture), dtype, torch.device("meta"))
 
 
 def time_step(
@@ -300,7 +316,8 @@ def _with_lora(config: TrainConfig, architecture: dict[str, Any], dtype: torch.d
         unet.to(dtype).requires_grad_(False)
         store_all(unet, apart(config.base_precision, dtype))
         unet_only = config.replace(train_text_encoder=False) if config.train_text_encoder else config
-        add_lora(unet_only, unet)
+        with _NoValues():
+            add_lora(unet_only, unet)
     if dtype != torch.float32 and not config.use_dora:
         for module in unet.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
