@@ -56,7 +56,7 @@ def _no_work_left() -> Iterator[None]:
             thread.join(600)
 
 
-FIRST = ("browser", "aws", "notebooks", "training", "package", "runs", "models")  # the longest, so that no worker waits
+FIRST = ("browser", "aws", "notebooks", "preflight", "training", "runs", "package", "lora", "models", "widgets")  # the longest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ from ..config.train_config import TrainConfig
 from ..data.crops import Crop, plan_crop
 from ..data.dataset import CaptionedPictures
 from ..data.sampling import Choices
-from ..models.latent_scaling import LatentScaling
+from ..models.objective.latent_scaling import LatentScaling
 from ..system.errors import ModelError, SdxlNbError
 from ..system.keys import key_of
 from ..system.memory import NO_MEMORY_TO_ENCODE, in_memory

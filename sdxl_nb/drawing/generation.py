@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..lora.files.file import LoraFile
     from ..lora.layers import LoraWeights
-    from ..models.base_objective import BaseObjective
+    from ..models.objective.base_objective import BaseObjective
     from ..models.sources import Source
     from ..system.figures import Sheet
 

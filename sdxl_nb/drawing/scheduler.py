@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.header import Objective, objective_flags
-from ..models.base_objective import FLOW, configuration, made, with_flags
+from ..models.objective.base_objective import FLOW, configuration, made, with_flags
 from ..system.errors import ConfigError
 
 SPELLED = {"v": "v_prediction", "eps": "epsilon", "flow_prediction": "flow"}  # ModelSpec's words, and diffusers'

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..config.header import objective_flags
-from ..models import base_objective
+from ..models.objective import base_objective
 from ..models.sources import Source
 from ..system.errors import ModelError
 from .base import Base

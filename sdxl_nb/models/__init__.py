@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = public(
         "load_vae": "loading",  # the VAE named, or the base's own
         "load_pipeline": "loading",  # the whole base, to make pictures
         "scheduler_config": "loading",  # its noise schedule
-        "BaseObjective": "base_objective",  # what it was trained to predict, and who says so
+        "BaseObjective": "objective.base_objective",  # what it was trained to predict, and who says so
         "Architecture": "architectures",  # the shapes of its parts, without weights
         "SdxlUNet": "unet",  # our U-Net
     },

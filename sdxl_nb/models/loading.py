@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..system.errors import ModelError
-from . import base_objective
 from . import files as found_files
 from .checkpoint_names import Place, place
 from .kinds import check_base
 from .lock import ALONE
+from .objective import base_objective
 from .quiet import hushed as hushed
 from .sources import (
     WEIGHTS,

@@ -11,8 +11,8 @@ from ..config.layout import drawings
 from ..config.train_config import TrainConfig
 from ..lora.files.file import LoraFile
 from ..lora.files.readers import KeyTable
-from ..models import base_objective
-from ..models.base_objective import BaseObjective
+from ..models.objective import base_objective
+from ..models.objective.base_objective import BaseObjective
 from ..system.errors import SdxlNbError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

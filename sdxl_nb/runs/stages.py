@@ -216,7 +216,7 @@ def lowest(losses: Mapping[int, float], steps: Iterable[int]) -> int | None:
 
 def loaded(config: TrainConfig) -> Any:
     """A pipeline of the run's own base that draws as its validation does, on the GPU if there is one."""
-    from ..models.base_objective import of_config
+    from ..models.objective.base_objective import of_config
     from ..models.sources import Source
 
     return load_base(Source.of(config), of_config(config))

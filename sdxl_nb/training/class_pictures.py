@@ -21,8 +21,8 @@ from ..data.dataset import CaptionedPictures
 from ..data.decoding import SUFFIXES
 from ..data.sources.folders.tree import real, walk
 from ..data.sources.listing import Files, Listing, text_column
-from ..models import base_objective
-from ..models.base_objective import BaseObjective
+from ..models.objective import base_objective
+from ..models.objective.base_objective import BaseObjective
 from ..models.sources import Source
 from ..system.errors import DataError, ModelError
 from ..system.memory import give_back

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import torch
 
-from ..models.base_objective import BaseObjective, made
+from ..models.objective.base_objective import BaseObjective, made
 from . import objective
 
 

@@ -30,10 +30,11 @@ from ..lora.acceleration import is_short, lay_out, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
 from ..lora.layers import LoraWeights, collect
-from ..models import base_objective, variants
-from ..models.base_objective import BaseObjective
+from ..models import variants
 from ..models.files import vae_config
 from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet
+from ..models.objective import base_objective
+from ..models.objective.base_objective import BaseObjective
 from ..models.sources import Source
 from ..models.stored import apart
 from ..runs.events import EventLog

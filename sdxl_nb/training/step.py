@@ -13,7 +13,7 @@ import torch
 from ..config.train_config import TrainConfig
 from ..data.sampling import Choices, Stream, share
 from ..lora.acceleration import take_the_short_way
-from ..models.base_objective import WORDS
+from ..models.objective.base_objective import WORDS
 from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
 from . import objective

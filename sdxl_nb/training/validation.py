@@ -13,7 +13,7 @@ import torch
 
 from ..cache.embeddings import Prompt
 from ..config.train_config import TrainConfig
-from ..models.base_objective import BaseObjective, made
+from ..models.objective.base_objective import BaseObjective, made
 from ..models.quiet import hushed
 from ..system.errors import ModelError
 

@@ -90,6 +90,7 @@ except SdxlNbError as error:
 """
 
 
+@pytest.mark.soak
 def test_training_here_needs_none_of_amazons_libraries(tmp_path):
     small(tmp_path / "run").save(tmp_path / "config.json")
     done = subprocess.run(

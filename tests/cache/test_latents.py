@@ -16,8 +16,8 @@ from sdxl_nb.cache.shards import Store
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import CaptionedPictures, open_dataset
 from sdxl_nb.data.sampling import Choices
-from sdxl_nb.models.latent_scaling import LatentScaling
 from sdxl_nb.models.loading import load_vae
+from sdxl_nb.models.objective.latent_scaling import LatentScaling
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError, SdxlNbError
 

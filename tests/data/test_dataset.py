@@ -296,6 +296,7 @@ def test_hub_data_set_through_the_real_client(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_hub_serves_a_pipeline_folder_to_diffusers(tmp_path):
     """snapshot by diffusers' own loader: model_index.json, and only the files that it names."""
     folder = tmp_path / "model"

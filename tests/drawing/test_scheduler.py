@@ -15,7 +15,7 @@ from sdxl_nb.lora.files.file import LoraFile
 from sdxl_nb.lora.files.reader import read_lora
 from sdxl_nb.lora.files.writer import save_lora, save_one
 from sdxl_nb.lora.layers import collect
-from sdxl_nb.models.base_objective import made
+from sdxl_nb.models.objective.base_objective import made
 from sdxl_nb.system.errors import ConfigError
 
 pytestmark = pytest.mark.slow

@@ -39,6 +39,7 @@ def test_the_noise_schedule_is_diffusers_bit_for_bit():
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_with_a_full_cache_imports_no_diffusers(tmp_path):
     config = small(tmp_path / "run", max_train_steps=1, latents_cache_dir=str(tmp_path / "cache"))
     train(config)
@@ -76,7 +77,7 @@ def test_tf32_is_that_of_this_run_and_not_of_the_one_before(tmp_path):
 @pytest.mark.parametrize(
     "changes, tolerance",
     [
-        ({}, 1e-5),
+        pytest.param({}, 1e-5, marks=pytest.mark.soak),
         pytest.param({"gradient_checkpointing": True}, 1e-5, marks=pytest.mark.soak),
         pytest.param({"mixed_precision": "bf16", "validation_split": 0.4}, 3e-2, marks=pytest.mark.soak),
     ],

@@ -19,8 +19,8 @@ from sdxl_nb.lora.files.reader import read_lora
 from sdxl_nb.lora.files.writer import save_lora, save_one
 from sdxl_nb.lora.fusing import fuse
 from sdxl_nb.lora.layers import attach, collect, set_scale
-from sdxl_nb.models.base_objective import of
 from sdxl_nb.models.loading import load_pipeline
+from sdxl_nb.models.objective.base_objective import of
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
 

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from sdxl_nb.config.precedence import DEFAULT_BASE
 from sdxl_nb.models import variants
-from sdxl_nb.models.base_objective import made as made_scheduler
-from sdxl_nb.models.base_objective import of
-from sdxl_nb.models.latent_scaling import LatentScaling
+from sdxl_nb.models.objective.base_objective import made as made_scheduler
+from sdxl_nb.models.objective.base_objective import of
+from sdxl_nb.models.objective.latent_scaling import LatentScaling
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ConfigError, ModelError
 

@@ -31,7 +31,7 @@ def test_what_is_kept_is_counted_once():
 @pytest.mark.parametrize(
     ("policy", "operations", "moved", "kept"),
     [
-        (None, 5800, 65, 4.9),
+        pytest.param(None, 5800, 65, 4.9, marks=pytest.mark.soak),
         pytest.param("selective", 6950, 78, 2.5, marks=pytest.mark.soak),
         pytest.param("whole", 7900, 87, 0.5, marks=pytest.mark.soak),
     ],

@@ -64,7 +64,7 @@ def test_nothing_is_fetched(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", never)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", never)
-    from sdxl_nb.models.base_objective import of
+    from sdxl_nb.models.objective.base_objective import of
     from sdxl_nb.models.sources import Source
 
     with pytest.raises(ModelError, match=r"none\.safetensors does not exist"):

@@ -264,6 +264,7 @@ def test_a_run_that_was_stopped_while_it_started_is_resumed_from_its_beginning(t
     assert run.config == config
 
 
+@pytest.mark.soak
 def test_a_run_that_fails_after_a_while_says_why(tmp_path, instead):
     go = tmp_path / "go"
     instead(f"while ! [ -e '{go}' ]; do sleep 0.1; done; echo 'error: the hub cannot be reached'; exit 1")

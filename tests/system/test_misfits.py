@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BROKEN = 'raise ImportError("libold.so.12: cannot open shared object file")\n'
 
 
@@ -27,6 +29,7 @@ def python(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=1200)
 
 
+@pytest.mark.soak
 def test_diffusers_loads_beside_an_xformers_that_cannot_be_imported(tmp_path):
     site = installed(tmp_path, "xformers", "0.0.30", {"__init__.py": "", "ops/__init__.py": BROKEN})
     program = """

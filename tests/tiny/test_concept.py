@@ -52,8 +52,9 @@ def test_a_base_in_8_bits_learns_it_as_well(tmp_path):
     assert eight["score"][1.0] >= min(whole)
 
 
+@pytest.mark.soak
 def test_one_seed_learns_it_too(tmp_path):
-    """The short measure that every test run takes: one seed, twelve prompts."""
+    """The short measure: one seed, twelve prompts."""
     report = concept_report(trained(tmp_path / "run", 0), prompts=12, seeds=(0,))
     assert report["unchanged"] and report["score"][0.0] <= 0.1
     assert report["score"][1.0] >= 0.6 * real_share()

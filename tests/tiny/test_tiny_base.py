@@ -67,6 +67,7 @@ def test_text_encoders_are_the_trained_ones(pipeline):
         assert part.get_input_embeddings().weight.std().item() > 0.3  # random ones have 0.02
 
 
+@pytest.mark.soak
 def test_it_draws_what_is_asked_for_held_out_pairs_too(pipeline):
     rng = random.Random(1)
     seen, held_out = (single_scenes(12, rng, held_out=kind) for kind in (False, True))
@@ -74,6 +75,7 @@ def test_it_draws_what_is_asked_for_held_out_pairs_too(pipeline):
     assert all_right_share(pipeline, seen + held_out) >= 0.9
 
 
+@pytest.mark.soak
 def test_micro_conditioning_acts(pipeline):
     shift = crop_shift(pipeline, 12, random.Random(2))
     assert shift[0] > shift[40] + 1  # cutting further right moves the thing left, if by less than it should

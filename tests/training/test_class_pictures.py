@@ -11,7 +11,7 @@ from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.sampling import Stream, loss_weights, share
 from sdxl_nb.drawing.generation import generate, load_base
-from sdxl_nb.models.base_objective import of_config
+from sdxl_nb.models.objective.base_objective import of_config
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ConfigError, DataError
 from sdxl_nb.training import class_pictures

@@ -98,6 +98,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, below, capsys):
     assert f"Cannot write to output_dir {locked}{below} ({reason}): choose another folder." in said
 
 
+@pytest.mark.soak
 def test_two_runs_in_one_folder(tmp_path):
     def start_another(event):
         if (event["event"], event["step"]) == ("step", 1):

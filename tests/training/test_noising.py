@@ -5,7 +5,7 @@ import torch
 from bases import COSXL, EDM, folder, scheduler
 from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 
-from sdxl_nb.models.base_objective import made, of
+from sdxl_nb.models.objective.base_objective import made, of
 from sdxl_nb.models.sources import Source
 from sdxl_nb.training.noising import Noising, logit_normal
 

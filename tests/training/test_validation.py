@@ -10,8 +10,8 @@ from random_sdxl import make_pipeline
 from small_runs import home, small, train
 
 from sdxl_nb.cache.embeddings import Prompt
-from sdxl_nb.models.base_objective import of_config
 from sdxl_nb.models.loading import load_pipeline, load_vae
+from sdxl_nb.models.objective.base_objective import of_config
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
 from sdxl_nb.training.validation import Validator, write_pictures

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from ..system.errors import ModelError
+from ...system.errors import ModelError
+from ..sources import Source, opened
 from .latent_scaling import LatentScaling
-from .sources import Source, opened
 
 V_MARKER, ZERO_MARKER = "v_pred", "ztsnr"
 EDM_MARKERS = ("edm_mean", "edm_std")

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config.train_config import TrainConfig
-from ..system.errors import ConfigError, ModelError
-from .kinds import check_base
+from ...config.train_config import TrainConfig
+from ...system.errors import ConfigError, ModelError
+from ..kinds import check_base
+from ..lock import ALONE
+from ..quiet import hushed
+from ..sources import Source, find, locate, read_json, vae_subfolder
 from .latent_scaling import LatentScaling
-from .lock import ALONE
 from .markers import ZERO, Statement, in_file
-from .quiet import hushed
-from .sources import Source, find, locate, read_json, vae_subfolder
 
 SCHEDULER = "scheduler/scheduler_config.json"
 SCHEDULE = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type"}
