@@ -56,7 +56,8 @@ def _no_work_left() -> Iterator[None]:
             thread.join(600)
 
 
-FIRST = ("browser", "aws", "notebooks", "preflight", "training", "runs", "package", "lora", "models", "widgets")  # the longest
+# those that take longest, so that no worker waits at the end
+FIRST = ("browser", "aws", "notebooks", "preflight", "training", "runs", "package", "lora", "models", "widgets")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

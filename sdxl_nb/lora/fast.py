@@ -19,6 +19,7 @@ from torch import nn
 
 from ..models import stored
 from ..models.stored import Stored
+from ..system.memory import trim
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..training.state.parameters import FlatParameters
 
 ADAPTER = "default"
+LARGE = 2**20  # bytes
 
 
 class Up(NamedTuple):
@@ -173,19 +175,24 @@ class LoraFast:
 def _stacked(layers: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """One matrix of several frozen ones, which become views of it; of stored ones their codes, and their scales."""
     if not isinstance(layers[0], Stored):
-        return _joined([layer.weight.data for layer in layers], [layer.weight for layer in layers]), None
-    codes = _joined([layer.codes for layer in layers], [layer.codes for layer in layers])
+        return _joined([layer.weight for layer in layers]), None
+    codes = _joined([layer.codes for layer in layers])
     scales = [layer.scale for layer in layers]
-    return codes, None if scales[0] is None else _joined(scales, scales)
+    return codes, None if scales[0] is None else _joined(scales)
 
 
-def _joined(parts: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) -> torch.Tensor:
-    if len(parts) == 1:
-        return parts[0]
+def _joined(owners: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len(owners) == 1:
+        return owners[0].data
+    parts = [owner.data for owner in owners]
     bits = [part.view(torch.int8) if part.dtype == torch.float8_e4m3fn else part for part in parts]  # no cat for fp8
-    whole = torch.cat(bits).view(parts[0].dtype)
-    for owner, rows in zip(owners, whole.split([len(part) for part in parts]), strict=True):
+    dtype = parts[0].dtype
+    whole = torch.cat(bits).view(dtype)
+    del bits, parts
+    for owner, rows in zip(owners, whole.split([len(owner) for owner in owners]), strict=True):
         owner.data = rows
+    if whole.is_cpu and whole.nbytes > LARGE:
+        trim()  # else what the parts took stays a hole: of SDXL a gigabyte
     return whole
 
 

@@ -18,6 +18,8 @@ from sdxl_nb.audit import picture_faults as pictures
 from sdxl_nb.audit.findings import ERROR
 from sdxl_nb.audit.inspection import UNCHECKED, main, quick_findings
 
+pytestmark = pytest.mark.slow
+
 SIDE = 256
 
 
@@ -335,7 +337,6 @@ def test_an_unknown_base_leaves_only_tokens_unchecked(tmp_path):
     assert [finding.kind for finding in report.findings] == [UNCHECKED]
 
 
-@pytest.mark.slow
 def test_a_start_from_the_shell(tmp_path):
     photographs.copy_all(tmp_path / "d")
     command = [sys.executable, "-m", "sdxl_nb.audit", "--train_data_dir", str(tmp_path / "d"), "--preset", "tiny"]

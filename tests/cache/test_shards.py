@@ -17,6 +17,8 @@ from sdxl_nb.cache.shards import KEY, Store
 from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.system.keys import key_of
 
+pytestmark = pytest.mark.slow
+
 
 def row(number):
     return {"mean": torch.full((4, 2, 3), float(number)), "half": torch.full((5,), number, dtype=torch.bfloat16)}
@@ -201,7 +203,6 @@ with store.writer() as writer:
 """
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_earlier_shards_stay(tmp_path):
     ran = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=1200)
     said = f"Cannot write 0.1 MB to the cache folder {tmp_path} (file too large): make room, choose another with "
@@ -248,7 +249,6 @@ assert not said
 """
 
 
-@pytest.mark.slow
 def test_more_shards_than_files_that_may_be_open(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS", 1)
     monkeypatch.setattr(shards.os, "fsync", lambda descriptor: None)

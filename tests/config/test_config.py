@@ -12,6 +12,8 @@ from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.train_config import LATER, TrainConfig
 from sdxl_nb.system.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 BASE, VAE = "stabilityai/stable-diffusion-xl-base-1.0", "madebyollin/sdxl-vae-fp16-fix"
 NARUTO = "lambdalabs/naruto-blip-captions"
 PARSER = train_parser("train", "")
@@ -51,7 +53,6 @@ def test_cached_latents_are_said_to_keep_the_middle_crop(name):
     assert "keeps its middle crop in every epoch" in TrainConfig.model_fields[name].description
 
 
-@pytest.mark.slow
 def test_import_is_light():
     heavy = "{'torch', 'diffusers', 'transformers', 'matplotlib', 'yaml', 'huggingface_hub'}"
     code = f"import sdxl_nb.config.train_config, sdxl_nb.flags, sys; print(sorted({heavy} & set(sys.modules)))"

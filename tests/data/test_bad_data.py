@@ -15,6 +15,8 @@ from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.system.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 def picture(path):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -355,7 +357,6 @@ def fetch(environment, *names):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow
 def test_hub_names(tmp_path):
     one_picture_table().rename_column("text", "says").to_parquet(tmp_path / "columns" / "train.parquet")
     one_picture_table().to_parquet(tmp_path / "splits" / "data" / "test-00000-of-00001.parquet")
@@ -374,7 +375,6 @@ def test_hub_names(tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_hub_that_cannot_be_reached(tmp_path):
     with Hub() as hub:
         environment = hub.environment(tmp_path / "home")

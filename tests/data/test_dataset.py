@@ -26,6 +26,8 @@ from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.decoding import PictureError
 from sdxl_nb.data.words.trigger import with_trigger
 
+pytestmark = pytest.mark.slow
+
 COLOURS = ("red", "lime", "blue", "yellow")
 NARUTO = "lambdalabs/naruto-blip-captions"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -278,7 +280,6 @@ print(pictures, pictures.captions, [sample.picture.getpixel((0, 0)) for sample i
 """
 
 
-@pytest.mark.slow
 def test_hub_data_set_through_the_real_client(tmp_path):
     as_table().to_parquet(tmp_path / "naruto" / "data" / "train-00000-of-00001.parquet")
     with Hub(datasets={NARUTO: tmp_path / "naruto"}) as hub:
@@ -295,7 +296,6 @@ def test_hub_data_set_through_the_real_client(tmp_path):
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.soak
 def test_hub_serves_a_pipeline_folder_to_diffusers(tmp_path):
     """snapshot by diffusers' own loader: model_index.json, and only the files that it names."""

@@ -16,6 +16,8 @@ from test_dataset import png
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
 
+pytestmark = pytest.mark.slow
+
 SIZES = [20_000, *(pytest.param(count, marks=pytest.mark.soak) for count in (100_000, 1_000_000))]
 OPEN = r"""
 import json, re, sys, time

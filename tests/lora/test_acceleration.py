@@ -17,6 +17,8 @@ from sdxl_nb.system.errors import ConfigError
 from sdxl_nb.training import objective
 from sdxl_nb.training.state.parameters import learning_rates
 
+pytestmark = pytest.mark.slow
+
 SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
@@ -38,7 +40,6 @@ def test_the_noise_schedule_is_diffusers_bit_for_bit():
     assert torch.equal(objective.alpha_bar(config), DDPMScheduler.from_config(config).alphas_cumprod)
 
 
-@pytest.mark.slow
 @pytest.mark.soak
 def test_a_run_with_a_full_cache_imports_no_diffusers(tmp_path):
     config = small(tmp_path / "run", max_train_steps=1, latents_cache_dir=str(tmp_path / "cache"))
@@ -73,7 +74,6 @@ def test_tf32_is_that_of_this_run_and_not_of_the_one_before(tmp_path):
         products.allow_tf32 = found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, tolerance",
     [
@@ -98,7 +98,6 @@ def test_compiled_blocks_train_as_plain_ones(tmp_path, monkeypatch, changes, tol
     assert largest_difference(run.folder, plain.folder) < tolerance
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [[2], pytest.param([2, 3, 4], marks=pytest.mark.soak)], ids=len)
 def test_every_step_is_compiled_also_after_others_shapes_and_drawings(tmp_path, monkeypatch, ranks):
     """Dynamo gives up silently after eight versions, which smaller batches, buckets and pictures soon make."""

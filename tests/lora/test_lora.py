@@ -18,6 +18,8 @@ from sdxl_nb.lora.layers import attach, collect, delta, detach, models_of, set_s
 from sdxl_nb.lora.targets import target_modules, text_target_modules
 from sdxl_nb.system.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.slow
+
 # modules of the tiny U-Net and of both text encoders together, per preset
 MODULES = {"attention": (80, 16), "attention+ff": (114, 24), "all": (158, 24)}
 

@@ -15,6 +15,8 @@ from sdxl_nb.lora.files.writer import save_lora
 from sdxl_nb.lora.layers import collect, delta
 from sdxl_nb.system.errors import ModelError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pair():
@@ -89,7 +91,6 @@ def test_commands(files, pair, tmp_path, capsys):
     assert capsys.readouterr().err.count("error: ") == 2
 
 
-@pytest.mark.slow
 def test_the_module_is_a_command(files):
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "sdxl_nb.lora", "info", str(files[0])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -24,6 +24,8 @@ from sdxl_nb.models.objective.base_objective import of
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError
 
+pytestmark = pytest.mark.slow
+
 BASE = "embedded:tiny-sdxl"
 FAST = {"num_inference_steps": 2, "progress": False, "height": 64, "width": 64, "seeds": (0, 1)}
 PROMPTS = ["a blueprint of a house", "a red circle"]

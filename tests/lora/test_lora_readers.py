@@ -24,6 +24,8 @@ from sdxl_nb.lora.names import diffusers_key, kohya_key
 from sdxl_nb.lora.targets import target_modules, text_target_modules
 from sdxl_nb.system.errors import ModelError
 
+pytestmark = pytest.mark.slow
+
 READERS = {
     "diffusers": "diffusers",
     "ComfyUI": "kohya",

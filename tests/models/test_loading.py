@@ -18,6 +18,8 @@ from sdxl_nb.models.loading import load, load_pipeline, load_unet, load_vae
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.slow
+
 TINY = Source("embedded:tiny-sdxl")
 VAE = "madebyollin/sdxl-vae-fp16-fix"
 UNET = "unet/diffusion_pytorch_model.safetensors"

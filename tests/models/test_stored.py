@@ -15,6 +15,8 @@ from sdxl_nb.models.stored import Stored, apart, encoded, store_all, stored
 from sdxl_nb.preflight.counting import count_step
 from sdxl_nb.training.state.parameters import FlatParameters
 
+pytestmark = pytest.mark.slow
+
 TINY = Source("embedded:tiny-sdxl")
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 7), (3, 5, 12)),
@@ -157,7 +159,6 @@ def test_estimates_count_the_codes(tmp_path):
     assert sizes["int8"] == held < 0.3 * sizes[None] < sizes["bf16"] < 0.6 * sizes[None]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"base_precision": "int8"}, {"base_precision": "int8", "use_dora": True}])
 def test_a_run_in_8_bits_is_resumed_bit_for_bit(tmp_path, changes):
     whole = train(small(tmp_path / "whole", **changes))
@@ -170,7 +171,6 @@ def test_a_run_in_8_bits_is_resumed_bit_for_bit(tmp_path, changes):
     assert_same(whole.folder, tmp_path / "cut")
 
 
-@pytest.mark.slow
 def test_what_8_bit_encoders_made_is_not_taken_for_what_whole_ones_make(tmp_path):
     cache = {"latents_cache_dir": str(tmp_path / "cache"), "max_train_steps": 2}
     plain = train(small(tmp_path / "plain", **cache)).losses()

@@ -15,6 +15,8 @@ from sdxl_nb.models.unet import Block, Resnet, SdxlUNet, covers
 from sdxl_nb.system.errors import ModelError
 from sdxl_nb.training.state.parameters import FlatParameters
 
+pytestmark = pytest.mark.slow
+
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 EVERYWHERE = [*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut"]
 EVERYWHERE += ["time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in", "conv_out", "linear_1"]

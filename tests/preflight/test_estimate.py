@@ -17,6 +17,8 @@ from sdxl_nb.preflight import counting, prices
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training import disk
 
+pytestmark = pytest.mark.slow
+
 SOME = (1,)  # of FIVE, in `make test`; the others in `make soak`
 FIVE = [  # other resolutions, batches, ranks, targets, precisions, and checkpointing
     {"train_batch_size": 4, "resolution": 64},
@@ -49,7 +51,6 @@ def measured(tmp_path_factory, request):
 NUMBERS = [pytest.param(n in SOME, n, marks=[] if n in SOME else pytest.mark.soak) for n in range(len(FIVE))]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("measured", "number"), NUMBERS, indirect=["measured"])
 def test_predicted_peak_is_the_measured_one(measured, number, tmp_path):
     count = predicted(small(tmp_path / "run", **FIVE[number]))
@@ -123,7 +124,6 @@ def test_estimates_take_little_time(real, tmp_path):
     assert time.process_time() - begun < 20
 
 
-@pytest.mark.slow
 def test_real_sdxl_is_counted(real):
     table, _ = real
     assert table.count.frozen == 2 * 2_567_463_684  # the U-Net in bf16
@@ -134,7 +134,6 @@ def test_real_sdxl_is_counted(real):
     assert architectures.SDXL.text_parameters() == 817_720_320
 
 
-@pytest.mark.slow
 def test_real_sdxl_says_what_fits(real):
     old, middle, large = real[0].rows
     assert not old.fits and "no bf16" in old.note
@@ -146,14 +145,12 @@ def test_real_sdxl_says_what_fits(real):
     assert large.cost(large.machine.spot) < large.cost(large.machine.hourly)
 
 
-@pytest.mark.slow
 def test_advice_is_in_order_and_each_takes_less(real):
     flags = [flag for flag, _ in real[0].advice]
     assert flags == ["--train_batch_size 1", "--gradient_checkpointing", "--optimizer adamw8bit"]
     assert all(size < 90e9 for _, size in real[0].advice)
 
 
-@pytest.mark.slow
 def test_table_displays_itself(real):
     text, page = str(real[0]), real[0]._repr_html_()
     assert "ml.g5.2xlarge" in text and "To make it smaller: --gradient_checkpointing: " in text

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BROKEN = 'raise ImportError("libold.so.12: cannot open shared object file")\n'
 
 

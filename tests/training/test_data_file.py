@@ -15,6 +15,8 @@ from sdxl_nb.training.epochs import count_pictures
 from sdxl_nb.training.setup import Studio
 from sdxl_nb.training.state.fingerprint import fingerprint
 
+pytestmark = pytest.mark.slow
+
 PARTS = {"style": (0, 1, 2), "portraits": (3, 4), "unseen": (5, 6)}
 UNSEEN = {"path": "unseen", "held_out": True}
 

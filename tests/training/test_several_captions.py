@@ -13,6 +13,8 @@ from sdxl_nb.training.setup import Studio
 from sdxl_nb.training.state import checkpoint
 from sdxl_nb.training.state.fingerprint import fingerprint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sdxl_nb.training.processes import Processes
 from sdxl_nb.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")  # whose results the host must have
 
 

@@ -20,6 +20,8 @@ from sdxl_nb.widgets.dataset.measuring import telling
 from sdxl_nb.widgets.dataset.selection import ALL, LEFT_OUT
 from sdxl_nb.widgets.parts.pictures import PictureButton
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -19,6 +19,8 @@ from sdxl_nb.widgets.form.editors import same
 from sdxl_nb.widgets.form.form import OPEN, ConfigForm
 from sdxl_nb.widgets.form.takeaway import as_flags, as_python, changes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def form():

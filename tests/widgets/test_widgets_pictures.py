@@ -20,6 +20,8 @@ from sdxl_nb.widgets.parts.watching import Notice, Worker
 from sdxl_nb.widgets.playground.playground import NOTHING, LoraPlayground
 from sdxl_nb.widgets.playground.sliders import Slider
 
+pytestmark = pytest.mark.slow
+
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 

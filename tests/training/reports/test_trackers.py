@@ -15,6 +15,8 @@ from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training.reports.trackers import Trackers
 
+pytestmark = pytest.mark.slow
+
 SEED = 7
 
 
@@ -217,7 +219,6 @@ def test_wandb_never_asks_for_a_login(wandb_home, monkeypatch):
     check_wandb()
 
 
-@pytest.mark.slow
 def test_not_logged_in_is_said_before_anything_is_written(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     environment |= {"HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "none")}
