@@ -6,6 +6,7 @@ updated, not tqdm's widget: a stored or exported notebook then keeps the bar's l
 
 import io
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,19 @@ def progress_bar(**options: Any) -> "tqdm":
         shape = {"bar_format": FORMAT, "ncols": 100, "ascii": False, "mininterval": 0.5}
         return _kernel_bar()(**shape | {"file": io.StringIO()} | options)
     return tqdm(**{"bar_format": FORMAT, "dynamic_ncols": True} | options)
+
+
+def counting_bar(label: str, shown: bool) -> Callable[[int, int], None]:
+    """A bar as a (done, total) callback; it closes itself at the end."""
+    bar = progress_bar(desc=label, disable=not shown, leave=False)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return update
 
 
 def in_kernel() -> bool:

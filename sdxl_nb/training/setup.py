@@ -41,6 +41,7 @@ from ..runs.events import EventLog
 from ..runs.folder import RunFolder
 from ..system.errors import ConfigError, ModelError, Stopped
 from ..system.memory import give_back
+from ..system.progress import counting_bar
 from ..system.transfer import sent
 from .class_pictures import open_class_pictures
 from .processes import Processes
@@ -76,13 +77,13 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
     opened, memo, processes = open_dataset(config), Memo(cache_folder(config)), Processes.join()
 
     def check(pictures: CaptionedPictures) -> Faults:
-        return examine(pictures, memo, _bar("checking pictures", progress), processes)
+        return examine(pictures, memo, counting_bar("checking pictures", progress), processes)
 
     objective = base_objective.of_config(config)  # what cannot be trained is refused before anything is computed
     faults = check(opened)
     pictures, held_out = divide(config, opened.without(faults.names), check)
     if config.with_prior_preservation:
-        others = open_class_pictures(config, _bar("drawing class pictures", progress), processes, objective)
+        others = open_class_pictures(config, counting_bar("drawing class pictures", progress), processes, objective)
         pictures = pictures.with_class(others.without(check(others).names))
     tracker = None if config.report_to == "none" else config.report_to
     accelerator = Accelerator(
@@ -229,7 +230,7 @@ class Studio:
     def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
         if not self.keeps_embeddings:
             self.prompt = self._text_encoders(self.encoders)
-            found = long_captions(self.every_caption, self.tokenizers, _bar("reading captions", self.progress))
+            found = long_captions(self.every_caption, self.tokenizers, counting_bar("reading captions", self.progress))
             self._note_long_captions(log, found)
             return
         others = ["", *(self.config.validation_prompt or [])]
@@ -302,7 +303,7 @@ class Studio:
 
     def _cached(self, log: EventLog, kind: str, asked: Callable[[], bool]) -> Callable[[int, int], None]:
         """Shows progress as a bar, and as an event about once a second; raises Stopped when the run is to stop."""
-        bar, last = _bar(f"encoding {kind}", self.progress), time.monotonic()
+        bar, last = counting_bar(f"encoding {kind}", self.progress), time.monotonic()
 
         def update(done: int, total: int) -> None:
             nonlocal last
@@ -395,18 +396,3 @@ class Studio:
         validator = Validator(self.config, self.unet, self.vae, self.objective, prompts, empty)
         state = self.accelerator
         return validator.draw(self.device, self.dtype, state.process_index, state.num_processes)
-
-
-def _bar(label: str, shown: bool) -> Callable[[int, int], None]:
-    """A tqdm bar as a (done, total) callback; it closes itself at the end."""
-    from ..system.progress import progress_bar
-
-    bar = progress_bar(desc=label, disable=not shown, leave=False)
-
-    def update(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done >= total:
-            bar.close()
-
-    return update
