@@ -38,7 +38,7 @@ lint: .venv/ready  ## style, who may import whom, types, stored notebook outputs
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && .venv/bin/lint-imports --no-logo && $(RUN) mypy
 	@$(RUN) nbstripout --verify $(NOTEBOOKS) && $(RUN) codespell_lib
 
-rehearsal: .venv/ready  ## full-size SDXL of random weights, from base to LoRA, in minutes, 14 GB of disk and 8 of memory
+rehearsal: .venv/ready  ## full-size SDXL of random weights, from base to LoRA, stage by stage with time and memory; 14 GB of disk
 	@$(RUN) benchmarks.rehearsal $(REHEARSAL)
 
 bench: .venv/ready  ## beside diffusers' script, and how cost grows: make bench SCRIPT=path/to/train_text_to_image_lora_sdxl.py
