@@ -1,6 +1,6 @@
 """The kinds of value that a setting can have, and the groups that settings are shown in.
 
-In: pydantic. Out: annotated types (Text, Whole, Number, ...) and one field maker for each group; settings.py lists the
+In: pydantic. Out: annotated types (Text, Whole, Number, ...) and one field maker for each group; settings/ lists the
 settings themselves.
 """
 

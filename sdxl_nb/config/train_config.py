@@ -35,7 +35,7 @@ LATER = {name for name, field in Settings.model_fields.items() if about(field)["
 
 
 class TrainConfig(Settings):
-    """Every parameter of a LoRA fine-tuning run on SDXL, checked; settings.py lists them."""
+    """Every parameter of a LoRA fine-tuning run on SDXL, checked; settings/ lists them."""
 
     if TYPE_CHECKING:
         seed: int  # null is what may be given; `_fill_in` draws one

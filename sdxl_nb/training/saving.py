@@ -18,7 +18,7 @@ from ..lora.files.writer import save_lora
 from ..system.errors import SdxlNbError
 from ..system.memory import trim
 from . import heldout
-from .optimizers import optimizer_state, restore_optimizer
+from .optimizing.optimizers import optimizer_state, restore_optimizer
 from .reports import reporting
 from .state import checkpoint
 

@@ -6,7 +6,6 @@ opened and checked before any model is loaded, and nothing is written to the run
 
 import functools
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,13 +13,11 @@ import numpy as np
 import torch
 
 from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
-from ..cache.identity import combined, identity
 from ..cache.latents import CachedLatents, LiveLatents, cache_folder
-from ..cache.masks import CachedMasks, LiveMasks
-from ..cache.shards import Store
+from ..cache.masks import LiveMasks
 from ..config.train_config import TrainConfig
 from ..data import buckets
-from ..data.captions import LongCaption, long_captions, unmarked, varied
+from ..data.captions import unmarked, varied
 from ..data.dataset import CaptionedPictures, Faults, open_dataset
 from ..data.file_facts import Memo, examine
 from ..data.masks import Masks
@@ -31,7 +28,6 @@ from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
 from ..lora.layers import LoraWeights, collect
 from ..models import variants
-from ..models.files import vae_config
 from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet
 from ..models.objective import base_objective
 from ..models.objective.base_objective import BaseObjective
@@ -39,22 +35,21 @@ from ..models.sources import Source
 from ..models.stored import apart
 from ..runs.events import EventLog
 from ..runs.folder import RunFolder
-from ..system.errors import ConfigError, ModelError, Stopped
+from ..system.errors import ConfigError, ModelError
 from ..system.memory import give_back
 from ..system.progress import counting_bar
 from ..system.transfer import sent
 from .class_pictures import open_class_pictures
+from .encoding import TEXT_PARTS, Encoding
 from .processes import Processes
 from .state.fingerprint import fingerprint
 from .validation import Validator
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-TEXT_PARTS = ("text_encoder", "text_encoder_2")
 VARIED = (
     "Captions change from step to step, so the text encoders stay in memory and run at every step; without "
     "shuffle_caption and caption_tag_dropout_rate they would run once."
 )
-EVENT_EVERY = 1.0  # seconds between two events that say how far caching is
 
 
 class Batch(NamedTuple):
@@ -150,7 +145,7 @@ class Studio:
         self.unet, self._fill = open_unet(self.source, self.dtype, ours=wants_ours(config), precision=kept)
         if config.use_dora:  # its magnitudes are the weights' own norms
             self._fill(None)
-        self.encoders = () if self.keeps_embeddings else self._load_encoders()
+        self.encoders = () if self.keeps_embeddings else self.load_encoders()
         names = add_lora(config, self.unet, self.encoders)
         self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
         self.trained = self.models
@@ -197,12 +192,14 @@ class Studio:
         read = load_vae if self.config.validation_prompt else load_vae_encoder
         return read(self.source, self.dtype)
 
-    def _load_encoders(self) -> tuple[Any, ...]:
+    def load_encoders(self) -> tuple[Any, ...]:
+        """Both text encoders on the device, in the dtype and precision that they compute in."""
         dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype
         precision = apart(self.config.base_precision, dtype)
         return tuple(load_text_encoder(self.source, name, dtype, precision).to(self.device) for name in TEXT_PARTS)
 
-    def _text_encoders(self, encoders: Sequence[Any]) -> TextEncoders:
+    def text_encoders(self, encoders: Sequence[Any]) -> TextEncoders:
+        """What embeds captions with these encoders."""
         return TextEncoders(self.tokenizers, encoders, zeros_for_empty=self.objective.zeros_for_empty)
 
     def encode(self, log: EventLog, asked: Callable[[], bool] = lambda: False) -> None:
@@ -211,110 +208,25 @@ class Studio:
         Each encoder leaves before the next part takes its memory. When `asked` says that the run is to stop, what is
         encoded by then is kept and Stopped is raised.
         """
-        config = self.config
-        captions: dict[str, int] = {}
-        self._encode_captions(log, asked)
-        self._encode_pictures(log, asked)
-        self._cut_masks(log, asked)
-        if isinstance(self.prompt, EmbeddedPrompts):
-            captions = {"captions": len(self.prompt)}
-        if captions or config.cache_latents:
-            log.emit("cache", pictures=len(self.everything), **captions)
+        encoding = Encoding(self, log, asked)
+        self.prompt = encoding.prompts()
+        self.latents = encoding.pictures()
+        self.masks = encoding.masks(self.latents)
+        encoding.tell(self.prompt)
         self.memo.close()
-        if not config.use_dora:
+        if not self.config.use_dora:
             self._fill(self.device)
         lay_out(self.unet, self.device)
         self.unet.to(self.device)
         give_back(self.device)
 
-    def _encode_captions(self, log: EventLog, asked: Callable[[], bool]) -> None:
-        if not self.keeps_embeddings:
-            self.prompt = self._text_encoders(self.encoders)
-            found = long_captions(self.every_caption, self.tokenizers, counting_bar("reading captions", self.progress))
-            self._note_long_captions(log, found)
-            return
-        others = ["", *(self.config.validation_prompt or [])]
-        parts = [identity(self.source, name, self.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
-        stored = apart(self.config.base_precision, self.dtype)
-        empty = () if self.objective.zeros_for_empty else ("empty captions encoded",)
-        made_by = combined(*parts, self.dtype, *([stored] if stored else []), *empty)
-        store = self._store("prompts", made_by, "--no_cache_text_embeddings", log)
-        self.prompt = known = EmbeddedPrompts(self.every_caption, others, store)
-        load_both = functools.cache(lambda: self._text_encoders(self._load_encoders()))
-        known.fill(load_both, self._cached(log, "captions", asked), self.processes)
-        load_both.cache_clear()
-        give_back(self.device)
-        cut = known.cut()
-        if len(cut):
-            (first,) = long_captions([self.every_caption[int(cut[0])]], self.tokenizers)
-            self._note_long_captions(log, [first._replace(index=int(cut[0]))] * len(cut))
-
-    def _note_long_captions(self, log: EventLog, cut: Sequence[LongCaption]) -> None:
-        if cut:
-            first = cut[0]
-            limit = min(tokenizer.model_max_length for tokenizer in self.tokenizers)
-            log.warn(
-                f"{len(cut)} of {len(self.every_caption)} captions are longer than {limit} tokens and are cut; "
-                f"{self.everything.names[self.everything.owner(first.index)]} loses {first.cut!r}."
-            )
-
-    def _encode_pictures(self, log: EventLog, asked: Callable[[], bool]) -> None:
-        config = self.config
-        if not config.cache_latents:
-            vae = self.vae.to(self.device)
-            self.latents = LiveLatents(self.everything, config, vae, self.shape, self.objective.latents)
-            return
-        about = vae_config(self.source)
-        dtype = torch.float32 if about.get("force_upcast", True) else self.dtype  # as load_vae does
-        digest = identity(self.source, "vae", self.memo, dtype)
-        store = self._store("latents", digest, "--no_cache_latents", log)
-        self.latents = cached = CachedLatents(self.everything, config, self.objective.latents, store, self.shape)
-        cached.fill(lambda: self.vae.to(self.device), self._cached(log, "pictures", asked), self.processes)
-        self._let_vae_go()
-        if cached.moving and not any(each.uses_buckets() for each in self.configs):
-            log.warn(
-                f"{cached.moving} pictures are not square: with cached latents each keeps one crop, its "
-                "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
-            )
-
-    def _cut_masks(self, log: EventLog, asked: Callable[[], bool]) -> None:
-        if not self.given_masks:
-            return
-        scale = 2 ** (len(vae_config(self.source)["block_out_channels"]) - 1)
-        if isinstance(self.latents, LiveLatents):
-            self.masks = LiveMasks(self.given_masks, self.latents, scale)
-            return
-        store = self._store("masks", "1", "--no_cache_latents", log)
-        self.masks = cached = CachedMasks(self.given_masks, self.latents, scale, store)
-        cached.fill(self._cached(log, "masks", asked), self.processes)
-
-    def _let_vae_go(self) -> None:
+    def let_vae_go(self) -> None:
         """Off the device, and out of memory unless validation pictures will want it again."""
         loaded = self.__dict__.pop("vae", None)
         if loaded is not None and self.config.validation_prompt:
             self.vae = loaded.to("cpu")
         del loaded
         give_back(self.device)
-
-    def _store(self, kind: str, digest: str, without: str, log: EventLog) -> Store:
-        """The rows of this kind that were made by parts of this identity."""
-        advice = f"choose another with --latents_cache_dir, or add {without}"
-        return Store(cache_folder(self.config) / kind / digest, advice, log.warn)
-
-    def _cached(self, log: EventLog, kind: str, asked: Callable[[], bool]) -> Callable[[int, int], None]:
-        """Shows progress as a bar, and as an event about once a second; raises Stopped when the run is to stop."""
-        bar, last = counting_bar(f"encoding {kind}", self.progress), time.monotonic()
-
-        def update(done: int, total: int) -> None:
-            nonlocal last
-            bar(done, total)
-            if time.monotonic() - last > EVENT_EVERY:
-                last = time.monotonic()
-                log.emit("cache", kind=kind, done=done, total=total)
-            if asked():
-                raise Stopped(f"Stopped after {done:,} of {total:,} {kind} were encoded.")
-
-        return update
 
     def caption(self, index: int, choices: Choices) -> str:
         """The caption of a picture at a position."""

@@ -18,7 +18,7 @@ from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
 from . import objective
 from .noising import Noising, logit_normal
-from .optimizers import make_optimizer
+from .optimizing.optimizers import make_optimizer
 from .processes import Processes
 from .setup import Batch, Studio
 from .state.parameters import Average, FlatParameters, learning_rates

@@ -22,7 +22,7 @@ from sdxl_nb.data import file_facts
 from sdxl_nb.data.dataset import CaptionedPictures
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import SdxlNbError
-from sdxl_nb.training import setup as studios
+from sdxl_nb.training import encoding, setup as studios
 
 pytestmark = pytest.mark.slow
 
@@ -292,7 +292,7 @@ def test_a_damaged_shard_is_said_and_computed_again(tmp_path, work):
 
 
 def test_events_say_how_far_caching_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(studios, "EVENT_EVERY", -1)
+    monkeypatch.setattr(encoding, "EVENT_EVERY", -1)
     monkeypatch.setattr(latents, "at_once", lambda resolution, device: 4)
     run = train(small(tmp_path))
     events = [{k: v for k, v in e.items() if k not in ("event", "time", "step")} for e in run.events("cache")]

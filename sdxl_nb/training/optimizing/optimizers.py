@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ..config.train_config import TrainConfig
-from ..models.sources import first_line
-from ..system.errors import ConfigError
-from .state.parameters import FlatParameters
+from ...config.train_config import TrainConfig
+from ...models.sources import first_line
+from ...system.errors import ConfigError
+from ..state.parameters import FlatParameters
 
 Tensors = dict[str, torch.Tensor]
 

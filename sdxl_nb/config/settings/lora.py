@@ -1,0 +1,25 @@
+"""Settings of the group LoRA: which layers learn, at which rank."""
+
+from pydantic import BaseModel
+
+from ..fields import Alphas, Modules, Number, Ranks, Whole, lora
+
+
+class LoraSettings(BaseModel):
+    """Which layers learn, at which rank; see each field's sentence."""
+
+    rank: Whole = lora(4, "Rank of the LoRA matrices.", ge=1, le=1024)
+    lora_alpha: Number | None = lora(None, "LoRA strength is lora_alpha / rank; null means rank.", gt=0)
+    lora_dropout: Number = lora(0.0, "Dropout on the input of the LoRA layers.", ge=0, lt=1)
+    target_modules: Modules = lora(
+        "attention",
+        "Layers that get LoRA: attention, attention+ff, all (with convolutions), or peft module names or one pattern.",
+    )
+    rank_pattern: Ranks = lora(
+        None, 'Other ranks for some layers: JSON of peft module names or patterns, {"attn2.to_k": 8}; null is none.'
+    )
+    alpha_pattern: Alphas = lora(
+        None, "Other lora_alpha for some layers, in the same form; a layer with a rank of its own keeps lora_alpha."
+    )
+    use_dora: bool = lora(False, "DoRA: learn each layer's magnitude and direction apart (arXiv 2402.09353).")
+    use_rslora: bool = lora(False, "rsLoRA: scale by the square root of the rank (arXiv 2312.03732).")

@@ -1,0 +1,33 @@
+"""Settings of the group optimization: optimizer and course of the learning rate."""
+
+from pydantic import BaseModel
+
+from ..fields import MANY, Number, Optimizer, Schedule, Whole, optimization
+
+
+class OptimizationSettings(BaseModel):
+    """Optimizer and course of the learning rate; see each field's sentence."""
+
+    optimizer: Optimizer = optimization(
+        "adamw", "Optimizer; prodigy finds its own step size and wants learning_rate 1, adafactor saves memory."
+    )
+    use_8bit_adam: bool = optimization(False, "8-bit AdamW from bitsandbytes; the same as optimizer adamw8bit.")
+    learning_rate: Number = optimization(1e-4, "Learning rate after warm-up.", gt=0, le=10)
+    scale_lr: bool = optimization(False, "Multiply the learning rate by processes, accumulation and batch size.")
+    lr_scheduler: Schedule = optimization("constant", "Course of the learning rate, counted in optimizer steps.")
+    lr_warmup_steps: Whole = optimization(
+        500, "Optimizer steps of warm-up, for every lr_scheduler but constant.", ge=0, le=MANY
+    )
+    adam_beta1: Number = optimization(0.9, "Decay of AdamW's first moment.", ge=0, lt=1)
+    adam_beta2: Number = optimization(0.999, "Decay of AdamW's second moment.", ge=0, lt=1)
+    adam_weight_decay: Number = optimization(1e-2, "AdamW's weight decay.", ge=0)
+    adam_epsilon: Number = optimization(1e-8, "AdamW's epsilon.", gt=0)
+    prodigy_beta3: Number | None = optimization(
+        None, "Decay of Prodigy's estimate of the step size; null is the root of adam_beta2.", ge=0, lt=1
+    )
+    prodigy_decouple: bool = optimization(True, "Prodigy decays weights as AdamW does.")
+    prodigy_use_bias_correction: bool = optimization(True, "Prodigy corrects Adam's bias towards zero.")
+    prodigy_safeguard_warmup: bool = optimization(
+        True, "Prodigy's estimate of the step size leaves the warm-up of the learning rate out."
+    )
+    max_grad_norm: Number = optimization(1.0, "Largest norm of the gradients; larger ones are scaled down.", gt=0)

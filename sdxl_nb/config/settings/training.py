@@ -1,0 +1,103 @@
+"""Settings of the group training: how long, on what objective, where results go."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel
+
+from ..checks import file_name, folder
+from ..fields import MANY, Number, Text, Whole, training
+
+
+class TrainingSettings(BaseModel):
+    """How long, on what objective, where results go; see each field's sentence."""
+
+    output_dir: Annotated[Text, AfterValidator(folder)] = training(
+        "sd-model-finetuned-lora", "Run folder: checkpoints, pictures, logs and the LoRA go there.", weights=False
+    )
+    output_name: Annotated[Text, AfterValidator(file_name)] | None = training(
+        None,
+        "Name of the LoRA file for ComfyUI and A1111, without .safetensors; null is the run folder's name.",
+        weights=False,
+    )
+    seed: Whole | None = training(None, "Seed of everything random; null draws one and stores it.", ge=0, le=2**32 - 1)
+    train_batch_size: Whole = training(
+        16, "Pictures that one process adds to an optimizer step before accumulation.", ge=1, le=4096
+    )
+    num_train_epochs: Whole = training(100, "How often training goes through all pictures.", ge=1, le=MANY)
+    max_train_steps: Whole | None = training(
+        None, "Number of optimizer steps; replaces num_train_epochs.", ge=1, le=MANY
+    )
+    gradient_accumulation_steps: Whole = training(1, "Batches added up before each optimizer step.", ge=1, le=4096)
+    checkpointing_steps: Whole = training(
+        500, "Save a checkpoint every so many optimizer steps.", ge=1, le=MANY, weights=False
+    )
+    checkpoints_total_limit: Whole | None = training(
+        None, "Keep only so many of the newest checkpoints.", ge=1, le=MANY, weights=False
+    )
+    resume_from_checkpoint: Text | None = training(None, "Go on from a checkpoint: its path, or latest.", weights=False)
+    overwrite_output_dir: bool = training(False, "Replace the run that output_dir already holds.", weights=False)
+    train_text_encoder: bool = training(False, "Train LoRA layers on both text encoders too.")
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = training(
+        None, "What the model predicts; null is what the base says of itself: marker tensors, header or scheduler."
+    )
+    flow_shift: Number | None = training(
+        None,
+        "Shift of the timesteps of a base that predicts the flow; null is what its scheduler says, else 1.",
+        gt=0,
+        le=100,
+        later=True,
+    )
+    timestep_distribution: Literal["uniform", "logit_normal"] = training(
+        "uniform",
+        "How timesteps of a base that predicts the flow are drawn: logit_normal takes more of the middle ones (arXiv "
+        "2403.03206).",
+        later=True,
+    )
+    snr_gamma: Number | None = training(None, "Min-SNR loss weight (arXiv 2303.09556); 5.0 is recommended.", gt=0)
+    noise_offset: Number = training(0.0, "Scale of noise offset, for darker darks and brighter brights.", ge=0, le=1)
+    rescale_betas_zero_snr: bool = training(
+        False, "Rescale the noise schedule to zero terminal SNR (arXiv 2305.08891)."
+    )
+    debiased_estimation_loss: bool = training(
+        False, "Debiased estimation loss weight, more for noisy timesteps (arXiv 2310.08442)."
+    )
+    loss_type: Literal["l2", "huber", "smooth_l1"] = training(
+        "l2", "Loss; huber and smooth_l1 make less of outliers in the data (arXiv 2403.16728)."
+    )
+    huber_c: Number = training(0.1, "Error at which a Huber loss turns from square to linear.", gt=0, le=1)
+    huber_schedule: Literal["constant", "exponential", "snr"] = training(
+        "snr", "How huber_c changes over timesteps: exponential and snr reach it at the noisiest."
+    )
+    masked_loss: bool = training(
+        False,
+        "Train each picture where its mask is white: X-masklabel.png beside X, the file of that name in masks/, the "
+        "mask column, else its own transparency; pictures without any are trained wholly.",
+        later=True,
+    )
+    unmasked_weight: Number = training(
+        0.0, "What the loss counts, at least, where a mask is black or grey.", ge=0, le=1, later=True
+    )
+    unmasked_probability: Number = training(
+        0.0, "Chance that a picture is trained wholly all the same, drawn anew each time.", ge=0, le=1, later=True
+    )
+    use_ema: bool = training(
+        False, "Average the LoRA over the steps; validation, held-out loss and the LoRA files use the average."
+    )
+    ema_decay: Number = training(
+        0.9999, "Share that the average keeps of itself at a step, less during the first ones.", ge=0, lt=1
+    )
+    with_prior_preservation: bool = training(
+        False,
+        "Train on pictures of the class too, one for each picture, so that the rest of it stays as it was "
+        "(DreamBooth, arXiv 2208.12242); needs class_data_dir and class_prompt.",
+    )
+    class_data_dir: Text | None = training(
+        None, "Folder of the class pictures; those that are missing are drawn by the base model and kept there."
+    )
+    class_prompt: Text | None = training(
+        None, "Caption of the class pictures, and what is drawn, such as a photo of a dog."
+    )
+    num_class_images: Whole = training(
+        100, "Class pictures wanted; more in class_data_dir are used too.", ge=1, le=100_000
+    )
+    prior_loss_weight: Number = training(1.0, "Weight of the class pictures' loss.", ge=0, le=1000)
