@@ -22,7 +22,8 @@ from sdxl_nb.data import file_facts
 from sdxl_nb.data.dataset import CaptionedPictures
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import SdxlNbError
-from sdxl_nb.training import encoding, setup as studios
+from sdxl_nb.training import encoding
+from sdxl_nb.training import setup as studios
 
 pytestmark = pytest.mark.slow
 
