@@ -62,7 +62,7 @@ def file(target, header=None, without=(), **more):
     """The embedded base as one file; `more` are marker tensors, by name with _ for a dot, as lists of numbers."""
     tensors = {name: tensor for name, tensor in checkpoint().items() if not name.startswith(tuple(without))}
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors | {name: torch.tensor(value) for name, value in more.items()}, target, header)
+    save_file(tensors | {name: torch.as_tensor(value) for name, value in more.items()}, target, header)
     return target
 
 

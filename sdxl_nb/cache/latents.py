@@ -18,6 +18,7 @@ from ..config.train_config import TrainConfig
 from ..data.crops import Crop, plan_crop
 from ..data.dataset import CaptionedPictures
 from ..data.sampling import Choices
+from ..models.inpainting import draw_hole, hollowed, mask_of
 from ..models.objective.latent_scaling import LatentScaling
 from ..system.errors import ModelError, SdxlNbError
 from ..system.keys import key_of
@@ -122,20 +123,47 @@ class LiveLatents(Encoder):
         self.vae, self.works = vae, False  # whether it is known to make numbers
 
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, time_ids = self._pixels(indices, choices)
+        return self.sample(*self._encoded(pixels), choices), time_ids
+
+    def _pixels(
+        self, indices: Sequence[int], choices: Sequence[Choices]
+    ) -> tuple[tuple[np.ndarray, ...], torch.Tensor]:
+        """The crops of these pictures, (3, H, W) in [-1, 1], and their time ids (N, 6)."""
         pixels, time_ids = zip(*ahead(self._cut, zip(indices, choices, strict=True)), strict=True)
+        return pixels, torch.tensor(time_ids, dtype=torch.float32)
+
+    def _encoded(self, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of their latents."""
         some = at_once(self.largest, self.vae.device)  # the U-Net's batch is larger than the VAE has room for
         parts = [encode(self.vae, pixels[first : first + some]) for first in range(0, len(pixels), some)]
         mean, std = map(torch.cat, zip(*parts, strict=True))
         if not self.works:
             refuse_no_numbers(mean)
             self.works = True
-        return self.sample(mean, std, choices), torch.tensor(time_ids, dtype=torch.float32)
+        return mean, std
 
     def _cut(self, chosen: tuple[int, Choices]) -> tuple[np.ndarray, tuple[int, ...]]:
         """Pixels and time ids of a picture."""
         index, choices = chosen
         crop = self.crop(index, choices, self.flips(index, choices))
         return crop.apply(self.pictures[index].picture), crop.time_ids
+
+
+class HollowedLatents(LiveLatents):
+    """For inpainting bases: latents (N, 9, h, w), each picture's followed by a mask and the latents around its hole.
+
+    Each hole comes from its position's own draws, before all noise; see models/inpainting.py.
+    """
+
+    def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
+        holes = [draw_hole(*self.target(i), c.generator) for i, c in zip(indices, choices, strict=True)]
+        pixels, time_ids = self._pixels(indices, choices)
+        latents = self.sample(*self._encoded(pixels), choices)
+        around = [hollowed(picture, hole) for picture, hole in zip(pixels, holes, strict=True)]
+        masks = np.stack([mask_of(hole, hole.shape[0] // latents.shape[2]) for hole in holes])
+        parts = [latents, sent(torch.from_numpy(masks), latents.device)]
+        return torch.cat([*parts, self.sample(*self._encoded(around), choices)], dim=1), time_ids
 
 
 class Piece(NamedTuple):

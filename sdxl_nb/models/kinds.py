@@ -72,13 +72,8 @@ def _check_text_classes(source: Source, index: Mapping[str, Any]) -> None:
 
 def _check_channels(name: str, channels: int, latents: int) -> None:
     """A U-Net that takes more than latents was made for another task."""
-    if channels == latents:
+    if channels in (latents, 2 * latents + 1):  # the second inpaints
         return
-    if channels == 2 * latents + 1:
-        raise ModelError(
-            f"{name} is an inpainting model ({channels} channels), whose U-Net takes a mask and the masked picture "
-            "too: train on the base that it was made from, and a LoRA of that fits it."
-        )
     edits = ", as models that edit pictures do" if channels == 2 * latents else ""
     raise ModelError(_not_sdxl(name, f"its U-Net takes {channels} channels, not the VAE's {latents}{edits}"))
 
@@ -151,7 +146,7 @@ def _check_unet_shapes(source: Source, shapes: Mapping[str, Sequence[int]]) -> N
     unet = source.config("unet/config.json") or {}
     first = shapes.get(f"{UNET_FILE}input_blocks.0.0.weight")
     if first and len(first) == 4:
-        _check_channels(source.name, first[1], unet["in_channels"])
+        _check_channels(source.name, first[1], unet["out_channels"])
     levels, depths = range(len(unet["down_block_types"])), unet["transformer_layers_per_block"]
     found = tuple(_depth(shapes, level * (unet["layers_per_block"] + 1) + 1) for level in levels)
     crossed = [kind.startswith("Cross") for kind in unet["down_block_types"]]

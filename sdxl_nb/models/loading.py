@@ -16,6 +16,7 @@ import torch
 from ..system.errors import ModelError
 from . import files as found_files
 from .checkpoint_names import Place, place
+from .inpainting import paint_everything
 from .kinds import check_base
 from .lock import ALONE
 from .objective import base_objective
@@ -192,11 +193,7 @@ def _stored_name(name: str, weights: Weights) -> str:
 
 def _config(source: Source, part: str) -> Mapping[str, Any] | None:
     """A part's configuration: the base's own, or SDXL's for a checkpoint file."""
-    if not source.is_single_file:
-        return source.config(f"{part}/config.json")
-    path = checkpoint_configs(source.cache_dir) / part / "config.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return source.config(f"{part}/config.json")
 
 
 def _ours(config: Mapping[str, Any], weights: dict[str, torch.Tensor], source: Source) -> "SdxlUNet":
@@ -232,6 +229,8 @@ def load_pipeline(
         **parts, force_zeros_for_empty_prompt=objective.zeros_for_empty, add_watermarker=False
     )
     pipeline.set_progress_bar_config(disable=True)
+    if objective.inpaints:
+        paint_everything(pipeline, objective.latents)
     return pipeline
 
 
@@ -265,7 +264,9 @@ def _from_checkpoint(source: Source, part: str, dtype: torch.dtype) -> Any:
     if part not in WEIGHTS:
         return kind.from_pretrained(configs, subfolder=part)
     if part in ("unet", "vae"):
-        return kind.from_single_file(source.location, config=configs, subfolder=part, torch_dtype=dtype)
+        about = source.config("unet/config.json") or {}
+        more = {"in_channels": about["in_channels"]} if part == "unet" else {}
+        return kind.from_single_file(source.location, config=configs, subfolder=part, torch_dtype=dtype, **more)
     from diffusers import StableDiffusionXLPipeline
 
     others = {name: None for name in (*CLASSES, "scheduler") if name != part}  # not read at all

@@ -65,7 +65,15 @@ class Source:
 
     def config(self, file: str) -> dict[str, Any] | None:
         """A JSON file of the base, of one checkpoint file SDXL's own; or None when it has no such file."""
-        return read_json(checkpoint_configs() / file if self.is_single_file else self.find(file), self.name)
+        found = read_json(checkpoint_configs() / file if self.is_single_file else self.find(file), self.name)
+        if found and self.is_single_file and file == "unet/config.json":
+            found["in_channels"] = self._channels(found["in_channels"])
+        return found
+
+    def _channels(self, usual: int) -> int:
+        """What the U-Net in one checkpoint file takes: SDXL's latents, or more for another task."""
+        first = checkpoint_shapes(self.location, self.name).get("model.diffusion_model.input_blocks.0.0.weight", [])
+        return first[1] if len(first) == 4 else usual
 
 
 def locate(name: str) -> str:

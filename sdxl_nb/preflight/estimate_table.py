@@ -16,6 +16,7 @@ import torch
 from ..cache.latents import at_once
 from ..config.train_config import TrainConfig
 from ..models import architectures
+from ..models.inpainting import inpaints
 from ..system.errors import ConfigError
 from ..training import disk
 from ..training.epochs import steps_per_epoch
@@ -232,10 +233,14 @@ class _Job:
         weights, encoding, decoding, _ = self.vae
         encoding *= min(pictures, at_once(config.resolution, torch.device("cuda" if cuda else "cpu")))
         training = count.peak + self._others(config, pictures)
-        if not config.cache_latents:
+        if self.live_latents(config):
             training += weights + max(0, encoding - (count.peak - count.resident))
         drawing = count.resident + weights + decoding if config.validation_prompt else 0
         return round(max(training, weights + encoding, drawing) * SPARE + (CONTEXT if cuda else 0))
+
+    def live_latents(self, config: TrainConfig) -> int:
+        """How often the VAE encodes each picture at each step: inpainting bases want what is around a hole too."""
+        return 2 if inpaints(self.built.unet) else 0 if config.cache_latents else 1
 
     def _others(self, config: TrainConfig, pictures: int) -> int:
         """The text encoders while they stay: for live captions, or because they learn."""
@@ -303,7 +308,7 @@ class _Job:
         """Seconds of an optimizer step at this dense rate, in micro-batches of so many pictures."""
         config = self.config
         each = config.train_batch_size * config.gradient_accumulation_steps
-        flops = self.count.flops + (0 if config.cache_latents else self.vae[3])
+        flops = self.count.flops + self.live_latents(config) * self.vae[3]
         if not config.caches_text_embeddings():
             flops += 2 * self.built.text_parameters() * self.built.tokens * (3 if config.train_text_encoder else 1)
         launches = self.count.operations * -(-config.train_batch_size // micro) * config.gradient_accumulation_steps

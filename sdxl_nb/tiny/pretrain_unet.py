@@ -101,6 +101,7 @@ def batch_at(step: int, data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
         "noise": torch.randn(BATCH, *data["latents"].shape[1:], generator=generator),
         "timesteps": (stratum * 1000).long(),
         "kept": (torch.rand(BATCH, generator=generator) >= 0.1).float(),
+        "index": index,
     }
 
 

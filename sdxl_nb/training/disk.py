@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..config.train_config import TrainConfig
 from ..models.architectures import Architecture
+from ..models.inpainting import inpaints
 from ..system.errors import SdxlNbError
 from .epochs import costliest, count, validation_pictures
 
@@ -80,7 +81,7 @@ def needed(config: TrainConfig, built: Architecture, pictures: int | None = None
             notes = [f"The number of pictures is not known: {error}"]
     variants = 2 if config.random_flip else 1
     latent = 2 * 4 * built.vae.get("latent_channels", 4) * (config.resolution // built.scale) ** 2
-    latents = (stored or 0) * variants * latent if config.cache_latents else 0
+    latents = (stored or 0) * variants * latent if config.cache_latents and not inpaints(built.unet) else 0
     embeddings = (captions or 0) * built.caption_numbers * 4 if config.caches_text_embeddings() else 0
     return Need(entries, latents, embeddings, cache_folder(config), Path(config.output_dir), costliest=config), notes
 

@@ -13,7 +13,7 @@ import torch
 
 from ..cache.embeddings import EmbeddedPrompts, TextEncoders
 from ..cache.identity import combined, identity
-from ..cache.latents import CachedLatents, LiveLatents, cache_folder
+from ..cache.latents import CachedLatents, HollowedLatents, LiveLatents, cache_folder
 from ..cache.masks import CachedMasks, LiveMasks
 from ..cache.shards import Store
 from ..data.captions import LongCaption, long_captions
@@ -77,8 +77,9 @@ class Encoding:
     def pictures(self) -> CachedLatents | LiveLatents:
         """The latents of every picture; without a cache, what encodes them at each step."""
         studio, config, latents = self.studio, self.config, self.studio.objective.latents
-        if not config.cache_latents:
-            return LiveLatents(studio.everything, config, studio.vae.to(studio.device), studio.shape, latents)
+        if not studio.caches_latents:
+            live = HollowedLatents if studio.objective.inpaints else LiveLatents
+            return live(studio.everything, config, studio.vae.to(studio.device), studio.shape, latents)
         about = vae_config(studio.source)
         dtype = torch.float32 if about.get("force_upcast", True) else studio.dtype  # as load_vae does
         digest = identity(studio.source, "vae", studio.memo, dtype)
@@ -108,7 +109,7 @@ class Encoding:
     def tell(self, prompt: EmbeddedPrompts | TextEncoders) -> None:
         """The event that caching is over."""
         captions = {"captions": len(prompt)} if isinstance(prompt, EmbeddedPrompts) else {}
-        if captions or self.config.cache_latents:
+        if captions or self.studio.caches_latents:
             self.log.emit("cache", pictures=len(self.studio.everything), **captions)
 
     def _store(self, kind: str, digest: str, without: str) -> Store:

@@ -53,7 +53,10 @@ VARIED = (
 
 
 class Batch(NamedTuple):
-    """A micro-batch on the device: latents, noise and offset (N, 4, h, w) or (N, 4, 1, 1), timesteps (N,), prompt."""
+    """A micro-batch on the device: latents, noise and offset (N, 4, h, w) or (N, 4, 1, 1), timesteps (N,), prompt.
+
+    `around` (N, 5, h, w) is the mask and what is around the hole, for an inpainting base.
+    """
 
     names: list[str]
     latents: torch.Tensor
@@ -62,6 +65,7 @@ class Batch(NamedTuple):
     timesteps: torch.Tensor
     prompt: Prompt
     time_ids: torch.Tensor
+    around: torch.Tensor | None = None
 
 
 def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
@@ -121,6 +125,7 @@ class Studio:
         self.device, self.dtype = torch.device("cpu") if device.type == "cpu" else device, DTYPES[precision]
         self.processes, self.memo, self.remarks, self.progress = processes, memo, remarks, progress
         self.source, self.objective = Source.of(config), objective
+        self.caches_latents = config.cache_latents and not objective.inpaints
         # what is trained on comes first: indices below len(pictures) are its own
         self.everything = appended(pictures, held_out)
         self.heldout = range(len(pictures), len(self.everything))
@@ -266,6 +271,9 @@ class Studio:
     def batch(self, indices: Sequence[int], choices: Sequence[Choices]) -> Batch:
         """The pictures at these indices with these random choices, on the device, fp32 but for the prompt."""
         latents, time_ids = self.latents(indices, choices)
+        around = None
+        if self.objective.inpaints:
+            latents, around = latents.split([latents.shape[1] // 2, latents.shape[1] // 2 + 1], dim=1)
         captions = [self.caption(i, c) for i, c in zip(indices, choices, strict=True)]
         shape = tuple(latents.shape[1:])
         noise = torch.from_numpy(np.stack([c.noise(shape) for c in choices]))
@@ -278,6 +286,7 @@ class Studio:
             self._sent(torch.tensor([c.timestep for c in choices])),
             Prompt(*map(self._sent, self.prompt(captions))),
             self._sent(time_ids),
+            None if around is None else self._sent(around),
         )
 
     def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -289,6 +298,8 @@ class Studio:
         added = {"text_embeds": batch.prompt.pooled.to(self.dtype), "time_ids": batch.time_ids}
         hidden = batch.prompt.hidden.to(self.dtype)
         mixed = self.dtype != torch.float32 and not is_short(self.unet)
+        if batch.around is not None:
+            noisy = torch.cat([noisy, batch.around], dim=1)
         with torch.autocast(self.device.type, self.dtype, enabled=mixed):
             (predicted,) = self.unet(
                 noisy.to(self.dtype), batch.timesteps, hidden, added_cond_kwargs=added, return_dict=False

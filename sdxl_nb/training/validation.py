@@ -13,6 +13,7 @@ import torch
 
 from ..cache.embeddings import Prompt
 from ..config.train_config import TrainConfig
+from ..models.inpainting import paint_everything
 from ..models.objective.base_objective import BaseObjective, made
 from ..models.quiet import hushed
 from ..system.errors import ModelError
@@ -43,6 +44,7 @@ class Validator:
             add_watermarker=False,
         )
         self.pipeline.set_progress_bar_config(disable=True)
+        self.inpaints = objective.inpaints
 
     @torch.no_grad()
     def draw(
@@ -55,6 +57,7 @@ class Validator:
         unet = self.pipeline.unet
         training, trained = unet.training, [p for p in unet.parameters() if p.requires_grad]
         unet.eval().requires_grad_(False)  # with gradients torch may choose other kernels than for the saved LoRA
+        hook = paint_everything(self.pipeline, self.latents) if self.inpaints else None
         portions = [(number, seeds) for number in range(len(self.prompts.pooled)) for seeds in self._portions()]
         try:
             pictures: list[tuple[str, bytes]] = []
@@ -65,6 +68,8 @@ class Validator:
                 pictures += zip(names, map(_encoded, self._decode(latents)), strict=True)
             return pictures
         finally:
+            if hook:
+                hook.remove()
             unet.train(training)
             for parameter in trained:
                 parameter.requires_grad_()

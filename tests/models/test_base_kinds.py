@@ -27,6 +27,7 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps":
 DPM_FLOW = scheduler(
     "DPMSolverMultistepScheduler", prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0
 )
+UNET, ONE, TWO = "model.diffusion_model.", "conditioner.embedders.0.", "conditioner.embedders.1."
 CONFIG = "its scheduler/scheduler_config.json says so"
 
 SUPPORTED = {  # how it is made; what is decided: prediction, zero SNR, scheduler; who said it; a word of each remark
@@ -53,6 +54,8 @@ SUPPORTED = {  # how it is made; what is decided: prediction, zero SNR, schedule
     "fp16 alone": (halves, {}, "epsilon", False, "EulerDiscreteScheduler", CONFIG, []),
     "ssd-1b": (relative, SSD, "epsilon", False, "EulerDiscreteScheduler", CONFIG, []),
     "vega": (relative, VEGA, "epsilon", False, "EulerDiscreteScheduler", CONFIG, []),
+    "inpainting": (relative, {"in_channels": 9}, "epsilon", False, "EulerDiscreteScheduler", CONFIG, ["inpaints"]),
+    "file inpainting": (file, {f"{UNET}input_blocks.0.0.weight": torch.zeros(64, 9, 3, 3).tolist()}, "epsilon", False, "EulerDiscreteScheduler", "SDXL's own way, for the file says nothing else", ["inpaints"]),
     "file": (file, {}, "epsilon", False, "EulerDiscreteScheduler", "SDXL's own way, for the file says nothing else", []),
     "file v": (file, {"v_pred": []}, "v_prediction", False, "EulerDiscreteScheduler", "its tensor v_pred says so", []),
     "file v zero": (file, {"v_pred": [], "ztsnr": []}, "v_prediction", True, "EulerDiscreteScheduler", "its tensors v_pred and ztsnr say so", []),
@@ -182,12 +185,10 @@ def broken(target, cut):
     return target
 
 
-UNET, ONE, TWO = "model.diffusion_model.", "conditioner.embedders.0.", "conditioner.embedders.1."
 NOT = "X is not SDXL ({}): give an SDXL base, for example " + DEFAULT_BASE + "."
 BROKEN = "X is truncated or no safetensors file (a pickle is never read, whatever its name): download it again, as .safetensors."
 SWAPPED = "X has its two text encoders swapped: download it again, or give another."
 QUANTISED = "X holds quantised weights ({}), whose scales would be lost: give the fp16, bf16 or fp32 model."
-INPAINTING = "X is an inpainting model (9 channels), whose U-Net takes a mask and the masked picture too: train on the base that it was made from, and a LoRA of that fits it."
 UNKNOWN = (
     "X says in its header that it predicts 'magic', which is unknown: give a base that predicts epsilon, v or the flow."
 )
@@ -199,7 +200,6 @@ REFUSED = {
     "edm sample": (folder, {"only_scheduler": EDM | {"prediction_type": "sample"}}, SAMPLE.format(CONFIG)),
     "unknown scheduler": (folder, {"only_scheduler": {"_class_name": "KarrasVeScheduler"}}, "X draws with KarrasVeScheduler, a scheduler that cannot be trained for here: give a base with one of DDPM's schedule, EDM or flow matching."),
     "dynamic flow": (folder, {"only_scheduler": FLOW | {"use_dynamic_shifting": True}}, "X has a flow with use_dynamic_shifting, which cannot be trained here: give another base."),
-    "inpainting": (folder, {"unet": {"in_channels": 9}}, INPAINTING),
     "editing": (folder, {"unet": {"in_channels": 8}}, NOT.format("its U-Net takes 8 channels, not the VAE's 4, as models that edit pictures do")),
     "refiner": (folder, {"index": {"text_encoder": [None, None]}}, f"X is SDXL's refiner, which has one text encoder: give a base model, for example {DEFAULT_BASE}."),
     "sd1": (folder, {"index": {INDEX: "StableDiffusionPipeline"}, "unet": {"addition_embed_type": None}}, NOT.format("it is a StableDiffusionPipeline")),
@@ -214,7 +214,6 @@ REFUSED = {
     "file nf4": (file, {f"{UNET}out.2.weight.quant_state.bitsandbytes__nf4": [0]}, QUANTISED.format(f"it has the tensor {UNET}out.2.weight.quant_state.bitsandbytes__nf4")),
     "file swapped": (file, {"without": [ONE, TWO], f"{ONE}model.ln_final.bias": [0.0], f"{TWO}transformer.text_model.x": [0.0]}, SWAPPED),
     "file refiner": (file, {"without": [ONE, TWO], f"{ONE}model.ln_final.bias": [0.0]}, f"X is SDXL's refiner, which has one text encoder: give a base model, for example {DEFAULT_BASE}."),
-    "file inpainting": (file, {f"{UNET}input_blocks.0.0.weight": torch.zeros(8, 9, 3, 3).tolist()}, INPAINTING),
     "file without encoders": (file, {"without": [ONE, TWO]}, "X has no text_encoder: give a whole SDXL checkpoint, not its U-Net alone."),
     "file with one encoder": (file, {"without": [TWO]}, "X has no text_encoder_2: give a whole SDXL checkpoint, not its U-Net alone."),
     "file without vae": (file, {"without": ["first_stage_model."]}, "X has no VAE: give a whole SDXL checkpoint, not its U-Net alone."),

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...config.train_config import TrainConfig
 from ...system.errors import ConfigError, ModelError
+from ..inpainting import inpaints
 from ..kinds import check_base
 from ..lock import ALONE
 from ..quiet import hushed
@@ -33,6 +34,11 @@ EDM = {"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"}
 FLOW = {"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"}
 FLOW_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 FEW_STEPS = {"LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler"}
+INPAINTING = (
+    "This base inpaints: each step hides another part of each picture, so pictures are encoded anew at each step and "
+    "the VAE stays in memory, whatever cache_latents says. Prompts are drawn as if all of the picture were to be "
+    "painted."
+)
 WORDS = {
     "epsilon": "predicts the noise (epsilon)",
     "v_prediction": "predicts v",
@@ -47,7 +53,8 @@ class BaseObjective:
 
     `scheduler` is the complete configuration of the diffusers scheduler, `_class_name` among it, that it draws with;
     `zero_snr` says that its last timestep has no signal; `latents` how the VAE's latents become the U-Net's;
-    `zeros_for_empty` that an empty prompt is zeros, not encoded. `why` tells who said so, `remarks` what to know.
+    `zeros_for_empty` that an empty prompt is zeros, not encoded; `inpaints` that the U-Net takes a mask and the masked
+    picture too. `why` tells who said so, `remarks` what to know.
     """
 
     prediction: str
@@ -57,6 +64,7 @@ class BaseObjective:
     zeros_for_empty: bool
     why: str
     remarks: tuple[str, ...] = ()
+    inpaints: bool = False
 
     @property
     def flow_shift(self) -> float:
@@ -66,7 +74,9 @@ class BaseObjective:
     def __str__(self) -> str:
         """One line for people."""
         zero = " with zero terminal SNR" if self.zero_snr else ""
-        return f"The base {WORDS[self.prediction]}{zero}: {self.why}. It draws with {self.scheduler['_class_name']}."
+        task = " and inpaints" if self.inpaints else ""
+        draws = f"It draws with {self.scheduler['_class_name']}."
+        return f"The base {WORDS[self.prediction]}{zero}{task}: {self.why}. {draws}"
 
 
 def of_config(config: TrainConfig) -> BaseObjective:
@@ -177,7 +187,10 @@ def _described(
             "the distillation."
         )
     zeros = bool(index.get("force_zeros_for_empty_prompt", True))
-    return BaseObjective(prediction, scheduler, zero, latents, zeros, why, tuple(remarks))
+    painting = inpaints(source.config("unet/config.json") or {})
+    if painting:
+        remarks.append(INPAINTING)
+    return BaseObjective(prediction, scheduler, zero, latents, zeros, why, tuple(remarks), painting)
 
 
 def _overridden(source: Source, base: BaseObjective, prediction: str | None, rescale_zero_snr: bool) -> BaseObjective:

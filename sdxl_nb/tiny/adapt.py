@@ -1,0 +1,123 @@
+"""Retrain the embedded base's U-Net for another objective, so that what trains on such bases can be seen to learn.
+
+    python -m sdxl_nb.tiny.adapt FOLDER --kind edm
+
+writes a whole base into FOLDER: the embedded one with the scheduler and VAE statistics of Playground 2.5 (edm), or with
+rectified flow's scheduler (flow). Its text encoders and VAE are the embedded ones; the U-Net goes on from what it
+knows. Pictures, batches and the course of the learning rate are pre-training's (pretrain_unet.py), noise and targets
+those of a run on such a base (training/noising.py).
+"""
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..models.loading import load
+from ..models.objective import base_objective
+from ..models.sources import EMBEDDED, Source
+from ..training.noising import Noising
+from .pretrain_unet import BATCH, batch_at, encode_pictures, learning_rate
+
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "edm": {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_max": 80.0, "sigma_data": 0.5},
+    "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0},
+}
+PEAK, EMA_DECAY = 5e-4, 0.99
+
+
+def outline(folder: Path, kind: str) -> None:
+    """The embedded base with the configuration files of this kind."""
+    shutil.copytree(EMBEDDED["embedded:tiny-sdxl"], folder, dirs_exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULERS[kind]))
+    _change(folder / "model_index.json", scheduler=["diffusers", SCHEDULERS[kind]["_class_name"]])
+
+
+def _change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields, indent=2) + "\n")
+
+
+def _with_statistics(folder: Path, latents: torch.Tensor, factor: float) -> None:
+    """Write the mean and deviation of each channel of the VAE's latents into its configuration, as Playground does."""
+    found = {"latents_mean": latents.mean((0, 2, 3)).tolist(), "latents_std": latents.std((0, 2, 3)).tolist()}
+    _change(folder / "vae" / "config.json", scaling_factor=factor, **found)
+
+
+@torch.no_grad()
+def _embedded(source: Source, ids: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states and pooled embeddings of every caption, fp16."""
+    hidden, pooled = [], []
+    one, two = (load(source, part) for part in ("text_encoder", "text_encoder_2"))
+    for first, second in zip(ids["ids_1"].split(256), ids["ids_2"].split(256), strict=True):
+        a = one(first.long(), output_hidden_states=True)
+        b = two(second.long(), output_hidden_states=True)
+        hidden.append(torch.cat([a.hidden_states[-2], b.hidden_states[-2]], dim=-1).half())
+        pooled.append(b.text_embeds.half())
+    return torch.cat(hidden), torch.cat(pooled)
+
+
+def adapt(folder: Path, kind: str, *, pictures: int = 8000, steps: int = 1200, progress: int = 50) -> Path:
+    """Write the base of this kind into `folder` and return it; every `progress` steps a line says how far it is."""
+    outline(folder, kind)
+    source = Source(str(folder))
+    vae = load(source, "vae")
+    data = encode_pictures(pictures, folder, vae, [load(source, name) for name in ("tokenizer", "tokenizer_2")])
+    raw = data["latents"].float() / vae.config.scaling_factor
+    if kind == "edm":
+        _with_statistics(folder, raw, SCHEDULERS["edm"]["sigma_data"])
+    objective = base_objective.of(source)
+    data["latents"] = objective.latents.scaled(raw)
+    hidden, pooled = _embedded(source, data)
+    unet, noising = load(source, "unet"), Noising.of(objective)
+    unet.train().requires_grad_().to(memory_format=torch.channels_last)
+    weights = list(unet.parameters())
+    average = [weight.detach().clone() for weight in weights]
+    optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    begun, losses = time.monotonic(), []
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, PEAK)
+        batch = batch_at(step, data)
+        when = batch["timesteps"] * len(noising) // 1000
+        kept, index = batch["kept"], batch["index"]
+        added = {"text_embeds": pooled[index].float() * kept[:, None], "time_ids": batch["time_ids"]}
+        seen = noising.noisy(batch["latents"], batch["noise"], when).to(memory_format=torch.channels_last)
+        text = hidden[index].float() * kept[:, None, None]
+        predicted = unet(seen, noising.times(when), text, added_cond_kwargs=added, return_dict=False)[0]
+        loss = (predicted - noising.target(batch["latents"], batch["noise"], when)).square().mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_lerp_(average, weights, 1 - min(EMA_DECAY, (step + 1) / (step + 10)))
+        losses.append(loss.item())
+        if (step + 1) % progress == 0:
+            each = (time.monotonic() - begun) / (step + 1)
+            mean = sum(losses[-progress:]) / progress
+            print(f"{kind}: step {step + 1} of {steps}, loss {mean:.4f}, {each:.2f} s a step of {BATCH}", flush=True)
+    with torch.no_grad():
+        for weight, mean in zip(weights, average, strict=True):
+            weight.copy_(mean)
+    unet.half().save_pretrained(folder / "unet")
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kind", choices=SCHEDULERS, required=True)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    print(f"A base in {adapt(args.folder, args.kind, steps=args.steps)}")
+
+
+if __name__ == "__main__":
+    main()
