@@ -25,23 +25,23 @@ def order(count: int, seed: int, epoch: int) -> np.ndarray:
 def batches(groups: np.ndarray, batch: int, seed: int, epoch: int) -> np.ndarray:
     """The pictures of an epoch, each once, so that each `batch` in a row is of one group as far as that can be.
 
-    `groups` (N,) is the group (bucket) of each picture. What a group has beyond whole batches shares batches with the
-    leftovers of other groups, so that no step is wasted; the last batch, perhaps a short one, is of leftovers, of a
-    random group first or last. Batches come in random order. With one group this is `order`.
+    `groups` (N,) is the group (bucket) of each picture. A last, short batch takes pictures of any group, each as
+    likely as another: a step's loss is a mean, and so all of them count the same in the long run. What a group has
+    beyond whole batches shares batches with the leftovers of other groups, so that no step is wasted. Whole and
+    shared batches come in random order. With one group this is `order`.
     """
     shuffled = order(len(groups), seed, epoch)
     if not len(groups) or (groups == groups[0]).all():
         return shuffled
     generator = _stream(seed, _BATCHES + epoch)
     groups = generator.permutation(groups.max() + 1)[groups]
-    shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
-    counts = np.bincount(groups)
-    place = np.arange(len(groups)) - np.repeat(np.cumsum(counts) - counts, counts)  # inside its group
-    whole = place < np.repeat(counts // batch * batch, counts)
-    arranged = np.concatenate([shuffled[whole], shuffled[~whole]])
     full = len(groups) // batch
-    mixed = arranged[: full * batch].reshape(full, batch)[generator.permutation(full)]
-    return np.concatenate([mixed.ravel(), arranged[full * batch :]])
+    first, last = (part[np.argsort(groups[part], kind="stable")] for part in np.split(shuffled, [full * batch]))
+    counts = np.bincount(groups[first], minlength=groups.max() + 1)
+    place = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)  # inside its group
+    whole = place < np.repeat(counts // batch * batch, counts)
+    arranged = np.concatenate([first[whole], first[~whole]]).reshape(full, batch)
+    return np.concatenate([arranged[generator.permutation(full)].ravel(), last])
 
 
 def _stream(seed: int, number: int) -> np.random.Generator:
