@@ -14,7 +14,7 @@ import numpy as np
 
 # The upper bits of a key say what its stream is for; a position's own is 0.
 _MASK, _CAPTION, _WHICH = 1 << 61, 1 << 62, (1 << 62) + (1 << 61)
-_ORDER, _BATCHES, _CLASS = 1 << 63, (1 << 63) + (1 << 61), (1 << 63) + (1 << 62)
+_ORDER, _BATCHES, _CLASS, _DROPOUT = ((1 << 63) + upper for upper in (0, 1 << 61, 1 << 62, (1 << 62) + (1 << 61)))
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -82,6 +82,10 @@ class Choices:
         """Which of so many captions this position takes, apart from all other draws."""
         return int(_stream(self.seed, _WHICH + self.position).random() * count)
 
+    def dropout_key(self) -> int:
+        """32 bits from which the dropout of this position comes, apart from all other draws."""
+        return int(_stream(self.seed, _DROPOUT + self.position).integers(1 << 32))
+
     def goes_unmasked(self, share: float) -> bool:
         """Whether this position takes its picture without the mask, at this chance; apart from all other draws."""
         return share > 0 and bool(_stream(self.seed, _MASK + self.position).random() < share)
@@ -121,6 +125,12 @@ class Stream:
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.count // self.batch)
+
+    @property
+    def fair(self) -> bool:
+        """Whether leftovers of buckets would count more here, did `batches` not draw the short step from all."""
+        ours = self.groups[: self.first_of_class]
+        return self.count % self.batch > 0 and len(ours) > 0 and bool((ours != ours[0]).any())
 
     def epoch(self, step: int) -> int:
         """The epoch that optimizer step `step` (from 0) belongs to."""

@@ -45,6 +45,9 @@ def progress(trainer: "Trainer") -> checkpoint.Progress:
         micro_batch=updates.micro_batch,
         heldout_fingerprint=trainer.studio.heldout_fingerprint,
         reading=FORMAT,
+        base=trainer.studio.base,
+        fair=trainer.stream.fair,
+        dropout=2,
     )
 
 

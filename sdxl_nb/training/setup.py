@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
+from ..cache.identity import contents
 from ..cache.latents import CachedLatents, LiveLatents, cache_folder
 from ..cache.masks import LiveMasks
 from ..config.train_config import TrainConfig
@@ -140,6 +141,7 @@ class Studio:
             self.remarks.append(str(self.given_masks))
         self.data_fingerprint = fingerprint(pictures, self.given_masks)
         self.heldout_fingerprint = fingerprint(held_out)
+        self.base = processes.from_first(lambda: contents(self.source, objective, memo))
         kept = apart(config.base_precision, self.dtype)
         # hollow until the encoders have left: what it takes then is most of all memory
         self.unet, self._fill = open_unet(self.source, self.dtype, ours=wants_ours(config), precision=kept)

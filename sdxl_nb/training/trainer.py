@@ -29,7 +29,7 @@ from .reports import reporting
 from .reports.trackers import Trackers
 from .setup import Studio, prepare
 from .signals import StopRequest
-from .state import checkpoint
+from .state import checkpoint, resuming
 from .step import Numbers, Step
 from .validation import write_pictures
 
@@ -76,7 +76,9 @@ def _run(
         saving.check_alike(trainer)
         if found:
             path, kept, tensors = found
-            checkpoint.check_resumable(kept, saving.progress(trainer), path.name)
+            resuming.check_resumable(kept, saving.progress(trainer), path.name)
+            told = resuming.remark(kept, config, trainer.steps, trainer.stream.steps_per_epoch, path.name)
+            studio.remarks += [told] if told else []
             saving.restore(trainer, kept, tensors)
         if folder.writes and not found:
             weights, an_epoch = trainer.updates.flat.weights.numel(), trainer.stream.steps_per_epoch
