@@ -1,5 +1,7 @@
 """Settings of the group LoRA: which layers learn, at which rank."""
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from ..fields import Alphas, Modules, Number, Ranks, Whole, lora
@@ -23,3 +25,9 @@ class LoraSettings(BaseModel):
     )
     use_dora: bool = lora(False, "DoRA: learn each layer's magnitude and direction apart (arXiv 2402.09353).")
     use_rslora: bool = lora(False, "rsLoRA: scale by the square root of the rank (arXiv 2312.03732).")
+    save_precision: Literal["fp32", "fp16", "bf16"] | None = lora(
+        None,
+        "Precision of the final LoRA files; null is fp16 for the one of ComfyUI and A1111, half as large, and fp32 for "
+        "diffusers' one; checkpoints are fp32.",
+        weights=False,
+    )
