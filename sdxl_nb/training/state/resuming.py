@@ -29,7 +29,7 @@ OF_THE_DATA = {  # what they decide, the fingerprint of the data tells
 }
 OF_THE_BASE = {  # what they decide, the contents of the base tell, where a checkpoint knows them
     *("pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "revision", "variant"),
-    *("prediction_type", "flow_shift", "rescale_betas_zero_snr"),
+    *("prediction_type", "flow_shift", "rescale_betas_zero_snr", "lora_weights", "base_lora"),
 }
 FORMER = {"aspect_ratio_buckets": False}  # what versions without a setting did, where its default does another thing
 WITHOUT_EFFECT = {  # settings that are not looked at, and when
