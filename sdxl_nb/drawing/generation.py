@@ -193,8 +193,8 @@ def _say_what_lacks(pipeline: Any, headers: Sequence[Mapping[str, str]]) -> None
         below = [each for header in headers for each in config_from_header(header).get("base_lora") or ()]
         if below and not getattr(pipeline, "frozen_loras", 0):
             warnings.warn(
-                f"The LoRA was trained on top of {', '.join(map(str, below))}, which the base that draws does not have: "
-                "give those LoRAs too, at their scales.",
+                f"The LoRA was trained on top of {', '.join(map(str, below))}, which the base that draws does not "
+                "have: give those LoRAs too, at their scales.",
                 stacklevel=4,
             )
 
