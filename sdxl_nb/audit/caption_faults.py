@@ -15,7 +15,7 @@ from ..config.train_config import TrainConfig
 from ..data.captions import long_captions
 from ..data.listed_captions import TRIGGER_ALONE
 from ..data.words.tags import cleaned
-from ..data.words.trigger import calls
+from ..data.words.trigger import calls, folded
 from .findings import NOTE, WARNING, Finding, found, picture_of
 from .leftovers import WEIGHTED, code, placeholder, prompt_syntax, refusal
 
@@ -285,7 +285,7 @@ def trigger_coverage(written: Captions, trigger_word: str | None, names: Sequenc
         return []
     lack = [name for name in names if not calls(written.get(name, ""), trigger_word)]
     inside = "only inside another word"
-    remarks = {name: inside if trigger_word.lower() in written.get(name, "").lower() else "" for name in lack}
+    remarks = {name: inside if folded(trigger_word) in folded(written.get(name, "")) else "" for name in lack}
     message = f"The trigger word {trigger_word!r} is written in {len(names) - len(lack)} of {len(names)} captions."
     advice = "Training puts it in front of the others; nothing needs to be done."
     return found(TRIGGER_WORD, NOTE, remarks, message.replace("{", "{{").replace("}", "}}"), advice)

@@ -5,6 +5,7 @@ Every check looks at values alone and none can fail for defaults, so that whatev
 """
 
 import json
+import math
 import re
 import unicodedata
 from pathlib import Path, PurePath
@@ -100,6 +101,23 @@ def prompts(value: Any) -> Any:
     if isinstance(value, str):
         return [value]
     return None if value in ([], ()) else value
+
+
+def file_and_scale(value: str) -> tuple[str, float]:
+    """FILE or FILE:SCALE as (file, scale); a colon that no number follows belongs to the file's name."""
+    file, colon, number = value.rpartition(":")
+    try:
+        return (file, float(number)) if colon and file else (value, 1.0)
+    except ValueError:
+        return value, 1.0
+
+
+def loras(value: str) -> str:
+    """A file of base_lora, perhaps with a scale that is a number and not 0."""
+    scale = file_and_scale(value)[1]
+    if not math.isfinite(scale) or scale == 0:
+        raise wrong("", f"{{field}} must be FILE or FILE:SCALE with a scale other than 0, not {shown(value)}")
+    return value
 
 
 def modules(value: Any) -> str | list[str]:

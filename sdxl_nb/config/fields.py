@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from .checks import background, image_columns, modules, not_bool, patterns, prompts, text, weights, yaml_no
+from .checks import background, image_columns, loras, modules, not_bool, patterns, prompts, text, weights, yaml_no
 
 MANY = 10**9  # more than any run needs, few enough for every counter
 
@@ -19,6 +19,7 @@ Text = Annotated[str, AfterValidator(text)]
 Whole = Annotated[int, BeforeValidator(not_bool)]
 Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
 Prompts = Annotated[list[Text] | None, BeforeValidator(prompts)]
+Loras = Annotated[list[Annotated[Text, AfterValidator(loras)]] | None, BeforeValidator(prompts)]
 Modules = Annotated[str | list[str], BeforeValidator(modules)]
 Mapped = Annotated[dict[Text, dict[str, Text]] | None, BeforeValidator(image_columns)]
 Ranks = Annotated[

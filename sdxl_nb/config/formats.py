@@ -126,6 +126,10 @@ def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in PLACES:
         if short[name] is not None and short[name].startswith(("/", "./", "../", "~")):
             short[name] = PurePosixPath(short[name]).name
+    if short.get("lora_weights") is not None:
+        short["lora_weights"] = PurePosixPath(short["lora_weights"]).name
+    if short.get("base_lora") is not None:
+        short["base_lora"] = [PurePosixPath(file).name for file in short["base_lora"]]
     for name in ("train_data_dir", "class_data_dir"):
         if short[name] is not None:
             short[name] = PurePosixPath(short[name]).name

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError, model_validator
 
 from . import formats, presets
-from .checks import check_combinations
+from .checks import check_combinations, file_and_scale
 from .fields import Optimizer, about, schema_types
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed
@@ -169,6 +169,10 @@ class TrainConfig(Settings):
     def alpha(self) -> float:
         """lora_alpha, or rank where it is null."""
         return float(self.rank if self.lora_alpha is None else self.lora_alpha)
+
+    def base_loras(self) -> tuple[tuple[str, float], ...]:
+        """The files of base_lora with their scales."""
+        return tuple(file_and_scale(os.path.expanduser(each)) for each in self.base_lora or ())
 
     def columns(self) -> tuple[str, str]:
         """Names of the picture and caption columns: given, else mapped, else built in, else image and text."""

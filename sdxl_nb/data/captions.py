@@ -9,7 +9,7 @@ import numpy as np
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
 from .words.tags import cleaned, joined
-from .words.trigger import calls, with_trigger
+from .words.trigger import calls, folded, with_trigger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizer
@@ -74,7 +74,7 @@ def parted(caption: str, config: TrainConfig) -> tuple[str, str, str]:
 
 def is_alone(caption: str, trigger_word: str) -> bool:
     """Whether a caption says nothing but the trigger word."""
-    return len(caption) < len(trigger_word) + 4 and caption.strip(" ,.").lower() == trigger_word.strip(" ,.").lower()
+    return len(caption) < len(trigger_word) + 9 and folded(caption).strip(" ,.") == folded(trigger_word).strip(" ,.")
 
 
 def varied(caption: str, config: TrainConfig, generator: np.random.Generator) -> str:
@@ -115,8 +115,10 @@ def leading(tags: Sequence[str], config: TrainConfig) -> int:
     """How many of the first tags are the trigger word, which may hold the separator itself."""
     if tags and calls(tags[0], config.trigger_word):
         return 1
-    word = [tag.lower() for tag in map(str.strip, (config.trigger_word or "").split(config.caption_separator)) if tag]
-    return len(word) if word and [tag.lower() for tag in tags[: len(word)]] == word else 0
+    word = [
+        tag for tag in map(str.strip, folded(config.trigger_word or "").split(folded(config.caption_separator))) if tag
+    ]
+    return len(word) if word and [folded(tag) for tag in tags[: len(word)]] == word else 0
 
 
 def long_captions(

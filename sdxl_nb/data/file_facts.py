@@ -1,6 +1,6 @@
 """What is known of files without reading them again: hashes, sizes of pictures, and what is wrong with a picture.
 
-In: stamps, texts that change when a file does (path, bytes, time of change). Out: what was found when the file with
+In: stamps, texts that change when a file does (path, bytes, times of change). Out: what was found when the file with
 that stamp was last read. One SQLite file beside the caches, shared by processes and runs; it is only a memory: when
 it is damaged it starts anew, and where it cannot be written everything still works, only slower.
 """
@@ -22,6 +22,7 @@ import PIL
 from ..system.keys import key_of
 from ..system.threads import Group, ahead, share_out
 from .decoding import READING, Fault, MissingPlugin, PictureError, decoded
+from .sources.listing import file_stamp
 
 if TYPE_CHECKING:
     from .dataset import CaptionedPictures, Faults
@@ -136,8 +137,7 @@ class Memo:
 
     def file_digest(self, path: Path) -> bytes:
         """SHA-256 of a file, read only when it changed since it was last asked for."""
-        about = os.stat(path)
-        stamp = key_of("file", os.path.realpath(path), about.st_size, about.st_mtime_ns)
+        stamp = key_of("file", file_stamp(path))
         known = self.find([stamp]).get(stamp)
         if known is None:
             known = Known(_sha256(path))

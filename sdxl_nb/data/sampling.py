@@ -14,7 +14,7 @@ import numpy as np
 
 # The upper bits of a key say what its stream is for; a position's own is 0.
 _MASK, _CAPTION, _WHICH = 1 << 61, 1 << 62, (1 << 62) + (1 << 61)
-_ORDER, _BATCHES, _CLASS = 1 << 63, (1 << 63) + (1 << 61), (1 << 63) + (1 << 62)
+_ORDER, _BATCHES, _CLASS, _DROPOUT = ((1 << 63) + upper for upper in (0, 1 << 61, 1 << 62, (1 << 62) + (1 << 61)))
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -25,23 +25,23 @@ def order(count: int, seed: int, epoch: int) -> np.ndarray:
 def batches(groups: np.ndarray, batch: int, seed: int, epoch: int) -> np.ndarray:
     """The pictures of an epoch, each once, so that each `batch` in a row is of one group as far as that can be.
 
-    `groups` (N,) is the group (bucket) of each picture. What a group has beyond whole batches shares batches with the
-    leftovers of other groups, so that no step is wasted; the last batch, perhaps a short one, is of leftovers, of a
-    random group first or last. Batches come in random order. With one group this is `order`.
+    `groups` (N,) is the group (bucket) of each picture. A last, short batch takes pictures of any group, each as
+    likely as another: a step's loss is a mean, and so all of them count the same in the long run. What a group has
+    beyond whole batches shares batches with the leftovers of other groups, so that no step is wasted. Whole and
+    shared batches come in random order. With one group this is `order`.
     """
     shuffled = order(len(groups), seed, epoch)
     if not len(groups) or (groups == groups[0]).all():
         return shuffled
     generator = _stream(seed, _BATCHES + epoch)
     groups = generator.permutation(groups.max() + 1)[groups]
-    shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
-    counts = np.bincount(groups)
-    place = np.arange(len(groups)) - np.repeat(np.cumsum(counts) - counts, counts)  # inside its group
-    whole = place < np.repeat(counts // batch * batch, counts)
-    arranged = np.concatenate([shuffled[whole], shuffled[~whole]])
     full = len(groups) // batch
-    mixed = arranged[: full * batch].reshape(full, batch)[generator.permutation(full)]
-    return np.concatenate([mixed.ravel(), arranged[full * batch :]])
+    first, last = (part[np.argsort(groups[part], kind="stable")] for part in np.split(shuffled, [full * batch]))
+    counts = np.bincount(groups[first], minlength=groups.max() + 1)
+    place = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)  # inside its group
+    whole = place < np.repeat(counts // batch * batch, counts)
+    arranged = np.concatenate([first[whole], first[~whole]]).reshape(full, batch)
+    return np.concatenate([arranged[generator.permutation(full)].ravel(), last])
 
 
 def _stream(seed: int, number: int) -> np.random.Generator:
@@ -82,6 +82,10 @@ class Choices:
         """Which of so many captions this position takes, apart from all other draws."""
         return int(_stream(self.seed, _WHICH + self.position).random() * count)
 
+    def dropout_key(self) -> int:
+        """32 bits from which the dropout of this position comes, apart from all other draws."""
+        return int(_stream(self.seed, _DROPOUT + self.position).integers(1 << 32))
+
     def goes_unmasked(self, share: float) -> bool:
         """Whether this position takes its picture without the mask, at this chance; apart from all other draws."""
         return share > 0 and bool(_stream(self.seed, _MASK + self.position).random() < share)
@@ -121,6 +125,12 @@ class Stream:
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.count // self.batch)
+
+    @property
+    def fair(self) -> bool:
+        """Whether leftovers of buckets would count more here, did `batches` not draw the short step from all."""
+        ours = self.groups[: self.first_of_class]
+        return self.count % self.batch > 0 and len(ours) > 0 and bool((ours != ours[0]).any())
 
     def epoch(self, step: int) -> int:
         """The epoch that optimizer step `step` (from 0) belongs to."""

@@ -5,15 +5,17 @@ In: the name of a base (or a ready pipeline), LoRA files, prompts. Out: a `Pictu
 the CPU, so it depends on its prompt, scale and seed alone: not on batching, nor on what was drawn before.
 """
 
+import contextlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.precedence import DEFAULT_BASE, DEFAULT_VAE
-from ..system.errors import ConfigError
+from ..system.errors import ConfigError, ModelError
 from ..system.memory import give_back
 
 if TYPE_CHECKING:
@@ -163,14 +165,38 @@ def load_base(base: Any, objective: "BaseObjective | None" = None) -> Any:
         return base
     source = base if isinstance(base, Source) else source_of(str(base))
     if not torch.cuda.is_available():
-        return load_pipeline(source, objective=objective)
-    pipeline = load_pipeline(source, torch.float16, objective)
+        return _with_loras(load_pipeline(source, objective=objective), source)
+    pipeline = _with_loras(load_pipeline(source, torch.float16, objective), source)
     pipeline.vae.enable_slicing()  # decodes one by one
     give_back()
     if fits(_bytes_of(pipeline), torch.cuda.mem_get_info()[0]):
         return pipeline.to("cuda")
     pipeline.enable_model_cpu_offload(torch.cuda.current_device())
     return pipeline
+
+
+def _with_loras(pipeline: Any, source: "Source") -> Any:
+    """The pipeline with the frozen LoRAs of its base in its weights."""
+    from ..lora.fusing import add_to_weights
+
+    for file, scale in source.loras:
+        add_to_weights(pipeline, file, scale)
+    pipeline.frozen_loras = len(source.loras)
+    return pipeline
+
+
+def _say_what_lacks(pipeline: Any, headers: Sequence[Mapping[str, str]]) -> None:
+    """Warn where LoRAs were trained on top of frozen ones that this pipeline's base does not have."""
+    from ..config.header import config_from_header
+
+    with contextlib.suppress(ModelError):  # of others, whose headers say nothing of the kind
+        below = [each for header in headers for each in config_from_header(header).get("base_lora") or ()]
+        if below and not getattr(pipeline, "frozen_loras", 0):
+            warnings.warn(
+                f"The LoRA was trained on top of {', '.join(map(str, below))}, which the base that draws does not "
+                "have: give those LoRAs too, at their scales.",
+                stacklevel=4,
+            )
 
 
 def source_of(name: str) -> "Source":
@@ -226,6 +252,7 @@ class _attached:
                 self.adapters[f"generate_{number}"] = weight
                 headers.append(weights.metadata)
             self.scheduler = scheduler_for(headers, self.pipeline.scheduler)
+            _say_what_lacks(self.pipeline, headers)
         except BaseException:
             self.__exit__()
             raise

@@ -3,6 +3,8 @@
 In: a TrainConfig and frozen models. Out: the same models with trainable layers on them, which change nothing yet.
 """
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import nn
 
@@ -10,17 +12,29 @@ from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 from ..models.sources import first_line
 from ..system.errors import ConfigError
-from .layers import lora_modules, lora_names
+from .going_on import put_on
+from .layers import LoraWeights, lora_modules, lora_names
 from .targets import check_patterns, target_modules, text_target_modules
 
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
 
-def add_lora(config: TrainConfig, unet: nn.Module, text_encoders: tuple[nn.Module, ...] = ()) -> list[str]:
+
+def add_lora(
+    config: TrainConfig,
+    unet: nn.Module,
+    text_encoders: tuple[nn.Module, ...] = (),
+    start: LoraWeights | None = None,
+) -> list[str]:
     """Put peft LoRA layers on the U-Net, and with `train_text_encoder` on the text encoders; weights in fp32.
 
     Returns the names of the models that got them. peft draws the first values from torch's global generator, which
     is seeded with `config.seed` here, so that the same config always starts from the same weights. Layers start as
-    zero (B = 0), so the first picture is the base's own (arXiv 2106.09685).
+    zero (B = 0), so the first picture is the base's own (arXiv 2106.09685); with `start` they are that LoRA.
     """
+    if start is not None:
+        names = put_on(config, start, unet, text_encoders)
+        _trainable({"unet": unet, **dict(zip(TEXT_PARTS, text_encoders, strict=False))}, names)
+        return names
     from peft import LoraConfig, inject_adapter_in_model
 
     common = {
@@ -35,7 +49,7 @@ def add_lora(config: TrainConfig, unet: nn.Module, text_encoders: tuple[nn.Modul
     }
     models: dict[str, tuple[nn.Module, list[str] | str]] = {"unet": (unet, target_modules(config.target_modules, unet))}
     if config.train_text_encoder:
-        for name, encoder in zip(("text_encoder", "text_encoder_2"), text_encoders, strict=True):
+        for name, encoder in zip(TEXT_PARTS, text_encoders, strict=True):
             models[name] = (encoder, text_target_modules(config.target_modules))
     with ALONE:
         torch.manual_seed(config.seed)
@@ -44,15 +58,20 @@ def add_lora(config: TrainConfig, unet: nn.Module, text_encoders: tuple[nn.Modul
                 inject_adapter_in_model(LoraConfig(target_modules=targets, **common), model)
             except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
                 raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
-    for model, _ in models.values():
+    _trainable({name: model for name, (model, _) in models.items()}, models)
+    for model, _ in models.values() if config.use_dora else ():
+        _exact_magnitudes(model)
+    check_patterns(config, [name for model, _ in models.values() for name in lora_names(model)])
+    return list(models)
+
+
+def _trainable(models: Mapping[str, nn.Module], names: Iterable[str]) -> None:
+    """Let the LoRA layers of these models learn, in fp32, and nothing else."""
+    for model in map(models.__getitem__, names):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("lora_" in name)
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        if config.use_dora:
-            _exact_magnitudes(model)
-    check_patterns(config, [name for model, _ in models.values() for name in lora_names(model)])
-    return list(models)
 
 
 def _exact_magnitudes(model: nn.Module) -> None:

@@ -155,17 +155,17 @@ def attach(
     module with matching widths (ModelError names the first that does not); nothing is changed before that is known.
     """
     found = models_of(models)
-    plans = {name: _plan(weights.component(name), found.get(name), name) for name in COMPONENTS}
+    plans = {name: planned(weights.component(name), found.get(name), name) for name in COMPONENTS}
     for name, model in found.items():
         if adapter_name in getattr(model, "peft_config", {}):
             raise ModelError(f"The {name} already carries an adapter named {adapter_name!r}; choose another name.")
     for name, plan in plans.items():
         if plan:
-            _inject(found[name], plan, adapter_name, dtype)
+            inject(found[name], plan, adapter_name, dtype)
     set_scale(found, {adapter_name: 1.0})
 
 
-def _plan(layers: dict[str, Layer], model: nn.Module | None, component: str) -> dict[str, Layer]:
+def planned(layers: dict[str, Layer], model: nn.Module | None, component: str) -> dict[str, Layer]:
     """Live module name -> Layer in that module's shape."""
     if not layers:
         return {}
@@ -221,14 +221,17 @@ def _plain(number: float) -> int | float:
     return int(number) if float(number).is_integer() else number
 
 
-def _inject(model: "PeftAdapterMixin", plan: dict[str, Layer], adapter: str, dtype: torch.dtype) -> None:
+def inject(
+    model: "PeftAdapterMixin", plan: dict[str, Layer], adapter: str, dtype: torch.dtype, dropout: float = 0.0
+) -> None:
+    """Put peft's layers on a model, with these ranks, alphas and weights, frozen; `plan` as `planned` makes it."""
     from peft import LoraConfig, inject_adapter_in_model
 
     if len({layer.dora_scale is None for layer in plan.values()}) > 1:
         raise ModelError("The LoRA mixes DoRA and plain LoRA layers in one model, which peft cannot hold.")
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     with ALONE, _peft_quiet(), torch.random.fork_rng(devices=[]):  # peft draws; training's generator must not move
-        inject_adapter_in_model(LoraConfig(**peft_fields(plan)), model, adapter_name=adapter)
+        inject_adapter_in_model(LoraConfig(**peft_fields(plan), lora_dropout=dropout), model, adapter_name=adapter)
     model._hf_peft_config_loaded = True  # what diffusers' and transformers' own adapter methods ask for
     for name, module in lora_modules(model):
         if name in plan:

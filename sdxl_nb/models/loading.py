@@ -36,7 +36,7 @@ from .sources import (
     vae_subfolder,
 )
 from .stored import store_all
-from .streaming import Filling, Weights
+from .streaming import Change, Filling, Weights
 from .variants import only, taken
 
 if TYPE_CHECKING:
@@ -112,36 +112,50 @@ def load_unet(
 
 
 def open_unet(
-    source: Source, dtype: torch.dtype, *, ours: bool, precision: str | None = None
+    source: Source, dtype: torch.dtype, *, ours: bool, precision: str | None = None, change: Change | None = None
 ) -> tuple["UNet", Callable[[torch.device | None], None]]:
-    """The U-Net of `load_unet`, perhaps hollow, and what fills it, straight on a device; which is checked already."""
+    """The U-Net of `load_unet`, perhaps hollow, and what fills it, straight on a device; which is checked already.
+
+    `change` makes other weights of those that are read.
+    """
     from .unet import SdxlUNet, covers
 
     _checked(source)
     config = _config(source, "unet") if ours else None
     filling = None
     if config is not None and covers(config):
-        filling = _filling(source, "unet", lambda: SdxlUNet(config), config, dtype, precision)
+        filling = _filling(source, "unet", lambda: SdxlUNet(config), config, dtype, precision, change)
     if filling is not None:
         return cast(SdxlUNet, filling.model).requires_grad_(False).eval(), filling.fill
-    theirs = load(source, "unet", dtype)
+    theirs = _changed(load(source, "unet", dtype), change)
     if ours and covers(theirs.config):
         theirs = _ours(theirs.config, theirs.state_dict(), source)
     store_all(theirs, precision)
     return theirs, lambda device: None
 
 
-def load_text_encoder(source: Source, part: str, dtype: torch.dtype, precision: str | None = None) -> Any:
-    """text_encoder or text_encoder_2, with a `precision` as in `load_unet`. ModelError as in `load`."""
+def load_text_encoder(
+    source: Source, part: str, dtype: torch.dtype, precision: str | None = None, change: Change | None = None
+) -> Any:
+    """text_encoder or text_encoder_2, with `precision` and `change` as in `open_unet`. ModelError as in `load`."""
     _checked(source)
-    encoder = _text_encoder(source, part, dtype, precision) if precision else None
+    encoder = _text_encoder(source, part, dtype, precision, change) if precision or change else None
     if encoder is None:
-        encoder = load(source, part, dtype)
+        encoder = _changed(load(source, part, dtype), change)
         store_all(encoder, precision)
     return encoder
 
 
-def _text_encoder(source: Source, part: str, dtype: torch.dtype, precision: str | None = None) -> Any:
+def _changed(model: Any, change: Change | None) -> Any:
+    """A model that a library loaded, with other weights."""
+    for name, parameter in model.named_parameters() if change else ():
+        parameter.data = change(name, parameter.data).to(parameter.dtype)
+    return model
+
+
+def _text_encoder(
+    source: Source, part: str, dtype: torch.dtype, precision: str | None = None, change: Change | None = None
+) -> Any:
     """A text encoder read tensor by tensor; None where its files are not as this expects them."""
     config = next((path for path in found_files.files(source, part) if path.name == "config.json"), None)
     if config is None:
@@ -149,7 +163,7 @@ def _text_encoder(source: Source, part: str, dtype: torch.dtype, precision: str 
     with ALONE, hushed("transformers"):
         kind = _class(part)
         about = kind.config_class.from_pretrained(config.parent)
-        filling = _filling(source, part, lambda: kind(about), {}, dtype, precision)
+        filling = _filling(source, part, lambda: kind(about), {}, dtype, precision, change)
     if filling is None:
         return None
     filling.fill()
@@ -167,6 +181,7 @@ def _filling(
     config: Mapping[str, Any],
     dtype: torch.dtype,
     precision: str | None = None,
+    change: Change | None = None,
 ) -> Filling | None:
     """The model that `make` makes, hollow, with what fills it; None where the libraries must see what is wrong.
 
@@ -179,8 +194,8 @@ def _filling(
         with ALONE, torch.device("meta"):
             model = make()
         if source.is_single_file and not (part == "vae" and source.vae is not None):
-            return Filling(model, weights, lambda name: place(part, name, config), dtype, precision)
-        return Filling(model, weights, lambda name: Place(_stored_name(name, weights)), dtype, precision)
+            return Filling(model, weights, lambda name: place(part, name, config), dtype, precision, change)
+        return Filling(model, weights, lambda name: Place(_stored_name(name, weights)), dtype, precision, change)
     except (SafetensorError, OSError, KeyError, ModelError):
         return None
 

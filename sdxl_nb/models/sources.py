@@ -34,6 +34,7 @@ class Source:
     revision: str | None = None
     variant: str | None = None
     cache_dir: str | None = None
+    loras: tuple[tuple[str, float], ...] = ()  # files and scales of LoRAs that belong to it, frozen
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Source":
@@ -44,6 +45,7 @@ class Source:
             config.revision,
             config.variant,
             config.cache_dir,
+            config.base_loras(),
         )
 
     @property

@@ -57,9 +57,13 @@ class Weights:
         self._opened = None
 
 
+Change = Callable[[str, torch.Tensor], torch.Tensor]  # a parameter's name and values -> what it is to be
+
+
 class Slot(NamedTuple):
     """A tensor that a model wants: where it goes, and where it comes from."""
 
+    name: str
     module: nn.Module
     leaf: str
     place: Place
@@ -70,7 +74,8 @@ class Filling:
     """A model on the meta device, made hollow here, and what `fill` puts into it.
 
     `place(name)` says where the files keep a parameter. `precision` is that of stored.py, of linear layers and
-    convolutions; None keeps them in `dtype`. KeyError where the files lack a tensor or have it in another shape.
+    convolutions; None keeps them in `dtype`. `change` makes other values of what is read, before it is stored. KeyError
+    where the files lack a tensor or have it in another shape.
     """
 
     def __init__(
@@ -80,8 +85,9 @@ class Filling:
         place: Callable[[str], Place],
         dtype: torch.dtype,
         precision: str | None = None,
+        change: Change | None = None,
     ):
-        self.model, self.weights, self.dtype = model, weights, dtype
+        self.model, self.weights, self.dtype, self.change = model, weights, dtype, change
         self.slots = [self._slot(name, parameter, place(name)) for name, parameter in model.named_parameters()]
         for slot in self.slots:
             self._hollow(slot, precision)
@@ -94,7 +100,7 @@ class Filling:
         if found not in (wanted, (*wanted, 1, 1) if place.convolution else wanted):
             raise KeyError(name)
         module, _, leaf = name.rpartition(".")
-        return Slot(self.model.get_submodule(module), leaf, place, parameter.shape)
+        return Slot(name, self.model.get_submodule(module), leaf, place, parameter.shape)
 
     def _hollow(self, slot: Slot, precision: str | None) -> None:
         empty = torch.empty(1, dtype=self.dtype).expand(slot.shape)
@@ -107,6 +113,7 @@ class Filling:
         device = device or torch.device("cpu")
         for slot in self.slots:
             layer, mapped = slot.module, self.weights.read(slot.place).reshape(slot.shape)
+            mapped = self.change(slot.name, mapped) if self.change else mapped
             if isinstance(layer, Stored) and slot.leaf == "weight":
                 layer.keep(mapped.to(device))
             else:

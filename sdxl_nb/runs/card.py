@@ -50,6 +50,9 @@ def write_card(
     ]
     if config.trigger_word:
         lines += [f"Trigger word: <code>{_escaped(config.trigger_word)}</code>", ""]
+    if below := settings.get("base_lora"):
+        named = ", ".join(f"`{each}`" for each in below)
+        lines += [f"Trained on top of {named}, frozen in the base (FILE:SCALE): load it too, at that scale.", ""]
     lines += _pictures(config, folder)
     lines += _usage(config, objective or _objective(config))
     lines += _readers(config, folder, tables or {})

@@ -10,11 +10,13 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..config.header import find_lora
 from ..config.layout import CLASS_RECORD
 from ..config.train_config import TrainConfig
 from ..data.dataset import CaptionedPictures
@@ -93,7 +95,8 @@ def record(config: TrainConfig) -> dict[str, Any]:
     found: dict[str, Any] = {"class_prompt": config.class_prompt, "base": config.pretrained_model_name_or_path}
     settings = {"prediction_type": config.prediction_type, "flow_shift": config.flow_shift}
     settings["rescale_betas_zero_snr"] = config.rescale_betas_zero_snr or None
-    return found | settings
+    loras = [f"{sha256(find_lora(file).read_bytes()).hexdigest()[:16]}:{scale}" for file, scale in config.base_loras()]
+    return found | settings | {"base_lora": loras or None}
 
 
 def check_record(config: TrainConfig, folder: Path) -> None:

@@ -61,7 +61,9 @@ class Encoding:
         parts = [identity(studio.source, name, studio.memo) for name in ("tokenizer", "tokenizer_2", *TEXT_PARTS)]
         stored = apart(self.config.base_precision, studio.dtype)
         empty = () if studio.objective.zeros_for_empty else ("empty captions encoded",)
-        made_by = combined(*parts, studio.dtype, *([stored] if stored else []), *empty)
+        frozen = studio.frozen
+        below = [studio.base["base_lora"]] if frozen and any(map(frozen.touches, TEXT_PARTS)) else []
+        made_by = combined(*parts, studio.dtype, *([stored] if stored else []), *empty, *below)
         return self._store("prompts", made_by, "--no_cache_text_embeddings")
 
     def _note_long(self, cut: Sequence[LongCaption]) -> None:

@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..cache.identity import FORMAT
 from ..config.layout import LORA, checkpoints
 from ..lora.files.file import LoraFile
 from ..lora.files.metadata import build_metadata
-from ..lora.files.writer import save_lora
+from ..lora.files.writer import fits, save_lora
 from ..system.errors import SdxlNbError
 from ..system.memory import trim
 from . import heldout
@@ -24,6 +26,14 @@ from .state import checkpoint
 
 if TYPE_CHECKING:
     from .trainer import Trainer
+
+
+PRECISIONS: dict[str | None, tuple[torch.dtype, torch.dtype]] = {  # of the diffusers and the kohya file
+    None: (torch.float32, torch.float16),
+    "fp32": (torch.float32, torch.float32),
+    "fp16": (torch.float16, torch.float16),
+    "bf16": (torch.bfloat16, torch.bfloat16),
+}
 
 
 def progress(trainer: "Trainer") -> checkpoint.Progress:
@@ -45,6 +55,9 @@ def progress(trainer: "Trainer") -> checkpoint.Progress:
         micro_batch=updates.micro_batch,
         heldout_fingerprint=trainer.studio.heldout_fingerprint,
         reading=FORMAT,
+        base=trainer.studio.base,
+        fair=trainer.stream.fair,
+        dropout=2,
     )
 
 
@@ -111,7 +124,8 @@ def averaged(trainer: "Trainer") -> contextlib.AbstractContextManager[None]:
     return average.in_place() if average else contextlib.nullcontext()
 
 
-def _write_lora(trainer: "Trainer", folder: Path) -> tuple[Path, Path]:
+def _write_lora(trainer: "Trainer", folder: Path, *dtypes: torch.dtype) -> tuple[Path, Path]:
+    """Both LoRA files, in fp32 or in these dtypes."""
     config = trainer.config
     loss = {"train": reporting.mean(trainer.recent)} if trainer.recent else None
     metadata = build_metadata(
@@ -126,16 +140,21 @@ def _write_lora(trainer: "Trainer", folder: Path) -> tuple[Path, Path]:
         prediction_type=trainer.updates.kind,
     )
     with averaged(trainer):
-        return save_lora(trainer.studio.lora(), folder, config.lora_name(), metadata)
+        weights = trainer.studio.lora()
+    for dtype in [each for each in dict.fromkeys(dtypes) if not fits(weights, each)]:
+        name = str(dtype).removeprefix("torch.")
+        trainer.log.warn(f"The LoRA has weights too large for {name}: its files of that precision are written in fp32.")
+        dtypes = tuple(torch.float32 if each == dtype else each for each in dtypes)
+    return save_lora(weights, folder, config.lora_name(), metadata, *dtypes)
 
 
 def _final_lora(trainer: "Trainer") -> Sequence[Path]:
-    """The LoRA files in the run folder: those of this step's checkpoint, or written now where there is none."""
-    folder = trainer.folder.path
+    """The LoRA files in the run folder: those of this step's checkpoint where they are in the precision asked for."""
+    folder, dtypes = trainer.folder.path, PRECISIONS[trainer.config.save_precision]
     names = (LORA, f"{trainer.config.lora_name()}.safetensors")
     made = [folder / f"checkpoint-{trainer.step}" / name for name in names]
-    if not all(file.is_file() for file in made):
-        return _write_lora(trainer, folder)
+    if set(dtypes) != {torch.float32} or not all(file.is_file() for file in made):
+        return _write_lora(trainer, folder, *dtypes)
     return [checkpoint.copy_file(file, folder / file.name) for file in made]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
+from ..cache.identity import combined, contents
 from ..cache.latents import CachedLatents, LiveLatents, cache_folder
 from ..cache.masks import LiveMasks
 from ..config.train_config import TrainConfig
@@ -26,6 +27,8 @@ from ..data.split import appended, divide
 from ..lora.acceleration import is_short, lay_out, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
+from ..lora.frozen import Change, FrozenLoras
+from ..lora.going_on import file_of, shapes_of, starting_weights
 from ..lora.layers import LoraWeights, collect
 from ..models import variants
 from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet
@@ -145,13 +148,17 @@ class Studio:
             self.remarks.append(str(self.given_masks))
         self.data_fingerprint = fingerprint(pictures, self.given_masks)
         self.heldout_fingerprint = fingerprint(held_out)
+        self.frozen = FrozenLoras(self.source, shapes_of(self.source)) if self.source.loras else None
+        self.base = processes.from_first(lambda: self._contents(memo))
         kept = apart(config.base_precision, self.dtype)
         # hollow until the encoders have left: what it takes then is most of all memory
-        self.unet, self._fill = open_unet(self.source, self.dtype, ours=wants_ours(config), precision=kept)
+        self.unet, self._fill = open_unet(
+            self.source, self.dtype, ours=wants_ours(config), precision=kept, change=self._change("unet")
+        )
         if config.use_dora:  # its magnitudes are the weights' own norms
             self._fill(None)
         self.encoders = () if self.keeps_embeddings else self.load_encoders()
-        names = add_lora(config, self.unet, self.encoders)
+        names = add_lora(config, self.unet, self.encoders, starting_weights(config))
         self.models = {name: self.unet if name == "unet" else self.encoders[TEXT_PARTS.index(name)] for name in names}
         self.trained = self.models
         self._check_names()
@@ -201,7 +208,24 @@ class Studio:
         """Both text encoders on the device, in the dtype and precision that they compute in."""
         dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype
         precision = apart(self.config.base_precision, dtype)
-        return tuple(load_text_encoder(self.source, name, dtype, precision).to(self.device) for name in TEXT_PARTS)
+        return tuple(
+            load_text_encoder(self.source, name, dtype, precision, self._change(name)).to(self.device)
+            for name in TEXT_PARTS
+        )
+
+    def _change(self, part: str) -> Change | None:
+        """What the frozen LoRAs change of a part of the base."""
+        return self.frozen.change(part) if self.frozen else None
+
+    def _contents(self, memo: Memo) -> dict[str, str]:
+        """What the base and the LoRAs that the run begins with are, by their contents."""
+        found = contents(self.source, self.objective, memo)
+        if self.frozen:
+            digests = [memo.file_digest(path).hex() for path in self.frozen.files]
+            found["base_lora"] = combined(*digests, *self.frozen.scales)
+        if (path := file_of(self.config)) is not None:
+            found["lora_weights"] = memo.file_digest(path).hex()
+        return found
 
     def text_encoders(self, encoders: Sequence[Any]) -> TextEncoders:
         """What embeds captions with these encoders."""

@@ -13,6 +13,7 @@ import torch
 from ..config.train_config import TrainConfig
 from ..data.sampling import Choices, Stream, share
 from ..lora.acceleration import take_the_short_way
+from ..lora.dropout import keyed
 from ..models.objective.base_objective import WORDS
 from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
@@ -60,6 +61,7 @@ class Step:
         self.config, self.studio, self.processes, self.stream = config, studio, processes, stream
         self.warn, self.debug = warn, debug
         self.flat = FlatParameters(studio.trained)
+        self.dropout = keyed(studio.trained)
         take_the_short_way(studio.unet, self.flat, config)
         self.average = Average(self.flat, config.ema_decay) if config.use_ema else None
         self.rate = learning_rates(config, steps, processes.count)
@@ -162,8 +164,8 @@ class Step:
             Choices.at(config.seed, position, timesteps=timesteps, empty_share=empty(picture))
             for position, picture in zip(positions, pictures, strict=True)
         ]
-        if config.lora_dropout:  # it repeats on resume, in the text encoders too
-            torch.manual_seed(config.seed * 1_000_003 + positions[0])
+        if self.dropout:
+            self.dropout.set([each.dropout_key() for each in choices], self.studio.device)
         if config.timestep_distribution == "logit_normal":
             choices = [replace(c, timestep=self.spread[c.timestep]) for c in choices]
         batch = self.studio.batch(pictures, choices)
@@ -208,8 +210,7 @@ class Step:
             raise TooLittleMemory(TOO_LARGE)
         self.micro_batch = -(-self.micro_batch // 2)
         give_back(self.studio.device)
-        same = "the same result" + (" but for other random choices of lora_dropout" if self.config.lora_dropout else "")
-        self.warn(f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with {same}.")
+        self.warn(f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with the same result.")
 
     def _check_objective(self) -> None:
         config = self.config

@@ -16,6 +16,7 @@ import torch
 from ..config.layout import checkpoints
 from ..config.machine import check_machine
 from ..config.train_config import TrainConfig
+from ..lora.going_on import remarks, taken_over
 from ..runs.checkpoints import find
 from ..runs.events import Callback, EventLog
 from ..runs.folder import RunFolder
@@ -29,7 +30,7 @@ from .reports import reporting
 from .reports.trackers import Trackers
 from .setup import Studio, prepare
 from .signals import StopRequest
-from .state import checkpoint
+from .state import checkpoint, resuming
 from .step import Numbers, Step
 from .validation import write_pictures
 
@@ -46,12 +47,13 @@ def fine_tune(config: TrainConfig, callback: Callback | None = None, *, progress
     check_machine(config)
     processes = Processes.join()
     with processes.sharing_failures():
-        config = config.replace(seed=processes.from_first(lambda: config.seed))
+        given = config.replace(seed=processes.from_first(lambda: config.seed))
+        config = taken_over(given)
         folder = RunFolder(config, writes=processes.first)
         try:
             folder.refuse_foreign(config)
             with StopRequest(folder.stop_file) as stop:
-                _run(config, folder, processes, callback, progress and processes.first, stop)
+                _run(config, folder, processes, callback, progress and processes.first, stop, remarks(given, config))
         finally:
             folder.release()
             if torch.accelerator.is_available():  # memory that a notebook's next cell may want
@@ -66,6 +68,7 @@ def _run(
     callback: Callback | None,
     progress: bool,
     stop: StopRequest,
+    told: list[str],
 ) -> None:
     """Everything between taking the folder and giving it back."""
     begun = time.monotonic()
@@ -76,8 +79,11 @@ def _run(
         saving.check_alike(trainer)
         if found:
             path, kept, tensors = found
-            checkpoint.check_resumable(kept, saving.progress(trainer), path.name)
+            resuming.check_resumable(kept, saving.progress(trainer), path.name)
+            longer = resuming.remark(kept, config, trainer.steps, trainer.stream.steps_per_epoch, path.name)
+            told = [longer] if longer else []
             saving.restore(trainer, kept, tensors)
+        studio.remarks += told
         if folder.writes and not found:
             weights, an_epoch = trainer.updates.flat.weights.numel(), trainer.stream.steps_per_epoch
             disk.refuse_full_run(config, weights, trainer.steps, an_epoch)

@@ -1,5 +1,6 @@
 """Captions as a step sees them: tags shuffled and dropped, from the position's own stream; long ones."""
 
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -48,6 +49,22 @@ def test_a_trigger_word_is_a_whole_word_or_phrase():
     assert with_trigger("dogs in masks", "sks") == "sks, dogs in masks" and with_trigger("an SKS", "sks") == "an SKS"
     assert calls("a photo of Ohwx  Man", "ohwx man") and not calls("ohwx manners", "ohwx man")
     assert calls("a <sks> dog", "<sks>") and calls("小明在公园里", "小明") and not calls("a dog", None)
+
+
+def test_a_word_of_another_script_or_another_spelling_is_whole_too():
+    spelled = unicodedata.normalize("NFD", "a café with zoë")
+    assert calls(spelled, "café") and calls("a CAFÉ", spelled[2:7]) and not calls(spelled, "cafe")
+    assert calls("राम और सीता", "राम") and not calls("रामू और सीता", "राम") and not calls("आराम", "राम")
+    assert calls("STRASSE, a dog", "straße") and calls("\u2764\ufe0f a dog", "\u2764")
+    for caption, word in (
+        ("ภาพถ่ายแมวสีดำ", "แมว"),
+        ("소녀는 웃는다", "소녀"),
+        ("រូបថតsksល្អ", "sks"),
+        ("これはｱﾆﾒsksです", "sks"),
+    ):
+        assert calls(caption, word)
+    assert calls("a party of art", "art") and not calls("a party, artful, kart", "art")
+    assert calls("1girl, hatsune_miku", "hatsune_miku") and not calls("hatsune_mikus", "hatsune_miku")
 
 
 def test_a_trigger_word_inside_another_is_dropped_and_one_with_the_separator_stays_in_front():

@@ -172,6 +172,37 @@ def test_processes_remember_at_the_same_time(tmp_path):
     assert found[key_of(299)] == Known((299).to_bytes(32, "big"), 299, 598)
 
 
+def edited_in_place(path, data):
+    """Other bytes, as many, at the old time of change."""
+    about = path.stat()
+    assert len(data) == about.st_size and data != path.read_bytes()
+    with open(path, "r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert path.stat().st_mtime_ns == about.st_mtime_ns
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen(tmp_path, folder):
+    for name in ("3.png", "4.png"):
+        Image.new("L", (40, 40), int(name[0])).save(folder / name, "BMP")
+    before, _ = examined(tmp_path, folder)
+    edited_in_place(folder / "3.png", (folder / "4.png").read_bytes())
+    after, _ = examined(tmp_path, folder)
+    assert before.identity(3) != after.identity(3) == after.identity(4)
+    memo, file = Memo(tmp_path), tmp_path / "weights"
+    file.write_bytes(b"a" * 100)
+    digests = [memo.file_digest(file)]
+    for letter in (b"b", b"c"):
+        edited_in_place(file, letter * 100)
+        digests.append(memo.file_digest(file))
+    assert len(set(digests)) == 3
+    about = file.stat()
+    (tmp_path / "other").write_bytes(b"d" * 100)
+    os.utime(tmp_path / "other", ns=(about.st_atime_ns, about.st_mtime_ns))
+    os.replace(tmp_path / "other", file)
+    assert memo.file_digest(file) not in digests
+
+
 def test_facts_follow_their_pictures(tmp_path, folder):
     pictures, _ = examined(tmp_path, folder)
     part = pictures.select([5, 1])

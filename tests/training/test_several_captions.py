@@ -10,7 +10,7 @@ from small_runs import assert_same, home, small, train
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.data.sampling import Choices
 from sdxl_nb.training.setup import Studio
-from sdxl_nb.training.state import checkpoint
+from sdxl_nb.training.state import resuming
 from sdxl_nb.training.state.fingerprint import fingerprint
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def test_the_data_tell_which_captions_a_run_saw(data):
     kept, cut = several.every_caption(), several.select([2, 1]).every_caption()
     assert kept[7:9] == ["picture 0", "thing 0"] and list(cut) == ["card 2", "card 1", "picture 2", "thing 2"]
     assert list(first.every_caption()) == list(first.captions)
-    assert "caption_choice" in checkpoint.OF_THE_DATA
+    assert "caption_choice" in resuming.OF_THE_DATA
 
 
 def test_draws_are_apart_from_all_others():

@@ -1,8 +1,10 @@
 """Settings of the group LoRA: which layers learn, at which rank."""
 
+from typing import Literal
+
 from pydantic import BaseModel
 
-from ..fields import Alphas, Modules, Number, Ranks, Whole, lora
+from ..fields import Alphas, Loras, Modules, Number, Ranks, Text, Whole, lora
 
 
 class LoraSettings(BaseModel):
@@ -23,3 +25,20 @@ class LoraSettings(BaseModel):
     )
     use_dora: bool = lora(False, "DoRA: learn each layer's magnitude and direction apart (arXiv 2402.09353).")
     use_rslora: bool = lora(False, "rsLoRA: scale by the square root of the rank (arXiv 2312.03732).")
+    lora_weights: Text | None = lora(
+        None,
+        "Go on from this LoRA, a file of ours, kohya's or diffusers' or a run folder: its rank, alpha, layers and DoRA "
+        "are taken from it.",
+        later=True,
+    )
+    base_lora: Loras = lora(
+        None,
+        "LoRAs below the one that is trained, frozen in the base: FILE or FILE:SCALE, one or several.",
+        later=True,
+    )
+    save_precision: Literal["fp32", "fp16", "bf16"] | None = lora(
+        None,
+        "Precision of the final LoRA files; null is fp16 for the one of ComfyUI and A1111, half as large, and fp32 for "
+        "diffusers' one; checkpoints are fp32.",
+        weights=False,
+    )

@@ -6,6 +6,7 @@ Columns are built from buffers: pa.array, pa.scalar and to_numpy import pandas, 
 """
 
 import os
+import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1 << 30  # of one encoded picture; the largest that may be decoded takes less even uncompressed
 CHUNK = 1 << 13  # rows that are Python objects at the same time
+TICK = 0.02  # seconds: how coarse a file system's own times may be
 
 
 Text = TypeVar("Text", bound=str | None)  # str where none is missing
@@ -302,12 +304,17 @@ class Files:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> str | None:
-    """Path, size and time of change of a file; None when it cannot be looked at."""
+    """Path, size and times of change of a file; None when it cannot be looked at.
+
+    Of the times the second is the file system's own, which an edit moves also where it gives the first one back.
+    """
     try:
         found = os.stat(path)
+        if 0 <= time.time() - found.st_ctime < TICK:  # an edit that comes now would leave the time as it is
+            time.sleep(TICK)
     except OSError:
         return None
-    return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns}"
+    return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def none_further(count: int) -> pa.Array:

@@ -7,7 +7,7 @@ In: a caption. Out: the caption with blanks for underscores and without backslas
 import re
 from collections.abc import Sequence
 
-from .trigger import whole_word
+from .trigger import calls
 
 PONY = re.compile(r"score_\d(?:_up)?|source_(?:anime|pony|furry|cartoon)|rating_(?:safe|questionable|explicit)", re.I)
 ESCAPED = re.compile(r"\\([()\[\]{}])")
@@ -18,7 +18,7 @@ def cleaned(caption: str, separator: str = ",", keep: str | None = None) -> str:
     if "_" not in caption and "\\" not in caption:
         return caption
     parts = caption.split(separator) if separator.strip() else [caption]
-    return separator.join(part if keep and whole_word(keep).search(part) else _words(part) for part in parts)
+    return separator.join(part if calls(part, keep) else _words(part) for part in parts)
 
 
 def _words(tag: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...config.train_config import TrainConfig
 
 BASE_KEY = "sdxl_nb_base"
+PRECISION_KEY = "sdxl_nb_precision"
 ADAPTER_KEY = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
 PACKAGES = ("torch", "diffusers", "transformers", "peft")
 

@@ -17,7 +17,7 @@ from ...system.errors import ModelError
 from ..base import Module
 from ..layers import Layer, LoraWeights, fit, peft_fields
 from ..names import COMPONENTS, UNET, Layout, diffusers_key, kohya_key
-from .metadata import ADAPTER_KEY, BASE_KEY, data_hashes
+from .metadata import ADAPTER_KEY, BASE_KEY, PRECISION_KEY, data_hashes
 from .reader import read_file
 from .readers import key_table
 
@@ -30,11 +30,13 @@ def save_lora(
     output_name: str,
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float32,
+    kohya_dtype: torch.dtype | None = None,
 ) -> tuple[Path, Path]:
     """Write the diffusers and the kohya file, re-open both, check every key and tensor, then put them in place.
 
-    Returns (diffusers path, kohya path). ModelError, and nothing written, if a module is not the base model's or has
-    no kohya name, if a weight is not finite in `dtype`, or if what was written does not read back equal.
+    The second in `kohya_dtype`, by default that of the first. Returns (diffusers path, kohya path). ModelError, and
+    nothing written, if a module is not the base model's or has no kohya name, if a weight is not finite in the dtype,
+    or if what was written does not read back equal.
     """
     if not output_name or Path(output_name).name != output_name or f"{output_name}.safetensors" == LORA:
         raise ModelError(f"{output_name!r} cannot name the kohya file; use a plain file name such as 'my_style'.")
@@ -42,12 +44,20 @@ def save_lora(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     diffusers, kohya = folder / LORA, folder / f"{output_name}.safetensors"
+    other = kohya_dtype or dtype
     files = {
         diffusers: _contents(weights, "diffusers", metadata, dtype),
-        kohya: _contents(weights, "kohya", metadata, dtype),
+        kohya: _contents(weights, "kohya", metadata, other),
     }
-    _write_checked(files, weights, dtype)
+    _write_checked(files, weights, {diffusers: dtype, kohya: other})
     return diffusers, kohya
+
+
+def fits(weights: LoraWeights, dtype: torch.dtype) -> bool:
+    """Whether all weights are finite in this dtype."""
+    most = torch.finfo(dtype).max
+    parts = (part for layer in weights.layers.values() for part in (layer.down, layer.up, layer.dora_scale))
+    return all(bool((part.abs() <= most).all()) for part in parts if part is not None)
 
 
 def save_one(
@@ -63,7 +73,7 @@ def save_one(
         raise ModelError(f"{path.name} must end in .safetensors.")
     _refuse_unknown(weights)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_checked({path: _contents(weights, naming, metadata, dtype)}, weights, dtype)
+    _write_checked({path: _contents(weights, naming, metadata, dtype)}, weights, {path: dtype})
     return path
 
 
@@ -75,7 +85,8 @@ def check_names(weights: LoraWeights) -> None:
 
 
 def _contents(weights: LoraWeights, naming: str, metadata: Mapping[str, str] | None, dtype: torch.dtype) -> Contents:
-    header = {**(metadata or {}), **_network_header(weights)}
+    precision = str(dtype).removeprefix("torch.")
+    header = {**(metadata or {}), **_network_header(weights), PRECISION_KEY: precision}
     if naming == "diffusers":
         return diffusers_tensors(weights, dtype), header | _adapter_header(weights)
     return kohya_tensors(weights, dtype), header
@@ -169,7 +180,7 @@ def _network_header(weights: LoraWeights) -> dict[str, str]:
     }
 
 
-def _write_checked(files: Mapping[Path, Contents], weights: LoraWeights, dtype: torch.dtype) -> None:
+def _write_checked(files: Mapping[Path, Contents], weights: LoraWeights, dtypes: Mapping[Path, torch.dtype]) -> None:
     """Write beside the goal, fsync, re-open and compare; only when all are right, rename."""
     from safetensors.torch import save
 
@@ -178,7 +189,7 @@ def _write_checked(files: Mapping[Path, Contents], weights: LoraWeights, dtype: 
         for path, (tensors, header) in files.items():
             hashes = data_hashes(save(tensors, {k: v for k, v in header.items() if k.startswith("ss_")}))
             _write_synced(temporary[path], aligned(save(tensors, {**header, **hashes})))
-            _check_written(temporary[path], path.name, weights, dtype)
+            _check_written(temporary[path], path.name, weights, dtypes[path])
             _check_keys(tensors, path.name, weights)
         for path in files:
             os.replace(temporary[path], path)

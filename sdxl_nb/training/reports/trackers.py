@@ -2,7 +2,8 @@
 
 In: events. Out: loss, learning rate and validation pictures at their steps, under `output_dir/logs` and (W&B)
 `output_dir/wandb`. A resumed run goes on with the same curves. A tracker that fails while training is left out with
-one warning: events.jsonl has every number anyway.
+one warning: events.jsonl has every number anyway. What trackers keep in memory is written at each checkpoint, and for
+W&B, which cannot be asked to, told again when a run goes on that was killed.
 """
 
 import secrets
@@ -13,6 +14,7 @@ from typing import Any
 
 from ...config.machine import check_wandb
 from ...config.train_config import TrainConfig
+from ...runs.events import EventReader
 from ...system.errors import SdxlNbError
 
 PROJECT = "sdxl_nb"
@@ -28,22 +30,36 @@ class Trackers:
         self.open: list[Any] = []
 
     def __call__(self, event: dict[str, Any]) -> None:
-        kind, step = event["event"], event["step"]
+        kind = event["event"]
         if kind == "start":
             self._start(event.get("resumed_from"))
-        elif kind == "step":
+        elif kind in ("step", "heldout", "validation"):
+            self._each(lambda tracker: self._tell(tracker, event))
+        elif kind == "checkpoint":
+            self._each(lambda tracker: tracker.writer.flush() if tracker.name == "tensorboard" else None)
+
+    def _tell(self, tracker: Any, event: dict[str, Any]) -> None:
+        kind, step = event["event"], event["step"]
+        if kind == "step":
             values = {"train_loss": event["train_loss"], "lr": event["lr"]}
-            self._each(lambda t: t.log({k: v for k, v in values.items() if v is not None}, step=step))
+            tracker.log({name: value for name, value in values.items() if value is not None}, step=step)
         elif kind == "heldout":
-            self._each(lambda tracker: tracker.log({"heldout_loss": event["loss"]}, step=step))
+            tracker.log({"heldout_loss": event["loss"]}, step=step)
         elif kind == "validation":
-            self._each(lambda tracker: self._pictures(tracker, event))
+            self._pictures(tracker, event)
 
     def close(self) -> None:
-        """Finish all of them, whatever one of them does."""
+        """Finish all of them, whatever one of them does; when this returns all is written."""
+        names = [tracker.name for tracker in self.open]
         self._each(lambda tracker: tracker.finish())
         self.open = self.accelerator.trackers = []
         self.accelerator.end_training()
+        if "wandb" in names:
+            import wandb
+
+            if wandb.run is None:  # a finished run is only asked to be written; this waits until it is
+                wandb.teardown()
+            self._unfinished.unlink(missing_ok=True)
 
     def _start(self, resumed_from: int | None) -> None:
         """Open each tracker; one asked for by name that cannot be opened ends the run before it has cost anything."""
@@ -58,6 +74,8 @@ class Trackers:
                 self.accelerator.log_with, self.accelerator.trackers = [kind], []
                 self.accelerator.init_trackers(PROJECT, init_kwargs=options)
                 self.open += self.accelerator.trackers
+                if str(kind) == "wandb":
+                    self._tell_again(self.accelerator.trackers[0], resumed_from)
             except Exception as error:
                 if self.config.report_to != "all":
                     raise SdxlNbError(f"{kind} cannot be started ({_said(error)}): use another --report_to.") from error
@@ -73,6 +91,20 @@ class Trackers:
             kept.write_text(secrets.token_hex(4))
         options = {"name": self.folder.resolve().name, "dir": str(self.folder), "id": kept.read_text()}
         return options | {"resume": "allow", "settings": wandb.Settings(console="off")}
+
+    @property
+    def _unfinished(self) -> Path:
+        """A file that is there while W&B may not have written all: it keeps up to 32 KiB, which a kill loses."""
+        return self.folder / "wandb" / "unfinished"
+
+    def _tell_again(self, tracker: Any, resumed_from: int | None) -> None:
+        """Of a run that was killed before, what W&B does not have: of one on its server the last, of files all."""
+        if resumed_from is not None and self._unfinished.exists():
+            for event in EventReader(self.folder / "events.jsonl")():
+                told = event["event"] in ("step", "heldout", "validation") and event["step"] <= resumed_from
+                if told and event["step"] >= tracker.run.step:
+                    self._tell(tracker, event)
+        self._unfinished.touch()
 
     def _each(self, call: Callable[[Any], None]) -> None:
         """Call with each open tracker; one that fails is reported once and not called again."""

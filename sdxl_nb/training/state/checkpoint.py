@@ -18,18 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ...config.layout import checkpoints, step_of
-from ...config.train_config import LATER
 from ...runs.checkpoints import put_back
-from ...system.errors import ConfigError, ModelError
+from ...system.errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
-CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
-SAME_RESULT = ("gradient_checkpointing", "enable_xformers_memory_efficient_attention")  # what a lack of memory asks for
-OF_THE_DATA = (
-    "caption_choice",
-    "caption_lines",
-    "caption_source",
-)  # what it changes, the fingerprint of the data tells
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,9 @@ class Progress:
     micro_batch: int | None = None  # what fitted into memory at once
     heldout_fingerprint: str | None = None
     reading: int = 1  # identity.FORMAT: how this code made latents and embeddings of pictures and captions
+    base: dict[str, str] = field(default_factory=dict)  # identity.contents of each part
+    fair: bool = False  # whether short steps were drawn from all pictures where that makes a difference
+    dropout: int = 1  # 2: drawn by picture
 
 
 def save(output_dir: Path, progress: Progress, tensors: Tensors, write_lora: Callable[[Path], object]) -> Path:
@@ -103,70 +98,26 @@ def _remove(path: Path) -> None:
         shutil.rmtree(doomed)
 
 
+class Newer(Exception):
+    """A checkpoint says what this version does not know."""
+
+
 def load(path: Path) -> tuple[Progress, Tensors]:
     """What `save` wrote. Raises ModelError when a file is damaged."""
     try:
         said = json.loads((path / "state.json").read_text())
+        if strange := [key for key in said if key not in Progress.__dataclass_fields__]:
+            raise Newer(", ".join(strange))
         progress = Progress(**said)
         tensors = load_file(path / "state.safetensors")
         expected = sum(map(math.prod, progress.parameters.values()))
         if said.get("optimizer") is None or tensors["weights"].numel() != expected:
             raise ValueError("the weights are not those of its layers")
         return progress, tensors
+    except Newer as error:
+        raise ModelError(f"The checkpoint {path.name} is of a newer sdxl_nb ({error}): resume it with that.") from None
     except Exception as error:  # whatever a damaged file raises, the advice is the same
         raise ModelError(f"The checkpoint {path.name} is damaged: resume from another one, or train anew.") from error
-
-
-def check_resumable(progress: Progress, current: Progress, name: str) -> None:
-    """Refuse to go on with another configuration or other data; raises ConfigError that names what differs."""
-    theirs, ours = progress.identity, current.identity
-    free = (*SAME_RESULT, *OF_THE_DATA, *(() if ours.get("lora_dropout") else CUTS))
-    known = [*ours, *(key for key in theirs if key in LATER and key not in ours)]
-    differing = [key for key in known if ours.get(key) != theirs.get(key) and key not in free]
-    if differing:
-        changes = ", ".join(f"{key} ({theirs.get(key)!r}, now {ours.get(key)!r})" for key in differing)
-        raise ConfigError(
-            f"{name} belongs to another configuration, which differs in {changes}: "
-            "resume with the run's own settings (--config config.json, from its folder), or choose another --output_dir"
-        )
-    _check_batch(progress, current, name)
-    if progress.precision != current.precision:
-        raise ConfigError(
-            f"{name} was trained with precision {progress.precision}, now it is {current.precision}: "
-            "resume on the same set-up"
-        )
-    if progress.data_fingerprint != current.data_fingerprint:
-        raise ConfigError(
-            f"{name} was trained on other pictures, captions or settings of folders ({progress.pictures} then, "
-            f"{current.pictures} now): restore them, or choose another --output_dir"
-        )
-    if progress.reading != current.reading:
-        raise ConfigError(
-            f"{name} was trained by another version of sdxl_nb, which saw other colours in the same pictures "
-            "(profiles, gamma, wide gamut): resume it with that version, or choose another --output_dir"
-        )
-    if progress.heldout_fingerprint not in (None, current.heldout_fingerprint):
-        raise ConfigError(
-            f"{name} was measured on other held-out pictures, whose losses do not compare: restore them, or choose "
-            "another --output_dir"
-        )
-    if list(progress.parameters.items()) != list(current.parameters.items()):  # their order is the flat vector's
-        raise ConfigError(f"{name} holds other LoRA layers than this base model gets: choose another --output_dir")
-
-
-def _check_batch(progress: Progress, current: Progress, name: str) -> None:
-    """Another number of processes is fine as long as a step takes the same pictures, and their choices are the same."""
-    then, now = progress.processes, current.processes
-    if then != now and current.identity.get("lora_dropout"):
-        raise ConfigError(
-            f"{name} was trained by {then} processes, now there are {now}, and lora_dropout draws by process: "
-            "resume with as many"
-        )
-    if progress.batch != current.batch:
-        raise ConfigError(
-            f"{name} took {progress.batch} pictures a step, now it would be {current.batch} with {now} processes "
-            f"(then {then}): set --train_batch_size and --gradient_accumulation_steps so that it is {progress.batch}"
-        )
 
 
 def copy_file(source: Path, goal: Path) -> Path:

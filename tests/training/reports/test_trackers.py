@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from PIL import Image
+from small_runs import in_a_process, kill_me
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sdxl_nb.config.machine import check_wandb
@@ -199,6 +200,60 @@ def test_wandb_goes_on_with_the_same_run_on_resume(wandb_home):
     send(tracking, folder, [0, 1])
     tracking.close()
     assert len({record.run.run_id for record in records(folder) if record.WhichOneof("record_type") == "run"}) == 2
+
+
+def killed(folder):
+    """A run that is killed right after its checkpoint of step 2, having taken step 3."""
+    tracking = trackers(folder, "tensorboard" if folder.name == "tb" else "wandb")
+    send(tracking, folder, [0, 1, 2])
+    tracking({"event": "checkpoint", "step": 2, "path": "checkpoint-2"})
+    tracking({"event": "step", "step": 3, "train_loss": 9.0, "lr": 1e-4})
+    kill_me()
+
+
+def test_tensorboard_has_all_up_to_a_checkpoint_when_the_run_is_killed(tmp_path):
+    folder = tmp_path / "tb"
+    folder.mkdir()
+    assert in_a_process(killed, folder) == -9
+    assert [event.step for event in read(folder).Scalars("train_loss")][:2] == [1, 2]
+
+
+def test_wandb_is_told_again_what_a_kill_took_from_it(wandb_home):
+    folder = wandb_home / "run"
+    folder.mkdir()
+    lines = [{"event": "start", "step": 0, "resumed_from": None}]
+    for step in (1, 2, 3):
+        lines.append({"event": "step", "step": step, "train_loss": 1 / step, "lr": 1e-4 * step})
+        lines.append({"event": "heldout", "step": step, "loss": 0.5, "best": True})
+    lines.append({"event": "start", "step": 2, "resumed_from": 2})
+    (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert in_a_process(killed, folder) == -9
+    assert history(folder).get("train_loss", []) == []  # it kept all in memory
+    tracking = trackers(folder, "wandb")
+    send(tracking, folder, [3, 4], resumed_from=2)
+    tracking.close()
+    assert history(folder)["train_loss"] == [(step, pytest.approx(1 / step)) for step in (1, 2, 3, 4)]
+    assert history(folder)["heldout_loss"] == [(1, 0.5), (2, 0.5)]
+    assert not (folder / "wandb" / "unfinished").exists()
+    tracking = trackers(folder, "wandb")
+    send(tracking, folder, [5], resumed_from=4)  # a run that was closed is told nothing again
+    tracking.close()
+    assert len(history(folder)["train_loss"]) == 5
+
+
+def test_when_trackers_are_closed_all_is_written(wandb_home):
+    folder = wandb_home / "run"
+    folder.mkdir()
+    tracking = trackers(folder, "wandb")
+    send(tracking, folder, [0, 1, 2])
+    tracking.close()
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    size = path.stat().st_size
+    assert [record.WhichOneof("record_type") for record in records(folder)][-1] == "exit"
+    import wandb
+
+    wandb.teardown()  # waits for W&B's service
+    assert path.stat().st_size == size
 
 
 def test_wandb_never_asks_for_a_login(wandb_home, monkeypatch):

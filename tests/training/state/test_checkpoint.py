@@ -31,13 +31,6 @@ def progress(step, **changes):
     return Progress(step=step, **values | changes)
 
 
-def test_dropout_draws_by_process():
-    dropping = {"identity": {"lora_dropout": 0.1}}
-    with pytest.raises(ConfigError, match="trained by 1 processes, now there are 2, and lora_dropout"):
-        checkpoint.check_resumable(progress(1, **dropping), progress(1, processes=2, **dropping), "checkpoint-1")
-    checkpoint.check_resumable(progress(1), progress(1, processes=2), "checkpoint-1")
-
-
 def write(folder, step, **tensors):
     lora = lambda draft: (draft / "lora.safetensors").write_bytes(b"lora")  # noqa: E731
     return save(folder, progress(step), {"weights": WEIGHTS, **tensors}, lora)
@@ -168,25 +161,3 @@ def test_damage_is_named(tmp_path, file, content):
         (path / file).write_text(content)
     with pytest.raises(ModelError, match="The checkpoint checkpoint-1 is damaged: resume from another one"):
         load(path)
-
-
-@pytest.mark.parametrize(
-    "changes, said",
-    [
-        ({"identity": {"rank": 4}}, r"differs in rank \(2, now 4\)"),
-        ({"identity": {"rank": 2, "new": 1}}, r"new \(None, now 1\)"),
-        (
-            {"data_fingerprint": "x", "pictures": 4},
-            r"settings of folders \(3 then, 4 now\)",
-        ),
-        ({"identity": {"rank": 2, "train_batch_size": 2}, "batch": 8}, "took 4 pictures a step, now it would be 8"),
-        ({"precision": "bfloat16"}, "precision float32, now it is bfloat16"),
-        ({"parameters": {"unet.b": [2, 3]}}, "other LoRA layers"),
-        ({"heldout_fingerprint": "x"}, "measured on other held-out pictures"),
-        ({"reading": 2}, "another version of sdxl_nb, which saw other colours in the same pictures"),
-    ],
-)
-def test_another_run_is_refused(changes, said):
-    checkpoint.check_resumable(progress(1), progress(5), "checkpoint-1")
-    with pytest.raises(ConfigError, match=said):
-        checkpoint.check_resumable(progress(1), progress(5, **changes), "checkpoint-1")
