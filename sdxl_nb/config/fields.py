@@ -35,7 +35,16 @@ FolderWeights = Annotated[
 Colour = Annotated[Text, AfterValidator(background)]
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(yaml_no)]
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
-Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "warmup_stable_decay",
+    "rex",
+]
 Interpolation = Literal["nearest", "nearest_exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]
 

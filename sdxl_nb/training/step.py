@@ -19,9 +19,10 @@ from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_mem
 from . import objective
 from .noising import Noising, logit_normal
 from .optimizing.optimizers import make_optimizer
+from .optimizing.schedules import learning_rates
 from .processes import Processes
 from .setup import Batch, Studio
-from .state.parameters import Average, FlatParameters, learning_rates
+from .state.parameters import Average, FlatParameters
 
 
 class Numbers:

@@ -18,6 +18,23 @@ class OptimizationSettings(BaseModel):
     lr_warmup_steps: Whole = optimization(
         500, "Optimizer steps of warm-up, for every lr_scheduler but constant.", ge=0, le=MANY
     )
+    lr_warmup_ratio: Number | None = optimization(
+        None, "Warm-up as a share of the run, instead of lr_warmup_steps.", ge=0, lt=1, later=True
+    )
+    lr_num_cycles: Whole = optimization(
+        1, "How often lr_scheduler cosine_with_restarts goes down.", ge=1, le=10_000, later=True
+    )
+    lr_power: Number = optimization(1.0, "Power of lr_scheduler polynomial.", gt=0, le=100, later=True)
+    lr_min_ratio: Number = optimization(
+        0.0,
+        "What is left of the learning rate at the end of the run, as a share of it; polynomial ends at 1e-7 without.",
+        ge=0,
+        le=1,
+        later=True,
+    )
+    lr_decay_ratio: Number = optimization(
+        0.1, "Share of the run in which lr_scheduler warmup_stable_decay goes down.", ge=0, le=1, later=True
+    )
     adam_beta1: Number = optimization(0.9, "Decay of AdamW's first moment.", ge=0, lt=1)
     adam_beta2: Number = optimization(0.999, "Decay of AdamW's second moment.", ge=0, lt=1)
     adam_weight_decay: Number = optimization(1e-2, "AdamW's weight decay.", ge=0)
@@ -30,4 +47,6 @@ class OptimizationSettings(BaseModel):
     prodigy_safeguard_warmup: bool = optimization(
         True, "Prodigy's estimate of the step size leaves the warm-up of the learning rate out."
     )
-    max_grad_norm: Number = optimization(1.0, "Largest norm of the gradients; larger ones are scaled down.", gt=0)
+    max_grad_norm: Number = optimization(
+        1.0, "Largest norm of the gradients; larger ones are scaled down, with 0 never.", ge=0
+    )

@@ -12,6 +12,7 @@ from ...audit.inspection import quick_summary
 from ...config.train_config import TrainConfig
 from ...lora.files.readers import DORA
 from ...system.memory import peak_memory
+from ..optimizing import schedules
 
 if TYPE_CHECKING:
     from ..step import Numbers
@@ -56,12 +57,7 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
 
 
 def _remarks(config: TrainConfig, steps: int) -> list[str]:
-    remarks = [DORA] if config.use_dora else []
-    if config.lr_scheduler != "constant" and config.lr_warmup_steps >= steps:
-        remarks.append(
-            f"lr_warmup_steps {config.lr_warmup_steps} is no less than the {steps} steps of this run, so the "
-            "learning rate never reaches learning_rate: lower it."
-        )
+    remarks = [*([DORA] if config.use_dora else []), *schedules.remarks(config, steps)]
     if config.optimizer == "prodigy" and config.learning_rate < 0.1:
         remarks.append(
             f"learning_rate {config.learning_rate:g} is a factor on the step size that Prodigy finds by itself, and "
