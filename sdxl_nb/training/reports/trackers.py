@@ -32,7 +32,11 @@ class Trackers:
         if kind == "start":
             self._start(event.get("resumed_from"))
         elif kind == "step":
+            found = event.get("d")
+            sizes = found if isinstance(found, dict) else {} if found is None else {"": found}
             values = {"train_loss": event["train_loss"], "lr": event["lr"]}
+            values |= {f"lr/{name}": rate for name, rate in event.get("rates", {}).items()}
+            values |= {f"d/{name}" if name else "d": size for name, size in sizes.items()}
             self._each(lambda t: t.log({k: v for k, v in values.items() if v is not None}, step=step))
         elif kind == "heldout":
             self._each(lambda tracker: tracker.log({"heldout_loss": event["loss"]}, step=step))

@@ -5,7 +5,8 @@ Hundreds of small tensors (560 layers at rank 4 on SDXL) cost more to launch tha
 """
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -40,6 +41,25 @@ class FlatParameters:
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place: the views stay views."""
         self.gradient.zero_()
+
+    def vectors(self, members: Sequence[int]) -> list[nn.Parameter]:
+        """These parameters, by place, as few long vectors: views into the weights, with gradients in the gradient's.
+
+        Of all it is the whole.
+        """
+        if len(members) == len(self.parameters):
+            return [self.weights]
+        starts = [0, *itertools.accumulate(self.sizes)]
+        bounds: list[list[int]] = []
+        for place in members:
+            if bounds and bounds[-1][1] == starts[place]:
+                bounds[-1][1] = starts[place + 1]
+            else:
+                bounds.append([starts[place], starts[place + 1]])
+        found = [nn.Parameter(self.weights.data[first:last]) for first, last in bounds]
+        for vector, (first, last) in zip(found, bounds, strict=True):
+            vector.grad = self.gradient[first:last]
+        return found
 
     def named(self, vector: torch.Tensor) -> dict[str, torch.Tensor]:
         """A vector of this layout (weights, or an optimizer's moments) cut into named tensors, as copies."""

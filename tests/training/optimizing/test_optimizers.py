@@ -11,7 +11,8 @@ from torch import nn
 from sdxl_nb.config.machine import Machine, check_machine
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError
-from sdxl_nb.training.optimizing.optimizers import make_optimizer, optimizer_state, restore_optimizer
+from sdxl_nb.training.optimizing.optimizers import make_optimizer
+from sdxl_nb.training.optimizing.stored_state import optimizer_state, restore_optimizer
 from sdxl_nb.training.state.parameters import FlatParameters
 
 
