@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import secrets
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -73,6 +74,16 @@ def whole(**changes):
 @functools.cache
 def _whole(changes):
     return train(small(home()[0] / f"whole-{secrets.token_hex(4)}", **json.loads(changes)))
+
+
+def assert_goes_on(tmp_path, **changes):
+    """Six steps end as two of them, kept in a checkpoint, and four more, bit for bit; the run that was resumed."""
+    folder = tmp_path / "again"
+    shutil.copytree(whole(**changes).folder, folder)
+    run = train(small(folder, resume_from_checkpoint="checkpoint-2", **changes))
+    assert [event["step"] for event in run.events("step")] == [1, 2, 3, 4, 5, 6]
+    assert_same(run.folder, whole(**changes).folder)
+    return run
 
 
 def tensors(folder):

@@ -21,7 +21,20 @@ MODULE_PRESETS = ("attention", "attention+ff", "all")
 EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
 MAX_NAME, MAX_LORA_NAME = 255, 200  # bytes: a file system's limit, and what leaves room for suffixes
 DATA_FILES = (".yaml", ".yml", ".toml", ".json", ".jsonl")  # that may list the folders of a data set
+OPTIMIZERS = (
+    "adamw",
+    "adamw8bit",
+    "paged_adamw8bit",
+    "prodigy",
+    "adafactor",
+    "lion",
+    "came",
+    "adamw_schedulefree",
+    "radam_schedulefree",
+    "prodigy_schedulefree",
+)
 EXAMPLE = '{"attn2.to_k": 8}'
+RATES = '{"style": 1e-4, "attn2.to_k": 5e-5}'
 EMBEDDED = {
     "pretrained_model_name_or_path": ("embedded:tiny-sdxl",),
     "dataset_name": ("embedded:blueprint", "embedded:emblem"),
@@ -59,6 +72,30 @@ def background(value: str) -> str:
 def yaml_no(value: Any) -> Any:
     """YAML reads an unquoted no as false."""
     return "no" if value is False else value
+
+
+def optimizer(value: str) -> str:
+    """One of ours by name, or the dotted path of a class; nothing is imported here."""
+    if value in OPTIMIZERS or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
+        return value
+    close = nearest(value.lower(), OPTIMIZERS)
+    advice = f"did you mean {close}?" if close else f"use {', '.join(OPTIMIZERS)}, or a class such as torch.optim.RAdam"
+    raise wrong("", f"{{field}} has no {shown(value)}: {advice}")
+
+
+def optimizer_args(value: Any) -> Any:
+    """One or several texts NAME=VALUE, each a Python literal or text; an object is taken too, empty is null."""
+    if isinstance(value, str):
+        value = re.split(r"\s+(?=[^\W\d]\w*=)", value.strip()) if value.strip() else None
+    if isinstance(value, dict):
+        value = [f"{name}={item}" for name, item in value.items()]
+    for item in value if isinstance(value, list | tuple) else ():
+        name, equals, _ = str(item).partition("=")
+        if not equals or not name.isidentifier():
+            raise wrong("", f"{{field}} must be NAME=VALUE, such as d_coef=2, not {shown(item)}")
+        if name in ("lr", "params"):
+            raise wrong("", f"{{field}} must not hold {name}: learning_rate and what is trained are set apart")
+    return None if value in ([], ()) else value
 
 
 def folder(value: str) -> str:
@@ -170,6 +207,23 @@ def patterns(value: Any) -> Any:
     return value or None
 
 
+def rates(value: Any) -> Any:
+    """lr_pattern: as `patterns`."""
+    value = _object(value, RATES)
+    return patterns(value) if isinstance(value, dict) else value
+
+
+def one_or_two(value: Any) -> Any:
+    """text_encoder_lr: one number for both text encoders, or one for each; an empty list is null."""
+    if isinstance(value, str):
+        value = value.split()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [value]
+    if isinstance(value, list | tuple) and len(value) > 2:
+        raise wrong("", f"{{field}} takes one or two numbers, not {len(value)}: SDXL has two text encoders")
+    return None if value in ([], ()) else value
+
+
 def weights(value: Any) -> Any:
     """folder_weights: an object or its JSON text; empty is null."""
     value = _object(value, '{"1_style": 0.5}')
@@ -223,6 +277,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_resolution,
         _check_objective,
         _check_loss,
+        _check_rates,
         _check_masks,
         _check_heldout,
         _check_attention,
@@ -283,8 +338,24 @@ def _check_loss(config: "TrainConfig") -> None:
     for name, default in (("huber_c", 0.1), ("huber_schedule", "snr")):
         if config.loss_type == "l2" and getattr(config, name) != default:
             raise wrong(name, f"{name} needs loss_type huber or smooth_l1: give it, or drop {name}")
+    if config.use_ema and config.optimizer.endswith("_schedulefree"):
+        raise wrong("use_ema", f"optimizer {config.optimizer} averages the weights by itself: drop use_ema")
     if config.ema_decay != 0.9999 and not config.use_ema:
         raise wrong("ema_decay", "ema_decay needs use_ema: add it, or drop ema_decay")
+
+
+def _check_rates(config: "TrainConfig") -> None:
+    encoders = (("text_encoder_lr", None), ("train_text_encoder_frac", 1.0), ("adam_weight_decay_text_encoder", None))
+    for name, default in encoders:
+        if not config.train_text_encoder and getattr(config, name) != default:
+            raise wrong(name, f"{name} needs train_text_encoder: add it, or drop {name}")
+    if config.unet_lr == 0 and config.lr_pattern is None and config.train_text_encoder_frac < 1:
+        raise wrong(
+            "train_text_encoder_frac",
+            "train_text_encoder_frac stops the text encoders, and with unet_lr 0 nothing else learns: drop one of them",
+        )
+    if config.unet_lr == 0 and config.lr_pattern is None and not config.train_text_encoder:
+        raise wrong("unet_lr", "unet_lr 0 leaves nothing to learn: raise it, or add train_text_encoder")
 
 
 def _check_masks(config: "TrainConfig") -> None:

@@ -11,7 +11,22 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from .checks import background, image_columns, loras, modules, not_bool, patterns, prompts, text, weights, yaml_no
+from .checks import (
+    background,
+    image_columns,
+    loras,
+    modules,
+    not_bool,
+    one_or_two,
+    optimizer,
+    optimizer_args,
+    patterns,
+    prompts,
+    rates,
+    text,
+    weights,
+    yaml_no,
+)
 
 MANY = 10**9  # more than any run needs, few enough for every counter
 
@@ -29,14 +44,32 @@ Alphas = Annotated[
     dict[Text, Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]] | None,
     BeforeValidator(patterns),
 ]
+Rates = Annotated[
+    dict[Text, Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=10, allow_inf_nan=False)]] | None,
+    BeforeValidator(rates),
+]
+EncoderRates = Annotated[
+    list[Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=10, allow_inf_nan=False)]] | None,
+    BeforeValidator(one_or_two),
+]
 FolderWeights = Annotated[
     dict[Text, Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)]] | None,
     BeforeValidator(weights),
 ]
 Colour = Annotated[Text, AfterValidator(background)]
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(yaml_no)]
-Optimizer = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
-Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+Optimizer = Annotated[Text, AfterValidator(optimizer)]
+Arguments = Annotated[list[Text] | None, BeforeValidator(optimizer_args)]
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "warmup_stable_decay",
+    "rex",
+]
 Interpolation = Literal["nearest", "nearest_exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+from ast import literal_eval
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from ..system.errors import ConfigError
 
 MAX_HYPERPARAMETERS, MAX_HYPERPARAMETER_LENGTH = 100, 2500  # SageMaker's limits; a newline is refused too
+WORDS = {"true": True, "false": False, "null": None}
 PLACES = ("pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "dataset_name")
 
 
@@ -118,6 +120,14 @@ def _decode(written: str, is_text: bool) -> Any:
     except (ValueError, RecursionError):
         return written
     return written if is_text and isinstance(value, bool | int | float) else value
+
+
+def argument(written: str) -> tuple[str, Any]:
+    """NAME=VALUE as a name and a Python literal; what is none is text, and true and false are what JSON says."""
+    name, _, value = written.partition("=")
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, WORDS[value] if value in WORDS else literal_eval(value)
+    return name, value
 
 
 def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:

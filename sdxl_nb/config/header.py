@@ -24,6 +24,7 @@ DROPPED = re.compile(
 )
 FREE_TEXT = re.compile(r"prompt|caption|trigger|target_modules|column", re.IGNORECASE)
 SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[\w-]{20,})")
+NAMES_CODE = ("optimizer", "optimizer_args")  # a path that is imported, and what is handed to it
 MAX_CONFIG = 1_000_000  # characters of JSON accepted from a header
 
 
@@ -61,7 +62,8 @@ def base_name(text: str, look_on_disk: bool) -> str:
 def config_from_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The configuration a LoRA was trained with, as a dict for TrainConfig; whatever a stranger wrote is filtered.
 
-    Output, hub, report and resume fields are dropped, paths are base names. ModelError if there is no readable one.
+    Output, hub, report and resume fields are dropped, and what names code; paths are base names. ModelError if there
+    is no readable one.
     """
     text = metadata.get(CONFIG_KEY)
     if text is None:
@@ -72,7 +74,7 @@ def config_from_header(metadata: Mapping[str, str]) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict):
         raise ModelError("The configuration in the LoRA file's header is damaged; pass the settings by hand.")
-    return safe_config(config, look_on_disk=False)
+    return _without_code(safe_config(config, look_on_disk=False))
 
 
 class Objective(NamedTuple):
@@ -104,18 +106,36 @@ def find_config(path: str | os.PathLike[str]) -> Path:
         raise ConfigError(str(error)) from None
 
 
-def read_config(path: Path, known: Container[str]) -> dict[str, Any]:
+def _without_code(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without what would run code of a stranger's choice: a name of ours runs none."""
+    named = config.get("optimizer")
+    if isinstance(named, str) and "." in named:
+        config = {name: value for name, value in config.items() if name != "optimizer"}
+    return {name: value for name, value in config.items() if name != "optimizer_args"}
+
+
+def read_config(path: Path, known: Container[str], given: Container[str] = ()) -> dict[str, Any]:
     """The settings in the header of a LoRA of ours, filtered (`config_from_header`).
 
-    ConfigError for a file that is none, and for a setting that is not among the `known`.
+    ConfigError for a file that is none, for a setting that is not among the `known`, and where the optimizer or its
+    arguments would be missing without a word, because they are not taken from a header and not `given`.
     """
     if not path.is_file():
         raise ConfigError(f"config file {path} cannot be read: there is no such LoRA file")
     try:
         with opened(path, path.name) as file:
-            settings = config_from_header(file.metadata() or {})
+            metadata = file.metadata() or {}
+            settings = config_from_header(metadata)
     except ModelError as error:
         raise ConfigError(str(error)) from None
+    whole = json.loads(metadata[CONFIG_KEY])
+    left = [name for name in NAMES_CODE if whole.get(name) is not None and name not in settings]
+    if left and not any(name in given for name in NAMES_CODE):
+        values = ", ".join(f"{name} {shown(whole[name])}" for name in left)
+        raise ConfigError(
+            f"{path.name} was trained with {values}, which is never taken from a LoRA's header, because it can run "
+            "code: give --optimizer, and --optimizer_args if you want them, yourself"
+        )
     for name in settings:
         if name not in known:
             raise ConfigError(

@@ -16,7 +16,16 @@ from .checks import is_data_file
 from .train_config import TrainConfig
 
 PRECISIONS = ("no", "fp16", "bf16")
-OPTIONAL = ("xformers", "bitsandbytes", "prodigyopt", "tensorboard", "wandb", "comet_ml", "torch_npu")
+OPTIMIZERS = {  # the module that an optimizer needs, and the package that has it
+    "prodigy": ("prodigyopt", "prodigyopt"),
+    "lion": ("lion_pytorch", "lion-pytorch"),
+    "came": ("came_pytorch", "came-pytorch"),
+    "adamw_schedulefree": ("schedulefree", "schedulefree"),
+    "radam_schedulefree": ("schedulefree", "schedulefree"),
+    "prodigy_schedulefree": ("prodigyplus", "prodigy-plus-schedule-free"),
+}
+OPTIONAL = ("xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml", "torch_npu")
+OPTIONAL += tuple(sorted({module for module, _ in OPTIMIZERS.values()}))
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,13 @@ def _check_precision(config: TrainConfig, machine: Machine) -> None:
 def _check_packages(config: TrainConfig, machine: Machine) -> None:
     if config.enable_xformers_memory_efficient_attention:
         _need(machine, "enable_xformers_memory_efficient_attention", "xformers", "PyTorch's SDPA is used by default")
-    if config.optimizer_name() == "adamw8bit":
-        asked = "use_8bit_adam" if config.use_8bit_adam else "optimizer adamw8bit"
+    name = config.optimizer_name()
+    if name in ("adamw8bit", "paged_adamw8bit"):
+        asked = "use_8bit_adam" if config.use_8bit_adam else f"optimizer {name}"
         _need(machine, asked, "bitsandbytes", "AdamW in fp32 is the default")
-    if config.optimizer_name() == "prodigy" and "prodigyopt" not in machine.packages:
-        raise ConfigError("optimizer prodigy needs prodigyopt: pip install prodigyopt, or use --optimizer adamw")
+    module, package = OPTIMIZERS.get(name, (None, None))
+    if module is not None and module not in machine.packages:
+        raise ConfigError(f"optimizer {name} needs {package}: pip install {package}, or use --optimizer adamw")
     if config.enable_npu_flash_attention and machine.device != "npu":
         raise ConfigError(
             "enable_npu_flash_attention needs an Ascend NPU with torch_npu: drop it, PyTorch's SDPA is used by default"

@@ -18,7 +18,7 @@ from pydantic import ValidationError, model_validator
 
 from . import formats, presets
 from .checks import check_combinations, file_and_scale
-from .fields import Optimizer, about, schema_types
+from .fields import about, schema_types
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed
 from .settings import Settings
@@ -80,16 +80,16 @@ class TrainConfig(Settings):
         """The configuration of these layers: defaults < preset < file < flags. Raises ConfigError."""
         values: dict[str, Any] = presets.read(preset) if preset is not None else {}
         if file is not None:
-            values = overlay(values, cls._stored(Path(file)))
+            values = overlay(values, cls._stored(Path(file), flags or {}))
         return cls(**overlay(values, flags or {}))
 
     @classmethod
-    def _stored(cls, file: Path) -> dict[str, Any]:
-        """The settings in a file: JSON, YAML, or the header of a LoRA."""
+    def _stored(cls, file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings in a file: JSON, YAML, or the header of a LoRA, where some are `given` over it."""
         if file.suffix == ".safetensors":
             from .header import read_config
 
-            return read_config(file, cls.model_fields)
+            return read_config(file, cls.model_fields, given)
         stored = formats.read_file(file)
         check_names(stored, cls.model_fields, where=f" in {file.name}")
         return stored
@@ -181,9 +181,13 @@ class TrainConfig(Settings):
         image, caption = mapped.get("image", image), mapped.get("caption", caption)
         return self.image_column or image, self.caption_column or caption
 
-    def optimizer_name(self) -> Optimizer:
+    def optimizer_name(self) -> str:
         """The optimizer, use_8bit_adam counted in."""
         return "adamw8bit" if self.use_8bit_adam else self.optimizer
+
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """optimizer_args by name, each as the Python literal that it is written as, else as text."""
+        return dict(formats.argument(item) for item in self.optimizer_args or [])
 
     def scaled_learning_rate(self, num_processes: int) -> float:
         """The learning rate; with scale_lr times processes, accumulation and batch size."""

@@ -31,7 +31,19 @@ if TYPE_CHECKING:
     from ..training.state.parameters import FlatParameters
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1, "prodigy": 16.0, "adafactor": 4.1, "lion": 4.0}  # a weight
+STATE_BYTES = {  # a weight
+    "adamw": 8.0,
+    "adamw8bit": 2.1,
+    "paged_adamw8bit": 2.1,
+    "prodigy": 16.0,
+    "adafactor": 4.1,
+    "lion": 4.0,
+    "came": 4.2,
+    "adamw_schedulefree": 8.0,
+    "radam_schedulefree": 8.0,
+    "prodigy_schedulefree": 4.6,
+}
+UNKNOWN = 8.0  # of a class by its path: as AdamW
 FREE = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "alias", "lift_fresh"}
 
 
@@ -183,7 +195,7 @@ def count_step(
     side = config.resolution // scale
     cuda = cuda and config.mixed_precision not in (None, "no")  # else there is no difference
     counted = _counted(_Config(config, settings), json.dumps(dict(unet), default=list), side, tokens, pictures, cuda)
-    state = round(counted.trained * (8 + STATE_BYTES[config.optimizer_name()] + 4 * config.use_ema))
+    state = round(counted.trained * (8 + STATE_BYTES.get(config.optimizer_name(), UNKNOWN) + 4 * config.use_ema))
     return replace(counted, state=state, peak=counted.peak + state - counted.state)
 
 

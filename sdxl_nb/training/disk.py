@@ -14,7 +14,19 @@ from ..models.inpainting import inpaints
 from ..system.errors import SdxlNbError
 from .epochs import costliest, count, validation_pictures
 
-STATES = {"adamw": 3, "adamw8bit": 1.6, "prodigy": 5, "adafactor": 2.1}  # fp32 numbers a weight
+STATES = {  # fp32 numbers a weight, itself counted
+    "adamw": 3,
+    "adamw8bit": 1.6,
+    "paged_adamw8bit": 1.6,
+    "prodigy": 5,
+    "adafactor": 2.1,
+    "lion": 2,
+    "came": 2.1,
+    "adamw_schedulefree": 3,
+    "radam_schedulefree": 3,
+    "prodigy_schedulefree": 2.2,
+}
+UNKNOWN = 3  # of a class by its path: as AdamW
 FILES = 2  # the LoRA under diffusers' names and under kohya's
 PICTURE = 1.6  # bytes a pixel of a validation PNG
 
@@ -93,7 +105,7 @@ def with_checkpoints(need: Need, config: TrainConfig, trained: int, steps: int |
     """
     made = -(-steps // config.checkpointing_steps) if steps else 1
     kept = min(made, config.checkpoints_total_limit or made)
-    weight = FILES + STATES[config.optimizer_name()] + config.use_ema
+    weight = FILES + STATES.get(config.optimizer_name(), UNKNOWN) + config.use_ema
     one = round(4 * trained * weight)
     drawn = validation_pictures(config, steps or 1, an_epoch or steps or 1)
     # one more than are kept: a new one is complete before the oldest goes

@@ -20,7 +20,7 @@ from ..lora.files.writer import fits, save_lora
 from ..system.errors import SdxlNbError
 from ..system.memory import trim
 from . import heldout
-from .optimizing.optimizers import optimizer_state, restore_optimizer
+from .optimizing.stored_state import optimizer_state, restore_optimizer
 from .reports import reporting
 from .state import checkpoint
 
@@ -120,8 +120,7 @@ def _record(trainer: "Trainer", kept: checkpoint.Progress) -> heldout.Record:
 
 def averaged(trainer: "Trainer") -> contextlib.AbstractContextManager[None]:
     """Inside, the models have the averaged weights, if there is an average."""
-    average = trainer.updates.average
-    return average.in_place() if average else contextlib.nullcontext()
+    return trainer.updates.evaluated()
 
 
 def _write_lora(trainer: "Trainer", folder: Path, *dtypes: torch.dtype) -> tuple[Path, Path]:

@@ -4,8 +4,9 @@ In: the Studio's batches and predictions. Out: the flat weights, moved. Nothing 
 norm are on their way to the host while the next step is launched (`Numbers`).
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,17 +20,27 @@ from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
 from . import objective
 from .noising import Noising, logit_normal
-from .optimizing.optimizers import make_optimizer
+from .optimizing.groups import groups, last_step_of_encoders, rates
+from .optimizing.optimizers import evaluates_apart, evaluating, found_sizes, make_optimizer, without
+from .optimizing.schedules import learning_rates
 from .processes import Processes
 from .setup import Batch, Studio
-from .state.parameters import Average, FlatParameters, learning_rates
+from .state.parameters import Average, FlatParameters
 
 
 class Numbers:
     """What a step says of itself: `read` waits for these numbers alone, not for what was launched after them."""
 
-    def __init__(self, values: torch.Tensor, rate: float, begun: float):
+    def __init__(
+        self,
+        values: torch.Tensor,
+        rate: float,
+        begun: float,
+        rates: Mapping[str, float] | None = None,
+        found: Sequence[float] = (),
+    ):
         self.rate, self.begun, self.values = rate, begun, values
+        self.rates, self.found = dict(rates or {}), list(found)  # of each group; step sizes that it found itself
         self.copied: torch.cuda.Event | None = None
         if values.is_cuda:
             self.values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -65,7 +76,9 @@ class Step:
         take_the_short_way(studio.unet, self.flat, config)
         self.average = Average(self.flat, config.ema_decay) if config.use_ema else None
         self.rate = learning_rates(config, steps, processes.count)
-        self.optimizer = make_optimizer(config, self.flat)
+        self.groups = groups(config, self.flat)
+        self.last_of_encoders = last_step_of_encoders(config, steps)
+        self.optimizer = make_optimizer(config, self.flat, self.groups, studio.remarks)
         self.scaler = torch.amp.GradScaler(studio.device.type, enabled=studio.dtype == torch.float16)
         self.kind = studio.objective.prediction
         self.noising = Noising.of(studio.objective, studio.device)
@@ -75,12 +88,12 @@ class Step:
         self.failure: Exception | None = None
 
     step: int  # the one that `take` is at
+    still: list[bool]  # which groups learn no more
 
     def take(self, step: int, asked_to_stop: bool = False) -> Numbers:
         """Forward and backward over the pictures of `step` (from 0) in micro-batches, then one update."""
-        begun, self.step, rate = time.monotonic(), step, self.rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        begun, self.step = time.monotonic(), step
+        now = self._set_rates(step)
         positions = self.stream.positions(step)
         mine = share(positions, self.processes.index, self.processes.count)
         total = self._gradients(mine, len(positions))
@@ -88,7 +101,29 @@ class Step:
         told = torch.stack([total, *votes])
         self.processes.add_up(told, self.flat.gradient)
         norm = self._move(told[2])
-        return Numbers(torch.cat([told[:1], norm.reshape(1), told[1:]]), rate, begun)
+        several = {group.name: rate for group, rate in zip(self.groups, now, strict=True)} if len(now) > 1 else {}
+        numbers = torch.cat([told[:1], norm.reshape(1), told[1:]])
+        return Numbers(numbers, now[0], begun, several, found_sizes(self.optimizer))
+
+    def _set_rates(self, step: int) -> list[float]:
+        """Tell the optimizer the rate of each group at this step, 0 for text encoders that have learned enough."""
+        now = rates(self.groups, self.config, self.rate, step)
+        over = self.last_of_encoders is not None and step >= self.last_of_encoders
+        self.still = [over and group.stops for group in self.groups]
+        now = [0.0 if still else rate for rate, still in zip(now, self.still, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, now, strict=True):
+            group["lr"] = rate
+        if over:
+            for name, model in self.studio.trained.items():
+                if name != "unet":
+                    model.requires_grad_(False)
+        return now
+
+    def evaluated(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the models have the weights that are drawn, measured and kept as files: averaged ones, if any."""
+        if self.average:
+            return self.average.in_place()
+        return evaluating(self.optimizer, self.flat) if evaluates_apart(self.optimizer) else contextlib.nullcontext()
 
     def _move(self, failures: torch.Tensor) -> torch.Tensor:
         """One update of the weights and their average; the gradient's norm before it was clipped.
@@ -106,7 +141,8 @@ class Step:
                 self.optimizer.found_inf = failed  # type: ignore[attr-defined]  # as GradScaler tells it to skip a step
         self.scaler.unscale_(self.optimizer)
         norm = self.flat.clip(self.config.max_grad_norm)
-        self.scaler.step(self.optimizer)
+        with without(self.optimizer, self.still):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
             self.average.update(self.step + 1, failed)

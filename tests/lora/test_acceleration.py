@@ -15,22 +15,8 @@ from sdxl_nb.models.sources import Source
 from sdxl_nb.models.unet import Block, SdxlUNet
 from sdxl_nb.system.errors import ConfigError
 from sdxl_nb.training import objective
-from sdxl_nb.training.state.parameters import learning_rates
 
 pytestmark = pytest.mark.slow
-
-SCHEDULES = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_are_diffusers(tmp_path, name):
-    from diffusers.optimization import get_scheduler
-
-    config = small(tmp_path, lr_scheduler=name, lr_warmup_steps=3, learning_rate=0.5)
-    rate = learning_rates(config, 11, 1)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)  # polynomial ends at a rate of its own
-    theirs = get_scheduler(name, optimizer, num_warmup_steps=3, num_training_steps=11).lr_lambdas[0]
-    assert [rate(step) for step in range(14)] == pytest.approx([0.5 * theirs(step) for step in range(14)], abs=1e-12)
 
 
 def test_the_noise_schedule_is_diffusers_bit_for_bit():

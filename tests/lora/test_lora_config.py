@@ -1,6 +1,7 @@
 """The configuration in a LoRA's header, back as a TrainConfig; and ranks and alphas of single layers."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from test_lora import add_lora, make_models
 
 from sdxl_nb import TrainConfig
 from sdxl_nb.config.flags import read_flags, train_parser
+from sdxl_nb.config.header import config_from_header
 from sdxl_nb.lora.files.metadata import build_metadata
 from sdxl_nb.lora.files.writer import save_lora
 from sdxl_nb.lora.layers import collect
@@ -95,6 +97,30 @@ def test_a_strangers_header_neither_publishes_nor_overwrites(tmp_path):
 def test_settings_that_cannot_be_used_are_one_sentence(tmp_path, settings, sentence):
     with pytest.raises(ConfigError, match=sentence):
         TrainConfig.from_lora(header(tmp_path / "x.safetensors", **settings))
+
+
+def test_a_header_never_names_code_to_run(tmp_path, monkeypatch):
+    """An optimizer by its path, and what is handed to it, come from the person alone, and never without a word."""
+    (tmp_path / "stranger.py").write_text("raise SystemExit('run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = {"optimizer": "stranger.Optimizer", "optimizer_args": ["x=1"], "rank": 2}
+    path = header(tmp_path / "x.safetensors", **theirs)
+    with pytest.raises(
+        ConfigError, match=r"trained with optimizer 'stranger.Optimizer', optimizer_args \['x=1'\], which"
+    ):
+        TrainConfig.from_lora(path)
+    with pytest.raises(
+        ConfigError, match="never taken from a LoRA's header, because it can run code: give --optimizer"
+    ):
+        TrainConfig.from_lora(header(tmp_path / "y.safetensors", optimizer="prodigy", optimizer_args=["d_coef=2"]))
+    for changes in ({"optimizer": "lion"}, {"optimizer_args": ["foreach=False"]}, {"optimizer": "a.B"}):
+        again = TrainConfig.from_lora(path, **changes)
+        assert (again.rank, again.optimizer) == (2, changes.get("optimizer", "adamw"))
+        assert again.optimizer_args == changes.get("optimizer_args")
+    assert config_from_header({"sdxl_nb_config": json.dumps(theirs)}) == {"rank": 2}
+    assert "stranger" not in sys.modules
+    kept = TrainConfig.from_lora(header(tmp_path / "z.safetensors", optimizer="lion", optimizer_args=None))
+    assert kept.optimizer == "lion"
 
 
 def test_files_that_hold_no_configuration_are_one_sentence(tmp_path):

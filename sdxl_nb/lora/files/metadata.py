@@ -86,6 +86,8 @@ def _sd_scripts_fields(
         "ss_sd_model_name": base_name(str(base), True) if base else None,
         "ss_resolution": f"({resolution}, {resolution})" if resolution else None,
         "ss_learning_rate": fields.get("learning_rate"),
+        "ss_unet_lr": fields.get("unet_lr"),
+        "ss_text_encoder_lr": fields.get("text_encoder_lr"),
         "ss_lr_scheduler": fields.get("lr_scheduler"),
         "ss_mixed_precision": fields.get("mixed_precision"),
         "ss_seed": fields.get("seed"),

@@ -12,6 +12,8 @@ from ...audit.inspection import quick_summary
 from ...config.train_config import TrainConfig
 from ...lora.files.readers import DORA
 from ...system.memory import peak_memory
+from ..optimizing import schedules
+from ..optimizing.groups import told
 
 if TYPE_CHECKING:
     from ..step import Numbers
@@ -48,6 +50,8 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
         f"{trainer.steps} steps of {min(batch, trainer.stream.count)} on {studio.device.type}{many}."
     )
     log.say(str(studio.objective))
+    if line := told(trainer.updates.groups, trainer.updates.last_of_encoders):
+        log.say(line)
     if any(each.uses_buckets() for each in studio.configs):
         log.say(studio.buckets.summary(names=studio.everything.names))
     log.say(quick_summary(config, studio.pictures, studio.pictures.sizes()))
@@ -56,16 +60,21 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
 
 
 def _remarks(config: TrainConfig, steps: int) -> list[str]:
-    remarks = [DORA] if config.use_dora else []
-    if config.lr_scheduler != "constant" and config.lr_warmup_steps >= steps:
-        remarks.append(
-            f"lr_warmup_steps {config.lr_warmup_steps} is no less than the {steps} steps of this run, so the "
-            "learning rate never reaches learning_rate: lower it."
-        )
-    if config.optimizer == "prodigy" and config.learning_rate < 0.1:
+    remarks = [*([DORA] if config.use_dora else []), *schedules.remarks(config, steps)]
+    if config.optimizer in ("prodigy", "prodigy_schedulefree") and config.learning_rate < 0.1:
         remarks.append(
             f"learning_rate {config.learning_rate:g} is a factor on the step size that Prodigy finds by itself, and "
             "so makes it slow: 1 is what its authors recommend."
+        )
+    if config.optimizer.endswith("_schedulefree") and config.lr_scheduler in schedules.FALLING:
+        remarks.append(
+            f"optimizer {config.optimizer} averages weights instead of lowering the rate: lr_scheduler constant, or "
+            "constant_with_warmup, is what its authors recommend."
+        )
+    if config.optimizer == "prodigy_schedulefree" and config.max_grad_norm:
+        remarks.append(
+            "optimizer prodigy_schedulefree estimates its step size from gradients, which clipping changes: "
+            "--max_grad_norm 0 is what its author recommends."
         )
     return remarks
 
@@ -83,7 +92,11 @@ def report(trainer: "Trainer", step: int, loss: float, numbers: "Numbers") -> No
     seconds = now - max(numbers.begun, trainer.reported)
     trainer.reported = now
     memory = peak_memory(trainer.studio.device)
-    trainer.log.emit("step", train_loss=loss, lr=numbers.rate, seconds=round(seconds, 4), memory=memory)
+    more: dict[str, Any] = {"rates": numbers.rates} if numbers.rates else {}
+    if numbers.found:  # one step size for all, or one for each group
+        found = numbers.found if len(set(numbers.found)) > 1 else numbers.found[:1]
+        more["d"] = found[0] if len(found) == 1 else dict(zip(numbers.rates, found, strict=True))
+    trainer.log.emit("step", train_loss=loss, lr=numbers.rate, seconds=round(seconds, 4), memory=memory, **more)
     trainer.bar.update()
     trainer.bar.set_postfix(loss=f"{mean(trainer.recent):.4f}", lr=f"{numbers.rate:.1e}", refresh=False)
 

@@ -41,7 +41,11 @@ class Trackers:
     def _tell(self, tracker: Any, event: dict[str, Any]) -> None:
         kind, step = event["event"], event["step"]
         if kind == "step":
+            found = event.get("d")
+            sizes = found if isinstance(found, dict) else {} if found is None else {"": found}
             values = {"train_loss": event["train_loss"], "lr": event["lr"]}
+            values |= {f"lr/{name}": rate for name, rate in event.get("rates", {}).items()}
+            values |= {f"d/{name}" if name else "d": size for name, size in sizes.items()}
             tracker.log({name: value for name, value in values.items() if value is not None}, step=step)
         elif kind == "heldout":
             tracker.log({"heldout_loss": event["loss"]}, step=step)

@@ -5,13 +5,11 @@ Hundreds of small tensors (560 layers at rank 4 on SDXL) cost more to launch tha
 """
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
-
-from ...config.train_config import TrainConfig
 
 
 class FlatParameters:
@@ -44,6 +42,25 @@ class FlatParameters:
         """Set all gradients to zero, in place: the views stay views."""
         self.gradient.zero_()
 
+    def vectors(self, members: Sequence[int]) -> list[nn.Parameter]:
+        """These parameters, by place, as few long vectors: views into the weights, with gradients in the gradient's.
+
+        Of all it is the whole.
+        """
+        if len(members) == len(self.parameters):
+            return [self.weights]
+        starts = [0, *itertools.accumulate(self.sizes)]
+        bounds: list[list[int]] = []
+        for place in members:
+            if bounds and bounds[-1][1] == starts[place]:
+                bounds[-1][1] = starts[place + 1]
+            else:
+                bounds.append([starts[place], starts[place + 1]])
+        found = [nn.Parameter(self.weights.data[first:last]) for first, last in bounds]
+        for vector, (first, last) in zip(found, bounds, strict=True):
+            vector.grad = self.gradient[first:last]
+        return found
+
     def named(self, vector: torch.Tensor) -> dict[str, torch.Tensor]:
         """A vector of this layout (weights, or an optimizer's moments) cut into named tensors, as copies."""
         pieces = zip(self.names, self.parameters, vector.split(self.sizes), strict=True)
@@ -54,9 +71,13 @@ class FlatParameters:
         return torch.cat([tensors[name].reshape(-1).float() for name in self.names])
 
     def clip(self, largest: float) -> torch.Tensor:
-        """Scale the gradient down to a norm of `largest`; returns the norm before, without waiting for it."""
+        """Scale the gradient down to a norm of `largest`; returns the norm before, without waiting for it.
+
+        `largest` 0 leaves the gradient as it is.
+        """
         norm: torch.Tensor = torch.linalg.vector_norm(self.gradient)
-        self.gradient.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
+        if largest:
+            self.gradient.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
 
@@ -88,36 +109,3 @@ class Average:
             yield
         finally:
             self.flat.weights.data.copy_(own)
-
-
-def learning_rates(config: TrainConfig, steps: int, processes: int) -> Callable[[int], float]:
-    """The learning rate as a pure function of the optimizer step (from 0); diffusers' schedules by name.
-
-    `constant` has no warm-up, as in diffusers; every other schedule warms up for `lr_warmup_steps`.
-    """
-    peak, warmup = config.scaled_learning_rate(processes), config.lr_warmup_steps
-
-    def rate(step: int) -> float:
-        if config.lr_scheduler == "constant":
-            return peak
-        if step < warmup:
-            return peak * step / max(1, warmup)
-        return SCHEDULES[config.lr_scheduler]((step - warmup) / max(1, steps - warmup), peak)
-
-    return rate
-
-
-def _cosine(done: float, peak: float) -> float:
-    return peak * max(0.0, 0.5 * (1 + math.cos(math.pi * done)))
-
-
-LAST = 1e-7  # diffusers' lr_end
-SCHEDULES: dict[
-    str, Callable[[float, float], float]
-] = {  # the rate from its peak, when so much of the time after warm-up is done
-    "constant_with_warmup": lambda done, peak: peak,
-    "linear": lambda done, peak: peak * max(0.0, 1 - done),
-    "cosine": _cosine,
-    "cosine_with_restarts": lambda done, peak: 0.0 if done >= 1 else _cosine(done, peak),  # of one cycle
-    "polynomial": lambda done, peak: LAST if done > 1 else (peak - LAST) * (1 - done) + LAST,  # of power 1
-}

@@ -13,13 +13,13 @@ from typing import Any
 
 from ipywidgets import HTML, Checkbox, Combobox, Dropdown, HBox, Layout, Text, Textarea
 
-from ...config.checks import EMBEDDED, MODULE_PRESETS
+from ...config.checks import EMBEDDED, MODULE_PRESETS, OPTIMIZERS
 from ...config.train_config import TrainConfig
 
 NOT_SET = "not set"  # how the form says null
 NAME, INPUT, HINT = "240px", "490px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
 PATTERN = re.compile(r"[*+?|^$()\[\]\\]")
-SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS}
+SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS, "optimizer": OPTIMIZERS}
 
 
 class Editor:
@@ -101,7 +101,7 @@ def written(value: Any, separator: str = " ") -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return separator.join(value)
+        return separator.join(map(str, value))
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 

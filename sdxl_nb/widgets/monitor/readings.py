@@ -90,7 +90,7 @@ def numbers(run: Run) -> str:
     cells = {
         "loss, smoothed": f"{losses[-1]:.4f}" if len(losses) else "",
         "held-out loss": f"{heldout[-1]:.4f}" if heldout else "",
-        "learning rate": f"{events[-1]['lr']:.2e}" if events else "",
+        "learning rate": _rate(events[-1]) if events else "",
         "seconds a step": f"{pace:.3g}" if pace else "",
         "memory": f"{memory / 1e9:.2f} GB" if memory else "",
     }
@@ -98,6 +98,12 @@ def numbers(run: Run) -> str:
     heads = "".join(f"<th>{name}</th>" for name in known)
     values = "".join(f"<td>{value}</td>" for value in known.values())
     return f'<table class="sdxl-nb-numbers"><tr>{heads}</tr><tr>{values}</tr></table>' if known else ""
+
+
+def _rate(event: dict[str, Any]) -> str:
+    """The learning rate of a step, or those of its groups."""
+    several = [f"{name} {rate:.2e}" for name, rate in event.get("rates", {}).items()]
+    return escape(", ".join(several)) or f"{event['lr']:.2e}"
 
 
 def _numbers(values: Iterable[float | None]) -> np.ndarray:

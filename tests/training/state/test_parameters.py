@@ -1,11 +1,10 @@
-"""Trained weights as one vector, its clipping, its average and the learning rate."""
+"""Trained weights as one vector, its clipping and its average."""
 
 import pytest
 import torch
 from torch import nn
 
-from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.training.state.parameters import Average, FlatParameters, learning_rates
+from sdxl_nb.training.state.parameters import Average, FlatParameters
 
 
 def model():
@@ -13,10 +12,6 @@ def model():
     made = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     made[0].bias.requires_grad_(False)
     return made
-
-
-def config(**changes):
-    return TrainConfig(seed=0, **changes)
 
 
 def test_parameters_and_gradients_are_views_of_one_vector():
@@ -57,6 +52,8 @@ def test_clipping_by_hand():
     assert flat.weights.grad[:2].tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
     flat.clip(10.0)
     assert flat.weights.grad[:2].tolist() == pytest.approx([0.6, 0.8], rel=1e-5)  # small ones stay
+    flat.weights.grad[:2] = torch.tensor([300.0, 400.0])
+    assert flat.clip(0.0).item() == 500.0 and flat.weights.grad[:2].tolist() == [300.0, 400.0]  # switched off
 
 
 def test_the_average_by_hand_and_its_place():
@@ -75,22 +72,3 @@ def test_the_average_by_hand_and_its_place():
     with average.in_place():
         assert (flat.parameters[0] == 2).all()
     assert (flat.parameters[0] == 3).all() and (flat.weights == 3).all()
-
-
-@pytest.mark.parametrize(
-    "schedule, rates",
-    [
-        ("constant", [1, 1, 1, 1, 1, 1]),
-        ("constant_with_warmup", [0, 0.5, 1, 1, 1, 1]),
-        ("linear", [0, 0.5, 1, 0.75, 0.5, 0.25]),
-        ("cosine", [0, 0.5, 1, 0.8535534, 0.5, 0.1464466]),
-    ],
-)
-def test_schedules_by_optimizer_step(schedule, rates):
-    rate = learning_rates(config(lr_scheduler=schedule, lr_warmup_steps=2, learning_rate=1e-3), 6, 1)
-    assert [rate(step) for step in range(6)] == pytest.approx([1e-3 * r for r in rates])
-
-
-def test_scaled_learning_rate():
-    scaled = config(scale_lr=True, learning_rate=1e-4, train_batch_size=2, gradient_accumulation_steps=3)
-    assert learning_rates(scaled, 10, 4)(0) == pytest.approx(24e-4)
