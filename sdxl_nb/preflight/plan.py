@@ -9,6 +9,7 @@ from ..config.train_config import TrainConfig
 from ..system.errors import SdxlNbError
 from ..training.epochs import Counts, drawing_share, steps_per_epoch, validation_pictures
 
+TOO_FAST, TOO_OFTEN = 20, 1000  # times the usual rate; views of one picture
 MUCH = 0.2  # of a run's work that its pictures may be without a word
 MORE = "not set (a look with every checkpoint)"
 
@@ -85,3 +86,27 @@ def expectations(config: TrainConfig) -> list[str]:
             "the preset tiny."
         )
     return [f"{trainable_parameters(config):,} trainable parameters."]
+
+
+def remarks(config: TrainConfig, counts: Counts | None) -> list[str]:
+    """What seldom makes sense, in sentences: nothing is refused for it."""
+    tiny, said = config.pretrained_model_name_or_path.startswith("embedded:"), []
+    usual = 4.5e-3 if tiny else 1e-4
+    if config.optimizer_name() != "prodigy" and config.learning_rate > TOO_FAST * usual:
+        said.append(
+            f"learning_rate {config.learning_rate:g} is {config.learning_rate / usual:,.0f} times what is usual here "
+            f"({usual:g}): training falls apart at such a rate."
+        )
+    if tiny and config.train_data_dir:
+        said.append(
+            "The tiny base knows plain coloured shapes alone: of photographs it makes mush. Take a preset for SDXL."
+        )
+    if counts:
+        an_epoch = steps_per_epoch(config, counts.entries)
+        steps = config.max_train_steps or config.num_train_epochs * an_epoch
+        seen = (
+            steps * min(config.train_batch_size * config.gradient_accumulation_steps, counts.entries) / counts.entries
+        )
+        if seen > TOO_OFTEN:
+            said.append(f"Each picture is seen {seen:,.0f} times; beyond {TOO_OFTEN:,} a LoRA knows it by heart.")
+    return said

@@ -38,6 +38,10 @@ class DataError(SdxlNbError):
     """Pictures or captions that cannot be used as they are."""
 
 
+class NoPictures(DataError):
+    """A place without any picture, which may get some."""
+
+
 class ModelError(SdxlNbError):
     """A base model, VAE or LoRA file that cannot be used as it is."""
 
