@@ -82,12 +82,13 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.observe(lambda change: self._number.set_trait("value", change["new"] + 1), "page")
         self._chosen = traitlets.link((self, "show"), (self._kinds, "value"))
         traitlets.link((self, "search"), (search, "value"))
-        turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
-        filters = HBox([self._kinds, search, turn], layout=Layout(flex_flow="row wrap"))
-        places = self.places()
-        tools = HBox(self.tools(), layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
-        said = [self._count, self._notice, self._progress, self._why]
-        self.children = [style_sheet(), *places, filters, tools, *said, self._large, self._cards]
+        self._turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
+        places, tools = self.places(), self.tools()
+        filters = HBox([self._kinds, search, self._turn], layout=Layout(flex_flow="row wrap"))
+        tools = HBox(tools, layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
+        self._tools = VBox([filters, tools])
+        said = [self._notice, self._progress, self._why]
+        self.children = [style_sheet(), *places, self._count, self._tools, *said, self._large, self._cards]
         self.add_class("sdxl-nb")
         self.list_kinds()
 
@@ -106,6 +107,9 @@ class DatasetBrowser(Mending, Twin, VBox):
         if self.show not in [kind for _, kind in kinds]:
             self.show = ALL
         done, every = selection.captioned(self.dataset)
+        self._tools.layout.display = (
+            None if every or self.dataset.faults else "none"
+        )  # else there is nothing to look for
         self._count.value = f"<b>{done:,} of {every:,} captioned</b>" if every else f"<i>{escape(self.welcome())}</i>"
         if tuple(kinds) != tuple(self._kinds.options):
             self._chosen.unlink()  # new options alone would choose the first of them
@@ -119,6 +123,7 @@ class DatasetBrowser(Mending, Twin, VBox):
             count = len(self._shown)
             self._of.value = f"of {self.pages:,} ({count:,} picture{'s' * (count != 1)})"
             self._number.max = self.pages
+            self._turn.layout.display = None if self.pages > 1 else "none"
             self._why.value = f"<i>{escape(selection.why(self.report, self.show))}</i>"
             if self.page == min(page, self.pages - 1):
                 self.turn()

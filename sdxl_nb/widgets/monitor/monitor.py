@@ -14,6 +14,7 @@ from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox
 
 from ...runs.run import GOING_ON, Run
 from ...system.figures import Sheet
+from ..parts.aria import Aria
 from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
@@ -68,7 +69,7 @@ class RunMonitor(Twin, VBox):
             [self._stop, self._resume, self._notice], layout=Layout(flex_flow="row wrap", align_items="center")
         )
         self.children = [
-            *(style_sheet(), self._announced, self._headline, self._bar, buttons),
+            *(style_sheet(), Aria(), self._announced, self._headline, self._bar, buttons),
             *(self._numbers, self._curve, self._drawn, self._log),
         ]
 

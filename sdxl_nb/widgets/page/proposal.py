@@ -1,7 +1,7 @@
 """Settings to begin with, for these pictures on this machine, each with its reason.
 
-In: how many pictures there are, one of their captions, and the memory of the GPU if there is one. Out: a preset, changes
-to it, and sentences.
+In: how many pictures there are, one of their captions, and the memory of the GPU if there is one. Out: a preset,
+changes to it, and sentences.
 """
 
 from typing import Any, NamedTuple

@@ -41,7 +41,7 @@ class Few(VBox):
         self.preset.observe(lambda change: self._hushed or form.set_trait("preset", change["new"]), "value")
         rows = [_row(self.preset, self._about)]
         rows += [_row(field, HTML(_hint(HINTS[name]))) for name, field in self.fields.items()]
-        why = HTML("".join(f"<div>{reason}</div>" for reason in reasons))
+        why = HTML("".join(f"<div class='sdxl-nb-hint'>{reason}</div>" for reason in reasons))
         super().__init__([why, *rows, Fold("All settings", [form])])
         form.observe(lambda change: self.look(), ["value", "preset", "edits"])
         self.look()
