@@ -23,7 +23,7 @@ lab: .venv/ready  ## JupyterLab on this folder, with the page that says which no
 	@$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir . notebooks/start_here.ipynb
 
 test: .venv/ready  ## all tests and all notebooks, on two cores
-	@$(RUN) pytest -n 2 $(BY_FILE) -m "not soak" --nbmake --nbmake-timeout=1200 tests $(filter-out %06_sagemaker.ipynb,$(NOTEBOOKS))
+	@$(RUN) pytest -n 2 $(BY_FILE) -m "not soak" --nbmake --nbmake-timeout=1200 tests $(filter-out %06_sagemaker.ipynb %start_here.ipynb,$(NOTEBOOKS))
 
 quick: .venv/ready  ## for who edits, under 90 s: no training, no browser, no notebook, no cloud
 	@$(RUN) pytest -n 2 $(BY_FILE) -p no:nbmake -m "not soak and not slow" $(addprefix tests/,$(QUICK))

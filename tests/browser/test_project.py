@@ -46,10 +46,15 @@ def photographs(folder: Path, many: int) -> list[Path]:
     return made
 
 
+def button(page, words):
+    """The button that says just this; an icon of its is no word."""
+    return page.locator(".sdxl-nb button", has_text=re.compile(rf"^\s*{words}\s*$"))
+
+
 def bring(page, files, mouse):
     """Choose files with the button; they come in parts, with a bar each."""
     with page.expect_file_chooser() as chooser:
-        mouse.press(page.get_by_role("button", name="Choose files"))
+        mouse.press(button(page, "Choose files"))
     chooser.value.set_files(files)
 
 
@@ -92,7 +97,7 @@ def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, many
     page.get_by_label("Word that calls it").press("Tab")
     expect(page.get_by_label("Trigger word")).to_have_value("zarko")
     lab.photograph("project-settings", ".sdxl-nb")
-    mouse.press(page.get_by_role("button", name="Start", exact=True))
+    mouse.press(button(page, "Start"))
     expect(page.locator(".sdxl-nb-status")).to_contain_text("Running: step")
     wait_for_step(page, 2)
 
@@ -107,7 +112,7 @@ def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, many
     assert TrainConfig.load(project / "settings.json").trigger_word == run.config.trigger_word == "zarko"
 
     lab.begin_cell(1, WAIT)
-    mouse.press(page.get_by_role("button", name="Stop", exact=True))
+    mouse.press(button(page, "Stop"))
     expect(page.locator(".jp-OutputArea-output", has_text="the cell waited: stopped")).to_be_visible()
     expect(page.locator(".sdxl-nb-status")).to_contain_text("Stopped")
     expect(page.get_by_text("Stopping after the current step")).to_have_count(0)
@@ -116,13 +121,13 @@ def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, many
 
     stage = page.get_by_label("Stage", exact=True)
     expect(stage).to_have_value(re.compile(""))
-    mouse.press(page.get_by_role("button", name="Resume", exact=True))
+    mouse.press(button(page, "Resume"))
     wait_for_step(page, stopped)
     assert run.info["pid"] != pid
-    mouse.press(page.get_by_role("button", name="Star it"))
+    mouse.press(button(page, "Star it"))
     expect(page.get_by_text(f"Step {stopped} is starred")).to_be_visible()
     with page.expect_download() as download:
-        mouse.press(page.get_by_role("button", name="Download the LoRA"))
+        mouse.press(button(page, "Download the LoRA"))
     assert download.value.suggested_filename == f"mine-step{stopped}.safetensors"
     assert len(load_file(download.value.path())) > 10
     assert mouse.clicks <= 12

@@ -76,10 +76,13 @@ class RunMonitor(Twin, VBox):
     def refresh(self) -> None:
         """Look at the run now, and show what is new."""
         with self._lock:
+            before = self.status
             self.run.refresh()
             self._show()
             self._curve.show(self.run, self.status)
             self._tell(self.run.trouble)
+        if before in GOING_ON and self.status not in GOING_ON:
+            self.renew()  # what a page without a kernel shows from now on
 
     def _show(self) -> None:
         run = self.run
