@@ -101,8 +101,8 @@ def test_a_run_is_shown_starred_taken_and_found_again(place, tmp_path, monkeypat
     assert again.run.folder == place / "runs" / "mine-2" and again.folder.star is None
     assert again.config.output_dir == str(place / "runs" / "mine-2")
     for one in (project, again):
-        one.result.close()
-        one._monitor.close()
+        one.close()
+        assert one._monitor.comm is one.result._grid.comm is None
 
 
 def test_a_project_whose_run_was_deleted_opens_all_the_same(place):

@@ -131,6 +131,12 @@ class Project(Twin, VBox):
                     replace(place, [self.result])
                 self.result.show(run)
 
+    def close(self) -> None:
+        """Close all of it; a run goes on."""
+        if self.comm is not None:
+            replace(self, [])
+            super().close()
+
     def twin(self) -> object:
         """The stages of the run; before there are some, the pictures."""
         if self.result._grid and self.result._grid._look().steps:

@@ -10,6 +10,7 @@ from ...runs.run import GOING_ON, Run
 from ...runs.stages import Stages
 from ...system.errors import SdxlNbError
 from ..grid.grid import ValidationGrid
+from ..parts.children import replace
 from ..parts.downloads import DownloadButton
 from ..parts.hearing import hear_at_once
 from ..parts.watching import Notice
@@ -35,10 +36,8 @@ class Result(VBox):
     def show(self, run: Run) -> None:
         """Show this run's stages; the one that is starred, or else the best, is chosen."""
         if self._run is None or run.folder != self._run.folder:
-            if self._grid:
-                self._grid.close()
             self._run, self._grid = run, ValidationGrid(run)
-            self._place.children = [self._grid]
+            replace(self._place, [self._grid])
         self.refresh()
 
     def refresh(self) -> None:
@@ -70,12 +69,6 @@ class Result(VBox):
         if self._run is None or self._stage.value is None:
             raise SdxlNbError("There is no LoRA yet: wait for the first checkpoint.")
         return Stages(self._run).lora_file(self._stage.value).read_bytes()
-
-    def close(self) -> None:
-        """Close the grid with it."""
-        if self._grid:
-            self._grid.close()
-        super().close()
 
 
 def _words(step: int, starred: bool, best: bool) -> str:
