@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from test_editing import png
 from test_widgets_dataset import album, browse, folder, names, said  # noqa: F401 - fixtures
-from test_widgets_pictures import inside
+from test_widgets_pictures import button, inside
 
 from sdxl_nb import TrainConfig, open_dataset
 from sdxl_nb.system.errors import DataError
+from sdxl_nb.widgets.dataset.browser import DatasetBrowser
 from sdxl_nb.widgets.dataset.bulk import BACK, FRONT, OUT, REMOVE, REPLACE, Bulk
 from sdxl_nb.widgets.dataset.selection import LEFT_OUT, NO_CAPTION
 from sdxl_nb.widgets.parts.uploads import DropZone
@@ -119,3 +120,29 @@ def test_a_picture_is_looked_at_large_and_arrow_keys_go_on(album):  # noqa: F811
         assert large.alt.startswith(f"{name}: ") and browser._looked_at == name
     large.clicks += 1
     assert inside(browser, LargePicture) == []
+
+
+def test_a_captioner_writes_what_lacks_and_nothing_else(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(png())
+    (tmp_path / "b.txt").write_text("mine")
+    seen = []
+
+    def words(picture):
+        seen.append(picture.size)
+        if len(seen) == 3:
+            raise RuntimeError("the model is tired")
+        return f"picture {len(seen)}"
+
+    browser = DatasetBrowser(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)), captioner=words)
+    button(browser, "For every picture shown that lacks one; read them afterwards, a model errs").click()
+    browser._auditing.wait(60)
+    assert [(tmp_path / f"{name}.txt").read_text().strip() for name in "abc"] == ["picture 1", "mine", "picture 2"]
+    assert "2 captions written" in browser._notice.value and browser._count.value == "<b>3 of 3 captioned</b>"
+    (tmp_path / "d.png").write_bytes(png())
+    browser.reopen()
+    button(browser, "For every picture shown that lacks one; read them afterwards, a model errs").click()
+    browser._auditing.wait(60)
+    assert "RuntimeError: the model is tired" in browser._notice.value and browser._progress.value == ""
+    with pytest.raises(DataError, match="There is no captioner"):
+        DatasetBrowser(browser.config).caption()

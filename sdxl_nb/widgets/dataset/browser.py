@@ -5,7 +5,7 @@ of the page it shows. `browser.figure()` is the page as a matplotlib Figure.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
 from typing import Any
@@ -48,8 +48,10 @@ class DatasetBrowser(Mending, Twin, VBox):
         config: TrainConfig | None = None,
         report: AuditReport | None = None,
         per_page: int = PAGE,
+        captioner: Callable[[Image.Image], str] | None = None,
     ):
         _check(dataset, config)
+        self.captioner = captioner
         if isinstance(dataset, CaptionedPictures):
             self.config, self.dataset = config, dataset
         else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipywidgets import HTML, Button, HBox, Text
+from PIL.Image import Image
 
 from ...audit.findings import AuditReport
 from ...config.train_config import TrainConfig
@@ -40,6 +41,7 @@ class Mending(Measuring):
     _cards: HBox
     _shown: Sequence[int | Fault]
 
+    captioner: Callable[[Image], str] | None = None  # what writes a caption for a picture
     editable = False
     changed: Callable[[], object] = staticmethod(lambda: None)  # called when pictures, captions or `config` are others
 
@@ -67,7 +69,34 @@ class Mending(Measuring):
         audit.on_click(lambda _: self._auditing.start(self._notice.guard(self.audit)))
         if not self.editable:
             return [word, audit, HTML(f"<i>{escape(self._why_not)}</i>")]
-        return [word, audit, Bulk(self)]
+        return [word, audit, *self._writing(), Bulk(self)]
+
+    def _writing(self) -> list[Button]:
+        """The button of a captioner, where there is one."""
+        if self.captioner is None:
+            return []
+        button = Button(description="Write captions", icon="pencil")
+        button.tooltip = "For every picture shown that lacks one; read them afterwards, a model errs"
+        button.on_click(lambda _: self._auditing.start(self._notice.guard(self.caption)))
+        return [button]
+
+    def caption(self) -> int:
+        """Have the captioner write the captions that lack of what is shown; returns how many. Raises DataError."""
+        if self.captioner is None:
+            raise DataError("There is no captioner: give DatasetBrowser one, a function of a picture.")
+        lacking = [item for item in self._shown if not isinstance(item, int) and selection.is_uncaptioned(item)]
+        tell, done = telling(self._progress.say, "Writing captions"), 0
+        try:
+            for number, fault in enumerate(lacking):
+                if (picture := self.dataset.left_out(fault.name)) is not None:
+                    save_caption(self.settings, fault.name, str(self.captioner(picture)))
+                    done += 1
+                tell(number + 1, len(lacking))
+        finally:
+            self._progress.say("")
+            self.reopen(stay=True)
+        self._notice.say(f"{done} captions written: read them, a model errs.")
+        return done
 
     def places(self) -> list[Any]:
         """Where pictures are dropped, if there is a folder for them."""

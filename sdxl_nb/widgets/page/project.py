@@ -7,9 +7,11 @@ restarted kernel or another day finds it as it was; training goes on in a proces
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ipywidgets import HTML, VBox
+from PIL.Image import Image
 
 from ...config.train_config import TrainConfig
 from ...runs.run import Run
@@ -36,15 +38,18 @@ NOT_YET = {
 
 
 class Project(Twin, VBox):
-    """One page; see the module. `config` is what would be trained, `run` what is, `folder` where all of it lies."""
+    """One page; see the module. `config` is what would be trained, `run` what is, `folder` where all of it lies.
 
-    def __init__(self, place: str | os.PathLike[str]):
+    `captioner`, a function from a picture to words, puts a button beside the pictures that writes what captions lack.
+    """
+
+    def __init__(self, place: str | os.PathLike[str], captioner: Callable[[Image], str] | None = None):
         self.folder, self._notice, self._lock = ProjectFolder(place), Notice(), threading.RLock()
         kept = self.folder.config()
         self._new = kept is None
         begun = {"train_data_dir": str(self.folder.pictures), "output_dir": self.folder.next_run()}
         config = kept or TrainConfig.preset("tiny", **begun)
-        self.browser = DatasetBrowser(config)
+        self.browser = DatasetBrowser(config, captioner=captioner)
         self.form = ConfigForm(config)
         self._few: Few | None = None
         self.start = Start(lambda: self.config, self._moved, watch=False)
