@@ -25,8 +25,10 @@ from .bulk import Bulk
 from .cards import Card, coloured
 from .measuring import Measuring, telling
 
-LOOKED_AT = ("pretrained_model_name_or_path", "resolution", "center_crop", "aspect_ratio_buckets", "trigger_word")
-LOOKED_AT += ("bucket_reso_steps", "bucket_no_upscale", "caption_prefix", "caption_suffix", "masked_loss")
+LOOKED_AT = (  # what changes a card
+    *("pretrained_model_name_or_path", "resolution", "center_crop", "aspect_ratio_buckets", "bucket_reso_steps"),
+    *("bucket_no_upscale", "trigger_word", "caption_prefix", "caption_suffix", "masked_loss"),
+)
 
 
 class Mending(Measuring):

@@ -21,7 +21,10 @@ class Result(VBox):
     """`show` a run; `refresh` when it has more stages."""
 
     def __init__(self, project: ProjectFolder):
-        self._project, self._run, self._grid = project, None, None
+        self._project = project
+        self._run: Run | None = None
+        self._grid: ValidationGrid | None = None
+        self._by_hand, self._hushed = False, False  # whether somebody chose the stage, and whether we do just now
         self._notice, self._said = Notice(), HTML()
         self._stage = Dropdown(description="Stage", layout=Layout(width="330px"))
         self._star = Button(description="Star it", icon="star", tooltip="Remember this stage as the one to keep")
@@ -49,9 +52,10 @@ class Result(VBox):
         measured = best in stages.heldout()
         options = [(_words(step, step == starred, measured and step == best), step) for step in kept]
         if tuple(options) != tuple(self._stage.options):
-            self._stage.options = options
-            wanted = chosen if chosen in kept else starred if starred in kept else best
-            self._stage.value = wanted if kept else None
+            wanted = chosen if self._by_hand and chosen in kept else starred if starred in kept else best
+            self._hushed = True
+            self._stage.options, self._stage.value = options, wanted if kept else None
+            self._hushed = False
         self._star.disabled = self._download.disabled = not kept
         self._said.value = f"<b>{_told(self._run, kept)}</b>"
 
@@ -62,6 +66,8 @@ class Result(VBox):
         self._notice.say(f"Step {self._stage.value} is starred; it is chosen when you open the project again.")
 
     def _name(self) -> None:
+        """Somebody chose a stage, or we did: the download is called after it."""
+        self._by_hand = self._by_hand or not self._hushed
         if self._run is not None and self._stage.value is not None:
             self._download.filename = f"{self._run.config.lora_name()}-step{self._stage.value}.safetensors"
 

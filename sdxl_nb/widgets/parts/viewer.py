@@ -81,6 +81,6 @@ def large(picture: Path | Image.Image) -> tuple[bytes, int]:
     """A picture as WEBP, and its width in CSS pixels."""
     if isinstance(picture, Path):
         with Image.open(picture) as opened:
-            picture = opened.convert("RGB")
+            return large(opened.convert("RGB"))
     side = min(max(*picture.size, SMALL), LARGE)
     return thumbnail(picture, side), side
