@@ -17,7 +17,7 @@ from ...system.errors import DataError
 from ..parts.caption_box import CaptionBox
 from ..parts.pictures import PictureButton, thumbnail
 
-WIDTH = 216  # CSS pixels of a card
+WIDTH = 196  # CSS pixels of a card: four fit beside each other
 SHOWN = 448  # pixels of a thumbnail's longer side at most
 TEXT = "line-height:1.35;overflow-wrap:anywhere"  # how what a card says is set
 SAID = 80  # characters of a long text that a card shows; the whole is in its title
@@ -184,5 +184,5 @@ class Card(VBox):
         self.answer.value = f"<div style='{TEXT}'>{html}</div>" if html else ""
 
 
-def _short(name: str, most: int = 26) -> str:
+def _short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else f"...{name[-most + 3 :]}"

@@ -30,6 +30,7 @@ class Result(VBox):
         self._star = Button(description="Star it", icon="star", tooltip="Remember this stage as the one to keep")
         self._star.on_click(self._notice.guard(lambda button: self.star()))
         self._download = DownloadButton("Download the LoRA", "lora.safetensors", self._read, self._notice.fail)
+        self._download.layout.margin = "2px"  # as the other controls have it
         self._stage.observe(lambda change: self._name(), "value")
         self._place = VBox()
         tools = HBox([self._stage, self._star, self._download], layout=Layout(flex_flow="row wrap"))
