@@ -14,16 +14,16 @@ QUICK := audit cache config data drawing lora models preflight runs system tiny 
 demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
 	@$(RUN) nbconvert --execute --to html $(PAGE) --output-dir output --output quickstart notebooks/00_quickstart.ipynb
 	@echo "The notebook, with its pictures: $(CURDIR)/output/quickstart.html"
-	@echo "The run, with its LoRA files:    $(CURDIR)/output/quickstart/"
+	@echo "The run, with its LoRA files:    $(CURDIR)/output/quickstart/ (of a second time quickstart-2/, and so on)"
 
 gallery: .venv/ready  ## every notebook, executed (06 on an emulated SageMaker), as pages: output/gallery/index.html
 	@PYTHONPATH=tests $(RUN) sagemaker_emulator .venv/bin/python docs/make_gallery.py
 
-lab: .venv/ready  ## JupyterLab on the notebooks
-	@$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir notebooks
+lab: .venv/ready  ## JupyterLab on this folder, with the page that says which notebook is for whom
+	@$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir . notebooks/start_here.ipynb
 
 test: .venv/ready  ## all tests and all notebooks, on two cores
-	@$(RUN) pytest -n 2 $(BY_FILE) -m "not soak" --nbmake --nbmake-timeout=1200 tests $(filter-out %06_sagemaker.ipynb,$(NOTEBOOKS))
+	@$(RUN) pytest -n 2 $(BY_FILE) -m "not soak" --nbmake --nbmake-timeout=1200 tests $(filter-out %06_sagemaker.ipynb %start_here.ipynb,$(NOTEBOOKS))
 
 quick: .venv/ready  ## for who edits, under 90 s: no training, no browser, no notebook, no cloud
 	@$(RUN) pytest -n 2 $(BY_FILE) -p no:nbmake -m "not soak and not slow" $(addprefix tests/,$(QUICK))

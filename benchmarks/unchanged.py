@@ -27,10 +27,11 @@ from typing import NamedTuple
 from .compare import ROOT
 from .contents import KINDS, Contents, contents, events, first_difference
 
-QUICKSTART = """--preset tiny --seed 0 --num_validation_images 1 --validation_epochs 10
+QUICKSTART = """--preset tiny --seed 0 --num_validation_images 1
     --validation_prompt 'a blueprint of a house' 'a purple cross on a white background'"""
 SHORT = """--preset tiny --train_data_dir ../../pictures --no_center_crop --seed 3 --max_train_steps 6 --debug_loss
-    --checkpointing_steps 2 --lr_warmup_steps 2 --validation_inference_steps 2 --validation_prompt 'a cat' """
+    --checkpointing_steps 2 --lr_warmup_steps 2 --validation_inference_steps 2 --validation_prompt 'a cat'
+    --validation_epochs 10 """
 RUNS = {
     "quickstart": QUICKSTART,  # what notebooks/00_quickstart.ipynb trains
     "cached": SHORT

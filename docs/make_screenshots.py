@@ -3,7 +3,7 @@
     python docs/make_screenshots.py [RUN_FOLDER]
 
 In: a finished run of the preset tiny with pictures, checkpoints and held-out losses, or nothing. Out:
-docs/pictures/{form,dataset,monitor,grid,playground}.png, each below 200 kB. Uses the browser tests' JupyterLab.
+docs/pictures/{project,form,dataset,monitor,grid,playground}.png, each below 200 kB. Uses the browser tests' JupyterLab.
 """
 
 import io
@@ -26,6 +26,7 @@ from sdxl_nb import TrainConfig, fine_tune  # noqa: E402
 from sdxl_nb.tiny.album import write_album  # noqa: E402
 
 WIDGETS = {  # name -> what the cell holds, what must be seen before the picture is taken
+    "project": ('from sdxl_nb import Project\nProject("project")', "All settings"),
     "form": ('from sdxl_nb import ConfigForm\nConfigForm(TrainConfig.preset("sdxl-24gb"))', "Copy as Python"),
     "dataset": (
         'from sdxl_nb import DatasetBrowser\nconfig = TrainConfig.preset("tiny", train_data_dir="album")\n'
@@ -52,6 +53,7 @@ def main(folder: str | None = None) -> None:
         else:
             fine_tune(TrainConfig.preset("tiny", output_dir=str(root / "run"), **SETTINGS))
         write_album(root / "album")
+        write_album(root / "project" / "pictures")
         photograph(Path(spare) / "home", root)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.widgets.form.form import ConfigForm as ConfigForm
     from sdxl_nb.widgets.grid.grid import ValidationGrid as ValidationGrid
     from sdxl_nb.widgets.monitor.monitor import RunMonitor as RunMonitor
+    from sdxl_nb.widgets.page.project import Project as Project
     from sdxl_nb.widgets.playground.playground import LoraPlayground as LoraPlayground
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _MODULES = {
     "DatasetBrowser": "widgets.dataset.browser",
     "ConfigForm": "widgets.form.form",
     "LoraFile": "lora.files.file",
+    "Project": "widgets.page.project",
     "Run": "runs.run",
     "RunMonitor": "widgets.monitor.monitor",
     "TrainConfig": "config.train_config",

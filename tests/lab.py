@@ -53,6 +53,12 @@ RUN_CELL = """index => {
   app.shell.currentWidget.content.activeCellIndex = index;
   return app.commands.execute('notebook:run-cell');
 }"""
+BEGIN_CELL = """([index, source]) => {
+  const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
+  notebook.activeCellIndex = index;
+  notebook.activeCell.model.sharedModel.setSource(source);
+  app.commands.execute('notebook:run-cell');  // which is not waited for
+}"""
 RESTART = """async () => {
   const panel = window.jupyterapp.shell.currentWidget;
   await panel.sessionContext.restartKernel();
@@ -113,6 +119,10 @@ class Lab:
     def run_cell(self, index: int) -> None:
         """Run one cell of the notebook shown."""
         assert self.page.evaluate(RUN_CELL, index), self.page.locator(".jp-OutputArea").last.inner_text()
+
+    def begin_cell(self, index: int, source: str) -> None:
+        """Put this into one cell and run it, without waiting for its end."""
+        self.page.evaluate(BEGIN_CELL, [index, source])
 
     def reload(self, name: str = "test.ipynb") -> None:
         """Save, load the whole page again, and open the notebook as a person finds it."""

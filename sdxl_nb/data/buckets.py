@@ -48,6 +48,8 @@ class Buckets:
 
         With the `names` of the pictures, the one that loses far more than the others is called by its own.
         """
+        if not len(self.kept):
+            return "There is no picture with a caption yet."
         counts = self.counts()
         by_size = sorted(range(len(counts)), key=lambda number: -counts[number])
         listed = [f"{counts[n]} at {self.shapes[n][1]}x{self.shapes[n][0]}" for n in by_size[:most]]

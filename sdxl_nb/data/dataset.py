@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..config.train_config import TrainConfig
-from ..system.errors import DataError
-from . import repeats
+from ..system.errors import DataError, NoPictures
+from . import leaving_out, repeats
 from .decoding import Fault, PictureError, decode, decoded, is_transparent, upright_size
 from .listed_captions import as_trained, choose_captions
 from .manifests import assembly, formats
@@ -31,8 +31,9 @@ from .sources.archives import archives
 from .sources.folders import folders
 from .sources.folders.folders import NO_CAPTIONS
 from .sources.folders.found_captions import ELSEWHERE, with_found
+from .sources.folders.layouts import training_folder
 from .sources.folders.tree import real, scan
-from .sources.listing import Listing, Texts, counts, flags, joined, take, text_column
+from .sources.listing import Files, Listing, Texts, counts, flags, joined, take, text_column
 
 if TYPE_CHECKING:
     from ..system.figures import Sheet
@@ -278,9 +279,15 @@ class CaptionedPictures(Sequence[Sample]):
 def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> CaptionedPictures:
     """CaptionedPictures of the data that the configuration names; nothing is decoded. Raises DataError.
 
-    Where no picture has a caption that is one too, unless they are wanted `uncaptioned`: all left out, to look at.
+    Where no picture has a caption that is one too, unless they are wanted `uncaptioned`: all left out, to look at. Then
+    a folder without pictures, or one that is not there yet, is no pictures instead of an error.
     """
-    listing, source = list_source(config)
+    try:
+        listing, source = list_source(config)
+    except NoPictures as error:
+        if not uncaptioned:
+            raise
+        return _none_yet(config, error)
     if listing.folders is None:
         choose_captions(listing, config)
     elif not uncaptioned:
@@ -296,16 +303,35 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
         why = f" ({'; '.join(reasons)})" if reasons else ""
         raise DataError(f"{source} has no captions at all{why}: add them, or give a --trigger_word to train on alone.")
     missing = flags(listing.captions.is_null())
-    listing.faults += [
-        Fault(name, f"{name} has no caption: add one or remove the picture.")
-        for name in Texts[str](listing.names, np.flatnonzero(missing))
-    ]
-    rows = np.flatnonzero(~missing)
+    unwanted = _by_hand(listing, config)
+    missing &= ~unwanted
+    listing.faults += [no_caption(name) for name in Texts[str](listing.names, np.flatnonzero(missing))]
+    listing.faults += [leaving_out.fault(name) for name in Texts[str](listing.names, np.flatnonzero(unwanted))]
+    rows = np.flatnonzero(~(missing | unwanted))
     if listing.folders is not None and config.max_train_samples:  # what is held out is no sample to train on
         held_out = listing.folders.held_out()[rows]
         rows = rows[held_out | (np.cumsum(~held_out) <= config.max_train_samples)]
         return CaptionedPictures(listing, source, rows)
     return CaptionedPictures(listing, source, rows[: config.max_train_samples])
+
+
+def no_caption(name: str) -> Fault:
+    """How a picture without a caption is called."""
+    return Fault(name, f"{name} has no caption: add one or remove the picture.")
+
+
+def _by_hand(listing: Listing, config: TrainConfig) -> np.ndarray:
+    """(N,) bool: the pictures of a local folder that somebody has put on its list of what is left out."""
+    place = os.path.expanduser(config.train_data_dir or config.dataset_name or "")
+    names = leaving_out.listed(training_folder(place)) if listing.folders is None and os.path.isdir(place) else set()
+    return flags(pc.is_in(listing.names, text_column(names))) if names else np.zeros(len(listing), bool)
+
+
+def _none_yet(config: TrainConfig, error: NoPictures) -> CaptionedPictures:
+    """No pictures, and in the notes why."""
+    place, names = str(config.train_data_dir or config.dataset_name), text_column([])
+    files = Files(place, names)
+    return CaptionedPictures(Listing(names, text_column([]), files.read, files.stamp, [], [str(error)]), place)
 
 
 def list_source(config: TrainConfig) -> tuple[Listing, str]:
@@ -337,13 +363,13 @@ def list_directory(place: str, config: TrainConfig) -> Listing:
         place = str(s3.download(place, config.cache_dir))
     folder = real(os.path.expanduser(place))
     if not os.path.exists(folder):
-        raise DataError(f"There is no folder {place}: check --train_data_dir.")
+        raise NoPictures(f"There is no folder {place}: check --train_data_dir.")
     if archives.is_archive(folder):
         return archives.list_archives([str(folder)], config)
     if not folder.is_dir():
         raise DataError(f"{place} is a file, not a folder: give the folder that holds it with --train_data_dir.")
     if not next(scan(folder), None):
-        raise DataError(f"The folder {place} is empty: check --train_data_dir.")
+        raise NoPictures(f"The folder {place} is empty: check --train_data_dir.")
     if tables.is_saved(folder):
         return tables.list_saved(folder, config)
     return choice.list_local(folder, config)

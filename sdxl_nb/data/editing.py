@@ -30,6 +30,8 @@ def editable_folder(config: TrainConfig) -> Path:
     folder = os.path.expanduser(place)
     if is_there(place):
         raise DataError(f"The pictures of {place} lie in several folders: open the one to be changed by itself.")
+    if config.train_data_dir and "://" not in place and not os.path.exists(folder):
+        return Path(folder)  # a new one
     if place.startswith("s3://") or not os.path.isdir(folder):
         raise DataError(f"The pictures of {place} are in no local folder and cannot be changed here: copy them.")
     return training_folder(folder)
@@ -78,6 +80,7 @@ def add_picture(config: TrainConfig, name: str, data: bytes, caption: str = "") 
     """
     folder = editable_folder(config)
     decode(data, name)
+    folder.mkdir(parents=True, exist_ok=True)
     name = free_name(folder, Path(name.replace("\\", "/")).name)
     tables = tables_above(folder, name)
     _write(folder / name, data)

@@ -286,8 +286,8 @@ def _ready(
     return unet, flat
 
 
-def count_vae(vae: dict[str, Any], pixels: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """(bytes of its weights, most that encoding one picture and decoding one take beside them, FLOPs of encoding)."""
+def count_vae(vae: dict[str, Any], pixels: int, dtype: torch.dtype) -> tuple[int, int, int, int, int]:
+    """(bytes of its weights, most that encoding one picture and decoding one take beside them, FLOPs of either)."""
     from ..models.loading import hushed
 
     with ALONE, hushed(), torch.device("meta"):
@@ -301,7 +301,7 @@ def count_vae(vae: dict[str, Any], pixels: int, dtype: torch.dtype) -> tuple[int
         with torch.no_grad(), torch.device("meta"), Ledger() as ledger, Device(ledger, None, False):
             call(torch.empty(1, channels, width, width, dtype=dtype))
         ledgers.append(ledger)
-    return weights, ledgers[0].peak, ledgers[1].peak, ledgers[0].flops
+    return weights, ledgers[0].peak, ledgers[1].peak, ledgers[0].flops, ledgers[1].flops
 
 
 def _backward(loss: torch.Tensor) -> None:

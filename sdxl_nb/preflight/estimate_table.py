@@ -19,7 +19,7 @@ from ..models import architectures
 from ..models.inpainting import inpaints
 from ..system.errors import ConfigError
 from ..training import disk
-from ..training.epochs import steps_per_epoch
+from ..training.epochs import steps_per_epoch, validation_pictures
 from . import counting, prices
 from .counting import Count
 
@@ -27,6 +27,7 @@ EFFICIENCY = 0.4  # of the dense rate: what eager training of U-Nets reaches
 LAUNCH = 7e-6  # seconds that launching one operation takes on the host
 SPARE = 1.05  # what an allocator's gaps add
 CONTEXT = 0.7e9  # bytes of a CUDA context with its libraries' workspaces
+IMPORTS, DISK_RATE = 8.0, 0.5e9  # seconds before a model is loaded, and bytes a second that it is loaded at
 REAL_STEP = 4e11  # FLOPs of a step that is done for real on this machine, to be timed
 DEFAULT_INSTANCES = ("ml.g5.2xlarge", "ml.g6.2xlarge", "ml.g6e.2xlarge", "ml.p4d.24xlarge")
 LINE = "border:1px solid rgba(127,127,127,.4);padding:4px 8px;text-align:left"
@@ -49,7 +50,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Row:
-    """One machine's line. Memory in bytes for each device; micro_batch is the largest that fits, 0 when none does."""
+    """One machine's line. Memory in bytes for each device; micro_batch is the largest that fits, 0 when none does.
+
+    `around` are the seconds that start-up, encoding and validation pictures take in all.
+    """
 
     machine: Machine
     peak: int
@@ -58,6 +62,7 @@ class Row:
     steps: int | None
     note: str = ""
     measured: bool = False
+    around: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -65,7 +70,7 @@ class Row:
 
     @property
     def hours(self) -> float | None:
-        return None if self.seconds is None or self.steps is None else self.seconds * self.steps / 3600
+        return None if self.seconds is None or self.steps is None else (self.seconds * self.steps + self.around) / 3600
 
     def cost(self, hourly: float | None) -> float | None:
         return None if hourly is None or self.hours is None else self.hours * hourly
@@ -82,6 +87,7 @@ class Row:
             "micro_batch": self.micro_batch,
             "seconds_a_step": self.seconds and round(self.seconds, 4),
             "steps": self.steps,
+            "seconds_around": round(self.around, 1),
             "hours": self.hours and round(self.hours, 3),
             "price": _rounded(self.cost(machine.hourly)),
             "spot_price": _rounded(self.cost(machine.spot)),
@@ -117,7 +123,7 @@ class Estimate:
         if not row.fits and row.note:
             fits = f"no: {row.note}"
         about = "" if row.measured else "≈ "
-        seconds = "–" if row.seconds is None else f"{about}{row.seconds:.2g} s"
+        seconds = "–" if row.seconds is None else about + _said(row.seconds)
         hours = "–" if row.hours is None else _duration(row.hours)
         return [
             name,
@@ -150,7 +156,8 @@ class Estimate:
             lines.append(f"Prices: {', '.join(sources)}; spot is a usual saving, not a promise.")
         lines.append(
             f"Times marked ≈ assume {EFFICIENCY:.0%} of the dense rate and {LAUNCH * 1e6:g} µs an operation; memory "
-            f"counts {SPARE - 1:.0%} for gaps and, on GPUs, {CONTEXT / GB:g} GB for CUDA itself."
+            f"counts {SPARE - 1:.0%} for gaps and, on GPUs, {CONTEXT / GB:g} GB for CUDA itself; all is with start-up, "
+            "encoding and validation pictures, and without a first download."
         )
         return lines + self.notes
 
@@ -170,7 +177,13 @@ def _dollars(amount: float | None) -> str:
 def _duration(hours: float) -> str:
     if hours < 1 / 60:
         return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
+    if hours < 2:
+        return f"{hours * 60:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+def _said(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else _duration(seconds / 3600)
 
 
 def estimate(
@@ -230,7 +243,7 @@ class _Job:
         """Bytes that one device needs at the worst moment of a run, so many pictures at once."""
         config = config or self.config
         count = self._count(config, cuda).at(pictures)
-        weights, encoding, decoding, _ = self.vae
+        weights, encoding, decoding, *_ = self.vae
         encoding *= min(pictures, at_once(config.resolution, torch.device("cuda" if cuda else "cpu")))
         training = count.peak + self._others(config, pictures)
         if self.live_latents(config):
@@ -263,7 +276,8 @@ class _Job:
             micro = -(-micro // 2) if micro > 1 else 0
         note = f"{micro} at a time" if 0 < micro < asked else ""
         steps, seconds = self.steps(machine.count), self.seconds(machine.rate, micro) if micro else None
-        return Row(machine, self.peak(micro or 1), micro, seconds, steps, note)
+        around = self.around(machine.rate * EFFICIENCY, machine.count)
+        return Row(machine, self.peak(micro or 1), micro, seconds, steps, note, around=around)
 
     def row_here(self) -> Row:
         """The Row of this machine: one GPU of it, or its CPU, timed where a step is small enough."""
@@ -278,9 +292,13 @@ class _Job:
         machine = Machine("this machine", "CPU", 1, memory, rate)
         micro = asked if memory is None or peak < memory else 0
         if self.count.flops * asked > REAL_STEP:
-            return Row(machine, peak, micro, self.seconds(rate / EFFICIENCY, asked), self.steps(1))
-        took = self._timed("cpu", asked).seconds * self.config.gradient_accumulation_steps
-        return Row(machine, peak, micro, took, self.steps(1), measured=True)
+            return Row(
+                machine, peak, micro, self.seconds(rate / EFFICIENCY, asked), self.steps(1), around=self.around(rate)
+            )
+        took = self._timed("cpu", asked).seconds
+        around = self.around(self.count.flops * asked / took)
+        took *= self.config.gradient_accumulation_steps
+        return Row(machine, peak, micro, took, self.steps(1), measured=True, around=around)
 
     def _row_gpu(self) -> Row:
         import torch
@@ -295,10 +313,10 @@ class _Job:
         except (RuntimeError, torch.OutOfMemoryError):  # somebody else has the memory
             return Row(machine, row.peak, row.micro_batch, None, row.steps, "the GPU is busy, nothing was measured")
         portions = -(-self.config.train_batch_size // row.micro_batch) * self.config.gradient_accumulation_steps
-        peak = round((timing.peak or 0) + self.count.state - 8 * self.count.trained + CONTEXT)
-        return Row(
-            machine, max(peak, 1), row.micro_batch, timing.seconds * portions, row.steps, row.note, measured=True
-        )
+        peak = max(round((timing.peak or 0) + self.count.state - 8 * self.count.trained + CONTEXT), 1)
+        around = self.around(self.count.flops * row.micro_batch / timing.seconds)
+        took = timing.seconds * portions
+        return Row(machine, peak, row.micro_batch, took, row.steps, row.note, measured=True, around=around)
 
     def _timed(self, device: str, pictures: int) -> counting.Timing:
         built = self.built
@@ -313,6 +331,19 @@ class _Job:
             flops += 2 * self.built.text_parameters() * self.built.tokens * (3 if config.train_text_encoder else 1)
         launches = self.count.operations * -(-config.train_batch_size // micro) * config.gradient_accumulation_steps
         return max(flops * each / (rate * EFFICIENCY), launches * LAUNCH)
+
+    def around(self, rate: float, processes: int = 1) -> float:
+        """Seconds of start-up, of encoding the pictures once and of drawing the validation pictures, at this FLOP/s."""
+        config, steps = self.config, self.steps(processes)
+        weights, *_, encoding, decoding = self.vae
+        size = self.count.frozen + weights + self.built.text_parameters() * self.dtype.itemsize
+        forward = self.count.flops / (4 if config.gradient_checkpointing else 3)  # backward is two, or three with it
+        passes = config.validation_inference_steps * (2 if config.validation_guidance_scale > 1 else 1)
+        drawing, drawn = max(passes * forward / rate, passes * self.count.operations / 3 * LAUNCH) + decoding / rate, 0
+        if self.entries and steps:
+            drawn = validation_pictures(config, steps, steps_per_epoch(config, self.entries, processes))
+        encoded = self.entries or 0 if config.cache_latents else 0
+        return IMPORTS + size / DISK_RATE + (encoded * encoding / rate + drawn * drawing) / processes
 
     def steps(self, processes: int) -> int | None:
         """Optimizer steps of the run on so many processes, as the trainer counts them."""

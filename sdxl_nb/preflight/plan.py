@@ -7,14 +7,18 @@ this machine cannot train it.
 from ..config.checks import is_data_file
 from ..config.train_config import TrainConfig
 from ..system.errors import SdxlNbError
-from ..training.epochs import Counts, steps_per_epoch, validation_pictures
+from ..training.epochs import Counts, drawing_share, steps_per_epoch, validation_pictures
+
+TOO_FAST, TOO_OFTEN = 20, 1000  # times the usual rate; views of one picture
+MUCH = 0.2  # of a run's work that its pictures may be without a word
+MORE = "not set (a look with every checkpoint)"
 
 
 def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
     """Steps, epochs, saving and drawing in a line each; without the counts of pictures only what is sure."""
     steps = config.max_train_steps
     epochs: float | None = None if steps else config.num_train_epochs
-    lines, in_all = [], ""
+    lines, in_all, share = [], "", 0.0
     if counts:
         an_epoch = steps_per_epoch(config, counts.entries)
         steps = steps or config.num_train_epochs * an_epoch
@@ -25,13 +29,18 @@ def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
             f"{_many(an_epoch, 'step')} an epoch."
         )
         in_all = f": {validation_pictures(config, steps, an_epoch):,} in all"
+        share = drawing_share(config, steps, an_epoch)
     said = [_many(steps, "step") if steps else "", _many(epochs, "epoch") if epochs else ""]
     long = (" is " if steps == 1 else " are ").join(filter(None, said))
     lines.append(f"{long}; a checkpoint {_every(config.checkpointing_steps, 'step')}.")
     if config.validation_prompt:
         drawn = _many(len(config.validation_prompt) * config.num_validation_images, "validation picture")
-        often = _every(config.validation_epochs, "epoch")
+        each = config.validation_epochs
+        often = "with every checkpoint" if each is None else _every(each, "epoch")
         lines.append(f"{drawn} before the first step, {often} and at the end{in_all}.")
+        if share > MUCH:
+            less = f"validation_epochs {MORE}" if each else "a larger checkpointing_steps"
+            lines.append(f"Drawing them is about {share:.0%} of the whole work: {less}, or fewer pictures, take less.")
     else:
         lines.append("No validation pictures: give validation_prompt to see it learn.")
     lines.append(f"Everything goes to {config.output_dir}.")
@@ -77,3 +86,27 @@ def expectations(config: TrainConfig) -> list[str]:
             "the preset tiny."
         )
     return [f"{trainable_parameters(config):,} trainable parameters."]
+
+
+def remarks(config: TrainConfig, counts: Counts | None) -> list[str]:
+    """What seldom makes sense, in sentences: nothing is refused for it."""
+    tiny, said = config.pretrained_model_name_or_path.startswith("embedded:"), []
+    usual = 4.5e-3 if tiny else 1e-4
+    if config.optimizer_name() != "prodigy" and config.learning_rate > TOO_FAST * usual:
+        said.append(
+            f"learning_rate {config.learning_rate:g} is {config.learning_rate / usual:,.0f} times what is usual here "
+            f"({usual:g}): training falls apart at such a rate."
+        )
+    if tiny and config.train_data_dir:
+        said.append(
+            "The tiny base knows plain coloured shapes alone: of photographs it makes mush. Take a preset for SDXL."
+        )
+    if counts:
+        an_epoch = steps_per_epoch(config, counts.entries)
+        steps = config.max_train_steps or config.num_train_epochs * an_epoch
+        seen = (
+            steps * min(config.train_batch_size * config.gradient_accumulation_steps, counts.entries) / counts.entries
+        )
+        if seen > TOO_OFTEN:
+            said.append(f"Each picture is seen {seen:,.0f} times; beyond {TOO_OFTEN:,} a LoRA knows it by heart.")
+    return said

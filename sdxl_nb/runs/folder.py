@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 from pathlib import Path
@@ -128,3 +129,15 @@ class RunFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def new_folder(place: str | os.PathLike[str]) -> str:
+    """The folder, or the next one numbered (name-2, name-3) that holds nothing: no run is ever replaced by it."""
+    wanted, number = Path(place), 1
+    while _holds_something(path := wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")):
+        number += 1
+    return str(path)
+
+
+def _holds_something(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))

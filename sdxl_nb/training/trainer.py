@@ -24,6 +24,7 @@ from ..runs.run import Run
 from ..system.errors import SdxlNbError, Stopped
 from ..system.memory import NO_MEMORY_TO_DRAW, TooLittleMemory, give_back, in_memory
 from . import disk, heldout, saving
+from .epochs import looked_at_every
 from .outcome import ending, explained
 from .processes import Processes
 from .reports import reporting
@@ -265,8 +266,8 @@ class Trainer:
         return self.step % self.config.checkpointing_steps == 0
 
     def _ends_epoch(self) -> bool:
-        """Whether this step (0 counts) ends an epoch that is looked at."""
-        return self.step % (self.stream.steps_per_epoch * self.config.validation_epochs) == 0 or self._is_over()
+        """Whether this step (0 counts) ends an epoch that is looked at, or has a checkpoint, where those are."""
+        return self.step % looked_at_every(self.config, self.stream.steps_per_epoch) == 0 or self._is_over()
 
     def _measures(self) -> bool:
         """Whether the held-out loss of this step is due and not known yet."""

@@ -8,6 +8,7 @@ from ..system.lazy import public
 __getattr__, __dir__, __all__ = public(
     __name__,
     {
+        "Project": "page.project",  # all of these on one page
         "ConfigForm": "form.form",  # a configuration, built
         "DatasetBrowser": "dataset.browser",  # pictures and captions, mended
         "RunMonitor": "monitor.monitor",  # a run, watched

@@ -1,14 +1,21 @@
-"""The widgets in a real JupyterLab, in a real Chromium: what a person types, presses and sees."""
+"""The widgets in a real JupyterLab, in a real Chromium: what a person types, presses and sees; and the whole way of a
+person with photographs, from an empty folder to a LoRA on their own computer."""
 
+import itertools
 import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lab import lab_fixture, running_lab_fixture  # noqa: F401 - fixtures
+from photographs import CAPTIONS, path
+from PIL import Image
 from playwright.sync_api import expect
+from safetensors.torch import load_file
 
 from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.train_config import TrainConfig
@@ -32,14 +39,11 @@ WRONG = [  # field, what is typed, what is then said beside it
     ("dataset_name", "", "there are no training pictures: give dataset_name or train_data_dir"),
     ("train_data_dir", "nothing", "The folder nothing is empty: check train_data_dir."),
 ]
-TRAIN = """from sdxl_nb import RunMonitor, TrainConfig, launch
-config = TrainConfig.preset("tiny", output_dir="run", max_train_steps=999, validation_inference_steps=2)
-run = launch(config)"""
-WATCH = """from sdxl_nb import Run, RunMonitor
-monitor = RunMonitor(Run.open("run"))
-monitor"""
-HISTORY = """steps = monitor.run.losses()[0]
-print("the whole history:", len(steps) > 5 and steps == list(range(1, len(steps) + 1)))"""
+PAGE = """from sdxl_nb import Project
+project = Project("mine")
+project"""
+WAIT = 'print("the cell waited:", project.run.wait())'
+WORDS = ("a portrait of an astronaut", "a ginger cat", "a cup of espresso", "a rocket on its launch pad")
 
 
 def row(page, field):
@@ -149,12 +153,12 @@ def use_what_is_folded(lab, page):
     expect(heading).to_have_text("▸ more LoRA · 1 changed · 1 to be mended")
 
 
-def begin(path):
+def begin(place):
     """A run folder as a training leaves it that has just begun, its lock held, and its log."""
-    config = TrainConfig(output_dir=str(path), seed=0)
+    config = TrainConfig(output_dir=str(place), seed=0)
     folder = RunFolder(config)
     folder.begin(config, resumed_from=None)
-    log = EventLog(path, quiet=True)
+    log = EventLog(place, quiet=True)
     log.emit("start", steps=1000, processes=1, resumed_from=None)
     return folder, log
 
@@ -176,19 +180,118 @@ def test_a_monitor_of_a_run_that_caches_and_of_one_that_failed(lab):
     caching.release()
 
 
+class Mouse:
+    """Counts what is pressed."""
+
+    def __init__(self):
+        self.clicks = 0
+
+    def press(self, place):
+        place.click()
+        self.clicks += 1
+
+
+def exactly(page, words):
+    """The button that says just this; an icon of its is no word."""
+    return page.locator(".sdxl-nb button", has_text=re.compile(rf"^\s*{words}\s*$"))
+
+
+def photographs(folder: Path, many: int) -> list[Path]:
+    """So many photographs of 4 MB each: a camera's size and its noise, which no codec makes small."""
+    folder.mkdir()
+    made, noise = [], np.random.default_rng(0).integers(-40, 40, (1100, 1400, 3))
+    for number, name in zip(range(many), itertools.cycle(CAPTIONS), strict=False):
+        pixels = np.asarray(Image.open(path(name)).convert("RGB").resize((1400, 1100)), dtype=np.int16)
+        made.append(folder / f"{number:02d}.png")
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(made[-1], compress_level=1)
+        assert made[-1].stat().st_size > 3_500_000
+    return made
+
+
+def bring(page, files, mouse):
+    """Choose files with the button; they come in parts, with a bar each."""
+    with page.expect_file_chooser() as chooser:
+        mouse.press(exactly(page, "Choose files"))
+    chooser.value.set_files(files)
+
+
+def write_captions(page, many):
+    """Type every caption, going on with Ctrl+Enter; the last is left with Tab."""
+    first = page.get_by_label(re.compile("caption of"), exact=False).first
+    first.focus()
+    for number in range(many):
+        box = page.locator("textarea:focus")
+        expect(box).to_have_value("")
+        page.keyboard.type(f"{WORDS[number % len(WORDS)]}, {number}")
+        page.keyboard.press("Control+Enter" if number + 1 < many else "Tab")
+        expect(page.get_by_text(f"{number + 1} of {many} captioned")).to_be_visible()
+
+
 @pytest.fixture
-def trained(lab):
-    """A run that a notebook has launched; it is ended with the test, whatever happens."""
-    lab.open(TRAIN, WATCH, HISTORY)
-    run = Run.open(lab.folder / "run")
-    yield run
+def project(lab):
+    """The project's folder; what trains there is ended with the test, whatever happens."""
+    shutil.rmtree(lab.folder / "mine", ignore_errors=True)
+    yield lab.folder / "mine"
+    for place in (lab.folder / "mine" / "runs").glob("*"):
+        run = Run.open(place)
+        run.stop()
+        run.wait(300)
+
+
+@pytest.mark.parametrize("many", [4, pytest.param(25, marks=pytest.mark.soak)])
+def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, many):
+    mouse, page = Mouse(), lab.open(PAGE, "ready = True")
+    expect(page.get_by_text("There is no picture yet in")).to_be_visible()
+    lab.photograph("project-empty", ".sdxl-nb")
+    bring(page, photographs(tmp_path / "photographs", many), mouse)
+    expect(page.get_by_text(f"0 of {many} captioned")).to_be_visible()
+    write_captions(page, many)
+    assert (project / "pictures" / "00.txt").read_text() == "a portrait of an astronaut, 0\n"
+    steps = page.get_by_label("Steps", exact=True)
+    expect(steps).to_have_value(re.compile(r"\d+"))
+    steps.fill("999")
+    steps.press("Tab")
+    page.get_by_label("Word that calls it").fill("zarko")
+    page.get_by_label("Word that calls it").press("Tab")
+    expect(page.get_by_label("Trigger word")).to_have_value("zarko")
+    lab.photograph("project-settings", ".sdxl-nb")
+    mouse.press(exactly(page, "Start"))
+    expect(page.locator(".sdxl-nb-status")).to_contain_text("Running: step")
+    wait_for_step(page, 2)
+
+    lab.reload()  # the page is new, the kernel is not
+    wait_for_step(page, 3)
+    run = Run.open(next((project / "runs").iterdir()))
+    pid = run.info["pid"]
+    lab.restart_kernel()
+    lab.run_cell(0)
+    wait_for_step(page, run.step)
+    os.kill(pid, 0)  # the process that was launched first trains on
+    assert TrainConfig.load(project / "settings.json").trigger_word == run.config.trigger_word == "zarko"
+
+    lab.begin_cell(1, WAIT)
+    mouse.press(exactly(page, "Stop"))
+    expect(page.locator(".jp-OutputArea-output", has_text="the cell waited: stopped")).to_be_visible()
+    expect(page.locator(".sdxl-nb-status")).to_contain_text("Stopped")
+    expect(page.get_by_text("Stopping after the current step")).to_have_count(0)
+    stopped = run.step
+    assert stopped < 999
+
+    expect(page.get_by_label("Stage", exact=True)).to_have_value(re.compile(f"step {stopped}"))
+    mouse.press(exactly(page, "Resume"))
+    wait_for_step(page, stopped)
+    assert run.info["pid"] != pid
+    mouse.press(exactly(page, "Star it"))
+    expect(page.get_by_text(f"Step {stopped} is starred")).to_be_visible()
+    with page.expect_download() as download:
+        mouse.press(exactly(page, "Download the LoRA"))
+    assert download.value.suggested_filename == f"mine-step{stopped}.safetensors"
+    assert len(load_file(download.value.path())) > 10
+    assert mouse.clicks <= 12
     run.stop()
     run.wait(300)
-
-
-def steps_shown(page):
-    found = re.search(r"step (\d+) of 999", page.locator(".sdxl-nb-status").inner_text())
-    return int(found[1]) if found else 0
+    expect(page.locator(".sdxl-nb-status")).to_contain_text("Stopped")
+    lab.photograph("project-result", ".sdxl-nb")
 
 
 def wait_for_step(page, step):
@@ -197,32 +300,3 @@ def wait_for_step(page, step):
         "step => +(document.querySelector('.sdxl-nb-status').innerText.match(/step (\\d+)/) || [0, 0])[1] > step",
         arg=step,
     )
-
-
-def test_a_run_is_launched_watched_left_found_again_stopped_and_resumed(lab, trained):
-    page = lab.page
-    wait_for_step(page, 3)
-    expect(page.locator(".sdxl-nb-numbers")).to_contain_text("loss, smoothed")
-    wait_for_step(page, steps_shown(page) + 2)
-    lab.photograph("monitor-running", ".sdxl-nb")
-
-    lab.reload()  # the page is new, the kernel is not
-    wait_for_step(page, steps_shown(page))
-
-    pid, before = trained.info["pid"], trained.step
-    lab.restart_kernel()
-    lab.run_cell(1)
-    wait_for_step(page, before)
-    os.kill(pid, 0)  # the process that was launched first trains on
-    assert trained.info["pid"] == pid
-    lab.run_cell(2)
-    expect(page.locator(".jp-OutputArea-output", has_text="the whole history: True")).to_be_visible()
-
-    button(page, "Stop").click()
-    expect(page.locator(".sdxl-nb-status")).to_contain_text("Stopped")
-    expect(button(page, "Stop")).to_be_disabled()
-    lab.photograph("monitor-stopped", ".sdxl-nb")
-    stopped = trained.step
-    button(page, "Resume").click()
-    wait_for_step(page, stopped)
-    assert trained.info["pid"] != pid

@@ -13,7 +13,8 @@ import pytest
 from sagemaker_emulator import SageMakerEmulator
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+PAGE = ROOT / "notebooks" / "my_lora.ipynb"
 WALKTHROUGHS = ["00_quickstart", "01_data", "02_configure", "03_train_local", "04_validate", "05_inside_a_step"]
 
 
@@ -47,12 +48,23 @@ def test_short_cells_and_more_prose_than_code(notebook):
     assert max(len(cell.source.splitlines()) for cell in code(notebook)) <= 10
 
 
-def test_cost_then_versions_then_parameters_then_steps(notebook):
+def test_cost_then_parameters_then_steps_and_the_versions_last(notebook):
     headings = [cell.source.splitlines()[0] for cell in prose(notebook) if cell.source.startswith("#")]
     assert headings[0].startswith("# ")
-    assert headings[1:4] == ["## What it costs", "## Versions", "## Parameters"]
+    assert [heading for heading in headings[1:] if heading != "## Versions"][:2] == [
+        "## What it costs",
+        "## Parameters",
+    ]
     tagged = [i for i, cell in enumerate(code(notebook)) if "parameters" in cell.metadata.get("tags", [])]
-    assert tagged == [1]  # the versions are the first code cell
+    versions = [i for i, cell in enumerate(code(notebook)) if "importlib.metadata" in cell.source]
+    assert len(versions) == 1
+    assert (tagged, versions) in (([0], [len(code(notebook)) - 1]), ([1], [0]))  # of SageMaker's, the first
+
+
+def test_nothing_is_deleted_and_no_run_replaced(notebook):
+    source = "\n".join(cell.source for cell in code(notebook) if "sagemaker" not in cell.source)
+    for word in ("rmtree", "unlink", "overwrite_output_dir", "os.remove"):
+        assert word not in source, f"a notebook must not use {word}"
 
 
 def test_it_calls_the_library_and_defines_nothing(notebook):

@@ -14,6 +14,7 @@ from small_runs import small, train
 from sdxl_nb import TrainConfig, estimate
 from sdxl_nb.models import architectures
 from sdxl_nb.preflight import counting, prices
+from sdxl_nb.preflight.estimate_table import IMPORTS
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training import disk
 
@@ -141,7 +142,7 @@ def test_real_sdxl_says_what_fits(real):
     assert large.micro_batch == 8 and large.peak < large.machine.memory
     assert large.seconds < middle.seconds
     assert large.steps == 10 * 7
-    assert large.cost(large.machine.hourly) == pytest.approx(large.seconds * 70 / 3600 * 7.912)
+    assert large.cost(large.machine.hourly) == pytest.approx((large.seconds * 70 + large.around) / 3600 * 7.912)
     assert large.cost(large.machine.spot) < large.cost(large.machine.hourly)
 
 
@@ -162,6 +163,17 @@ def test_table_displays_itself(real):
 def test_this_machine_is_timed(tmp_path):
     (row,) = estimate(small(tmp_path / "run"), ()).rows
     assert row.measured and row.seconds > 0 and row.fits
+
+
+def test_start_up_encoding_and_drawing_are_in_the_time_of_the_whole(tmp_path):
+    def around(**changes):
+        (row,) = estimate(small(tmp_path / "run", **changes), "ml.g5.2xlarge", here=False).rows
+        assert row.hours == pytest.approx((row.seconds * row.steps + row.around) / 3600)
+        return row.around
+
+    plain, uncached = around(), around(cache_latents=False)
+    drawn = [around(validation_prompt=["a card"], num_validation_images=many) - plain for many in (2, 4)]
+    assert plain > uncached > IMPORTS and drawn[1] == pytest.approx(2 * drawn[0]) and drawn[0] > 0
 
 
 def test_what_stays_on_the_device_is_counted(tmp_path):

@@ -5,8 +5,10 @@ import shutil
 import pytest
 from small_runs import home, small, train
 
+from sdxl_nb.config import presets
+from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.training.disk import needed
-from sdxl_nb.training.epochs import count_pictures, steps_per_epoch, validation_pictures
+from sdxl_nb.training.epochs import count_pictures, drawing_share, looked_at_every, steps_per_epoch, validation_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +57,22 @@ def test_the_disk_is_reckoned_with_the_same_counts(folders, tmp_path):
 
     config = small(tmp_path / "run", **folders, validation_split=0.5)
     assert needed(config, of(config))[0].entries == count_pictures(config).entries
+
+
+def test_without_epochs_pictures_held_out_losses_and_checkpoints_are_of_the_same_steps(tmp_path):
+    config = small(tmp_path / "run", **DRAWN, validation_epochs=None, validation_split=0.2, max_train_steps=5)
+    run = train(config)
+    assert list(run.pictures()) == [0, 2, 4, 5] and run.heldout()[0] == [0, 2, 4, 5]
+    assert [path.name for path in sorted(run.folder.glob("checkpoint-*"))] == [f"checkpoint-{n}" for n in (2, 4, 5)]
+    assert looked_at_every(config, 3) == 2 and validation_pictures(config, 5, 3) == 8
+    (said,) = (event["message"] for event in run.events("warning") if "of this run's work" in event["message"])
+    assert said.startswith("8 validation pictures are about 35% of this run's work")  # 16 passes, of 16 + 5 * 2 * 3
+
+
+def test_the_presets_draw_as_often_as_they_save_and_less_than_a_fifth_of_the_work():
+    for name in presets.names():
+        config = TrainConfig.preset(name, validation_prompt=["a", "b"])
+        assert config.validation_epochs is None  # one rhythm, that of the checkpoints
+        limit, saved = config.checkpoints_total_limit, -(-config.max_train_steps // config.checkpointing_steps)
+        assert limit is None or limit >= saved
+        assert drawing_share(config, config.max_train_steps, 3) < 0.2, name

@@ -1,11 +1,10 @@
 """DatasetBrowser in process: what is shown while others work, captions with a trigger word, uploads, the audit."""
 
 import threading
-from datetime import datetime
 from pathlib import Path
 
 import pytest
-from ipywidgets import HTML, Button, FileUpload, HBox, Widget
+from ipywidgets import HTML, HBox, Widget
 from test_editing import png
 from test_widgets_pictures import button, inside
 
@@ -15,10 +14,13 @@ from sdxl_nb.audit import inspection
 from sdxl_nb.audit.findings import NOTE, WARNING, AuditReport, Finding
 from sdxl_nb.tiny.album import write_album
 from sdxl_nb.widgets.dataset.browser import DatasetBrowser
-from sdxl_nb.widgets.dataset.cards import SAID, Words, card
+from sdxl_nb.widgets.dataset.bulk import Bulk
+from sdxl_nb.widgets.dataset.cards import SAID, Card, Shown, Words
 from sdxl_nb.widgets.dataset.measuring import telling
-from sdxl_nb.widgets.dataset.selection import ALL, LEFT_OUT
+from sdxl_nb.widgets.dataset.selection import ALL, NO_CAPTION
+from sdxl_nb.widgets.parts.caption_box import CaptionBox
 from sdxl_nb.widgets.parts.pictures import PictureButton
+from sdxl_nb.widgets.parts.uploads import DropZone
 
 pytestmark = pytest.mark.slow
 
@@ -47,17 +49,9 @@ def said(card):
     return inside(card, HTML)[0].value
 
 
-def uploaded(*files):
-    return tuple(
-        {
-            "name": name,
-            "type": "image/png",
-            "size": len(data),
-            "content": memoryview(data),
-            "last_modified": datetime(2024, 1, 1),
-        }
-        for name, data in files
-    )
+def write(card, caption):
+    """Type a caption and leave the field."""
+    card.editor.value = caption
 
 
 def test_pages_filters_and_search(album):
@@ -70,15 +64,16 @@ def test_pages_filters_and_search(album):
     assert browser.page == 1 and names(browser)[0] == "10.jpg"
     for beyond in (99, 100):
         browser.page = beyond
-        assert browser.page == 2 and browser._number.value == 3 and len(names(browser)) == 5
+        assert browser.page == 2 and browser._number.value == 3 and len(names(browser)) == 6
     browser.search = "ring"
     assert browser.page == 0 and 0 < len(names(browser)) < 5
     browser.search = ""
-    browser.show = LEFT_OUT
+    browser.show = NO_CAPTION
     assert names(browser) == ["no-caption.jpg"]
     browser.audit()
     kinds = browser._kinds.options
-    browser.show = next(kind for kind in kinds if "duplicate" in kind)
+    assert kinds[:2] == (("all pictures (26)", ALL), ("without a caption (1)", NO_CAPTION))
+    browser.show = next(kind for _, kind in kinds if "duplicate" in kind)
     assert {"twin.jpg"} <= set(names(browser))
     assert browser._repr_mimebundle_()["image/png"]
     browser.close()
@@ -89,29 +84,58 @@ def test_captions_are_saved_and_the_trigger_word_changes_the_configuration(album
     browser.save("00.jpg", "new & <words>")
     assert (folder / "00.txt").read_text() == "new & <words>\n" and "00.txt" in browser._notice.value
     assert browser.dataset.captions[0] == "new & <words>"
-    browser.show = LEFT_OUT
+    assert browser._count.value == "<b>25 of 26 captioned</b>"
+    browser.show = NO_CAPTION
     browser.save("no-caption.jpg", "found")
-    assert "no-caption.jpg" in list(browser.dataset.names)
+    assert "no-caption.jpg" in list(browser.dataset.names) and browser._count.value == "<b>26 of 26 captioned</b>"
+    assert names(browser) == ["no-caption.jpg"]  # it stays under the hands of who writes, until somebody filters anew
     browser.set_trigger(" zarko ")
     assert browser.config.trigger_word == "zarko" and browser.dataset.captions[0] == "zarko, new & <words>"
     browser.close()
 
 
-def test_what_is_typed_survives_the_page_being_built_again(album):
+def test_a_caption_is_kept_when_its_field_is_left_and_its_card_stays(album, folder):
     browser = browse(album, per_page=4)
-    browser._cards.children[1].editor.value = "not saved yet"
-    browser.turn()
-    assert browser._cards.children[1].editor.value == "not saved yet"
-    assert not button(browser._cards.children[1], "Save caption").disabled
+    cards = list(browser._cards.children)
+    for number, words in ((1, "first words"), (1, "second words"), (2, "two\nlines")):
+        write(cards[number], words)
+        browser._work.wait(600)
+    assert (folder / "01.txt").read_text() == "second words\n" and (folder / "02.txt").read_text() == "two lines\n"
+    assert list(browser._cards.children) == cards and cards[2].editor.value == cards[2].caption == "two lines"
+    assert "Saved in 02.txt." in cards[2].answer.value and "02.txt" in browser._notice.value
     browser.page = 1
     assert all(card.editor.value == card.caption for card in browser._cards.children)
+    assert all(card.comm is None for card in cards)  # what is gone is closed
     browser.close()
+
+
+def test_ctrl_enter_goes_on_to_the_next_without_a_caption_also_on_another_page(tmp_path):
+    for name in "abcdef":
+        (tmp_path / f"{name}.png").write_bytes(png())
+    (tmp_path / "b.txt").write_text("a square")
+    browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)), per_page=3)
+    asked = []
+
+    def enter(card, caption):
+        for other in browser._cards.children:
+            other.editor.focus = lambda name=other.name: asked.append(name)
+        write(card, caption)
+        card.editor.next += 1
+
+    enter(browser._cards.children[0], "one")
+    assert asked == ["c.png"] and browser.page == 0
+    enter(browser._cards.children[2], "three")
+    assert browser.page == 1 and names(browser) == ["d.png", "e.png", "f.png"]
+    for card in browser._cards.children:
+        enter(card, "more")
+    assert "Every picture that is shown has a caption." in browser._notice.value
+    assert browser._count.value == "<b>6 of 6 captioned</b>" and asked == ["c.png", "e.png", "f.png"]
 
 
 def test_what_cannot_be_changed_says_why():
     browser = browse(TrainConfig.preset("tiny"))
     assert any("in no local folder" in h.value for h in inside(browser, HTML))
-    assert not any(b.description == "Save caption" for b in inside(browser, Button))
+    assert all(box.disabled for box in inside(browser, CaptionBox)) and not inside(browser, DropZone)
     browser.close()
 
 
@@ -119,11 +143,11 @@ def test_a_page_that_a_worker_builds_never_covers_the_one_that_was_turned_to(alb
     browser = browse(album, per_page=4)
     begun, go_on, build = threading.Event(), threading.Event(), browser._card
 
-    def slow(item):
+    def slow(item, were):
         if not begun.is_set():
             begun.set()
             go_on.wait(20)
-        return build(item)
+        return build(item, were)
 
     monkeypatch.setattr(browser, "_card", slow)
     worker = threading.Thread(target=browser.turn)
@@ -154,8 +178,7 @@ def test_the_trigger_word_is_neither_shown_nor_saved_in_a_caption(album, folder)
     text = (folder / "00.txt").read_text().strip()
     assert first.caption == first.editor.value == text
     assert browser.dataset.captions[0] == f"mirel, {text}" and "tokens with mirel" in said(first)
-    first.editor.value = "a corrected one"
-    button(first, "Save caption").click()
+    write(first, "a corrected one")
     assert (folder / "00.txt").read_text() == "a corrected one\n"
     browser.search = "mirel"
     assert browser._shown == []
@@ -165,40 +188,6 @@ def test_the_trigger_word_is_neither_shown_nor_saved_in_a_caption(album, folder)
     browser.search = "no-caption"
     (card,) = browser._cards.children
     assert card.caption == "" and browser.dataset.captions[browser._shown[0]] == "zarko"
-
-
-def test_a_caption_is_shown_as_it_was_saved(album, folder):
-    browser = browse(album)
-    card = browser._cards.children[1]
-    card.editor.value = "two\nlines"
-    button(card, "Save caption").click()
-    card = browser._cards.children[1]
-    assert card.editor.value == "two lines" and button(card, "Save caption").disabled
-
-
-def test_of_several_files_each_is_added_or_refused_by_itself(album, folder):
-    browser = browse(album)
-    (upload,) = inside(browser, FileUpload)
-    upload.value = uploaded(("a.png", png()), ("b.png", png("blue")), ("bad.png", b"nothing"), ("c.png", png("green")))
-    assert all((folder / f"{name}.png").is_file() for name in "abc") and upload.value == ()
-    assert "Added a.png, b.png, c.png: give each a caption." in browser._notice.value
-    assert "bad.png is not a picture that can be read" in browser._notice.value
-    assert 'role="alert"' in browser._notice.value
-    browser.show = LEFT_OUT
-    assert {"a.png", "b.png", "c.png"} <= set(names(browser))
-    upload.value = uploaded(("d.png", png("white")))
-    assert "Added d.png" in browser._notice.value and 'role="status"' in browser._notice.value
-    assert any("10 MB at once at most" in text.value and str(folder) in text.value for text in inside(browser, HTML))
-
-
-def test_pictures_that_are_added_last_are_shown_before_they_are_measured(album):
-    browser = browse(album.replace(trigger_word="x"), per_page=4)
-    browser.page = browser.pages - 1
-    browser.measure = lambda: None
-    (upload,) = inside(browser, FileUpload)
-    upload.value = uploaded(("zz.png", png()))
-    browser.page = browser.pages - 1
-    assert "zz.png" in names(browser) and 'role="alert"' not in browser._notice.value
 
 
 def test_an_audit_goes_on_when_a_caption_is_saved_and_says_how_far_it_is(album, monkeypatch):
@@ -240,7 +229,7 @@ def test_what_is_shown_stays_and_says_why_each_picture_is_there(album):
     browser.show = "missing_caption"
     assert names(browser) == ["no-caption.jpg"]
     browser.save("no-caption.jpg", "found")
-    browser.show = LEFT_OUT if LEFT_OUT in browser._kinds.options else ALL
+    browser.show = ALL
     assert browser._why.value == "<i></i>"
 
 
@@ -250,7 +239,7 @@ RED = "--jp-error-color1"
 def test_what_was_done_is_said_above_the_cards(album):
     browser = browse(album)
     order = list(browser.children)
-    tools = next(box for box in order if inside(box, FileUpload))
+    tools = next(box for box in order if inside(box, Bulk))
     for said in (browser._notice, browser._progress):
         assert order.index(tools) < order.index(said) < order.index(browser._cards)
 
@@ -258,35 +247,26 @@ def test_what_was_done_is_said_above_the_cards(album):
 def test_a_caption_that_is_saved_or_refused_is_answered_on_its_card(album, folder):
     browser = browse(album)
     card = browser._cards.children[5]
-    card.editor.value = "new words"
-    button(card, "Save caption").click()
-    browser._work.wait(600)  # the page was built again
-    assert browser._cards.children[5] is not card
-    card = browser._cards.children[5]
+    write(card, "new words")
+    browser._work.wait(600)
+    assert browser._cards.children[5] is card
     assert "Saved in 05.txt." in card.answer.value and RED not in card.answer.value
     assert [other.name for other in browser._cards.children if other.answer.value] == ["05.jpg"]
-    card.editor.value = "newer words"
-    assert card.answer.value == ""
     (folder / "05.jpg").unlink()
-    button(card, "Save caption").click()
+    write(card, "newer words")
     assert "There is no picture 05.jpg" in card.answer.value and RED in card.answer.value
     assert "There is no picture 05.jpg" in browser._notice.value and 'role="alert"' in browser._notice.value
-    browser.turn()
-    card = browser._cards.children[5]
-    assert "There is no picture 05.jpg" in card.answer.value and card.editor.value == "newer words"
+    assert card.editor.value == "newer words"
 
 
 def test_an_empty_caption_is_refused_or_said_to_leave_the_trigger_word_alone(album, folder):
     browser = browse(album)
     (card, *_), written = browser._cards.children, (folder / "00.txt").read_text()
-    card.editor.value = " "
-    button(card, "Save caption").click()
+    write(card, " ")
     assert "training would learn the picture without any words" in card.answer.value
     assert (folder / "00.txt").read_text() == written
     browser.set_trigger("zarko")
-    card = browser._cards.children[0]
-    assert card.editor.value == " "
-    button(card, "Save caption").click()
+    write(card, "")
     said = "It is empty: training gives zarko alone."
     assert said in browser._notice.value and said in browser._cards.children[0].answer.value
     assert (folder / "00.txt").read_text() == "\n" and browser.dataset.captions[0] == "zarko"
@@ -294,7 +274,8 @@ def test_an_empty_caption_is_refused_or_said_to_leave_the_trigger_word_alone(alb
 
 def test_long_texts_and_tall_pictures_leave_a_card_its_size():
     long = "word <b> " * 400
-    made = card("a.png", long, None, None, Words(1200, 77, long), None, f"loses {long}")
+    made = Card("a.png", None, print, print)
+    made.show(long, Shown(words=Words(1200, 77, long), complaint=f"loses {long}"), (), lambda: None)
     assert said(made).count("word &lt;b&gt; " * 390) == 2 == said(made).count('title="')  # only where one points
     shown = said(made).replace("word &lt;b&gt; " * 390, "")
     assert shown.count("word") < 6 * SAID
@@ -311,8 +292,8 @@ def test_only_faults_and_warnings_are_in_the_colour_of_errors(album):
         browser.show = kind
         (only,) = browser._cards.children
         assert "128x32" in said(only) and (RED in said(only)) == (kind == WARNING)
-    browser.show = LEFT_OUT
-    assert RED in said(browser._cards.children[0])
+    browser.show = NO_CAPTION
+    assert RED not in said(browser._cards.children[0]) and "no caption yet" in said(browser._cards.children[0])
 
 
 @pytest.mark.parametrize("given", ["folder", Path("folder"), None, {"train_data_dir": "x"}, ["a.png"]])
@@ -358,16 +339,15 @@ def test_a_folder_without_captions_is_shown_to_be_captioned(tmp_path):
         (tmp_path / name).write_bytes(png())
     (tmp_path / "torn.png").write_bytes(png()[:40])
     browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)))
-    assert browser.show == LEFT_OUT and names(browser) == ["a.png", "b.png", "torn.png"]
+    assert names(browser) == ["a.png", "b.png", "torn.png"] and browser._count.value == "<b>0 of 3 captioned</b>"
     assert [bool(inside(card, PictureButton)[0].value) for card in browser._cards.children] == [True, True, False]
-    assert "has no caption: add one" in said(browser._cards.children[0])
+    assert "no caption yet" in said(browser._cards.children[0])
     assert browser._repr_mimebundle_()["image/png"]
     browser.search = "b"
     assert names(browser) == ["b.png"]
-    browser._cards.children[0].editor.value = "a blue square"
-    button(browser, "Save caption").click()
-    browser.search, browser.show = "", ALL
-    assert names(browser) == ["b.png"] and browser.dataset.captions == ["a blue square"]
+    write(browser._cards.children[0], "a blue square")
+    browser.search = ""
+    assert names(browser) == ["a.png", "b.png", "torn.png"] and browser.dataset.captions == ["a blue square"]
     browser.set_trigger("mirel")
     assert browser.dataset.captions == ["mirel", "mirel, a blue square", "mirel"]
     browser.close()

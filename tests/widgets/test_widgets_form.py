@@ -12,8 +12,10 @@ from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.presets import names
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import PICTURES
-from sdxl_nb.preflight.plan import plan
-from sdxl_nb.system.errors import ConfigError
+from sdxl_nb.preflight.plan import plan, remarks
+from sdxl_nb.runs.events import update
+from sdxl_nb.runs.folder import RunFolder
+from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training.epochs import Counts
 from sdxl_nb.widgets.form.editors import same
 from sdxl_nb.widgets.form.form import OPEN, ConfigForm
@@ -114,7 +116,7 @@ def test_values_of_every_kind(form):
 def test_a_preset_changes_what_was_not_typed(form):
     type_in(form, rank="16")
     form.preset = "sdxl-24gb"
-    assert form.config.replace(seed=0) == TrainConfig.preset("sdxl-24gb", rank=16, seed=0)
+    assert form.config.replace(seed=0) == TrainConfig.preset("sdxl-24gb", rank=16, seed=0, output_dir="output/tiny")
     assert form._editors["resolution"].input.value == "1024"
     form._reset.click()
     assert form.edits == {} and form.config.rank == TrainConfig.preset("sdxl-24gb").rank
@@ -298,3 +300,71 @@ def test_the_plain_twin(form):
         form.table()
     assert "rank must be a whole number" in form._repr_mimebundle_()["text/html"]
     assert "<th" in ConfigForm()._repr_mimebundle_()["text/html"]
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """A form whose Start is heard and starts nothing; what it would launch, and the run folder."""
+    heard = []
+
+    def launched(config, say):
+        heard.append(config)
+        raise SdxlNbError("not here")
+
+    monkeypatch.setattr("sdxl_nb.widgets.form.start.launch", launched)
+    return ConfigForm(TrainConfig.preset("tiny", output_dir=str(tmp_path / "mine"))), heard, tmp_path / "mine"
+
+
+def press(form, name):
+    button = form.start.button if name == "Start" else getattr(form.start, name)
+    button.click()
+    form.start.wait(60)
+
+
+def test_start_launches_what_the_form_says(started):
+    form, heard, _ = started
+    type_in(form, rank="16")
+    press(form, "Start")
+    assert heard == [form.config] and heard[0].rank == 16 and "not here" in form.start._notice.value
+    type_in(form, rank="abc")
+    assert form.start.button.disabled
+
+
+def test_a_run_that_lies_there_is_never_lost_unasked(started):
+    form, heard, place = started
+    folder = RunFolder(form.config)
+    folder.begin(form.config, resumed_from=None)
+    update(place / "run.json", status="completed")
+    folder.release()
+    press(form, "Start")
+    assert heard == [] and "holds a run already: it was completed" in form.start._question.children[0].value
+    assert [b.description for b in form.start._question.children[1].children] == ["Start in a new folder", "Replace it"]
+    press(form, "_other")
+    assert heard.pop().output_dir == f"{place}-2" == form.config.output_dir and f"{place}-2" in form._notice.value
+    assert form._editors["output_dir"].input.value == f"{place}-2" and form.start._question.children == ()
+    type_in(form, output_dir=str(place))
+    update(place / "run.json", status="stopped")
+    press(form, "Start")
+    assert "Go on with it" in [b.description for b in form.start._question.children[1].children]
+    press(form, "_replace")
+    assert heard.pop().overwrite_output_dir and not form.config.overwrite_output_dir
+
+
+def test_another_preset_moves_neither_the_run_nor_the_pictures(tmp_path):
+    mine = TrainConfig.preset("tiny", train_data_dir=str(tmp_path), output_dir="output/mine", trigger_word="zarko")
+    form = ConfigForm(mine)
+    form.preset = "sdxl-24gb"
+    kept = {name: getattr(form.config, name) for name in ("train_data_dir", "output_dir", "trigger_word")}
+    assert kept == {name: getattr(mine, name) for name in kept} and form.config.rank == 32
+
+
+def test_what_seldom_makes_sense_is_a_remark_and_no_error(form, tmp_path):
+    assert remarks(TrainConfig.preset("tiny"), Counts(56, 0, 56, 56)) == []
+    assert all(remarks(TrainConfig.preset(name), Counts(25, 0, 25, 25)) == [] for name in names())
+    type_in(form, learning_rate="5", train_data_dir=str(tmp_path))
+    form._outlook.wait(60)
+    assert form.problems == {} and "Worth a second look" in form._outlook.value
+    assert "learning_rate 5 is 1,111 times what is usual here (0.0045)" in form._outlook.value
+    assert "The tiny base knows plain coloured shapes alone" in form._outlook.value
+    often = TrainConfig.preset("sdxl-24gb", max_train_steps=9000)
+    assert remarks(often, Counts(25, 0, 25, 25))[0].startswith("Each picture is seen 2,880 times")

@@ -16,12 +16,13 @@ from sdxl_nb.runs import stages
 from sdxl_nb.runs.run import Run
 from sdxl_nb.runs.stages import Stages
 from sdxl_nb.system.errors import SdxlNbError
-from sdxl_nb.widgets.grid.enlarged import Enlarged, LargePicture, large
+from sdxl_nb.widgets.grid.enlarged import Enlarged
 from sdxl_nb.widgets.grid.grid import NO_PROMPT, NOT_BEGUN, ValidationGrid
 from sdxl_nb.widgets.grid.table import EMPTY, Table
 from sdxl_nb.widgets.parts import watching
 from sdxl_nb.widgets.parts.downloads import DownloadButton
 from sdxl_nb.widgets.parts.pictures import PictureButton
+from sdxl_nb.widgets.parts.viewer import LargePicture, large
 from sdxl_nb.widgets.parts.watching import Notice
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,11 @@ def test_the_grid_shows_every_step_and_enlarges_one(run):
     assert grid.enlarged == (6, grid.stages.rows()[0])
     (big,) = inside(grid, LargePicture)
     assert big.alt == "a <card>, seed 5, step 6, scale 1" and opened(big.value).size == (512, 512)
+    press = big._handle_custom_msg
+    for move, step in (((-1, 0), 4), ((-1, 0), 0), ((-1, 0), 0), ((0, 1), 0), ((1, 0), 4)):
+        press({"move": move}, [])
+        assert grid.enlarged[0] == step and inside(grid, LargePicture) == [big]  # the same one: it has the focus
+        assert big.alt == f"a <card>, seed 5, step {step}, scale 1"
     big.clicks += 1
     assert grid.enlarged == () and len(inside(grid, PictureButton)) == 3
     bundle = grid._repr_mimebundle_()
@@ -182,8 +188,8 @@ def test_no_run_and_unknown_settings(run, tmp_path):
 @pytest.mark.parametrize(("own", "side"), [(64, 512), (512, 512), (768, 768), (1024, 1024), (2048, 1024)])
 def test_an_enlarged_picture_has_its_own_size(own, side, tmp_path):
     Image.new("RGB", (own, own), "red").save(tmp_path / "x.png")
-    picture = large(tmp_path / "x.png", "red")
-    assert picture.side == side and opened(picture.value).size == (side, side)
+    data, wide = large(tmp_path / "x.png")
+    assert wide == side and opened(data).size == (side, side)
     assert "max-width: 100%" in PictureButton._css and "max-height: 80vh" in LargePicture._css
 
 

@@ -226,6 +226,16 @@ def test_stop_asks_the_run(trainer, watch):
     assert monitor._notice.value == "" and not monitor._resume.disabled
 
 
+def test_stop_of_a_run_that_is_over_meanwhile_says_so(trainer, watch):
+    trainer.start(4)
+    trainer.steps(1, 4)
+    monitor = watch()
+    trainer.end("completed")
+    monitor.stop()  # pressed before the monitor has seen it
+    assert "There was nothing to stop: the run was completed before." in monitor._notice.value
+    assert monitor.status == "completed" and not (trainer.path / "stop").exists()
+
+
 def test_stop_while_caching_says_what_is_kept(trainer, watch):
     trainer.start(9, resumed=True)
     trainer.steps(1, 3)

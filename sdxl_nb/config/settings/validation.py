@@ -12,8 +12,12 @@ class ValidationSettings(BaseModel):
         None, "One or several prompts to draw while training, from fixed seeds.", weights=False
     )
     num_validation_images: Whole = validation(4, "Pictures for each validation prompt.", ge=1, le=64, weights=False)
-    validation_epochs: Whole = validation(
-        1, "Draw validation pictures every so many epochs.", ge=1, le=MANY, weights=False
+    validation_epochs: Whole | None = validation(
+        1,
+        "Draw validation pictures every so many epochs; null is with every checkpoint, so that what is seen is kept.",
+        ge=1,
+        le=MANY,
+        weights=False,
     )
     validation_inference_steps: Whole = validation(
         25, "Denoising steps of a validation picture.", ge=1, le=1000, weights=False

@@ -12,6 +12,7 @@ from ...audit.inspection import quick_summary
 from ...config.train_config import TrainConfig
 from ...lora.files.readers import DORA
 from ...system.memory import peak_memory
+from ..epochs import drawing_share, validation_pictures
 from ..optimizing import schedules
 from ..optimizing.groups import told
 
@@ -55,8 +56,20 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
     if any(each.uses_buckets() for each in studio.configs):
         log.say(studio.buckets.summary(names=studio.everything.names))
     log.say(quick_summary(config, studio.pictures, studio.pictures.sizes()))
-    for line in [*trainer.processes.remarks(), *studio.remarks, *_remarks(config, trainer.steps)]:
+    remarks = [*_remarks(config, trainer.steps), *_drawing(config, trainer.steps, trainer.stream.steps_per_epoch)]
+    for line in [*trainer.processes.remarks(), *studio.remarks, *remarks]:
         log.warn(line)
+
+
+def _drawing(config: TrainConfig, steps: int, an_epoch: int) -> list[str]:
+    """A remark where validation pictures are more than a fifth of the work."""
+    share, pictures = drawing_share(config, steps, an_epoch), validation_pictures(config, steps, an_epoch)
+    if share <= 0.2:
+        return []
+    return [
+        f"{pictures:,} validation pictures are about {share:.0%} of this run's work: fewer --num_validation_images or "
+        "more --validation_epochs leave more of it to training."
+    ]
 
 
 def _remarks(config: TrainConfig, steps: int) -> list[str]:

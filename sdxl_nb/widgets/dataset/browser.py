@@ -5,12 +5,14 @@ of the page it shows. `browser.figure()` is the page as a matplotlib Figure.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
 import traitlets
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layout, Text, VBox
+from PIL import Image
 
 from ...audit.findings import AuditReport
 from ...config.messages import shown
@@ -23,11 +25,12 @@ from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
+from ..parts.viewer import Viewer
 from ..parts.watching import Notice, Worker
 from . import selection
-from .cards import card, keep, middle_crop, with_mask
+from .cards import Card, Shown, middle_crop, with_mask
 from .mending import Mending
-from .selection import ALL, LEFT_OUT
+from .selection import ALL
 
 PAGE = 12
 
@@ -45,8 +48,10 @@ class DatasetBrowser(Mending, Twin, VBox):
         config: TrainConfig | None = None,
         report: AuditReport | None = None,
         per_page: int = PAGE,
+        captioner: Callable[[Image.Image], str] | None = None,
     ):
         _check(dataset, config)
+        self.captioner = captioner
         if isinstance(dataset, CaptionedPictures):
             self.config, self.dataset = config, dataset
         else:
@@ -60,14 +65,14 @@ class DatasetBrowser(Mending, Twin, VBox):
         self._controls()
         self.observe(self._notice.guard(lambda change: self.filter()), ["show", "search"])
         self.observe(self._notice.guard(lambda change: self.turn()), "page")
-        if self.dataset.faults and not len(self.dataset):
-            self.show = LEFT_OUT
         self.filter()
         self.measure()
 
     def _controls(self) -> None:
         self._cards = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
-        self._kinds = Dropdown(options=[ALL], description="Show", layout=Layout(width="300px"))
+        self._kinds = Dropdown(options=[(ALL, ALL)], description="Show", layout=Layout(width="300px"))
+        self._count, self._large = HTML(), Viewer(self._notice.guard(self._move), self._put_away)
+        self._looked_at: str | None = None  # the name of the picture shown large
         search = Text(description="Search", placeholder="in captions and names", continuous_update=False)
         self._number = BoundedIntText(min=1, description="Page", layout=Layout(width="150px"))
         self._of, self._why = Label(layout=Layout(flex="0 0 auto")), HTML()
@@ -79,10 +84,13 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.observe(lambda change: self._number.set_trait("value", change["new"] + 1), "page")
         self._chosen = traitlets.link((self, "show"), (self._kinds, "value"))
         traitlets.link((self, "search"), (search, "value"))
-        turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
-        filters = HBox([self._kinds, search, turn], layout=Layout(flex_flow="row wrap"))
-        tools = HBox(self.tools(), layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
-        self.children = [style_sheet(), filters, tools, self._notice, self._progress, self._why, self._cards]
+        self._turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
+        places, tools = self.places(), self.tools()
+        filters = HBox([self._kinds, search, self._turn], layout=Layout(flex_flow="row wrap"))
+        tools = HBox(tools, layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
+        self._tools = VBox([filters, tools])
+        said = [self._notice, self._progress, self._why]
+        self.children = [style_sheet(), *places, self._count, self._tools, *said, self._large, self._cards]
         self.add_class("sdxl-nb")
         self.list_kinds()
 
@@ -98,8 +106,13 @@ class DatasetBrowser(Mending, Twin, VBox):
     def list_kinds(self) -> None:
         """Offer what can be shown now, and keep showing what is shown while it is among that."""
         kinds = selection.kinds(self.dataset, self.report)
-        if self.show not in kinds:
+        if self.show not in [kind for _, kind in kinds]:
             self.show = ALL
+        done, every = selection.captioned(self.dataset)
+        self._tools.layout.display = (
+            None if every or self.dataset.faults else "none"
+        )  # else there is nothing to look for
+        self._count.value = f"<b>{done:,} of {every:,} captioned</b>" if every else f"<i>{escape(self.welcome())}</i>"
         if tuple(kinds) != tuple(self._kinds.options):
             self._chosen.unlink()  # new options alone would choose the first of them
             self._kinds.options = kinds
@@ -112,6 +125,7 @@ class DatasetBrowser(Mending, Twin, VBox):
             count = len(self._shown)
             self._of.value = f"of {self.pages:,} ({count:,} picture{'s' * (count != 1)})"
             self._number.max = self.pages
+            self._turn.layout.display = None if self.pages > 1 else "none"
             self._why.value = f"<i>{escape(selection.why(self.report, self.show))}</i>"
             if self.page == min(page, self.pages - 1):
                 self.turn()
@@ -124,34 +138,88 @@ class DatasetBrowser(Mending, Twin, VBox):
         return self._shown[first : first + self.per_page]
 
     def turn(self) -> None:
-        """Show the page: only its pictures are decoded."""
+        """Show the page: only its pictures are decoded, those that are shown already stay as they are."""
         with self._lock:
-            were = {old.name: old for old in self._cards.children if hasattr(old, "editor")}
-            cards = [self._card(item) for item in self._items()]
-            for new in cards:
-                if new.name in were:
-                    keep(were[new.name], new)
+            were = {old.name: old for old in self._cards.children if isinstance(old, Card)}
+            cards = [self._card(item, were) for item in self._items()]
             empty = escape(selection.nothing(self.report, self.show, self.search))
-            replace(self._cards, cards or [HTML(f"<i>{empty}</i>")])
+            if not cards and not selection.everything(self.dataset):
+                empty = ""
+            shown = cards or [HTML(f"<i>{empty}</i>")]
+            if shown != list(self._cards.children):
+                replace(self._cards, shown)
 
-    def _card(self, item: int | Fault) -> VBox:
+    def _card(self, item: int | Fault, were: dict[str, Card]) -> Card:
         """The card of a picture, or of one that was left out. Its caption is as it is written, without trigger word."""
+        name, written = selection.words_of(self.dataset, item)
+        card = were.get(name) or Card(name, self.saver(), self.go_on, self._notice.guard(self.look_at))
         if not isinstance(item, int):
-            picture = self.dataset.left_out(item.name)
-            return card(item.name, "", picture, None, None, self.saver(item.name), item.sentence)
-        name, written = self.dataset.names[item], self.dataset.written[item] or ""
-        try:
-            picture = self.dataset[item].picture
-            if self.config and self.config.masked_loss:
-                picture = with_mask(picture, mask_of(self.dataset, item))
-        except DataError as error:
-            return card(name, written, None, None, self._words(item), self.saver(name), str(error))
-        size = (picture.height, picture.width)
-        config = self.dataset.config(item, self.config) if self.config else None
-        crop = middle_crop(config, size, self._shape(config, item, size)) if config else None
+            lacking = selection.is_uncaptioned(item)
+            shown = Shown(complaint="no caption yet" if lacking else item.sentence, harmless=lacking)
+            card.show(written, shown, (item.sentence,), lambda: self.dataset.left_out(name))
+            return card
+        shown, about = self._seen(item)
+        card.show(written, shown, about, partial(self._picture, item))
+        return card
+
+    def _seen(self, item: int) -> tuple[Shown, tuple[object, ...]]:
+        """What is shown of a picture, and what that depends on; of one that cannot be read its words alone."""
+        stamp, name = self.dataset.stamp(item), self.dataset.names[item]
         complaint = selection.remark(self.report, self.show, name)
         harmless = selection.is_harmless(self.report, self.show)
-        return card(name, written, picture, crop, self._words(item), self.saver(name), complaint, harmless)
+        try:
+            size = self.dataset.size(item)
+        except DataError:
+            size = (0, 0)
+        if not all(size):  # it cannot be read, which drawing it says
+            return Shown(words=self._words(item)), (stamp,)
+        config = self.dataset.config(item, self.config) if self.config else None
+        crop = middle_crop(config, size, self._shape(config, item, size)) if config else None
+        masked = config is not None and config.masked_loss
+        return Shown(size, crop, self._words(item), complaint, harmless), (stamp, crop, masked)
+
+    def _picture(self, item: int) -> Image.Image:
+        """The decoded picture, blue where its mask has it left alone. Raises DataError."""
+        picture = self.dataset[item].picture
+        masked = self.config is not None and self.config.masked_loss
+        return with_mask(picture, mask_of(self.dataset, item)) if masked else picture
+
+    def look_at(self, name: str) -> None:
+        """Show one picture large; its arrow keys go on to the others that are shown."""
+        item = next(iter(selection.again(self.dataset, [name])), None)
+        picture = None
+        if item is not None:
+            picture = self._picture(item) if isinstance(item, int) else self.dataset.left_out(name)
+        if item is None or picture is None:
+            raise DataError(f"{name} cannot be read.")
+        self._looked_at = name
+        caption = selection.words_of(self.dataset, item)[1] or "no caption yet"
+        self._large.show(picture, f"{name}: {caption}", "← → another picture, Esc puts it away")
+
+    def _move(self, right: int, down: int) -> None:
+        """Show the picture before or after the large one."""
+        names = [selection.words_of(self.dataset, item)[0] for item in self._shown]
+        if self._looked_at in names:
+            place = names.index(self._looked_at) + right + down
+            self.look_at(names[min(max(place, 0), len(names) - 1)])
+
+    def _put_away(self) -> None:
+        self._looked_at = None
+        self._large.hide()
+
+    def go_on(self, card: Card) -> None:
+        """Put the cursor into the next picture without a caption, on this page or a later one."""
+        names = [selection.words_of(self.dataset, item) for item in self._shown]
+        at = next((place for place, (name, _) in enumerate(names) if name == card.name), -1)
+        order = [*range(at + 1, len(names)), *range(at)]
+        goal = next((place for place in order if not names[place][1]), None)
+        if goal is None:
+            self._notice.say("Every picture that is shown has a caption.")
+            return
+        self.page = goal // self.per_page
+        for other in self._cards.children:
+            if isinstance(other, Card) and other.name == names[goal][0]:
+                other.editor.focus()
 
     def figure(self) -> Sheet:
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""

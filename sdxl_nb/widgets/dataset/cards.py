@@ -1,6 +1,6 @@
 """One captioned picture as a card: what training sees of it, its caption in tokens, and the caption to correct.
 
-In: a picture of a data set and a TrainConfig. Out: a widget. The crop is that of the cached latents, the middle one:
+In: a picture of a data set and a TrainConfig. Out: a `Card`. The crop is that of the cached latents, the middle one:
 what lies outside it is dimmed.
 """
 
@@ -8,14 +8,16 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
-from ipywidgets import HTML, Button, HBox, Layout, Textarea, VBox
+from ipywidgets import HTML, Checkbox, HBox, Layout, VBox
 from PIL import Image, ImageDraw, ImageEnhance
 
 from ...config.train_config import TrainConfig
 from ...data.crops import Crop, plan_crop
+from ...system.errors import DataError
+from ..parts.caption_box import CaptionBox
 from ..parts.pictures import PictureButton, thumbnail
 
-WIDTH = 216  # CSS pixels of a card
+WIDTH = 196  # CSS pixels of a card: four fit beside each other
 SHOWN = 448  # pixels of a thumbnail's longer side at most
 TEXT = "line-height:1.35;overflow-wrap:anywhere"  # how what a card says is set
 SAID = 80  # characters of a long text that a card shows; the whole is in its title
@@ -92,64 +94,95 @@ def shortened(text: str, most: int = SAID) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def card(
-    name: str,
-    caption: str,
-    picture: Image.Image | None,
-    crop: Crop | None,
-    words: Words | None,
-    save: Callable[[str], object] | None,
-    complaint: str = "",
-    harmless: bool = False,
-) -> VBox:
-    """The card; `picture` is None where it cannot be read, `save` where the caption cannot be changed.
+class Shown(NamedTuple):
+    """What a card shows of a picture beside its caption: (height, width) where known, crop, tokens, a complaint."""
 
-    A `harmless` complaint is not in the colour of errors. `answer` of the card is what is said of its caption.
+    size: tuple[int, int] | None = None
+    crop: Crop | None = None
+    words: Words | None = None
+    complaint: str = ""
+    harmless: bool = False  # a complaint that is not in the colour of errors
+
+
+class Card(VBox):
+    """A picture with its caption; the same card is shown again and again, so that nobody's cursor is lost.
+
+    `save(name, caption)` is called when a caption was left or Ctrl+Enter pressed, `goes_on(card)` for the latter;
+    neither is there where nothing can be changed. `press(name)` is called when the picture is.
     """
-    shown = picture if picture is None or crop is None else with_crop(picture, crop)
-    alt = f"{name}: {shortened(caption)}"
-    image = PictureButton(value=b"" if shown is None else thumbnail(shown, SHOWN), alt=alt, side=WIDTH)
-    about = "cannot be read" if picture is None else f"{picture.width} × {picture.height}"
-    if crop is not None:
-        about += f" → {crop.target_size[1]} × {crop.target_size[0]}"
-    lines = [f"<b title='{escape(name)}'>{escape(_short(name))}</b>", about, words_line(words)]
-    if complaint:
-        told = f'<span title="{escape(complaint)}">{escape(shortened(complaint, 2 * SAID))}</span>'
-        lines.append(told if harmless else coloured(told))
-    text = HTML(f"<div style='{TEXT}'>{'<br>'.join(filter(None, lines))}</div>")
-    answer = HTML()
-    editor = _editor(name, caption, save, answer)
-    whole = VBox([image, text, *editor], layout=Layout(width=f"{WIDTH + 8}px", margin="0 0 10px 0"))
-    whole.name, whole.caption, whole.editor, whole.answer = name, caption, editor[0], answer
-    return whole
+
+    def __init__(
+        self,
+        name: str,
+        save: Callable[[str, str], object] | None,
+        goes_on: Callable[["Card"], object],
+        press: Callable[[str], object],
+    ):
+        self.name, self.caption, self._hushed = name, "", False
+        self._about: tuple[object, ...] | None = None  # what the picture was made of
+        self._size: tuple[int, int] | None = None  # of the picture, None for one that cannot be read
+        self._broken = ""  # why it cannot
+        self.image = PictureButton(alt=name, side=WIDTH)
+        self.image.add_class("sdxl-nb-square")
+        self.image.observe(lambda change: press(name), "clicks")
+        self.chosen = Checkbox(description="", indent=False, layout=Layout(width="18px", margin="0"))
+        self.chosen.tooltip = f"Select {name}"
+        self.text, self.answer = HTML(layout=Layout(margin="0")), HTML()
+        self.editor = CaptionBox(label=f"caption of {name}", disabled=save is None)
+        if save:
+            self.editor.observe(lambda change: None if self._hushed else save(name, change["new"]), "value")
+            self.editor.observe(lambda change: goes_on(self), "next")
+        head = HBox([self.chosen, self.text] if save else [self.text], layout=Layout(align_items="flex-start"))
+        look = Layout(width=f"{WIDTH + 8}px", margin="0 0 10px 0")
+        super().__init__([self.image, head, self.editor, self.answer], layout=look)
+
+    def show(
+        self, caption: str, shown: Shown, about: tuple[object, ...], draw: Callable[[], Image.Image | None]
+    ) -> None:
+        """Show this; what somebody types meanwhile stays. The picture is drawn anew only where `about` has changed."""
+        self._write(caption)
+        self.image.alt = f"{self.name}: {shortened(caption)}" if caption else self.name
+        if about != self._about:
+            self._draw(draw, shown.crop)
+            self._about = about
+        complaint, harmless = self._broken or shown.complaint, shown.harmless and not self._broken
+        short = f"<b title='{escape(self.name)}'>{escape(_short(self.name))}</b>"
+        lines = [short, self._sizes(shown), words_line(shown.words)]
+        if complaint:
+            told = f'<span title="{escape(complaint)}">{escape(shortened(complaint, 2 * SAID))}</span>'
+            lines.append(told if harmless else coloured(told))
+        self.text.value = f"<div style='{TEXT}'>{'<br>'.join(filter(None, lines))}</div>"
+
+    def _draw(self, draw: Callable[[], Image.Image | None], crop: Crop | None) -> None:
+        try:
+            picture, self._broken = draw(), ""
+        except DataError as error:
+            picture, self._broken = None, str(error)
+        self._size = None if picture is None else (picture.height, picture.width)
+        whole = picture if picture is None or crop is None else with_crop(picture, crop)
+        self.image.value = b"" if whole is None else thumbnail(whole, SHOWN)
+
+    def _sizes(self, shown: Shown) -> str:
+        if self._size is None:
+            return "cannot be read"
+        height, width = shown.size or self._size
+        said = f"{width} × {height}"
+        return said if shown.crop is None else f"{said} → {shown.crop.target_size[1]} × {shown.crop.target_size[0]}"
+
+    def _write(self, caption: str) -> None:
+        """The caption as it is stored, without saving it once more."""
+        self.caption = caption
+        if self.editor.value != caption:
+            self._hushed = True
+            try:
+                self.editor.value = caption
+            finally:
+                self._hushed = False
+
+    def say(self, html: str) -> None:
+        """Say here what became of its caption: the widget's notice may be far up."""
+        self.answer.value = f"<div style='{TEXT}'>{html}</div>" if html else ""
 
 
-def answer(card: VBox, html: str) -> None:
-    """Say on the card itself what became of its caption: the widget's notice may be far up."""
-    card.answer.value = f"<div style='{TEXT}'>{html}</div>"
-
-
-def keep(old: VBox, new: VBox) -> None:
-    """What was typed and not saved, and what was said of it: a card is built again under somebody's hands."""
-    if old.editor.value != old.caption:
-        new.editor.value = old.editor.value
-    new.answer.value = old.answer.value
-
-
-def _editor(name: str, caption: str, save: Callable[[str], object] | None, answer: HTML) -> list[Any]:
-    wide = Layout(width=f"{WIDTH}px", height="64px")
-    box = Textarea(value=caption, disabled=save is None, layout=wide, tooltip=f"Caption of {name}")
-    if save is None:
-        return [box]
-    button = Button(description="Save caption", disabled=True, layout=Layout(width="110px"))
-
-    def typed(change: Any) -> None:
-        button.disabled, answer.value = box.value == caption, ""
-
-    box.observe(typed, "value")
-    button.on_click(lambda _: save(box.value))
-    return [box, HBox([button]), answer]
-
-
-def _short(name: str, most: int = 30) -> str:
+def _short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else f"...{name[-most + 3 :]}"

@@ -3,23 +3,31 @@
 In: a browser. Out: the tools above its cards, and the methods behind them. Files change only in a local folder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from ipywidgets import HTML, Button, FileUpload, HBox, Text
+from ipywidgets import HTML, Button, HBox, Text
+from PIL.Image import Image
 
 from ...audit.findings import AuditReport
 from ...config.train_config import TrainConfig
+from ...data.adding import add_file
 from ...data.dataset import CaptionedPictures, open_dataset
-from ...data.editing import add_picture, editable_folder, save_caption
+from ...data.decoding import Fault
+from ...data.editing import editable_folder, save_caption
 from ...system.errors import DataError
+from ..parts.uploads import DropZone
 from ..parts.watching import Worker
-from .cards import answer, coloured
+from . import selection
+from .bulk import Bulk
+from .cards import Card, coloured
 from .measuring import Measuring, telling
 
-UPLOADED = (  # Jupyter's server drops a connection that sends a larger message, without a word
-    "10 MB at once at most; put more into {folder} with JupyterLab's file browser, and run this cell again."
+LOOKED_AT = (  # what changes a card
+    *("pretrained_model_name_or_path", "resolution", "center_crop", "aspect_ratio_buckets", "bucket_reso_steps"),
+    *("bucket_no_upscale", "trigger_word", "caption_prefix", "caption_suffix", "masked_loss"),
 )
 
 
@@ -30,10 +38,14 @@ class Mending(Measuring):
     page: int
     list_kinds: Callable[[], None]
     filter: Callable[[int], None]
+    set_trait: Callable[[str, Any], None]
     _auditing: Worker
     _cards: HBox
+    _shown: Sequence[int | Fault]
 
+    captioner: Callable[[Image], str] | None = None  # what writes a caption for a picture
     editable = False
+    changed: Callable[[], object] = staticmethod(lambda: None)  # called when pictures, captions or `config` are others
 
     @property
     def settings(self) -> TrainConfig:
@@ -53,51 +65,112 @@ class Mending(Measuring):
             continuous_update=False,
             tooltip="Training puts it before every caption that lacks it; no file changes, browser.config does",
         )
-        word.observe(self._notice.guard(lambda change: self.set_trigger(change["new"])), "value")
+        self._word = word
+        word.observe(self._notice.guard(lambda change: self._typed_trigger(change["new"])), "value")
         audit = Button(description="Audit", icon="search", tooltip="Look for faults, then filter by what was found")
         audit.on_click(lambda _: self._auditing.start(self._notice.guard(self.audit)))
-        try:
-            folder = editable_folder(self.config)
-        except DataError as error:
-            return [word, audit, HTML(f"<i>{escape(str(error))}</i>")]
-        self.editable = True
-        upload = FileUpload(accept="image/*", multiple=True, description="Add pictures", tooltip="Into the folder")
-        upload.observe(self._notice.guard(lambda change: self.add(upload)), "value")
-        return [word, audit, upload, HTML(f"<small>{escape(UPLOADED.format(folder=folder))}</small>")]
+        if not self.editable:
+            return [word, audit, HTML(f"<i>{escape(self._why_not)}</i>")]
+        return [word, audit, *self._writing(), Bulk(self)]
 
-    def saver(self, name: str) -> Callable[[str], object] | None:
+    def _writing(self) -> list[Button]:
+        """The button of a captioner, where there is one."""
+        if self.captioner is None:
+            return []
+        button = Button(description="Write captions", icon="pencil")
+        button.tooltip = "For every picture shown that lacks one; read them afterwards, a model errs"
+        button.on_click(lambda _: self._auditing.start(self._notice.guard(self.caption)))
+        return [button]
+
+    def caption(self) -> int:
+        """Have the captioner write the captions that lack of what is shown; returns how many. Raises DataError."""
+        if self.captioner is None:
+            raise DataError("There is no captioner: give DatasetBrowser one, a function of a picture.")
+        lacking = [item for item in self._shown if not isinstance(item, int) and selection.is_uncaptioned(item)]
+        tell, done = telling(self._progress.say, "Writing captions"), 0
+        try:
+            for number, fault in enumerate(lacking):
+                if (picture := self.dataset.left_out(fault.name)) is not None:
+                    save_caption(self.settings, fault.name, str(self.captioner(picture)))
+                    done += 1
+                tell(number + 1, len(lacking))
+        finally:
+            self._progress.say("")
+            self.reopen(stay=True)
+        self._notice.say(f"{done} captions written: read them, a model errs.")
+        return done
+
+    def places(self) -> list[Any]:
+        """Where pictures are dropped, if there is a folder for them."""
+        self._why_not = ""
+        try:
+            editable_folder(self.settings)
+        except DataError as error:
+            self._why_not = str(error)
+            return []
+        self.editable = True
+        self.drop = DropZone(
+            self.take, self._notice.guard(self.taken), label="Drop pictures, folders or a zip here, or"
+        )
+        return [self.drop]
+
+    def welcome(self) -> str:
+        """What is said where there is no picture yet."""
+        return f"There is no picture yet in {self.dataset.source}: drop some above." if self.editable else "No picture."
+
+    def take(self, path: Path, name: str) -> str:
+        """Put what was uploaded into the folder; says what became of it. Raises DataError."""
+        return add_file(self.settings, path, name)
+
+    def taken(self) -> None:
+        """Show what was added, at the end."""
+        self.reopen()
+
+    def saver(self) -> Callable[[str, str], object] | None:
         """What saves the caption of a picture, or None where it cannot be changed; its card too says a refusal."""
 
-        def save(caption: str) -> None:
+        def save(name: str, caption: str) -> None:
             try:
                 self.save(name, caption)
             except DataError as error:
                 for card in self._cards_of(name):
-                    answer(card, coloured(escape(str(error))))
+                    card.say(coloured(escape(str(error))))
                 raise
 
         return self._notice.guard(save) if self.editable else None
 
-    def _cards_of(self, name: str) -> list[Any]:
+    def _cards_of(self, name: str) -> list[Card]:
         """The card of this picture, if it is on the page."""
         with self._lock:
-            return [card for card in self._cards.children if getattr(card, "name", None) == name]
+            return [card for card in self._cards.children if isinstance(card, Card) and card.name == name]
 
     def save(self, name: str, caption: str) -> None:
-        """Store a corrected caption beside its picture and show the page again. Raises DataError."""
+        """Store a corrected caption beside its picture, and say so on its card. Raises DataError."""
         path = save_caption(self.settings, name, caption)
         alone = "" if caption.strip() else f" It is empty: training gives {self.settings.trigger_word} alone."
         for card in self._cards_of(name):
-            if card.editor.value == caption:
-                card.caption = caption  # so that it does not count as typed and not saved
-            answer(card, escape(f"Saved in {path.name}.{alone}"))
-        self.reopen()
+            card.say(escape(f"Saved in {path.name}.{alone}"))
+        self.reopen(stay=True)
         self._notice.say(f"The caption of {name} is in {path.name}.{alone}")
+
+    def _typed_trigger(self, word: str) -> None:
+        if word.strip() != (self.settings.trigger_word or ""):
+            self.set_trigger(word)
 
     def set_trigger(self, word: str) -> None:
         """Put a trigger word before every caption: no file changes, `config` does."""
         self.config = self.settings.replace(trigger_word=word.strip() or None)
         self.reopen()
+
+    def follow(self, config: TrainConfig) -> None:
+        """Judge the pictures by another configuration of the same: its base, shapes and trigger word."""
+        former, self.config = self.settings, config
+        if self._word.value != (config.trigger_word or ""):
+            self._word.value = config.trigger_word or ""
+        if any(getattr(former, name) != getattr(config, name) for name in LOOKED_AT):
+            if former.pretrained_model_name_or_path != config.pretrained_model_name_or_path:
+                self._tokenizers = None
+            self.reopen(stay=True)
 
     def audit(self) -> AuditReport:
         """Look for faults, and offer their kinds as filters; returns the report."""
@@ -116,34 +189,21 @@ class Mending(Measuring):
         self._notice.say(f"{found} kinds of findings: choose one under Show." if found else "Nothing was found.")
         return report
 
-    def add(self, upload: FileUpload) -> None:
-        """Put what was uploaded into the folder, each file by itself, and say of each what became of it."""
-        if not upload.value:
-            return
-        added, refused = [], []
-        for file in upload.value:
-            try:
-                added.append(add_picture(self.settings, file["name"], bytes(file["content"])))
-            except DataError as error:
-                refused.append(str(error))
-        upload.value = ()
-        if added:
-            self.reopen()
-        said = [f"Added {', '.join(added)}: give each a caption."] if added else []
-        if refused:
-            self._notice.fail(DataError(" ".join([*said, *refused])))
-        else:
-            self._notice.say(said[0])
-
     def opened(self) -> CaptionedPictures:
         """The data set as it is now; its pictures may all lack captions, for here they can get some."""
         return open_dataset(self.settings, uncaptioned=True)
 
-    def reopen(self) -> None:
-        """Read the data set again, as it is now, and stay on the page."""
+    def reopen(self, *, stay: bool = False) -> None:
+        """Read the data set again, as it is now; on the page, and with `stay` with the very pictures that are there."""
+        names = [selection.words_of(self.dataset, item)[0] for item in self._shown] if stay else []
         dataset = self.opened()
         with self._lock:
             self.dataset, self._shapes = dataset, None
             self.list_kinds()
-            self.filter(self.page)
+            if stay:
+                self._shown = selection.again(dataset, names)
+                self.turn()
+            else:
+                self.filter(self.page)
         self.measure()
+        self.changed()

@@ -15,6 +15,7 @@ from ...config import presets
 from ...config.fields import about
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
+from ...runs.run import Run
 from ...system.errors import ConfigError
 from ..parts.aria import Aria
 from ..parts.fold import Fold
@@ -23,10 +24,13 @@ from ..parts.twin import Twin
 from ..parts.watching import Notice, check_traits
 from .editors import INPUT, NAME, Editor, same
 from .outlook import Outlook, settings_table
+from .start import Start
 from .takeaway import Takeaway
 
 GIVEN = "as given"
 GIVEN_MEANS = "Starts from the configuration that the form was made with. Another preset keeps what you typed."
+PLACES = ("output_dir", "output_name")  # that no preset moves
+OWN = ("train_data_dir", "trigger_word", "validation_prompt", "validation_split")  # of who has own pictures, as well
 OPEN = (  # what a person changes; the rest is folded
     "pretrained_model_name_or_path",
     "dataset_name",
@@ -63,6 +67,7 @@ class ConfigForm(Twin, VBox):
         self._notice = Notice()
         guard = self._notice.guard
         self._outlook = Outlook(guard(self._mark))
+        self.start = Start(lambda: self.config, self._moved)
         self._takeaway = Takeaway(guard, self._notice.say, self._notice.fail)
         self._editors = {name: Editor(name, guard(self._typed)) for name in TrainConfig.model_fields}
         self._build()
@@ -90,7 +95,7 @@ class ConfigForm(Twin, VBox):
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
         rows = [*(self._editors[name].row for name in OPEN), *self._folds.values()]
-        self.children = [style_sheet(), Aria(), top, *rows, self._outlook, self._takeaway, self._notice]
+        self.children = [style_sheet(), Aria(), top, *rows, self._outlook, self.start, self._takeaway, self._notice]
 
     @property
     def config(self) -> TrainConfig:
@@ -101,9 +106,22 @@ class ConfigForm(Twin, VBox):
             raise error
         return self.value
 
+    @property
+    def run(self) -> Run | None:
+        """The run that Start has started, or found; None before."""
+        return self.start.run
+
+    def _moved(self, folder: str) -> None:
+        """A run goes to another folder: it is shown as typed, and said."""
+        self.edits = {**self.edits, "output_dir": folder}
+        self._notice.say(f"output_dir is {folder} now: the folder before it holds a run, which stays.")
+
     def _choose(self) -> None:
         """Start from the preset chosen, keeping what was typed."""
-        self._base = self._given if self.preset == GIVEN else TrainConfig.preset(self.preset)
+        given = self._given
+        stay = {name: getattr(given, name) for name in (*PLACES, *(OWN if given.train_data_dir else ()))}
+        stay = {name: value for name, value in stay.items() if value is not None}
+        self._base = given if self.preset == GIVEN else TrainConfig.preset(self.preset, **stay)
         self._shown = self._base
         self._check()
 
@@ -131,6 +149,7 @@ class ConfigForm(Twin, VBox):
         preset = None if self.preset == GIVEN else self.preset
         self._about.value = f'<div class="sdxl-nb-hint">{presets.describe(preset) if preset else GIVEN_MEANS}</div>'
         self._outlook.show(config, problems)
+        self.start.button.disabled = config is None
         self._takeaway.show(config, preset)
         self._mark()
 

@@ -14,7 +14,7 @@ from IPython.display import HTML as Table
 from ipywidgets import HTML, Button, VBox
 
 from ...config.train_config import TrainConfig
-from ...preflight.plan import expectations, plan
+from ...preflight.plan import expectations, plan, remarks
 from ...system.errors import DataError, SdxlNbError
 from ...training.epochs import Counts, count_pictures
 from ..parts.watching import Notice, Worker
@@ -91,8 +91,10 @@ class Outlook(VBox):
         self._work.wait(timeout)
 
     def _say(self, config: TrainConfig, more: list[str]) -> None:
-        lines = plan(config, self._counts.get(_key(config)))
-        self._text.value = _framed("What will happen", [*lines, *more])
+        counts = self._counts.get(_key(config))
+        self._text.value = _framed("What will happen", [*plan(config, counts), *more])
+        if doubts := remarks(config, counts):
+            self._text.value += _framed("Worth a second look", doubts)
 
     def _look(self, config: TrainConfig) -> None:
         """What takes a moment; an answer that comes too late for what is typed by then is not shown."""

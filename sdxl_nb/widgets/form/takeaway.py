@@ -71,8 +71,8 @@ class Takeaway(VBox):
             texts = ["There is nothing to copy until the settings above are mended."] * 3
         else:
             texts = [as_python(config, preset), as_flags(config), self._file()]
-        for widget, text in zip(self._texts, texts, strict=True):
-            widget.value = _copyable(text) if config else f"<i>{text}</i>"
+        for widget, text, kind in zip(self._texts, texts, ("Python", "flags", "a file"), strict=True):
+            widget.value = _copyable(text, f"the settings as {kind}") if config else f"<i>{text}</i>"
 
     def _valid(self) -> TrainConfig:
         """The configuration. Raises ConfigError while there is none."""
@@ -89,7 +89,8 @@ class Takeaway(VBox):
         self._say(f"Saved as {path}; --config {path} and TrainConfig.load read it.")
 
 
-def _copyable(text: str) -> str:
+def _copyable(text: str, label: str) -> str:
     rows = min(text.count("\n") + 1, 16)
-    area = f'<textarea class="sdxl-nb-text" readonly rows="{rows}" spellcheck="false">{escape(text)}</textarea>'
+    look = f'class="sdxl-nb-text" readonly rows="{rows}" spellcheck="false" aria-label="{label}"'
+    area = f"<textarea {look}>{escape(text)}</textarea>"
     return f'<div>{area}<button class="jupyter-button sdxl-nb-copy" type="button" onclick="{COPY}">Copy</button></div>'

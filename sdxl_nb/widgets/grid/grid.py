@@ -38,6 +38,7 @@ class ValidationGrid(Filling, Twin, VBox):
     chosen = traitlets.Int(None, allow_none=True, help="The step that was shipped last.")
     enlarged = traitlets.Tuple(help="(step, row) of the picture shown large, or empty.")
 
+    _goes_on = False
     _over: threading.Event | None = None  # what ends the looking, once it has begun
 
     def __init__(self, run: Run | str, scale: float = FULL, base: Any = None, **traits: Any):
@@ -80,6 +81,9 @@ class ValidationGrid(Filling, Twin, VBox):
             if view != self._shown:
                 self._show(view)
             self._offer_to_draw()
+            went_on, self._goes_on = self._goes_on, self.run.status in GOING_ON
+        if went_on and not self._goes_on:
+            self.renew()  # what a page without a kernel shows from now on
 
     def _look(self) -> View:
         """What the run has drawn and kept, of the stages that are shown now."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipywidgets import HTML, Button, GridBox, Label, Layout
 
-from ...runs.stages import Row
+from ...runs.stages import FULL, Row, lowest
 from ..parts import children
 from ..parts.caption import caption
 from ..parts.downloads import DownloadButton
@@ -69,9 +69,11 @@ class Table(GridBox):
             for step in view.steps:
                 cell(self._picture, step, row, view.scale, view.present.get((step, row)))
         if view.heldout:
-            cell(_label, "held-out loss")
+            cell(_label, "held-out loss" if view.scale == FULL else f"held-out loss, at scale {FULL:g}")
+            best = lowest(view.heldout, view.kept)
             for step in view.steps:
-                cell(_middle, f"{view.heldout[step]:.4f}" if step in view.heldout else "", step)
+                star = "★ " if step == best else ""
+                cell(_middle, f"{star}{view.heldout[step]:.4f}" if step in view.heldout else "", step)
         for words, make in (("to the folder above", self._ship), ("to your computer", self._download)):
             cell(_label, words)
             for step in view.steps:

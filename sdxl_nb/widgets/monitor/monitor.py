@@ -14,6 +14,8 @@ from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox
 
 from ...runs.run import GOING_ON, Run
 from ...system.figures import Sheet
+from ..parts.aria import Aria
+from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker, check_traits, run_of
@@ -62,21 +64,25 @@ class RunMonitor(Twin, VBox):
         self._resume = Button(description="Resume", icon="play", tooltip=where)
         self._stop.on_click(self._notice.guard(lambda button: self.stop()))
         self._resume.on_click(self._notice.guard(lambda button: self.resume()))
+        hear_at_once(self._stop, self._resume)
         buttons = HBox(
             [self._stop, self._resume, self._notice], layout=Layout(flex_flow="row wrap", align_items="center")
         )
         self.children = [
-            *(style_sheet(), self._announced, self._headline, self._bar, buttons),
+            *(style_sheet(), Aria(), self._announced, self._headline, self._bar, buttons),
             *(self._numbers, self._curve, self._drawn, self._log),
         ]
 
     def refresh(self) -> None:
         """Look at the run now, and show what is new."""
         with self._lock:
+            before = self.status
             self.run.refresh()
             self._show()
             self._curve.show(self.run, self.status)
             self._tell(self.run.trouble)
+        if before in GOING_ON and self.status not in GOING_ON:
+            self.renew()  # what a page without a kernel shows from now on
 
     def _show(self) -> None:
         run = self.run
@@ -139,11 +145,14 @@ class RunMonitor(Twin, VBox):
         super().close()
 
     def stop(self) -> None:
-        """Ask the run to keep what is done, and end."""
+        """Ask the run to keep what is done, and end; where it is over already, say so."""
         self._stop.disabled = True
-        said = stopping(self.run)
+        if (status := self.run.status) not in GOING_ON:
+            self.refresh()
+            self._notice.say(f"There was nothing to stop: the run was {status} before.")
+            return
+        self._notice.say(stopping(self.run))  # first: it may be over at once, and then this is taken away
         self.run.stop()
-        self._notice.say(said)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint in a process of its own; where that costs money, only the second time."""

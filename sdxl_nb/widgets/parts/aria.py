@@ -1,7 +1,8 @@
-"""What a screen reader hears of a form: the sentence beside an input, whether its value is wrong, what is unfolded.
+"""What a screen reader hears of a widget: the sentence beside an input, whether its value is wrong, what is unfolded.
 
-In: rows and folds of the widget around it, known by their classes. Out: aria-describedby and aria-invalid at each row's
-input, aria-expanded at each fold's button, kept up to date in the browser. ipywidgets has no traits for these.
+In: rows, folds and bars of the widget around it, known by their classes. Out: aria-describedby and aria-invalid at each
+row's input, aria-expanded at each fold's button, how far a progress bar is, kept up to date in the browser. ipywidgets
+has no traits for these.
 """
 
 import anywidget
@@ -22,6 +23,12 @@ class Aria(anywidget.AnyWidget):
       }
       for (const fold of form.querySelectorAll(".sdxl-nb-fold"))
         fold.querySelector("button").setAttribute("aria-expanded", fold.classList.contains("sdxl-nb-unfolded"));
+      for (const bar of form.querySelectorAll(".progress > .progress-bar")) {
+        const done = Math.round(parseFloat(bar.style.width) || 0);
+        const told = { role: "progressbar", "aria-label": "how far the run is", "aria-valuemin": 0,
+          "aria-valuemax": 100, "aria-valuenow": done };
+        for (const [name, value] of Object.entries(told)) bar.parentElement.setAttribute(name, value);
+      }
     }
     function render({ el }) {
       let form, waiting;
@@ -29,7 +36,8 @@ class Aria(anywidget.AnyWidget):
       function start() {  // it is rendered before it has its place in the page
         form = el.closest(".sdxl-nb");
         if (!form) return void (waiting = setTimeout(start, 50));
-        observer.observe(form, { subtree: true, childList: true, attributes: true, attributeFilter: ["class"] });
+        const attributeFilter = ["class", "style"];
+        observer.observe(form, { subtree: true, childList: true, attributes: true, attributeFilter });
         say(form);
       }
       start();

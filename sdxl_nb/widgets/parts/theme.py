@@ -8,6 +8,13 @@ CSS = """
 .sdxl-nb .sdxl-nb-row.sdxl-nb-changed { border-left-color: var(--jp-brand-color1, #1976d2); }
 .sdxl-nb .sdxl-nb-row.sdxl-nb-wrong { border-left-color: var(--jp-error-color1, #d32f2f); }
 .sdxl-nb .widget-label { text-align: left; }
+.sdxl-nb .sdxl-nb-square button { width: 204px !important; height: 204px !important; }
+.sdxl-nb .sdxl-nb-square img { height: 200px; max-height: none !important; }
+.sdxl-nb h2.sdxl-nb-step { font-size: 18px; line-height: 1.3; margin: 14px 0 6px; padding: 8px 0 0;
+  border-top: 1px solid var(--jp-border-color2, #ccc); color: var(--jp-ui-font-color1, inherit); }
+.sdxl-nb h2.sdxl-nb-step span { display: inline-block; width: 26px; height: 26px; line-height: 26px; margin-right: 4px;
+  border-radius: 50%; text-align: center; font-size: 14px; color: var(--jp-layout-color0, #fff);
+  background: var(--jp-ui-font-color1, #333); }
 .sdxl-nb-hint { line-height: 1.35; font-size: var(--jp-ui-font-size1, 13px); padding: 5px 0 3px;
   color: var(--jp-ui-font-color2, #666); overflow-wrap: anywhere; }
 .sdxl-nb-error { color: var(--jp-error-color1, #d32f2f); font-weight: 600; }

@@ -16,7 +16,7 @@ from ipywidgets import HTML
 from traitlets import TraitType
 
 from ...runs.run import GOING_ON, Run
-from ...system.errors import SdxlNbError
+from ...system.errors import SdxlNbError, in_python
 
 OFTEN, RARELY = 1.0, 4.0  # seconds between two looks at a run that goes on, and at one that is over
 SHARE = 0.05  # of one core that looking may take at most
@@ -31,7 +31,7 @@ class Notice(HTML):
 
     def fail(self, error: BaseException) -> None:
         """Show an error: the sentence of one of ours, else its kind and message."""
-        text = str(error) if isinstance(error, SdxlNbError) else f"{type(error).__name__}: {error}"
+        text = in_python(str(error)) if isinstance(error, SdxlNbError) else f"{type(error).__name__}: {error}"
         self.value = f'<span role="alert" style="color:var(--jp-error-color1)">{escape(text)}</span>'
 
     def guard(self, handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ....config.train_config import TrainConfig
-from ....system.errors import DataError
+from ....system.errors import DataError, NoPictures
 from ...decoding import Fault
 from ..listing import Files, Listing, Note, TextColumn, Texts, none_further, text_column
 from .caption_files import read_text
@@ -66,7 +66,7 @@ def refuse_nothing(root: Path, found: Survey, named: Named) -> None:
     if found.faults:
         raise DataError(f"None of the pictures in {root} can be used; the first: {found.faults[0].sentence}")
     why = f"; {found.leavings.sentence().rstrip('.')}" if found.leavings else ""
-    raise DataError(f"{root} holds no pictures ({', '.join(USUAL)}){why}: check --train_data_dir.")
+    raise NoPictures(f"{root} holds no pictures ({', '.join(USUAL)}){why}: check --train_data_dir.")
 
 
 def with_texts(root: Path, found: Survey, named: Named, config: TrainConfig) -> tuple[pa.Array, Captions, list[Fault]]:

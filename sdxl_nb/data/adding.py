@@ -1,0 +1,82 @@
+"""Files that a person brings into a folder of pictures: pictures, captions, and zips of both.
+
+In: a TrainConfig whose pictures lie in a local folder, a file, and the name that it came with. Out: pictures and
+captions in that folder, each whole or not at all, and a sentence that says what became of the file.
+"""
+
+import os
+from pathlib import Path
+
+from ..config.train_config import TrainConfig
+from ..system.errors import DataError
+from .dataset import list_directory
+from .decoding import SUFFIXES
+from .editing import add_picture, editable_folder, save_caption
+from .sources.folders.suffixes import CAPTIONS, ending
+
+ZIPS = (".zip", ".tar")
+MOST = 16 << 20  # bytes of a caption's file: more is none
+
+
+def add_file(config: TrainConfig, path: Path, name: str) -> str:
+    """Add one file of any of these kinds; a caption goes to the picture of its name. Raises DataError."""
+    own = Path(name.replace("\\", "/")).name
+    kind = ending(own)
+    if kind in ZIPS:
+        return add_archive(config, path, own)
+    if kind in CAPTIONS:
+        return add_caption(config, path, own)
+    if kind in SUFFIXES and _is_there(config, own, path):
+        return f"{own} is there already"
+    added = add_picture(config, own, path.read_bytes())
+    return "added" if added == own else f"added as {added}, since {own} is another picture"
+
+
+def _is_there(config: TrainConfig, name: str, path: Path) -> bool:
+    """Whether the folder holds this very file."""
+    place = editable_folder(config) / name
+    same_size = place.is_file() and place.stat().st_size == path.stat().st_size
+    return same_size and place.read_bytes() == path.read_bytes()
+
+
+def add_caption(config: TrainConfig, path: Path, name: str) -> str:
+    """Give the picture of this name the caption in a text. Raises DataError where there is none, or it has one."""
+    folder, stem = editable_folder(config), os.path.splitext(name)[0]
+    found = [one for one in sorted(folder.glob(f"{glob_escape(stem)}.*")) if ending(one.name) in SUFFIXES]
+    if not found:
+        raise DataError(f"{name}: there is no picture called {stem} yet: add it first.")
+    if path.stat().st_size > MOST:
+        raise DataError(f"{name} is too large to be a caption.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except ValueError:
+        raise DataError(f"{name} is no text in UTF-8: save it as that.") from None
+    save_caption(config, found[0].name, text)
+    return f"the caption of {found[0].name}"
+
+
+def glob_escape(text: str) -> str:
+    """The text as a pattern that means itself."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in text)
+
+
+def add_archive(config: TrainConfig, path: Path, name: str) -> str:
+    """Add the pictures of a zip or tar with their captions. Raises DataError for one that holds none."""
+    whole = path.with_suffix(ending(name))
+    path.rename(whole)
+    try:
+        plain = config.replace(train_data_dir=str(whole))
+        listing = list_directory(str(whole), plain)
+        added, refused = 0, [fault.sentence for fault in listing.faults]
+        for row in range(len(listing)):
+            picture, caption = listing.names[row].as_py(), listing.captions[row].as_py()
+            try:
+                add_picture(config, Path(picture).name, listing.read(row), caption or "")
+                added += 1
+            except DataError as error:
+                refused.append(str(error))
+    finally:
+        whole.rename(path)
+    if not added:
+        raise DataError(f"{name} holds no picture that can be used{': ' + refused[0] if refused else '.'}")
+    return f"{added} pictures added" + (f"; {len(refused)} refused, the first: {refused[0]}" if refused else "")
