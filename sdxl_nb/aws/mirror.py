@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..config.layout import whole
 from ..data.sources.s3 import split_url, write_whole
@@ -64,6 +66,27 @@ class Mirror:
                 raise DataError(f"s3://{self.bucket}/{self.prefix}{name} would be saved outside its folder.")
         return {name: etag for name, etag in found.items() if name and not name.endswith("/")}
 
+    def newest(self, start: str) -> Sequence[str]:
+        """The JSON files of the prefix whose names begin so, the newest first. Raises AwsError."""
+        client = self.session.client("s3")
+        with explained(f"s3://{self.bucket}/{self.prefix} was not listed"):
+            asked = {"Bucket": self.bucket, "Prefix": self.prefix + start, "Delimiter": "/"}
+            pages = client.get_paginator("list_objects_v2").paginate(**asked)
+            items = [item for page in pages for item in page.get("Contents", []) if item["Key"].endswith(".json")]
+        return [item["Key"][len(self.prefix) :] for item in sorted(items, key=_age, reverse=True)]
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The JSON object in a small file of the prefix; None where there is none. Raises AwsError."""
+        client = self.session.client("s3")
+        with explained(f"s3://{self.bucket}/{self.prefix}{name} was not read"):
+            try:
+                found = json.loads(client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read())
+            except client.exceptions.NoSuchKey:
+                return None
+            except ValueError:
+                return None
+        return found if isinstance(found, dict) else None
+
     def _wanted(self, name: str, lora_of: str | None) -> bool:
         first, last = name.split("/")[0], name.split("/")[-1]
         if first.startswith(".") or first in LEFT:
@@ -78,3 +101,7 @@ class Mirror:
     def _get(self, name: str) -> None:
         client = self.session.client("s3")
         write_whole(self.folder / name, partial(client.download_fileobj, self.bucket, self.prefix + name))
+
+
+def _age(item: dict[str, Any]) -> Any:
+    return item["LastModified"]
