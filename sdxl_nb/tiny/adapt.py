@@ -2,26 +2,31 @@
 
     python -m sdxl_nb.tiny.adapt FOLDER --kind edm
 
-writes a whole base into FOLDER: the embedded one with the scheduler and VAE statistics of Playground 2.5 (edm), or with
-rectified flow's scheduler (flow). Its text encoders and VAE are the embedded ones; the U-Net goes on from what it
-knows. Pictures, batches and the course of the learning rate are pre-training's (pretrain_unet.py), noise and targets
-those of a run on such a base (training/noising.py).
+writes a whole base into FOLDER: the embedded one with the scheduler and VAE statistics of Playground 2.5 (edm), with
+rectified flow's scheduler (flow), or with nine input channels (inpainting). Its text encoders and VAE are the embedded
+ones; the U-Net goes on from what it knows. Pictures, batches and the course of the learning rate are pre-training's
+(pretrain_unet.py), noise and targets those of a run on such a base (training/noising.py).
 """
 
 import argparse
 import json
+import random
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..models.inpainting import draw_hole, hollowed, mask_of
 from ..models.loading import load
 from ..models.objective import base_objective
 from ..models.sources import EMBEDDED, Source
 from ..training.noising import Noising
+from .draw import caption, photograph, random_scene
 from .pretrain_unet import BATCH, batch_at, encode_pictures, learning_rate
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -34,6 +39,9 @@ PEAK, EMA_DECAY = 5e-4, 0.99
 def outline(folder: Path, kind: str) -> None:
     """The embedded base with the configuration files of this kind."""
     shutil.copytree(EMBEDDED["embedded:tiny-sdxl"], folder, dirs_exist_ok=True)
+    if kind == "inpainting":
+        _with_more_inputs(folder)
+        return
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULERS[kind]))
     _change(folder / "model_index.json", scheduler=["diffusers", SCHEDULERS[kind]["_class_name"]])
 
@@ -61,19 +69,60 @@ def _embedded(source: Source, ids: dict[str, torch.Tensor]) -> tuple[torch.Tenso
     return torch.cat(hidden), torch.cat(pooled)
 
 
+class Pictures:
+    """The pictures of pre-training as this base's U-Net sees them, and what they are called."""
+
+    def __init__(self, folder: Path, kind: str, count: int):
+        source = Source(str(folder))
+        self.vae, self.kind = load(source, "vae"), kind
+        tokenizers = [load(source, name) for name in ("tokenizer", "tokenizer_2")]
+        self.data = encode_pictures(count, folder, self.vae, tokenizers)
+        raw = self.data["latents"].float() / self.vae.config.scaling_factor
+        if kind == "edm":
+            _with_statistics(folder, raw, SCHEDULERS["edm"]["sigma_data"])
+        self.objective = base_objective.of(source)
+        self.data["latents"] = self.objective.latents.scaled(raw)
+        self.hidden, self.pooled = _embedded(source, self.data)
+        self.pixels = drawn_again(count) if kind == "inpainting" else None
+
+    def around(self, index: torch.Tensor, step: int) -> torch.Tensor:
+        """Mask and latents around a hole (N, 5, h, w) of these pictures at a step."""
+        assert self.pixels is not None
+        generator = np.random.default_rng(step)
+        holes = [draw_hole(*self.pixels.shape[-2:], generator) for _ in index]
+        left = [hollowed(self.pixels[i], hole) for i, hole in zip(index.tolist(), holes, strict=True)]
+        with torch.no_grad():
+            latents = self.vae.encode(torch.from_numpy(np.stack(left))).latent_dist.mean
+        scale = self.pixels.shape[-1] // latents.shape[-1]
+        masks = torch.from_numpy(np.stack([mask_of(hole, scale) for hole in holes]))
+        return torch.cat([masks, self.objective.latents.scaled(latents)], dim=1)
+
+
+def drawn_again(count: int) -> np.ndarray:
+    """The pixels (N, 3, 64, 64) in [-1, 1] of the pictures that `encode_pictures` encoded."""
+    rng, found = random.Random(11), []
+    for _ in range(count):
+        scene = random_scene(rng)
+        found.append(np.asarray(photograph(scene, rng)[0]))
+        caption(scene, rng)  # draws from the same numbers
+    return np.stack(found).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+
+
+def _with_more_inputs(folder: Path) -> None:
+    """Nine input channels: those that are new say nothing yet."""
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    first = weights["conv_in.weight"]
+    weights["conv_in.weight"] = torch.cat([first, first.new_zeros(first.shape[0], 5, 3, 3)], dim=1)
+    save_file(weights, path, {"format": "pt"})
+    _change(folder / "unet" / "config.json", in_channels=9)
+
+
 def adapt(folder: Path, kind: str, *, pictures: int = 8000, steps: int = 1200, progress: int = 50) -> Path:
     """Write the base of this kind into `folder` and return it; every `progress` steps a line says how far it is."""
     outline(folder, kind)
-    source = Source(str(folder))
-    vae = load(source, "vae")
-    data = encode_pictures(pictures, folder, vae, [load(source, name) for name in ("tokenizer", "tokenizer_2")])
-    raw = data["latents"].float() / vae.config.scaling_factor
-    if kind == "edm":
-        _with_statistics(folder, raw, SCHEDULERS["edm"]["sigma_data"])
-    objective = base_objective.of(source)
-    data["latents"] = objective.latents.scaled(raw)
-    hidden, pooled = _embedded(source, data)
-    unet, noising = load(source, "unet"), Noising.of(objective)
+    known = Pictures(folder, kind, pictures)
+    unet, noising = load(Source(str(folder)), "unet"), Noising.of(known.objective)
     unet.train().requires_grad_().to(memory_format=torch.channels_last)
     weights = list(unet.parameters())
     average = [weight.detach().clone() for weight in weights]
@@ -81,14 +130,7 @@ def adapt(folder: Path, kind: str, *, pictures: int = 8000, steps: int = 1200, p
     begun, losses = time.monotonic(), []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate(step, steps, PEAK)
-        batch = batch_at(step, data)
-        when = batch["timesteps"] * len(noising) // 1000
-        kept, index = batch["kept"], batch["index"]
-        added = {"text_embeds": pooled[index].float() * kept[:, None], "time_ids": batch["time_ids"]}
-        seen = noising.noisy(batch["latents"], batch["noise"], when).to(memory_format=torch.channels_last)
-        text = hidden[index].float() * kept[:, None, None]
-        predicted = unet(seen, noising.times(when), text, added_cond_kwargs=added, return_dict=False)[0]
-        loss = (predicted - noising.target(batch["latents"], batch["noise"], when)).square().mean()
+        loss = _loss(unet, noising, known, step)
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -107,10 +149,24 @@ def adapt(folder: Path, kind: str, *, pictures: int = 8000, steps: int = 1200, p
     return folder
 
 
+def _loss(unet: Any, noising: Noising, known: Pictures, step: int) -> torch.Tensor:
+    """The mean squared error at one step."""
+    batch = batch_at(step, known.data)
+    when, kept, index = batch["timesteps"] * len(noising) // 1000, batch["kept"], batch["index"]
+    added = {"text_embeds": known.pooled[index].float() * kept[:, None], "time_ids": batch["time_ids"]}
+    text = known.hidden[index].float() * kept[:, None, None]
+    seen = noising.noisy(batch["latents"], batch["noise"], when)
+    if known.pixels is not None:
+        seen = torch.cat([seen, known.around(index, step)], dim=1)
+    seen = seen.to(memory_format=torch.channels_last)
+    predicted = unet(seen, noising.times(when), text, added_cond_kwargs=added, return_dict=False)[0]
+    return (predicted - noising.target(batch["latents"], batch["noise"], when)).square().mean()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--kind", choices=SCHEDULERS, required=True)
+    parser.add_argument("--kind", choices=[*SCHEDULERS, "inpainting"], required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
