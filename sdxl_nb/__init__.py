@@ -6,6 +6,8 @@ The public names are here and load on first use, so that `import sdxl_nb` costs 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .system.importing import uncollected
+
 if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the same
     from sdxl_nb.audit.inspection import audit_dataset as audit_dataset
     from sdxl_nb.aws.diagnosis import doctor as doctor
@@ -60,7 +62,8 @@ def __getattr__(name: str) -> Any:
     module = _MODULES.get(name) or _OF_JOBS.get(name)
     if not module:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{module}"), name)
+    with uncollected():
+        value = getattr(import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 

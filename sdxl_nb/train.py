@@ -17,6 +17,7 @@ from .config.flags import read_flags, train_parser
 from .config.machine import check_machine
 from .config.train_config import TrainConfig
 from .system.errors import ConfigError, SdxlNbError
+from .system.importing import uncollected
 from .system.misfits import misfit
 
 if TYPE_CHECKING:
@@ -49,16 +50,14 @@ def train(config: TrainConfig, *callback: Callable[[dict[str, Any]], None]) -> "
 
 
 def _load_fine_tune() -> "Callable[..., Run]":
-    """What trains, imported without garbage collection: it would look in vain through a million objects that stay."""
-    gc.disable()
+    """What trains; nothing of it is ever collected."""
     try:
-        import peft  # noqa: F401 - every run needs it, and it is the largest import
+        with uncollected():
+            import peft  # noqa: F401 - every run needs it, and it is the largest import
 
-        from .training.trainer import fine_tune
+            from .training.trainer import fine_tune
     except Exception as error:  # some say it in their own way
         raise SdxlNbError(misfit(error)) from error
-    finally:
-        gc.enable()
     gc.collect()
     gc.freeze()
     return fine_tune

@@ -66,6 +66,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: min(places.get(part, len(places)) for part in item.nodeid.split("::")[0].split("/")))
 
 
+gc.disable()  # while modules are imported, nothing is to be found
+
+
+def pytest_collection_finish() -> None:
+    """Sort garbage out again."""
+    gc.enable()
+
+
 _imported = 0  # modules, when garbage was last sorted out
 
 

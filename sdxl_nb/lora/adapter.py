@@ -12,6 +12,7 @@ from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 from ..models.sources import first_line
 from ..system.errors import ConfigError
+from ..system.importing import uncollected
 from .going_on import put_on
 from .layers import LoraWeights, lora_modules, lora_names
 from .targets import check_patterns, target_modules, text_target_modules
@@ -35,7 +36,8 @@ def add_lora(
         names = put_on(config, start, unet, text_encoders)
         _trainable({"unet": unet, **dict(zip(TEXT_PARTS, text_encoders, strict=False))}, names)
         return names
-    from peft import LoraConfig, inject_adapter_in_model
+    with uncollected():
+        from peft import LoraConfig, inject_adapter_in_model
 
     common = {
         "r": config.rank,

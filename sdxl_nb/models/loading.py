@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..system.errors import ModelError
+from ..system.importing import uncollected
 from . import files as found_files
 from .checkpoint_names import Place, place
 from .inpainting import paint_everything
@@ -148,8 +149,9 @@ def load_text_encoder(
 
 def _changed(model: Any, change: Change | None) -> Any:
     """A model that a library loaded, with other weights."""
-    for name, parameter in model.named_parameters() if change else ():
-        parameter.data = change(name, parameter.data).to(parameter.dtype)
+    if change:
+        for name, parameter in model.named_parameters():
+            parameter.data = change(name, parameter.data).to(parameter.dtype)
     return model
 
 
@@ -333,7 +335,7 @@ CLASSES = {  # library and class of each part
 def _class(part: str) -> Any:
     """The class of a part; only what is used is imported, for each costs a second or more."""
     library, name = CLASSES[part]
-    with hushed(library):
+    with uncollected(), hushed(library):
         return getattr(importlib.import_module(library), name)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from .importing import uncollected
+
 Lazy = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 
 
@@ -16,6 +18,7 @@ def public(package: str, modules: Mapping[str, str]) -> Lazy:
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        with uncollected():
+            return getattr(import_module(f"{package}.{modules[name]}"), name)
 
     return get, lambda: sorted(modules), [*modules]

@@ -25,6 +25,7 @@ from ..system.errors import SdxlNbError, Stopped
 from ..system.memory import NO_MEMORY_TO_DRAW, TooLittleMemory, give_back, in_memory
 from . import disk, heldout, saving
 from .epochs import looked_at_every
+from .optimizing.schedules import learning_rates
 from .outcome import ending, explained
 from .processes import Processes
 from .reports import reporting
@@ -81,7 +82,9 @@ def _run(
         if found:
             path, kept, tensors = found
             resuming.check_resumable(kept, saving.progress(trainer), path.name)
-            longer = resuming.remark(kept, config, trainer.steps, trainer.stream.steps_per_epoch, path.name)
+            longer = resuming.remark(
+                kept, config, trainer.steps, trainer.stream.steps_per_epoch, path.name, learning_rates
+            )
             told = [longer] if longer else []
             saving.restore(trainer, kept, tensors)
         studio.remarks += told

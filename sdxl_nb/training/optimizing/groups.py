@@ -75,8 +75,8 @@ def _group(config: TrainConfig, name: str, pattern: str | None) -> Group:
 def _rate(config: TrainConfig, model: str) -> float:
     given = config.unet_lr
     if model in ENCODERS:
-        both = config.text_encoder_lr or [None]
-        given = both[min(ENCODERS.index(model), len(both) - 1)]
+        both = config.text_encoder_lr
+        given = both[min(ENCODERS.index(model), len(both) - 1)] if both else None
     return config.learning_rate if given is None else given
 
 

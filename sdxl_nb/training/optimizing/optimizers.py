@@ -56,7 +56,7 @@ def make_optimizer(
         )
     made = _made(kind, name, _parameter_groups(config, flat, parts, kind.matrices), config)
     if evaluates_apart(made):
-        made.train()
+        made.train()  # type: ignore[attr-defined]
     return made
 
 
@@ -92,7 +92,7 @@ def _dotted(config: TrainConfig, flat: FlatParameters, remarks: list[str]) -> Ki
     def make(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         optimizer = _made(kind, path, [{"params": parameters, "lr": config.learning_rate}], config)
         if evaluates_apart(optimizer):
-            optimizer.train()
+            optimizer.train()  # type: ignore[attr-defined]
         return optimizer
 
     remarks += try_out(path, make, flat)
@@ -162,7 +162,7 @@ def _adafactor_options(config: TrainConfig) -> Options:
 
 
 def _adamw(parameters: ParameterGroups, options: Options) -> torch.optim.Optimizer:
-    fused = {} if options.keys() & {"foreach", "fused", "capturable", "differentiable"} else {"fused": True}
+    fused: Options = {} if options.keys() & {"foreach", "fused", "capturable", "differentiable"} else {"fused": True}
     return torch.optim.AdamW(parameters, **fused, **options)
 
 

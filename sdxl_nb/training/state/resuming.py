@@ -5,14 +5,14 @@ that names what differs.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...config.train_config import LATER, TrainConfig
 from ...system.errors import ConfigError
 from .checkpoint import Progress
-from .parameters import learning_rates
 
+Rates = Callable[[TrainConfig, int, int], Callable[[int], float]]
 CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
 SAME_STEPS = {
     *CUTS,
@@ -32,7 +32,7 @@ OF_THE_BASE = {  # what they decide, the contents of the base tell, where a chec
     *("prediction_type", "flow_shift", "rescale_betas_zero_snr", "lora_weights", "base_lora"),
 }
 FORMER = {"aspect_ratio_buckets": False}  # what versions without a setting did, where its default does another thing
-WITHOUT_EFFECT = {  # settings that are not looked at, and when
+WITHOUT_EFFECT: dict[str, Callable[[Mapping[str, Any]], bool]] = {  # settings that are not looked at, and when
     "lr_warmup_steps": lambda known: known.get("lr_scheduler") == "constant",
     "bucket_reso_steps": lambda known: not known.get("aspect_ratio_buckets"),
     "bucket_no_upscale": lambda known: not known.get("aspect_ratio_buckets"),
@@ -92,7 +92,8 @@ def meant(identity: Mapping[str, Any]) -> dict[str, Any]:
         known["optimizer"] = "adamw8bit"
     if known.get("aspect_ratio_buckets") is None:
         known["aspect_ratio_buckets"] = not known.get("center_crop")
-    return {key: value for key, value in known.items() if not WITHOUT_EFFECT.get(key, lambda _: False)(known)}
+    without = {key for key, has_none in WITHOUT_EFFECT.items() if has_none(known)}
+    return {key: value for key, value in known.items() if key not in without}
 
 
 # of what a run without LATER's settings says of itself
@@ -139,10 +140,11 @@ def _check_rules(progress: Progress, current: Progress, name: str) -> None:
     )
 
 
-def remark(progress: Progress, config: TrainConfig, steps: int, an_epoch: int, name: str) -> str | None:
+def remark(progress: Progress, config: TrainConfig, steps: int, an_epoch: int, name: str, rates: Rates) -> str | None:
     """One sentence where a run of another length than before is no longer what it would have been from its start.
 
-    `steps` are those of the run now, `an_epoch` those of an epoch. Raises ConfigError where the checkpoint is beyond.
+    `steps` are those of the run now, `an_epoch` those of an epoch; `rates` gives the learning rates of so many steps.
+    Raises ConfigError where the checkpoint is beyond.
     """
     said = progress.identity
     then = said.get("max_train_steps") or said.get("num_train_epochs", 0) * an_epoch
@@ -150,7 +152,15 @@ def remark(progress: Progress, config: TrainConfig, steps: int, an_epoch: int, n
         raise ConfigError(f"{name} is beyond the {steps} steps that are asked for: raise --max_train_steps")
     if then in (0, steps):
         return None
-    before, after = (learning_rates(config, many, progress.processes) for many in (then, steps))
+    before, after = (rates(config, many, progress.processes) for many in (then, steps))
+    share = config.train_text_encoder_frac if config.train_text_encoder else 1
+    learned = [min(progress.step, int(share * many)) for many in (then, steps)]  # by the text encoders
+    if share < 1 and learned[0] != learned[1]:
+        return (
+            f"The run has {steps} steps now, it had {then}, and train_text_encoder_frac depends on their number: the "
+            f"text encoders learned for {learned[0]} steps, and the run is not what {steps} steps from the start would "
+            "have been."
+        )
     if all(before(step) == after(step) for step in range(progress.step)):
         return None
     return (

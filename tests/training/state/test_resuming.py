@@ -5,6 +5,7 @@ from test_checkpoint import progress
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError
+from sdxl_nb.training.optimizing.schedules import learning_rates
 from sdxl_nb.training.state.resuming import check_resumable, remark
 
 BASE = {"unet": "1", "vae": "2"}
@@ -100,12 +101,20 @@ def test_pictures_a_step_of_a_checkpoint_that_does_not_say_them():
 def test_another_length_is_said_where_the_rate_depends_on_it(schedule, depends):
     run = TrainConfig(seed=1, lr_scheduler=schedule, lr_warmup_steps=2, max_train_steps=300)
     kept = progress(200, identity=run.identity())
-    assert remark(kept, run, 300, 10, "checkpoint-200") is None
-    told = remark(kept, run.replace(max_train_steps=450), 450, 10, "checkpoint-200")
+    assert remark(kept, run, 300, 10, "checkpoint-200", learning_rates) is None
+    told = remark(kept, run.replace(max_train_steps=450), 450, 10, "checkpoint-200", learning_rates)
     assert (told is not None) == depends
     if told:
         assert told.startswith("The run has 450 steps now, it had 300, and lr_scheduler cosine depends on their number")
     with pytest.raises(ConfigError, match="checkpoint-200 is beyond the 150 steps that are asked for"):
-        remark(kept, run, 150, 10, "checkpoint-200")
+        remark(kept, run, 150, 10, "checkpoint-200", learning_rates)
     epochs = run.replace(max_train_steps=None, num_train_epochs=30)
-    assert remark(progress(200, identity=epochs.identity()), epochs, 300, 10, "checkpoint-200") is None
+    assert remark(progress(200, identity=epochs.identity()), epochs, 300, 10, "checkpoint-200", learning_rates) is None
+
+
+def test_text_encoders_that_learn_for_a_share_depend_on_the_length():
+    run = TrainConfig(seed=1, max_train_steps=300, train_text_encoder=True, train_text_encoder_frac=0.5)
+    kept = progress(200, identity=run.identity())
+    told = remark(kept, run.replace(max_train_steps=380), 380, 10, "checkpoint-200", learning_rates)
+    assert "train_text_encoder_frac" in told and "learned for 150 steps" in told
+    assert remark(progress(100, identity=run.identity()), run, 380, 10, "checkpoint-100", learning_rates) is None
