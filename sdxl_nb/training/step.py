@@ -204,6 +204,10 @@ class Step:
             return objective.debiased_estimation_weight(self.kind, timesteps, self.alpha_bar)
         return objective.min_snr_weight(self.kind, timesteps, self.alpha_bar, self.config.snr_gamma)
 
+    def rates(self, steps: int) -> Callable[[int], float]:
+        """The learning rate by optimizer step, of a run of so many."""
+        return learning_rates(self.config, steps, self.processes.count)
+
     def halve(self) -> None:
         """Compute half as many pictures at once from now on, because so many do not fit; TooLittleMemory after one."""
         if self.micro_batch == 1:

@@ -80,7 +80,8 @@ def _run(
         if found:
             path, kept, tensors = found
             resuming.check_resumable(kept, saving.progress(trainer), path.name)
-            longer = resuming.remark(kept, config, trainer.steps, trainer.stream.steps_per_epoch, path.name)
+            an_epoch, rates = trainer.stream.steps_per_epoch, trainer.updates.rates
+            longer = resuming.remark(kept, config.lr_scheduler, rates, trainer.steps, an_epoch, path.name)
             told = [longer] if longer else []
             saving.restore(trainer, kept, tensors)
         studio.remarks += told

@@ -5,13 +5,14 @@ that names what differs.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...config.train_config import LATER, TrainConfig
 from ...system.errors import ConfigError
 from .checkpoint import Progress
-from .parameters import learning_rates
+
+Rate = Callable[[int], float]
 
 CUTS = ("train_batch_size", "gradient_accumulation_steps")  # free as long as their product with processes is the same
 SAME_STEPS = {
@@ -139,10 +140,13 @@ def _check_rules(progress: Progress, current: Progress, name: str) -> None:
     )
 
 
-def remark(progress: Progress, config: TrainConfig, steps: int, an_epoch: int, name: str) -> str | None:
+def remark(
+    progress: Progress, schedule: str, rates: Callable[[int], Rate], steps: int, an_epoch: int, name: str
+) -> str | None:
     """One sentence where a run of another length than before is no longer what it would have been from its start.
 
-    `steps` are those of the run now, `an_epoch` those of an epoch. Raises ConfigError where the checkpoint is beyond.
+    `steps` are those of the run now, `an_epoch` those of an epoch, `rates(steps)` gives the learning rate by step for
+    so many. Raises ConfigError where the checkpoint is beyond.
     """
     said = progress.identity
     then = said.get("max_train_steps") or said.get("num_train_epochs", 0) * an_epoch
@@ -150,11 +154,11 @@ def remark(progress: Progress, config: TrainConfig, steps: int, an_epoch: int, n
         raise ConfigError(f"{name} is beyond the {steps} steps that are asked for: raise --max_train_steps")
     if then in (0, steps):
         return None
-    before, after = (learning_rates(config, many, progress.processes) for many in (then, steps))
+    before, after = rates(then), rates(steps)
     if all(before(step) == after(step) for step in range(progress.step)):
         return None
     return (
-        f"The run has {steps} steps now, it had {then}, and lr_scheduler {config.lr_scheduler} depends on their "
+        f"The run has {steps} steps now, it had {then}, and lr_scheduler {schedule} depends on their "
         f"number: from step {progress.step} on the rate is that of {steps} steps, and the run is not what {steps} "
         "steps from the start would have been."
     )

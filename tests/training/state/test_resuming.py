@@ -98,14 +98,18 @@ def test_pictures_a_step_of_a_checkpoint_that_does_not_say_them():
 
 @pytest.mark.parametrize("schedule, depends", [("constant", False), ("constant_with_warmup", False), ("cosine", True)])
 def test_another_length_is_said_where_the_rate_depends_on_it(schedule, depends):
-    run = TrainConfig(seed=1, lr_scheduler=schedule, lr_warmup_steps=2, max_train_steps=300)
+    run, end = TrainConfig(seed=1, max_train_steps=300), "checkpoint-200"
+
+    def rates(steps):
+        return lambda step: 1 - step / steps if depends else min(1.0, step / 2)
+
     kept = progress(200, identity=run.identity())
-    assert remark(kept, run, 300, 10, "checkpoint-200") is None
-    told = remark(kept, run.replace(max_train_steps=450), 450, 10, "checkpoint-200")
+    assert remark(kept, schedule, rates, 300, 10, end) is None
+    told = remark(kept, schedule, rates, 450, 10, end)
     assert (told is not None) == depends
     if told:
         assert told.startswith("The run has 450 steps now, it had 300, and lr_scheduler cosine depends on their number")
     with pytest.raises(ConfigError, match="checkpoint-200 is beyond the 150 steps that are asked for"):
-        remark(kept, run, 150, 10, "checkpoint-200")
+        remark(kept, schedule, rates, 150, 10, end)
     epochs = run.replace(max_train_steps=None, num_train_epochs=30)
-    assert remark(progress(200, identity=epochs.identity()), epochs, 300, 10, "checkpoint-200") is None
+    assert remark(progress(200, identity=epochs.identity()), schedule, rates, 300, 10, end) is None
