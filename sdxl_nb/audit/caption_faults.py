@@ -14,6 +14,7 @@ from ..config.messages import shown
 from ..config.train_config import TrainConfig
 from ..data.captions import long_captions
 from ..data.listed_captions import TRIGGER_ALONE
+from ..data.words.chunks import Chunks
 from ..data.words.tags import cleaned
 from ..data.words.trigger import calls, folded
 from .findings import NOTE, WARNING, Finding, found, picture_of
@@ -228,20 +229,23 @@ def file_name_captions(captions: Captions) -> list[Finding]:
     return found(FILE_NAME, WARNING, remarks, "The captions of {n} are file names or numbers.", advice)
 
 
-def cut_captions(captions: Captions, tokenizers: Mapping[str, Any]) -> list[Finding]:
+def cut_captions(captions: Captions, tokenizers: Mapping[str, Any], chunks: int = 1) -> list[Finding]:
     """What each tokenizer (by the name of its text encoder) cuts off. A caption of few bytes is not even looked at."""
     remarks: dict[str, dict[str, str]] = {}
     for encoder, tokenizer in tokenizers.items():
-        limit = tokenizer.model_max_length
-        names = [name for name, caption in captions.items() if len(caption.encode()) > limit - 2]
+        cutter = Chunks(tokenizer, chunks)
+        limit = cutter.limit
+        names = [name for name, caption in captions.items() if len(caption.encode()) > cutter.size]
         for first in range(0, len(names), PORTION):
             portion = names[first : first + PORTION]
-            for cut in long_captions([captions[name] for name in portion], [tokenizer]):
+            for cut in long_captions([captions[name] for name in portion], [tokenizer], chunks=chunks):
                 told = f"{cut.tokens} of {limit} tokens, loses {cut.cut!r}"
                 remarks.setdefault(portion[cut.index], {})[encoder] = told
     lost = {name: _by_encoder(remarks[name], len(tokenizers)) for name in captions if name in remarks}
     message = "The captions of {n} are longer than the text encoders take, and are cut."
-    return found(LONG_CAPTION, WARNING, lost, message, "Put what matters first, or shorten them.")
+    return found(
+        LONG_CAPTION, WARNING, lost, message, "Put what matters first, shorten them, or raise --max_token_length."
+    )
 
 
 def booru_tags(captions: Captions, config: TrainConfig, tokenizers: Mapping[str, Any]) -> list[Finding]:

@@ -213,7 +213,7 @@ def _about_captions(config: TrainConfig, pictures: CaptionedPictures, tokenizers
         *alone,
         *caption_faults.check_captions(described),
         *caption_faults.booru_tags(tags, config, tokenizers),
-        *caption_faults.cut_captions(captions, tokenizers),
+        *caption_faults.cut_captions(captions, tokenizers, config.chunks()),
         *covered,
     ]
 

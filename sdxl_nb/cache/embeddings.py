@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..data.words.chunks import Chunks
 from ..system.errors import SdxlNbError
 from ..system.keys import key_of
 from ..system.threads import Group, share_out
@@ -30,19 +31,25 @@ class Prompt(NamedTuple):
 class TextEncoders:
     """Both tokenizers and encoders; `encode(captions)` keeps gradients where the encoders have any to keep."""
 
-    def __init__(self, tokenizers: Sequence[Any], encoders: Sequence[Any], *, zeros_for_empty: bool = True):
+    def __init__(
+        self, tokenizers: Sequence[Any], encoders: Sequence[Any], *, zeros_for_empty: bool = True, chunks: int = 1
+    ):
         self.tokenizers, self.encoders = tuple(tokenizers), tuple(encoders)
-        self.zeros_for_empty = zeros_for_empty
+        self.zeros_for_empty, self.chunks = zeros_for_empty, chunks
 
     def encode(self, captions: Sequence[str]) -> Prompt:
-        """One Prompt for a batch of captions; longer ones than the tokenizers take are cut."""
+        """One Prompt for a batch of captions; longer ones than `chunks` of the tokenizers' lengths are cut.
+
+        Each chunk is encoded by itself, and what they are is put side by side; pooled is that of the first.
+        """
         hidden = []
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
             device = next(encoder.parameters()).device
-            ids = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+            ids = torch.tensor(Chunks(tokenizer, self.chunks).rows(captions))
             out = encoder(sent(ids, device), output_hidden_states=True)
-            hidden.append(out.hidden_states[-2])
-        pooled = out.text_embeds  # the second one's
+            last = out.hidden_states[-2]
+            hidden.append(last.reshape(len(captions), -1, last.shape[-1]))
+        pooled = out.text_embeds[:: self.chunks]  # the second one's
         if not self.zeros_for_empty:
             return Prompt(torch.cat(hidden, dim=-1), pooled)
         filled = sent(torch.tensor([bool(caption) for caption in captions]), pooled.device)
@@ -54,8 +61,8 @@ class TextEncoders:
         """How many tokens of each caption lie beyond what the tokenizers take."""
         beyond = np.zeros(len(captions), dtype=np.int64)
         for tokenizer in self.tokenizers:
-            ids = tokenizer(list(captions), truncation=False, verbose=False)["input_ids"]
-            beyond = np.maximum(beyond, [len(each) - tokenizer.model_max_length for each in ids])
+            chunks = Chunks(tokenizer, self.chunks)
+            beyond = np.maximum(beyond, [len(chunks.cut(each)[1]) for each in chunks.tokens(captions)])
         return beyond.tolist()
 
 

@@ -194,6 +194,10 @@ class TrainConfig(Settings):
         pictures = num_processes * self.gradient_accumulation_steps * self.train_batch_size
         return self.learning_rate * (pictures if self.scale_lr else 1)
 
+    def chunks(self) -> int:
+        """How many chunks of a text encoder's length a caption may take."""
+        return self.max_token_length // 75
+
     def caches_text_embeddings(self) -> bool:
         """Whether prompt embeddings are computed once: not while the text encoders learn or captions change."""
         return self.cache_text_embeddings and not self.train_text_encoder and not self.varies_captions()

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError
+from .words.chunks import BACK, Chunks
 from .words.tags import cleaned, joined
 from .words.trigger import calls, folded, with_trigger
 
@@ -126,31 +127,30 @@ def long_captions(
     tokenizers: "Sequence[PreTrainedTokenizer]",
     progress: Callable[[int, int], None] | None = None,
     portion: int = 4096,
+    chunks: int = 1,
 ) -> list[LongCaption]:
-    """LongCaptions in order of index: what lies beyond `tokenizer.model_max_length` of any of the tokenizers.
+    """LongCaptions in order of index: what has no place in so many chunks of any of the tokenizers.
 
     A caption that several of them cut is reported once, with the longest count. Captions that are too short to be cut
     (a token takes a byte at least) are not tokenized. `progress(done, total)` is called after each portion.
     """
     found: dict[int, LongCaption] = {}
-    limit = min(tokenizer.model_max_length for tokenizer in tokenizers)
+    cutters = [Chunks(tokenizer, chunks) for tokenizer in tokenizers]
+    limit = min(cutter.size for cutter in cutters) * chunks - BACK * (chunks - 1)  # chunks may end before they are full
     numbered, done = iter(enumerate(captions)), 0
     while read := list(islice(numbered, portion)):
-        doubtful = [(index, caption) for index, caption in read if len(caption.encode(errors="replace")) > limit - 2]
-        for tokenizer in tokenizers if doubtful else ():
-            _note_long(found, tokenizer, doubtful)
+        doubtful = [(index, caption) for index, caption in read if len(caption.encode(errors="replace")) > limit]
+        for cutter in cutters if doubtful else ():
+            _note_long(found, cutter, doubtful)
         done += len(read)
         if progress:
             progress(done, len(captions))
     return [found[index] for index in sorted(found)]
 
 
-def _note_long(
-    found: dict[int, LongCaption], tokenizer: "PreTrainedTokenizer", numbered: Sequence[tuple[int, str]]
-) -> None:
-    limit = tokenizer.model_max_length
-    every = tokenizer([caption for _, caption in numbered], truncation=False, verbose=False)["input_ids"]
+def _note_long(found: dict[int, LongCaption], cutter: Chunks, numbered: Sequence[tuple[int, str]]) -> None:
+    every = cutter.tokens([caption for _, caption in numbered])
     for (index, _), ids in zip(numbered, every, strict=True):
-        if len(ids) > limit and (index not in found or len(ids) > found[index].tokens):
-            # The end token takes the last of the places, so limit - 1 tokens are kept before it.
-            found[index] = LongCaption(index, len(ids), tokenizer.decode(ids[limit - 1 : -1]).strip())
+        lost = cutter.cut(ids)[1]
+        if lost and (index not in found or len(ids) + 2 > found[index].tokens):
+            found[index] = LongCaption(index, len(ids) + 2, cutter.tokenizer.decode(lost).strip())

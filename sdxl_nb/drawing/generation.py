@@ -318,5 +318,34 @@ def _draw_batch(
     generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
     negative = None if negative_prompt is None else [negative_prompt] * len(batch)
     prompts = [prompt for prompt, _ in batch]
-    images: list[Image] = pipeline(prompt=prompts, negative_prompt=negative, generator=generators, **settings).images
+    words: dict[str, Any] = {"prompt": prompts, "negative_prompt": negative}
+    if (chunks := _chunks(pipeline, [*prompts, negative_prompt or ""])) > 1:
+        words = _embedded(pipeline, prompts, negative or [""] * len(batch), chunks, settings["guidance_scale"] > 1)
+    images: list[Image] = pipeline(**words, generator=generators, **settings).images
     return images
+
+
+def _chunks(pipeline: Any, prompts: Sequence[str]) -> int:
+    """How many chunks the longest prompt takes, as A1111 and ComfyUI cut it."""
+    from ..data.words.chunks import Chunks
+
+    every = Chunks(pipeline.tokenizer, 100)
+    return max(len(every.cut(tokens)[0]) for tokens in every.tokens(prompts))
+
+
+def _embedded(
+    pipeline: Any, prompts: Sequence[str], negative: Sequence[str], chunks: int, guided: bool
+) -> dict[str, Any]:
+    """Prompts of several chunks as what the pipeline takes in their place."""
+    import torch
+
+    from ..cache.embeddings import TextEncoders
+
+    zeros = bool(pipeline.config.force_zeros_for_empty_prompt)
+    parts = (pipeline.tokenizer, pipeline.tokenizer_2), (pipeline.text_encoder, pipeline.text_encoder_2)
+    encode = TextEncoders(*parts, zeros_for_empty=zeros, chunks=chunks).encode
+    with torch.no_grad():
+        found = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), encode(prompts), strict=True))
+        if guided:
+            found |= zip(("negative_prompt_embeds", "negative_pooled_prompt_embeds"), encode(negative), strict=True)
+    return found

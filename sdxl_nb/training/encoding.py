@@ -17,6 +17,7 @@ from ..cache.latents import CachedLatents, HollowedLatents, LiveLatents, cache_f
 from ..cache.masks import CachedMasks, LiveMasks
 from ..cache.shards import Store
 from ..data.captions import LongCaption, long_captions
+from ..data.words.chunks import Chunks
 from ..models.files import vae_config
 from ..models.stored import apart
 from ..runs.events import EventLog
@@ -42,7 +43,7 @@ class Encoding:
         studio = self.studio
         if not studio.keeps_embeddings:
             bar = counting_bar("reading captions", studio.progress)
-            self._note_long(long_captions(studio.every_caption, studio.tokenizers, bar))
+            self._note_long(self._long(studio.every_caption, bar))
             return studio.text_encoders(studio.encoders)
         known = EmbeddedPrompts(studio.every_caption, ["", *(self.config.validation_prompt or [])], self._prompts())
         load_both = functools.cache(lambda: studio.text_encoders(studio.load_encoders()))
@@ -51,9 +52,13 @@ class Encoding:
         give_back(studio.device)
         cut = known.cut()
         if len(cut):
-            (first,) = long_captions([studio.every_caption[int(cut[0])]], studio.tokenizers)
+            (first,) = self._long([studio.every_caption[int(cut[0])]])
             self._note_long([first._replace(index=int(cut[0]))] * len(cut))
         return known
+
+    def _long(self, captions: Sequence[str], bar: Callable[[int, int], None] | None = None) -> list[LongCaption]:
+        """Those of the captions that are cut."""
+        return long_captions(captions, self.studio.tokenizers, bar, chunks=self.config.chunks())
 
     def _prompts(self) -> Store:
         """The store of embeddings that these encoders, at this precision, made."""
@@ -63,14 +68,15 @@ class Encoding:
         empty = () if studio.objective.zeros_for_empty else ("empty captions encoded",)
         frozen = studio.frozen
         below = [studio.base["base_lora"]] if frozen and any(map(frozen.touches, TEXT_PARTS)) else []
-        made_by = combined(*parts, studio.dtype, *([stored] if stored else []), *empty, *below)
+        chunks = [f"{self.config.chunks()} chunks"] if self.config.chunks() > 1 else []
+        made_by = combined(*parts, studio.dtype, *([stored] if stored else []), *empty, *below, *chunks)
         return self._store("prompts", made_by, "--no_cache_text_embeddings")
 
     def _note_long(self, cut: Sequence[LongCaption]) -> None:
         studio = self.studio
         if cut:
             first = cut[0]
-            limit = min(tokenizer.model_max_length for tokenizer in studio.tokenizers)
+            limit = min(Chunks(tokenizer, self.config.chunks()).limit for tokenizer in studio.tokenizers)
             self.log.warn(
                 f"{len(cut)} of {len(studio.every_caption)} captions are longer than {limit} tokens and are cut; "
                 f"{studio.everything.names[studio.everything.owner(first.index)]} loses {first.cut!r}."

@@ -229,7 +229,12 @@ class Studio:
 
     def text_encoders(self, encoders: Sequence[Any]) -> TextEncoders:
         """What embeds captions with these encoders."""
-        return TextEncoders(self.tokenizers, encoders, zeros_for_empty=self.objective.zeros_for_empty)
+        return TextEncoders(
+            self.tokenizers,
+            encoders,
+            zeros_for_empty=self.objective.zeros_for_empty,
+            chunks=self.config.chunks(),
+        )
 
     def encode(self, log: EventLog, asked: Callable[[], bool] = lambda: False) -> None:
         """Latents and prompt embeddings; what is cached is not computed again, and its models are never loaded.

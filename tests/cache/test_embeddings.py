@@ -7,6 +7,7 @@ from random_sdxl import make_pipeline
 from sdxl_nb.cache import embeddings
 from sdxl_nb.cache.embeddings import EmbeddedPrompts, TextEncoders
 from sdxl_nb.cache.shards import Store
+from sdxl_nb.data.words.chunks import Chunks
 from sdxl_nb.system.transfer import sent
 
 CAPTIONS = ["a red circle", "", "a blue square", "a red circle"]
@@ -34,6 +35,18 @@ def test_as_diffusers_pipeline_encodes(pipeline, text):
     hidden, _, pooled, _ = pipeline.encode_prompt(["a red circle", "a blue square"], do_classifier_free_guidance=False)
     assert prompt.hidden.shape == (2, 16, 64) and prompt.pooled.shape == (2, 32)
     assert torch.equal(prompt.hidden, hidden) and torch.equal(prompt.pooled, pooled)
+
+
+def test_chunks_are_encoded_one_by_one_and_put_side_by_side(pipeline, text):
+    caption, two = "a red circle a blue square a red", TextEncoders(text.tokenizers, text.encoders, chunks=2)
+    (tokens,) = Chunks(pipeline.tokenizer, 2).tokens([caption])
+    chunks, rest = Chunks(pipeline.tokenizer, 2).cut(tokens)
+    assert len(chunks) == 2 and not rest
+    apart = [pipeline.tokenizer.decode(chunk) for chunk in chunks]
+    long, first, second = two([caption]), text([apart[0]]), text([apart[1]])
+    assert torch.allclose(long.hidden, torch.cat([first.hidden, second.hidden], dim=1), atol=1e-6)
+    assert torch.allclose(long.pooled, first.pooled, atol=1e-6)
+    assert two(["", caption]).hidden[0].abs().sum() == 0 and two.cut([caption]) == [0] and text.cut([caption]) > [0]
 
 
 def test_an_empty_caption_is_zeros_as_in_guidance(text):

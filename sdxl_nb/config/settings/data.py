@@ -100,6 +100,15 @@ class DataSettings(BaseModel):
     proportion_empty_prompts: Number = data(
         0.0, "Share of captions replaced by an empty one, so that guidance keeps working.", ge=0, le=1
     )
+    max_token_length: Whole = data(
+        75,
+        "Tokens of a caption that are read: 75, or 150, 225 and so on, in chunks of 75 that are encoded one by one and "
+        "put side by side, as ComfyUI and A1111 do it; where it is more, every caption takes so many chunks.",
+        ge=75,
+        le=750,
+        multiple_of=75,
+        later=True,
+    )
     trigger_word: Text | None = data(
         None, "Word that calls the concept: put before every caption that lacks it, noted in the card."
     )

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = public(
     __name__,
     {
         "calls": "trigger",  # whether a caption has the trigger word, as a whole word
+        "Chunks": "chunks",  # captions longer than a text encoder takes
         "with_trigger": "trigger",  # a caption with the trigger word in front
         "cleaned": "tags",  # booru's tags as words
         "carried": "carried",  # the captions that a picture file carries

@@ -33,13 +33,14 @@ class Words(NamedTuple):
     trigger: str = ""
 
 
-def count_words(caption: str, tokenizers: Any, trigger: str = "") -> Words:
+def count_words(caption: str, tokenizers: Any, trigger: str = "", chunks: int = 1) -> Words:
     """The length of the caption, with its trigger word, for the tokenizer that cuts most of it."""
     from ...data.captions import long_captions
+    from ...data.words.chunks import Chunks
 
     lengths = [len(tokenizer(caption, truncation=False, verbose=False)["input_ids"]) for tokenizer in tokenizers]
-    cut = next(iter(long_captions([caption], tokenizers)), None)
-    limit = min(tokenizer.model_max_length for tokenizer in tokenizers)
+    cut = next(iter(long_captions([caption], tokenizers, chunks=chunks)), None)
+    limit = min(Chunks(tokenizer, chunks).limit for tokenizer in tokenizers)
     return Words(max(lengths), limit, cut.cut if cut else "", trigger)
 
 

@@ -39,7 +39,8 @@ class Measuring:
             return None
         trained = self.dataset.captions[index]
         own = self.dataset.config(index, self.config)
-        return count_words(trained, self._tokenizers, added(trained, self.dataset.written[index] or "", own))
+        around = added(trained, self.dataset.written[index] or "", own)
+        return count_words(trained, self._tokenizers, around, own.chunks())
 
     def _shape(self, config: TrainConfig, index: int, size: tuple[int, int]) -> tuple[int, int]:
         return (self._shapes or Shapes(config, self.dataset)).of(index, size)

@@ -20,6 +20,7 @@ NOT_SET = "not set"  # how the form says null
 NAME, INPUT, HINT = "240px", "490px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
 PATTERN = re.compile(r"[*+?|^$()\[\]\\]")
 SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS, "optimizer": OPTIMIZERS}
+LINES = {"validation_prompt": "one prompt a line", "base_lora": "one FILE or FILE:SCALE a line"}  # may hold blanks
 
 
 class Editor:
@@ -51,8 +52,8 @@ class Editor:
         if choices := _choices().get(self.name):
             return Dropdown(options=[*null, *((choice, choice) for choice in choices)], **look)
         look["placeholder"] = NOT_SET if null else ""
-        if self.name == "validation_prompt":
-            return Textarea(rows=3, **look | {"placeholder": f"{NOT_SET}: one prompt a line"})
+        if self.name in LINES:
+            return Textarea(rows=3, **look | {"placeholder": f"{NOT_SET}: {LINES[self.name]}"})
         if self.name in SUGGESTED:
             return Combobox(options=SUGGESTED[self.name], ensure_option=False, **look)
         return Text(**look)
@@ -62,7 +63,7 @@ class Editor:
         value = self.input.value
         if isinstance(value, bool):
             return value
-        if self.name == "validation_prompt":
+        if self.name in LINES:
             return [line.strip() for line in value.splitlines() if line.strip()] or None
         if not value.strip() and "null" in self.types:
             return None
