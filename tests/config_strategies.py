@@ -6,6 +6,7 @@ from unicodedata import category
 
 from hypothesis import strategies as st
 
+from sdxl_nb.config.checks import OPTIMIZERS
 from sdxl_nb.config.train_config import TrainConfig
 
 TEXTS = st.one_of(
@@ -19,6 +20,7 @@ TEXTS = st.one_of(
 ).filter(lambda text: text != "--")
 NAMES = TEXTS.filter(lambda text: text not in (".", "..") and not any(c in "/\\" or category(c) == "Cc" for c in text))
 INSIDE = TEXTS.filter(lambda text: not PurePath(text).is_absolute() and ".." not in PurePath(text).parts)
+RATES = st.floats(0, 10)
 LAYERS = st.sampled_from(["to_q", "attn2.to_k", r"mid_block\..*", "down_blocks.1.*to_v"])
 SPECIAL = {
     "resolution": st.integers(4, 512).map(lambda eighths: eighths * 8),
@@ -34,6 +36,13 @@ SPECIAL = {
     "dataset_name_mapping": st.dictionaries(TEXTS, st.tuples(TEXTS, TEXTS), max_size=2) | st.none(),
     "rank_pattern": st.dictionaries(LAYERS, st.integers(1, 1024), max_size=2) | st.none(),
     "alpha_pattern": st.dictionaries(LAYERS, st.floats(0, 1e9, exclude_min=True), max_size=2) | st.none(),
+    "lr_pattern": st.dictionaries(LAYERS | st.sampled_from(["style", "content"]), RATES, max_size=2) | st.none(),
+    "text_encoder_lr": st.lists(RATES, max_size=2) | RATES | st.none(),
+    "unet_lr": st.floats(0, 10, exclude_min=True) | st.none(),
+    "timestep_shape": st.lists(st.floats(0.5, 100), min_size=2, max_size=2) | st.none(),
+    "optimizer": st.sampled_from([*OPTIMIZERS, "torch.optim.RAdam", "a.b_1.C"]),
+    "optimizer_args": st.lists(st.sampled_from(["d0=1e-5", "betas=(0.9, 0.99)", "x=", "y= a b=c"]), max_size=3)
+    | st.none(),
     "alpha_background": st.from_regex("#[0-9A-Fa-f]{6}", fullmatch=True)
     | st.sampled_from(["white", "black", "random"]),
     "dataset_name": TEXTS,
@@ -83,17 +92,30 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
         values["push_to_hub"] = True
     if not values.get("validation_prompt"):
         values.pop("num_validation_images", None)
-    if values.get("snr_gamma") is not None:
+    for name in [n for n in ("snr_gamma", "p2_gamma", "soft_snr_gamma") if values.get(n) is not None][1:]:
+        values.pop(name)
+    if any(values.get(name) is not None for name in ("snr_gamma", "p2_gamma", "soft_snr_gamma")):
         values.pop("rescale_betas_zero_snr", None)
         values.pop("debiased_estimation_loss", None)
+    if (values.get("max_timestep") or 10_000) <= values.get("min_timestep", 0):
+        values.pop("max_timestep")
+    if values.get("timestep_distribution", "uniform") in ("uniform", "stratified"):
+        values.pop("timestep_shape", None)
+    if not values.get("multires_noise_iterations"):
+        values.pop("multires_noise_discount", None)
+    if not values.get("train_text_encoder"):
+        for name in ("text_encoder_lr", "train_text_encoder_frac", "adam_weight_decay_text_encoder"):
+            values.pop(name, None)
     if values.get("debiased_estimation_loss"):
         values.pop("rescale_betas_zero_snr", None)
-    if values.get("loss_type", "l2") == "l2":
+    if values.get("loss_type", "l2") not in ("huber", "smooth_l1"):
         values.pop("huber_c", None)
         values.pop("huber_schedule", None)
     for name in ("mask_column", "unmasked_weight", "unmasked_probability"):
         if not values.get("masked_loss") or values.get(name) == 1:
             values.pop(name, None)
+    if values.get("optimizer", "").endswith("_schedulefree"):
+        values.pop("use_ema", None)
     if not values.get("use_ema"):
         values.pop("ema_decay", None)
     if values.get("validation_data_dir") is not None:

@@ -224,6 +224,15 @@ def one_or_two(value: Any) -> Any:
     return None if value in ([], ()) else value
 
 
+def two_numbers(value: Any) -> Any:
+    """timestep_shape: two numbers; an empty list is null."""
+    if isinstance(value, str):
+        value = value.split()
+    if isinstance(value, list | tuple) and len(value) not in (0, 2):
+        raise wrong("", f"{{field}} takes two numbers, not {len(value)}")
+    return None if value in ([], ()) else value
+
+
 def weights(value: Any) -> Any:
     """folder_weights: an object or its JSON text; empty is null."""
     value = _object(value, '{"1_style": 0.5}')
@@ -277,6 +286,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_resolution,
         _check_objective,
         _check_loss,
+        _check_timesteps,
         _check_rates,
         _check_masks,
         _check_heldout,
@@ -331,17 +341,34 @@ def _check_objective(config: "TrainConfig") -> None:
 
 
 def _check_loss(config: "TrainConfig") -> None:
-    if config.debiased_estimation_loss and config.snr_gamma is not None:
-        raise wrong(
-            "debiased_estimation_loss", "debiased_estimation_loss and snr_gamma are two loss weights: drop one of them"
-        )
+    names = ("debiased_estimation_loss", "snr_gamma", "p2_gamma", "soft_snr_gamma")
+    given = [name for name in names if getattr(config, name)]
+    if len(given) > 1:
+        raise wrong(given[0], f"{given[0]} and {given[1]} are two loss weights: drop one of them")
     for name, default in (("huber_c", 0.1), ("huber_schedule", "snr")):
-        if config.loss_type == "l2" and getattr(config, name) != default:
+        if config.loss_type not in ("huber", "smooth_l1") and getattr(config, name) != default:
             raise wrong(name, f"{name} needs loss_type huber or smooth_l1: give it, or drop {name}")
     if config.use_ema and config.optimizer.endswith("_schedulefree"):
         raise wrong("use_ema", f"optimizer {config.optimizer} averages the weights by itself: drop use_ema")
     if config.ema_decay != 0.9999 and not config.use_ema:
         raise wrong("ema_decay", "ema_decay needs use_ema: add it, or drop ema_decay")
+
+
+def _check_timesteps(config: "TrainConfig") -> None:
+    if config.max_timestep is not None and config.max_timestep <= config.min_timestep:
+        raise wrong(
+            "max_timestep",
+            f"max_timestep {config.max_timestep} leaves no timestep from {config.min_timestep} on: raise it",
+        )
+    if config.timestep_shape is not None:
+        first, second = config.timestep_shape
+        kind = config.timestep_distribution
+        if kind in ("uniform", "stratified"):
+            raise wrong("timestep_shape", f"timestep_shape is nothing for timestep_distribution {kind}: drop it")
+        if (kind == "logit_normal" and second <= 0) or (kind == "beta" and min(first, second) <= 0):
+            raise wrong("timestep_shape", f"timestep_shape of {kind} must be greater than 0: raise it")
+    if config.multires_noise_discount != 0.3 and not config.multires_noise_iterations:
+        raise wrong("multires_noise_discount", "multires_noise_discount needs multires_noise_iterations: give it too")
 
 
 def _check_rates(config: "TrainConfig") -> None:

@@ -24,6 +24,7 @@ from .checks import (
     prompts,
     rates,
     text,
+    two_numbers,
     weights,
     yaml_no,
 )
@@ -51,6 +52,10 @@ Rates = Annotated[
 EncoderRates = Annotated[
     list[Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=10, allow_inf_nan=False)]] | None,
     BeforeValidator(one_or_two),
+]
+TwoNumbers = Annotated[
+    list[Annotated[float, BeforeValidator(not_bool), Field(ge=-100, le=100, allow_inf_nan=False)]] | None,
+    BeforeValidator(two_numbers),
 ]
 FolderWeights = Annotated[
     dict[Text, Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)]] | None,

@@ -99,6 +99,10 @@ def _one(value: Any) -> str:
 
 def encode_hyperparameters(values: Mapping[str, Any]) -> dict[str, str]:
     """Settings as strings of JSON on one line each. Raises ConfigError where SageMaker would refuse one."""
+    if len(values) > MAX_HYPERPARAMETERS:
+        raise ConfigError(
+            f"SageMaker takes {MAX_HYPERPARAMETERS} settings and {len(values)} differ from the defaults: leave some out"
+        )
     encoded = {name: json.dumps(value) for name, value in values.items()}
     for name, value in encoded.items():
         if len(value) > MAX_HYPERPARAMETER_LENGTH:

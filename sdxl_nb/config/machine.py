@@ -24,10 +24,8 @@ OPTIMIZERS = {  # the module that an optimizer needs, and the package that has i
     "radam_schedulefree": ("schedulefree", "schedulefree"),
     "prodigy_schedulefree": ("prodigyplus", "prodigy-plus-schedule-free"),
 }
-OPTIONAL = (
-    *("xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml", "torch_npu"),
-    *sorted({module for module, _ in OPTIMIZERS.values()}),
-)
+OPTIONAL = {"xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml", "torch_npu"}
+OPTIONAL |= {module for module, _ in OPTIMIZERS.values()}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # The upper bits of a key say what its stream is for; a position's own is 0.
+_NOISE, _STRATA = 1 << 60, (1 << 61) + (1 << 60)
 _MASK, _CAPTION, _WHICH = 1 << 61, 1 << 62, (1 << 62) + (1 << 61)
 _ORDER, _BATCHES, _CLASS, _DROPOUT = ((1 << 63) + upper for upper in (0, 1 << 61, 1 << 62, (1 << 62) + (1 << 61)))
 
@@ -86,9 +87,19 @@ class Choices:
         """32 bits from which the dropout of this position comes, apart from all other draws."""
         return int(_stream(self.seed, _DROPOUT + self.position).integers(1 << 32))
 
+    def further(self) -> np.random.Generator:
+        """A generator for noise beyond the plain one of this position, apart from all other draws."""
+        return _stream(self.seed, _NOISE + self.position)
+
     def goes_unmasked(self, share: float) -> bool:
         """Whether this position takes its picture without the mask, at this chance; apart from all other draws."""
         return share > 0 and bool(_stream(self.seed, _MASK + self.position).random() < share)
+
+
+def strata(positions: range, seed: int) -> list[int]:
+    """Which of as many equal parts of all timesteps each position of an optimizer step takes, each part once."""
+    found: list[int] = _stream(seed, _STRATA + positions[0]).permutation(len(positions)).tolist()
+    return found
 
 
 class Stream:

@@ -4,6 +4,7 @@ Symbols as in Ho et al. 2020 (DDPM, arXiv 2006.11239): alpha_bar[t] is the share
 clean latents, x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise. Batches are (N, 4, h, w), timesteps (N,) int64.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,25 @@ def debiased_estimation_weight(kind: str, timesteps: torch.Tensor, alpha_bar: to
     return ratio.rsqrt() if kind == "epsilon" else 1 / (ratio + 1)
 
 
+def p2_weight(kind: str, timesteps: torch.Tensor, alpha_bar: torch.Tensor, gamma: float) -> torch.Tensor:
+    """P2 weights (N,), arXiv 2204.00227 with its k = 1: (1 + snr)^-gamma of the error of epsilon.
+
+    The error of v is that of epsilon times (snr + 1) / snr, so that its weight has the inverse besides.
+    """
+    ratio = snr(timesteps, alpha_bar)
+    weight = (1 + ratio) ** -gamma
+    return weight if kind == "epsilon" else weight * ratio / (ratio + 1)
+
+
+def soft_min_snr_weight(kind: str, timesteps: torch.Tensor, alpha_bar: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Soft-min-SNR weights (N,), arXiv 2401.11605: snr gamma / (snr + gamma) of the error of x0, as min-SNR without a
+    kink: gamma / (snr + gamma) for epsilon, snr / (snr + 1) times that for v.
+    """
+    ratio = snr(timesteps, alpha_bar)
+    weight = gamma / (ratio + gamma)
+    return weight if kind == "epsilon" else weight * ratio / (ratio + 1)
+
+
 def huber_c(schedule: str, c: float, timesteps: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
     """The scale at which a Huber loss turns from square to linear, (N,): arXiv 2403.16728, names as in sd-scripts.
 
@@ -118,7 +138,7 @@ def losses(
     c: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The loss of each picture in fp32, weighted: (N,); mean squared error, or a Huber loss at scales c (N,).
+    """The loss of each picture in fp32, weighted: (N,); of squares, magnitudes (l1), log(cosh), or Huber's at c (N,).
 
     `mask` (N, 1, h, w) is what each place counts. The mean is over all elements of the picture, not those of the mask,
     as in sd-scripts (apply_masked_loss) and in OneTrainer unless normalize_masked_area_loss is asked for.
@@ -126,6 +146,11 @@ def losses(
     difference = predicted.float() - wanted.float()
     if kind == "l2":
         error = difference.square()
+    elif kind == "l1":
+        error = difference.abs()
+    elif kind == "log_cosh":  # log(cosh d) = |d| + log(1 + exp(-2 |d|)) - log 2, which no large d overflows
+        size = difference.abs()
+        error = size + torch.nn.functional.softplus(-2 * size) - math.log(2)
     elif c is not None:
         error = pseudo_huber(difference, kind, c)
     else:

@@ -12,20 +12,25 @@ from dataclasses import replace
 import torch
 
 from ..config.train_config import TrainConfig
-from ..data.sampling import Choices, Stream, share
+from ..data.sampling import Choices, Stream, share, strata
 from ..lora.acceleration import take_the_short_way
 from ..lora.dropout import keyed
 from ..models.objective.base_objective import WORDS
 from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
 from . import objective
-from .noising import Noising, logit_normal
+from .noise.further import offset_noise, perturbation, pyramid
+from .noise.noising import Noising
+from .noise.timesteps import spread, stratified
 from .optimizing.groups import groups, last_step_of_encoders, rates
 from .optimizing.optimizers import evaluates_apart, evaluating, found_sizes, make_optimizer, without
 from .optimizing.schedules import learning_rates
 from .processes import Processes
 from .setup import Batch, Studio
 from .state.parameters import Average, FlatParameters
+
+WEIGHTS = ("snr_gamma", "debiased_estimation_loss", "p2_gamma", "soft_snr_gamma")  # at most one is asked for
+WEIGHTS_OF_NOTHING = ("snr_gamma", "p2_gamma", "soft_snr_gamma")  # 0 where snr is, for v
 
 
 class Numbers:
@@ -202,23 +207,46 @@ class Step:
         ]
         if self.dropout:
             self.dropout.set([each.dropout_key() for each in choices], self.studio.device)
-        if config.timestep_distribution == "logit_normal":
-            choices = [replace(c, timestep=self.spread[c.timestep]) for c in choices]
+        choices = self._at_timesteps(choices, positions)
         batch = self.studio.batch(pictures, choices)
-        noise = batch.noise
-        if config.noise_offset:  # https://www.crosslabs.org/blog/diffusion-with-offset-noise
-            noise = noise + config.noise_offset * batch.offset
+        noise, seen = self._noise(batch, choices)
         c = None
-        if config.loss_type != "l2":
+        if config.loss_type in ("huber", "smooth_l1"):
             c = objective.huber_c(config.huber_schedule, config.huber_c, batch.timesteps, self.alpha_bar)
         mask = self.studio.mask(pictures, choices)
-        each = self.errors(batch, noise, self._weight(batch.timesteps), config.loss_type, c, mask)
+        each = self.errors(batch, noise, self._weight(batch.timesteps), config.loss_type, c, mask, seen)
         counts = self.studio.weights(pictures)
         if counts is not None:
             each = each * counts
         if config.debug_loss:
             self.debug(dict(zip(batch.names, each.tolist(), strict=True)))
         return each.sum()
+
+    def _at_timesteps(self, choices: list[Choices], positions: range) -> list[Choices]:
+        """The choices at the timesteps that the distribution asked for makes of theirs."""
+        if self.config.timestep_distribution == "stratified":
+            whole, count = self.stream.positions(self.step), len(self.noising)
+            parts = strata(whole, self.config.seed)
+            choices = [
+                replace(c, timestep=stratified(c.timestep, parts[position - whole[0]], len(whole), count))
+                for c, position in zip(choices, positions, strict=True)
+            ]
+        if self.spread is None:
+            return choices
+        return [replace(c, timestep=int(self.spread[c.timestep])) for c in choices]
+
+    def _noise(self, batch: Batch, choices: list[Choices]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The noise that is to be predicted, and another one that the U-Net sees, if it is to be disturbed."""
+        config, noise = self.config, batch.noise
+        if config.noise_offset or config.adaptive_noise_scale:
+            noise = offset_noise(noise, batch.offset, config.noise_offset, config.adaptive_noise_scale, batch.latents)
+        if not (config.input_perturbation or config.multires_noise_iterations):
+            return noise, None
+        generators = [choice.further() for choice in choices]
+        disturbed = perturbation(noise, generators) if config.input_perturbation else None
+        if config.multires_noise_iterations:
+            noise = pyramid(noise, generators, config.multires_noise_iterations, config.multires_noise_discount)
+        return noise, None if disturbed is None else noise + config.input_perturbation * disturbed
 
     def errors(
         self,
@@ -228,16 +256,25 @@ class Step:
         kind: str = "l2",
         c: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
+        seen: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss of each picture of a batch with this noise, (N,); the options of objective.losses."""
-        noisy = self.noising.noisy(batch.latents, noise, batch.timesteps)
+        """The loss of each picture of a batch with this noise, (N,); the options of objective.losses.
+
+        `seen` is the noise of the input, where that is another one.
+        """
+        noisy = self.noising.noisy(batch.latents, noise if seen is None else seen, batch.timesteps)
         wanted = self.noising.target(batch.latents, noise, batch.timesteps)
         told = batch._replace(timesteps=self.noising.times(batch.timesteps))
         return objective.losses(self.studio.predict(noisy, told), wanted, weight, kind, c, mask)
 
     def _weight(self, timesteps: torch.Tensor) -> torch.Tensor | None:
-        if self.config.debiased_estimation_loss:
+        config = self.config
+        if config.debiased_estimation_loss:
             return objective.debiased_estimation_weight(self.kind, timesteps, self.alpha_bar)
+        if config.p2_gamma is not None:
+            return objective.p2_weight(self.kind, timesteps, self.alpha_bar, config.p2_gamma)
+        if config.soft_snr_gamma is not None:
+            return objective.soft_min_snr_weight(self.kind, timesteps, self.alpha_bar, config.soft_snr_gamma)
         return objective.min_snr_weight(self.kind, timesteps, self.alpha_bar, self.config.snr_gamma)
 
     def halve(self) -> None:
@@ -250,22 +287,29 @@ class Step:
 
     def _check_objective(self) -> None:
         config = self.config
-        if config.timestep_distribution == "logit_normal":
-            self.spread = logit_normal(torch.arange(len(self.noising)), len(self.noising)).tolist()
-        divides = next((n for n in ("snr_gamma", "debiased_estimation_loss") if getattr(config, n)), None)
+        count = len(self.noising)
+        if max(config.min_timestep + 1, config.max_timestep or 0) > count:
+            raise ConfigError(f"this base has {count} timesteps: lower min_timestep and max_timestep to them")
+        self.spread = spread(config, count)
+        weighs = next((n for n in WEIGHTS if getattr(config, n)), None)
+        divides = weighs if weighs in WEIGHTS[:2] else None
+        if self.studio.objective.zero_snr and self.kind == "v_prediction" and weighs in WEIGHTS_OF_NOTHING:
+            self.studio.remarks.append(
+                f"{weighs} with zero terminal SNR gives the last timestep, which is noise alone, no weight at all, as "
+                "its authors' formula says: what is learned there comes from the timesteps before it."
+            )
         if divides and self.studio.objective.zero_snr and self.kind == "epsilon":
             whose = "rescale_betas_zero_snr" if config.rescale_betas_zero_snr else "the base's zero terminal SNR"
             raise ConfigError(
                 f"{divides} with {whose} needs --prediction_type v_prediction: "
                 "with epsilon the weight at the last timestep divides by zero"
             )
-        if divides and self.kind in ("edm", "flow"):
+        if weighs and self.kind in ("edm", "flow"):
             raise ConfigError(
-                f"{divides} is a loss weight for bases that predict epsilon or v, and this one {WORDS[self.kind]}: "
-                f"drop {divides}"
+                f"{weighs} is a loss weight for bases that predict epsilon or v, and this one {WORDS[self.kind]}: "
+                f"drop {weighs}"
             )
-        for name, default in (("timestep_distribution", "uniform"), ("flow_shift", None)):
-            if getattr(config, name) != default and self.kind != "flow":
-                raise ConfigError(
-                    f"{name} needs a base that predicts the flow, and this one {WORDS[self.kind]}: drop it"
-                )
+        if config.flow_shift is not None and self.kind != "flow":
+            raise ConfigError(
+                f"flow_shift needs a base that predicts the flow, and this one {WORDS[self.kind]}: drop it"
+            )

@@ -118,7 +118,8 @@ def test_what_cannot_be_trained_is_said_before_anything_is_encoded(tmp_path, mon
     ("scheduler", "changes", "words"),
     [
         ({"rescale_betas_zero_snr": True}, {"snr_gamma": 5.0}, "snr_gamma with the base's zero terminal SNR needs"),
-        ({}, {"timestep_distribution": "logit_normal"}, "timestep_distribution needs a base that predicts the flow"),
+        ({}, {"max_timestep": 1001}, "this base has 1000 timesteps: lower min_timestep and max_timestep to them"),
+        (FLOW, {"p2_gamma": 1.0}, "p2_gamma is a loss weight for bases that predict epsilon or v"),
         ({}, {"flow_shift": 2.0}, "flow_shift needs a base that predicts the flow"),
         (FLOW, {"snr_gamma": 5.0}, "snr_gamma is a loss weight for bases that predict epsilon or v"),
     ],

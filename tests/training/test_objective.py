@@ -62,6 +62,47 @@ def test_debiased_estimation_weights():
     assert clear.item() == pytest.approx(1000**-0.5)  # snr counts at most 1000
 
 
+def test_p2_weights():
+    # (1 + snr)^-1 for epsilon, snr = 24, 16/9, 9/16, 0; times snr / (snr + 1) for v
+    epsilon = objective.p2_weight("epsilon", at(0, 1, 2, 3), BAR, 1.0)
+    assert epsilon.tolist() == pytest.approx([1 / 25, 9 / 25, 16 / 25, 1], rel=1e-5)
+    v = objective.p2_weight("v_prediction", at(0, 1, 2, 3), BAR, 1.0)
+    assert v.tolist() == pytest.approx([24 / 625, 9 / 25 * 16 / 25, 16 / 25 * 9 / 25, 0], rel=1e-5)
+
+
+def test_soft_min_snr_weights():
+    # 4 / (snr + 4) for epsilon: snr 4 / (snr + 4) of x0, which is near the smaller one of snr and 4
+    epsilon = objective.soft_min_snr_weight("epsilon", at(0, 1, 2, 3), BAR, 4.0)
+    assert epsilon.tolist() == pytest.approx([4 / 28, 4 / (16 / 9 + 4), 4 / (9 / 16 + 4), 1], rel=1e-5)
+    v = objective.soft_min_snr_weight("v_prediction", at(0, 3), BAR, 4.0)
+    assert v.tolist() == pytest.approx([4 / 28 * 24 / 25, 0], rel=1e-5)
+
+
+def test_weights_of_v_are_those_of_epsilon():
+    """An error of epsilon makes one of v of the same picture, and both count the same."""
+    torch.manual_seed(0)
+    x0, noise, timesteps = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), at(0, 1, 2)
+    share = BAR[timesteps].view(-1, 1, 1, 1)
+    noisy = objective.add_noise(x0, noise, timesteps, BAR)
+    guess = noise + 0.1 * torch.randn(3, 4, 2, 2)  # of epsilon; of x0 and v it is this
+    v = share.sqrt() * guess - (1 - share).sqrt() * (noisy - (1 - share).sqrt() * guess) / share.sqrt()
+    wanted = objective.target("v_prediction", x0, noise, timesteps, BAR)
+    for weight in (objective.p2_weight, objective.soft_min_snr_weight, objective.min_snr_weight):
+        ours = objective.losses(guess, noise, weight("epsilon", timesteps, BAR, 1.5))
+        theirs = objective.losses(v, wanted, weight("v_prediction", timesteps, BAR, 1.5))
+        assert torch.allclose(ours, theirs, rtol=1e-4)
+
+
+def test_magnitudes_and_log_cosh_are_torchs():
+    torch.manual_seed(0)
+    one, other = torch.randn(2, 4, 3, 3), 3 * torch.randn(2, 4, 3, 3)
+    for number, each in enumerate(objective.losses(one, other, kind="l1")):
+        assert each.item() == pytest.approx(torch.nn.functional.l1_loss(one[number], other[number]).item(), rel=1e-6)
+    wanted = (one - other).double().cosh().log().mean(dim=(1, 2, 3))
+    assert torch.allclose(objective.losses(one, other, kind="log_cosh").double(), wanted, rtol=1e-6)
+    assert objective.losses(picture(200.0), picture(0.0), kind="log_cosh").item() == pytest.approx(199.3069, rel=1e-5)
+
+
 def test_huber_losses():
     # d = 3, c = 4: sqrt(9 + 16) - 4 = 1, twice, and times c for huber
     difference, c = torch.cat([picture(3.0), picture(-3.0)]), torch.tensor([4.0, 4.0])

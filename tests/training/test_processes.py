@@ -16,7 +16,7 @@ from test_trainer import FLAT, studio
 from sdxl_nb.cache.latents import cache_folder
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
-from sdxl_nb.training.optimizing.optimizers import optimizer_state
+from sdxl_nb.training.optimizing.stored_state import optimizer_state
 from sdxl_nb.training.processes import PeerError, Processes
 from sdxl_nb.training.state import checkpoint
 from sdxl_nb.training.trainer import Trainer

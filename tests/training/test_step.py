@@ -33,6 +33,7 @@ def test_what_waits_is_refused(read):
 
 
 ALONE, TWO = Processes(), Other()
+FURTHER = {"multires_noise_iterations": 6, "input_perturbation": 0.1, "adaptive_noise_scale": 0.05}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,8 @@ ALONE, TWO = Processes(), Other()
         ({"lora_dropout": 0.2, "lr_scheduler": "cosine", "random_flip": True}, ALONE),
         ({"use_dora": True, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}, ALONE),
         ({"use_ema": True, "mixed_precision": "bf16"}, TWO),
+        ({**FURTHER, "loss_type": "log_cosh", "p2_gamma": 1.0, "timestep_distribution": "stratified"}, ALONE),
+        ({"loraplus_lr_ratio": 4, "lr_pattern": {"style": 1e-3, "attn2.to_v": 0}, "soft_snr_gamma": 4.0}, ALONE),
     ],
 )
 def test_a_step_waits_for_nothing(tmp_path, changes, processes):
@@ -54,3 +57,15 @@ def test_a_step_waits_for_nothing(tmp_path, changes, processes):
     with NoWaiting():
         numbers = [step.take(0), step.take(1)]
     assert all(loss > 0 and norm > 0 for loss, norm, _, _ in (each.read() for each in numbers))
+
+
+@pytest.mark.parametrize("weight", ["snr_gamma", "p2_gamma", "soft_snr_gamma", None])
+def test_a_timestep_without_weight_is_said(tmp_path, weight):
+    """With v-prediction and zero terminal SNR the formulas give the last one exactly 0."""
+    zero = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    made = studio(small(tmp_path, **zero, **({weight: 5.0} if weight else {})))
+    step = Trainer(made.config, made, None, None, ALONE).updates
+    said = [line for line in made.remarks if "gives the last timestep, which is noise alone, no weight" in line]
+    assert [line.split()[0] for line in said] == ([weight] if weight else [])
+    if weight:
+        assert step._weight(torch.tensor([998, 999])).tolist() == [pytest.approx(0, abs=1e-3), 0.0]

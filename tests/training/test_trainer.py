@@ -17,7 +17,7 @@ from sdxl_nb.runs.folder import RunFolder
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training import setup as studios
-from sdxl_nb.training.optimizing.optimizers import optimizer_state
+from sdxl_nb.training.optimizing.stored_state import optimizer_state
 from sdxl_nb.training.processes import Processes
 from sdxl_nb.training.setup import Studio, prepare
 from sdxl_nb.training.step import Numbers, Step

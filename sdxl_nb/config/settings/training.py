@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel
 
 from ..checks import file_name, folder
-from ..fields import MANY, Number, Text, Whole, training
+from ..fields import MANY, Number, Text, TwoNumbers, Whole, training
 
 
 class TrainingSettings(BaseModel):
@@ -47,22 +47,54 @@ class TrainingSettings(BaseModel):
         le=100,
         later=True,
     )
-    timestep_distribution: Literal["uniform", "logit_normal"] = training(
+    timestep_distribution: Literal["uniform", "logit_normal", "beta", "sigmoid", "stratified"] = training(
         "uniform",
-        "How timesteps of a base that predicts the flow are drawn: logit_normal takes more of the middle ones (arXiv "
-        "2403.03206).",
+        "How timesteps are drawn: logit_normal (arXiv 2403.03206) and beta take more of the middle ones, sigmoid of "
+        "the noisy ones, stratified spreads those of a step evenly.",
         later=True,
+    )
+    timestep_shape: TwoNumbers = training(
+        None,
+        "Two numbers of timestep_distribution: mean and deviation of logit_normal (null: 0 1), both of beta (2 2), "
+        "slope and middle of sigmoid (10 0.5).",
+        later=True,
+    )
+    min_timestep: Whole = training(0, "First timestep that is trained; 0 is the clearest.", ge=0, le=9999, later=True)
+    max_timestep: Whole | None = training(
+        None, "First timestep that is no longer trained; null trains up to the last.", ge=1, le=10_000, later=True
     )
     snr_gamma: Number | None = training(None, "Min-SNR loss weight (arXiv 2303.09556); 5.0 is recommended.", gt=0)
     noise_offset: Number = training(0.0, "Scale of noise offset, for darker darks and brighter brights.", ge=0, le=1)
+    adaptive_noise_scale: Number = training(
+        0.0,
+        "Noise offset grows by this times the mean of a picture's latents in each channel; it may be negative.",
+        ge=-10,
+        le=10,
+        later=True,
+    )
+    multires_noise_iterations: Whole = training(
+        0, "Levels of multi-resolution (pyramid) noise, 6 to 10 for example; 0 is plain noise.", ge=0, le=64, later=True
+    )
+    multires_noise_discount: Number = training(
+        0.3, "What a level of multi-resolution noise weighs of the level before.", ge=0, le=1, later=True
+    )
+    input_perturbation: Number = training(
+        0.0, "Scale of more noise on the input alone (arXiv 2301.11706); 0.1 is recommended.", ge=0, le=1, later=True
+    )
     rescale_betas_zero_snr: bool = training(
         False, "Rescale the noise schedule to zero terminal SNR (arXiv 2305.08891)."
     )
     debiased_estimation_loss: bool = training(
         False, "Debiased estimation loss weight, more for noisy timesteps (arXiv 2310.08442)."
     )
-    loss_type: Literal["l2", "huber", "smooth_l1"] = training(
-        "l2", "Loss; huber and smooth_l1 make less of outliers in the data (arXiv 2403.16728)."
+    p2_gamma: Number | None = training(
+        None, "P2 loss weight, less for clear timesteps (arXiv 2204.00227); 1 is usual.", gt=0, le=10, later=True
+    )
+    soft_snr_gamma: Number | None = training(
+        None, "Soft-min-SNR loss weight, min-SNR without its kink (arXiv 2401.11605); 4 is usual.", gt=0, later=True
+    )
+    loss_type: Literal["l2", "huber", "smooth_l1", "l1", "log_cosh"] = training(
+        "l2", "Loss; huber, smooth_l1 (arXiv 2403.16728), l1 and log_cosh make less of outliers in the data."
     )
     huber_c: Number = training(0.1, "Error at which a Huber loss turns from square to linear.", gt=0, le=1)
     huber_schedule: Literal["constant", "exponential", "snr"] = training(

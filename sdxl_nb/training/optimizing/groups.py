@@ -75,8 +75,8 @@ def _group(config: TrainConfig, name: str, pattern: str | None) -> Group:
 def _rate(config: TrainConfig, model: str) -> float:
     given = config.unet_lr
     if model in ENCODERS:
-        both = config.text_encoder_lr
-        given = both[min(ENCODERS.index(model), len(both) - 1)] if both else None
+        both = config.text_encoder_lr or [config.learning_rate]
+        given = both[min(ENCODERS.index(model), len(both) - 1)]
     return config.learning_rate if given is None else given
 
 

@@ -55,9 +55,7 @@ def make_optimizer(
             "--optimizer prodigy_schedulefree, or drop unet_lr, text_encoder_lr, lr_pattern and loraplus_lr_ratio"
         )
     made = _made(kind, name, _parameter_groups(config, flat, parts, kind.matrices), config)
-    if evaluates_apart(made):
-        made.train()  # type: ignore[attr-defined]
-    return made
+    return _training(made)
 
 
 def _parameter_groups(
@@ -90,10 +88,7 @@ def _dotted(config: TrainConfig, flat: FlatParameters, remarks: list[str]) -> Ki
     kind = Kind(lambda parameters, options: found(parameters, **options), lambda config: {}, matrices=True, takes=())
 
     def make(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        optimizer = _made(kind, path, [{"params": parameters, "lr": config.learning_rate}], config)
-        if evaluates_apart(optimizer):
-            optimizer.train()  # type: ignore[attr-defined]
-        return optimizer
+        return _training(_made(kind, path, [{"params": parameters, "lr": config.learning_rate}], config))
 
     remarks += try_out(path, make, flat)
     return kind
@@ -162,8 +157,8 @@ def _adafactor_options(config: TrainConfig) -> Options:
 
 
 def _adamw(parameters: ParameterGroups, options: Options) -> torch.optim.Optimizer:
-    fused: Options = {} if options.keys() & {"foreach", "fused", "capturable", "differentiable"} else {"fused": True}
-    return torch.optim.AdamW(parameters, **fused, **options)
+    other = options.keys() & {"foreach", "fused", "capturable", "differentiable"}
+    return torch.optim.AdamW(parameters, **(options if other else options | {"fused": True}))
 
 
 def _eight_bits(name: str) -> Callable[[ParameterGroups, Options], torch.optim.Optimizer]:
@@ -224,6 +219,13 @@ KINDS = {
 def evaluates_apart(optimizer: torch.optim.Optimizer) -> bool:
     """Whether it is drawn and measured with other weights than it trains, as ScheduleFree's (arXiv 2405.15682)."""
     return callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
+
+
+def _training(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer with the weights that it trains."""
+    if evaluates_apart(optimizer):
+        optimizer.train()  # type: ignore[attr-defined]
+    return optimizer
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMat
 
 from sdxl_nb.models.objective.base_objective import made, of
 from sdxl_nb.models.sources import Source
-from sdxl_nb.training.noising import Noising, logit_normal
+from sdxl_nb.training.noise.noising import Noising
 
 CLASSES = {"EDMEulerScheduler": EDMEulerScheduler, "EDMDPMSolverMultistepScheduler": EDMDPMSolverMultistepScheduler}
 PLACES = (0, 1, 250, 500, 998, 999)
@@ -82,11 +82,3 @@ def test_the_shift_of_a_setting_goes_before_the_bases(tmp_path):
     _, found = noising(tmp_path, scheduler("DDIMScheduler"), prediction="flow", flow_shift=3.0)
     assert found.times(torch.tensor([499])).item() == pytest.approx(750.0)
     assert (found.alpha_bar.diff() < 0).all() and found.alpha_bar[-1] == 0
-
-
-def test_logit_normal_takes_the_middle():
-    drawn = logit_normal(torch.arange(1000), 1000)
-    assert (drawn.diff() >= 0).all() and drawn.min() >= 0 and drawn.max() < 1000
-    share = ((drawn >= 250) & (drawn < 750)).float().mean().item()
-    assert share == pytest.approx(0.728, abs=0.002)  # P(|normal| < log 3)
-    assert drawn[499].item() in (499, 500) and torch.equal(999 - drawn.flip(0), drawn)

@@ -7,12 +7,11 @@ Esser et al. 2024, arXiv 2403.03206).
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 
-from ..models.objective.base_objective import BaseObjective, made
-from . import objective
+from ...models.objective.base_objective import BaseObjective, made
+from .. import objective
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,3 @@ def flow_levels(base: BaseObjective) -> torch.Tensor:
     t = shift * t / (1 + (shift - 1) * t)
     ones = torch.ones_like(t)
     return torch.stack([1 - t, t, -ones, ones, t * count]).float()
-
-
-def logit_normal(timesteps: torch.Tensor, count: int) -> torch.Tensor:
-    """Timesteps (N,) drawn evenly below `count`, spread so that sigmoid(normal) decides (arXiv 2403.03206, eq. 19)."""
-    quantiles = [NormalDist().inv_cdf((number + 0.5) / count) for number in timesteps.tolist()]
-    spread = torch.sigmoid(torch.tensor(quantiles, dtype=torch.float64))
-    return (spread * count).long().clamp(max=count - 1).to(timesteps.device)

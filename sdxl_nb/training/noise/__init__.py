@@ -1,0 +1,1 @@
+"""How are pictures noised, at which timesteps, and what is to be predicted of them?"""
