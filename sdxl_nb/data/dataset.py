@@ -22,11 +22,11 @@ from PIL import Image
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError, NoPictures
-from . import leaving_out, repeats
+from . import repeats
 from .decoding import Fault, PictureError, decode, decoded, is_transparent, upright_size
 from .listed_captions import as_trained, choose_captions
 from .manifests import assembly, formats
-from .sources import choice, snapshots, tables
+from .sources import choice, leaving_out, snapshots, tables
 from .sources.archives import archives
 from .sources.folders import folders
 from .sources.folders.folders import NO_CAPTIONS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
 
 from ...data.editing import editable_folder, save_caption
-from ...data.leaving_out import leave_out
+from ...data.sources.leaving_out import leave_out
 from ...system.errors import DataError
 from ..parts.fold import Fold
 from . import selection
