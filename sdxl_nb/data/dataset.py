@@ -22,16 +22,15 @@ from PIL import Image
 
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError, NoPictures
-from . import leaving_out, repeats
+from . import repeats
 from .decoding import Fault, PictureError, decode, decoded, is_transparent, upright_size
 from .listed_captions import as_trained, choose_captions
 from .manifests import assembly, formats
-from .sources import choice, snapshots, tables
+from .sources import choice, leaving_out, snapshots, tables
 from .sources.archives import archives
 from .sources.folders import folders
 from .sources.folders.folders import NO_CAPTIONS
 from .sources.folders.found_captions import ELSEWHERE, with_found
-from .sources.folders.layouts import training_folder
 from .sources.folders.tree import real, scan
 from .sources.listing import Files, Listing, Texts, counts, flags, joined, take, text_column
 
@@ -323,7 +322,7 @@ def no_caption(name: str) -> Fault:
 def _by_hand(listing: Listing, config: TrainConfig) -> np.ndarray:
     """(N,) bool: the pictures of a local folder that somebody has put on its list of what is left out."""
     place = os.path.expanduser(config.train_data_dir or config.dataset_name or "")
-    names = leaving_out.listed(training_folder(place)) if listing.folders is None and os.path.isdir(place) else set()
+    names = leaving_out.listed(place) if listing.folders is None and os.path.isdir(place) else set()
     return flags(pc.is_in(listing.names, text_column(names))) if names else np.zeros(len(listing), bool)
 
 

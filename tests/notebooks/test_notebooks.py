@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from sagemaker_emulator import SageMakerEmulator
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +124,11 @@ def test_the_sagemaker_notebook_runs_on_the_emulator():
         names = {"BUCKET_NAME": aws.bucket, "SDXL_NB_ROLE_ARN": aws.role, "SDXL_NB_IMAGE_URI": aws.image}
         code, said = run_notebooks(ROOT / "notebooks", ["06_sagemaker.ipynb"], **names)
     assert code == 0 and "1 passed" in said, said
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", WALKTHROUGHS)
+def test_it_runs_with_its_real_step_counts(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    assert all(cell.execution_count for cell in code(notebook))

@@ -4,12 +4,13 @@ In: a browser. Out: a folded box below its tools, for the pictures that are tick
 shown. Files change only in the folder; a picture that is left out stays where it is, on a list.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
 
-from ...data.editing import editable_folder, save_caption
-from ...data.leaving_out import leave_out
+from ...data.editing import save_caption
+from ...data.sources.leaving_out import leave_out
 from ...system.errors import DataError
 from ..parts.fold import Fold
 from . import selection
@@ -84,7 +85,8 @@ class Bulk(Fold):
         """Change the captions; returns how many were. Raises DataError."""
         browser, what, names = self._browser, self.what.value, self.names()
         if what in (OUT, BACK):
-            leave_out(editable_folder(browser.settings), names, out=what == OUT)
+            settings = browser.settings
+            leave_out(os.path.expanduser(settings.train_data_dir or settings.dataset_name), names, out=what == OUT)
             done = len(names)
         else:
             if not self.text.value:

@@ -13,7 +13,6 @@ from PIL.Image import Image
 
 from ...audit.findings import AuditReport
 from ...config.train_config import TrainConfig
-from ...data.adding import add_file
 from ...data.dataset import CaptionedPictures, open_dataset
 from ...data.decoding import Fault
 from ...data.editing import editable_folder, save_caption
@@ -21,6 +20,7 @@ from ...system.errors import DataError
 from ..parts.uploads import DropZone
 from ..parts.watching import Worker
 from . import selection
+from .adding import add_file
 from .bulk import Bulk
 from .cards import Card, coloured
 from .measuring import Measuring, telling

@@ -7,12 +7,12 @@ captions in that folder, each whole or not at all, and a sentence that says what
 import os
 from pathlib import Path
 
-from ..config.train_config import TrainConfig
-from ..system.errors import DataError
-from .dataset import list_directory
-from .decoding import SUFFIXES
-from .editing import add_picture, editable_folder, save_caption
-from .sources.folders.suffixes import CAPTIONS, ending
+from ...config.train_config import TrainConfig
+from ...data.dataset import list_directory
+from ...data.decoding import SUFFIXES
+from ...data.editing import add_picture, editable_folder, save_caption
+from ...data.sources.folders.suffixes import CAPTIONS, ending
+from ...system.errors import DataError
 
 ZIPS = (".zip", ".tar")
 MOST = 16 << 20  # bytes of a caption's file: more is none

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..system.errors import DataError
-from .decoding import Fault
+from ...system.errors import DataError
+from ..decoding import Fault
 
 LIST = ".left-out.txt"
 
