@@ -3,9 +3,10 @@
     python -m sdxl_nb.container train        # what SageMaker runs, as process 1
 
 In: /opt/ml/input (hyperparameters, hosts, channels) and the job's environment variables. Out: the run folder
-/opt/ml/checkpoints/<fingerprint>, which SageMaker copies to S3 while it is written and brings back after a spot
-interruption; /opt/ml/model with the finished files; /opt/ml/output/failure, whose first line is the reason; exit 0
-when the run is complete or was asked to stop. SDXL_NB_ML_ROOT is another place for /opt/ml, for a dry run.
+/opt/ml/checkpoints/<name> (run_folder.py says by what it is named), which SageMaker copies to S3 while it is written
+and brings back after a spot interruption, and beside it job-<name>.json, which says whose it is; /opt/ml/model with the
+finished files; /opt/ml/output/failure, whose first line is the reason; exit 0 when the run is complete or was asked to
+stop. SDXL_NB_ML_ROOT is another place for /opt/ml, for a dry run.
 """
 
 import contextlib
@@ -22,8 +23,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.layout import LORA, checkpoints, drawings, step_of
-from ..system.errors import ModelError, SdxlNbError
+from ..config.layout import LORA, drawings
+from ..system.errors import SdxlNbError
+from . import content, run_folder
+from .run_folder import is_complete, resumable, steps_of
+
+__all__ = ["config_of", "main", "read_config", "steps_of"]
 
 if TYPE_CHECKING:
     from ..config.train_config import TrainConfig
@@ -58,7 +63,7 @@ def train() -> int:
     """Everything from reading the job to delivering the model."""
     hosts, rank = read_hosts()
     read_secrets()
-    config = read_config()
+    config = read_config(tell=rank == 0)
     (Path(config.output_dir) / "stop").unlink(missing_ok=True)  # meant for the job before this one
     if is_complete(config):
         print("This run is complete already: its files are delivered again.", flush=True)
@@ -98,12 +103,25 @@ def read_hosts() -> tuple[list[str], int]:
     return hosts, hosts.index(resources.get("current_host", hosts[0]))
 
 
-def read_config() -> "TrainConfig":
-    """The TrainConfig in the hyperparameters, its run folder named by its fingerprint. Raises ConfigError."""
+def read_config(tell: bool = False) -> "TrainConfig":
+    """The TrainConfig in the hyperparameters, its run folder named by the settings and by what came with the job.
+
+    With `tell` what differs from earlier runs is printed, and the job's run folder noted for who looks from outside.
+    Raises ConfigError, and DataError where something else came than was there at the start.
+    """
     written = read_json("hyperparameters")
-    folder = ROOT / "checkpoints" / config_of(written).fingerprint()
-    here = {name: _in_root(value) for name, value in written.items()}
-    return config_of({**here, "output_dir": str(folder)})
+    settings, root = config_of(written), ROOT / "checkpoints"
+    config = config_of({name: _in_root(value) for name, value in written.items()})
+    found = run_folder.find(config)
+    run_folder.refuse_changed(config, found, os.environ.get(content.VARIABLE, ""), run_folder.places())
+    folder = run_folder.name(settings, found)
+    if tell:
+        job = os.environ.get("TRAINING_JOB_NAME", "here")
+        for sentence in run_folder.remember(root, job, settings, folder, found):
+            print(f"Note: {sentence}", flush=True)
+    if run_folder.is_drawn(config.class_data_dir):
+        config = config.replace(class_data_dir=str(root / run_folder.class_folder(settings, found)))
+    return config.replace(output_dir=str(root / folder))
 
 
 def config_of(hyperparameters: Mapping[str, str]) -> "TrainConfig":
@@ -152,54 +170,6 @@ def count_processes() -> int:
     import torch
 
     return max(1, torch.cuda.device_count())
-
-
-# Where it was
-
-
-def is_complete(config: "TrainConfig") -> bool:
-    """Whether the folder holds the run's last LoRA; a copy that was cut short may have an older one."""
-    folder = Path(config.output_dir)
-    try:
-        completed = json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] == "completed"
-    except (OSError, ValueError, KeyError):
-        return False
-    files = [folder / LORA, folder / f"{config.lora_name()}.safetensors"]
-    least = 0 if config.load_best_model_at_end else newest_step(folder)
-    return completed and all(file.is_file() and steps_of(file) >= least for file in files)
-
-
-def steps_of(file: Path) -> int:
-    """The optimizer steps that a LoRA file's header says."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "numpy") as opened:
-            return int((opened.metadata() or {}).get("ss_steps", -1))
-    except (SafetensorError, ValueError):
-        return -1
-
-
-def newest_step(folder: Path) -> int:
-    return max(map(step_of, checkpoints(folder)), default=0)
-
-
-def resumable(config: "TrainConfig") -> "TrainConfig":
-    """The configuration that goes on from the newest whole checkpoint of this very run, or begins anew.
-
-    SageMaker copies file by file: an instance that went away in the middle leaves a checkpoint in pieces.
-    """
-    from ..training.state.checkpoint import load
-
-    folder = Path(config.output_dir)
-    for path in reversed(checkpoints(folder)):
-        try:
-            load(path)
-            return config.replace(resume_from_checkpoint="latest")
-        except ModelError:
-            print(f"Note: {path.name} came back from S3 in pieces and is left out.", flush=True)
-            shutil.rmtree(path)
-    return config.replace(overwrite_output_dir=True)  # nothing but the events of steps that are lost
 
 
 # Training

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
-from . import costs, staging, tuning_step
+from . import costs, shapes, staging, tuning_step
 from .job_run import MARKER, JobRun, first_job, newest_job
 from .messages import AwsError
 from .session import Session
@@ -65,9 +65,11 @@ def launch_sagemaker(
     session.check_image(image)
     name = unique_name(job_name)
     prefix = f"s3://{bucket}/runs/{name}"
-    staged = staging.plan(config, bucket)
+    staged, notes = staging.look(session, config, staging.plan(config, bucket))
     request = tuning_step.request(config, job, staged, output=f"{prefix}/output", checkpoints=f"{prefix}/checkpoints")
-    print(costs.ceiling(job, session.region))
+    shapes.refuse(request | {"TrainingJobName": name})
+    for note in (*notes, costs.ceiling(job, session.region)):
+        print(note)
     if sent := staging.upload(session, staged, kms_key):
         print(f"Uploaded {sent} files.")
     return JobRun.start(session, name, request, folder)

@@ -7,7 +7,6 @@ trains. Looking never stops a job, and an AWS that cannot be reached for a while
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import re
 import threading
@@ -20,7 +19,7 @@ from ..config.layout import LORA
 from ..runs.events import update
 from ..runs.run import GOING_ON, Run
 from ..system.errors import SdxlNbError
-from . import costs, tuning_step
+from . import costs, shapes, tuning_step
 from .messages import SLOWER, TROUBLE, UNREACHABLE, AwsError, explained
 from .mirror import Mirror
 from .session import Session
@@ -78,6 +77,7 @@ class JobRun(Run):
         self._lost: SdxlNbError | None = None
         self._fetching = threading.Lock()
         self._in_s3: list[int] = []
+        self._mirror: Mirror | None = None
 
     @classmethod
     def start(
@@ -178,14 +178,33 @@ class JobRun(Run):
 
     # What it wrote
 
-    @functools.cached_property
+    @property
     def mirror(self) -> Mirror:
         """The run folder in S3 and here. Raises AwsError."""
+        if self._mirror is None:
+            mirror = Mirror(self.session, f"{self._checkpoints()}/{self._run_folder()}", self.folder)
+            if self._marker().get("run_of") != self.job and not self._ended():
+                return mirror  # the job has not said yet which folder it writes
+            self._mirror = mirror
+        return self._mirror
+
+    def _checkpoints(self) -> str:
+        return self.describe()["CheckpointConfig"]["S3Uri"].rstrip("/")
+
+    def _run_folder(self) -> str:
+        """The name of the run folder, as the job says it, or the job that it resumes; of older images the settings'."""
         from .container import config_of
 
-        said = self.describe()
-        fingerprint = config_of(said["HyperParameters"]).fingerprint()
-        return Mirror(self.session, f"{said['CheckpointConfig']['S3Uri'].rstrip('/')}/{fingerprint}", self.folder)
+        marker = self._marker()
+        if marker.get("run_of") == self.job:
+            return marker["run"]
+        place = Mirror(self.session, self._checkpoints(), self.folder)
+        for job in dict.fromkeys((self.job, first_job(self.job))):
+            if said := place.read(f"job-{job}.json"):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                update(self.folder / MARKER, run_of=job, run=said["run"])
+                return said["run"]
+        return config_of(self.describe()["HyperParameters"]).fingerprint()
 
     def refresh(self) -> None:
         """Fetch what is new, at most every `interval` seconds; an AWS that cannot be reached is `trouble`, no error."""
@@ -319,12 +338,16 @@ class JobRun(Run):
         job = self._next_job(instance_type, spot, max_run, max_wait)
         request = {name: said[name] for name in COPIED if name in said}
         request["ResourceConfig"] = said["ResourceConfig"] | {"InstanceType": job.instance_type}
+        if shapes.has_own_disk(job.instance_type):
+            request["ResourceConfig"].pop("VolumeKmsKeyId", None)
         waiting = {"MaxWaitTimeInSeconds": job.waiting} if job.spot else {}
         request["StoppingCondition"] = {"MaxRuntimeInSeconds": job.max_run} | waiting
         request["EnableManagedSpotTraining"] = job.spot
         with explained(f"The tags of job {self.job} were not read"):
-            request["Tags"] = self.session.client("sagemaker").list_tags(ResourceArn=said["TrainingJobArn"])["Tags"]
+            tags = self.session.client("sagemaker").list_tags(ResourceArn=said["TrainingJobArn"])["Tags"]
+        request["Tags"] = [tag for tag in tags if not tag["Key"].startswith("aws:")]  # are AWS's to give
         newest = newest_job(self.session, self.job)
+        shapes.refuse(request | {"TrainingJobName": f"{first_job(newest)}-r{_attempt(newest) + 1}"})
         say(costs.ceiling(job, self.session.region))
         return self.start(self.session, f"{first_job(newest)}-r{_attempt(newest) + 1}", request, self.folder, say)
 

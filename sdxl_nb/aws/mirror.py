@@ -11,6 +11,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..config.layout import whole
 from ..data.sources.s3 import split_url, write_whole
@@ -63,6 +64,18 @@ class Mirror:
             if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
                 raise DataError(f"s3://{self.bucket}/{self.prefix}{name} would be saved outside its folder.")
         return {name: etag for name, etag in found.items() if name and not name.endswith("/")}
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The JSON object in a small file of the prefix; None where there is none. Raises AwsError."""
+        client = self.session.client("s3")
+        with explained(f"s3://{self.bucket}/{self.prefix}{name} was not read"):
+            try:
+                found = json.loads(client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read())
+            except client.exceptions.NoSuchKey:
+                return None
+            except ValueError:
+                return None
+        return found if isinstance(found, dict) else None
 
     def _wanted(self, name: str, lora_of: str | None) -> bool:
         first, last = name.split("/")[0], name.split("/")[-1]

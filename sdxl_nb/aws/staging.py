@@ -1,24 +1,28 @@
 """What a job needs and this machine has: pictures and models, put in S3 under the hash of what they hold.
 
 In: a TrainConfig and a bucket. Out: channels {name: s3:// prefix}, which SageMaker puts at /opt/ml/input/data/<name>,
-and the settings with the job's paths in place of this machine's. The same files are uploaded once, whoever asks again.
+the settings with the job's paths in place of this machine's, and what each place holds (`look` asks S3 and the hub).
+The same files are uploaded once, whoever asks again. A prefix is a folder and ends with a slash: SageMaker would bring
+every key that begins like it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ..config.checks import is_data_file
+from ..config.checks import DATA_FILES, is_data_file
 from ..config.train_config import TrainConfig
+from ..data.sources.s3 import split_url
 from ..system.errors import DataError
-from .messages import explained
+from . import content
+from .content import Content
+from .messages import AwsError, explained
 from .session import Session
 
 INPUT = "/opt/ml/input/data"
@@ -30,17 +34,24 @@ CHANNELS = {  # setting: its channel, and the prefix of the bucket that its file
     "pretrained_model_name_or_path": ("model", "models"),
     "pretrained_vae_model_name_or_path": ("vae", "models"),
 }
+CLASS = "/opt/ml/checkpoints/class"  # where a job draws class pictures
 PATHS = ("/", "./", "../", "~", ".")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
 class Staged:
-    """`channels`: name to s3:// prefix; `paths`: setting to its path in the job; `uploads`: prefix to local folder."""
+    """`channels`: name to s3:// prefix; `paths`: setting to its path in the job; `uploads`: prefix to local folder.
+
+    `contents`: what is known to lie there, by channel, and by the setting's channel name what a hub id holds; `hub`:
+    these ids by the same names.
+    """
 
     channels: dict[str, str] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     uploads: dict[str, Path] = field(default_factory=dict)
+    contents: dict[str, Content] = field(default_factory=dict)
+    hub: dict[str, str] = field(default_factory=dict)
 
     def moved(self, bucket: str, to: str) -> Staged:
         """The same with the uploads in another bucket."""
@@ -49,7 +60,12 @@ class Staged:
             return url.replace(f"s3://{bucket}/", f"s3://{to}/", 1) if url in self.uploads else url
 
         channels = {channel: name(url) for channel, url in self.channels.items()}
-        return Staged(channels, self.paths, {name(url): place for url, place in self.uploads.items()})
+        return replace(self, channels=channels, uploads={name(url): place for url, place in self.uploads.items()})
+
+    def told(self) -> str:
+        """The text about what lies where, which goes into the job; empty where nothing is known."""
+        places = self.hub | self.channels
+        return content.told({name: (places[name], found) for name, found in sorted(self.contents.items())})
 
 
 def plan(config: TrainConfig, bucket: str) -> Staged:
@@ -60,21 +76,81 @@ def plan(config: TrainConfig, bucket: str) -> Staged:
         if value is None:
             continue
         if value.startswith("s3://"):
-            staged.channels[channel], staged.paths[name] = value, f"{INPUT}/{channel}"
+            place_in_s3(staged, name, value)
         elif is_data_file(value) and Path(value).expanduser().is_file():
             raise DataError(
                 f"{name} {value} lists folders of this machine, which a job does not have: put what is to be trained "
                 "on into one folder, and give that."
             )
         elif (here := Path(value).expanduser()).exists():  # as the trainer does, which asks the hub for the rest
-            target = f"s3://{bucket}/{top}/{digest(here)[:16]}/"
+            staged.contents[channel] = content.of_files(files(here))
+            target = f"s3://{bucket}/{top}/{_named(staged.contents[channel])}/"
             staged.channels[channel], staged.uploads[target] = target, here
             staged.paths[name] = f"{INPUT}/{channel}" + (f"/{here.name}" if here.is_file() else "")
         elif name == "class_data_dir":  # none yet: the job draws the class pictures, beside its checkpoints
-            staged.paths[name] = "/opt/ml/checkpoints/class"
+            staged.paths[name] = CLASS
         elif name.endswith("_dir") or value.startswith(PATHS):
             raise DataError(f"{name} {value} is not there: give a folder, an s3:// prefix or a hub id.")
     return staged
+
+
+def place_in_s3(staged: Staged, name: str, url: str, single: bool | None = None) -> None:
+    """Make an s3:// place the channel of a setting: one object as a file, anything else as a folder.
+
+    `single` says which of them it is; unknown, its name tells. Raises DataError for what no job can train on.
+    """
+    channel, _ = CHANNELS[name]
+    bucket, prefix = split_url(url)
+    key = prefix.rstrip("/")
+    last = key.rpartition("/")[2]
+    if key.endswith(PICKLES) and not url.endswith("/"):
+        raise DataError(f"{name} {url} is a pickle, which can run code and is never read: give a .safetensors file.")
+    if key.lower().endswith(DATA_FILES) and not url.endswith("/") and CHANNELS[name][1] == "data":
+        raise DataError(f"{name} {url} is a list, and a job gets that file alone: give the prefix of its folder.")
+    if key.endswith(content.FILE) and not url.endswith("/") if single is None else single:
+        staged.channels[channel], staged.paths[name] = f"s3://{bucket}/{key}", f"{INPUT}/{channel}/{last}"
+    else:
+        staged.channels[channel], staged.paths[name] = f"s3://{bucket}/{prefix}", f"{INPUT}/{channel}"
+
+
+def look(session: Session, config: TrainConfig, staged: Staged, *, hub: bool = False) -> tuple[Staged, list[str]]:
+    """What the s3:// places hold, and with `hub` the repositories; and a sentence for each that did not say.
+
+    Raises DataError for a place with nothing in it, and AwsError for a bucket that does not exist.
+    """
+    staged = replace(
+        staged, channels={**staged.channels}, paths={**staged.paths}, contents={**staged.contents}, hub={**staged.hub}
+    )
+    notes, silent = [], False
+    for name, (channel, _) in CHANNELS.items():
+        url = staged.channels.get(channel)
+        if name in staged.paths and url is not None and url not in staged.uploads:
+            notes += _look_in_s3(session, staged, name, url)
+        elif hub and not silent and (repository := content.hub_id(config, name)):
+            found = content.of_hub(config, name)
+            silent = found is None
+            if found is None:
+                notes.append(
+                    f"What {repository} holds is not known here, the hub does not say: its name stands for it."
+                )
+            else:
+                staged.contents[channel], staged.hub[channel] = found, repository
+    return staged, notes
+
+
+def _look_in_s3(session: Session, staged: Staged, name: str, url: str) -> list[str]:
+    """Put what lies at a place into `staged`; what is to be said of it."""
+    channel = CHANNELS[name][0]
+    try:
+        listed = content.of_url(session, url)
+    except AwsError as error:
+        if error.code == "NoSuchBucket":
+            raise
+        return [f"What {url} holds is not known here: {error}"]
+    place_in_s3(staged, name, listed.url, listed.single)
+    staged.contents[channel] = listed.content
+    beside = f"{listed.beside} other objects whose keys begin like that of {listed.url} come along, and are not used."
+    return [beside] if listed.beside else []
 
 
 def files(place: Path) -> list[tuple[str, Path]]:
@@ -98,19 +174,11 @@ def files(place: Path) -> list[tuple[str, Path]]:
 
 def digest(place: Path) -> str:
     """SHA-256 in hexadecimal over the names and contents of a file or folder, wherever it lies."""
-    total = hashlib.sha256()
-    for name, path in files(place):
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _hashed(file)
-        total.update(f"{name}\0{content.hexdigest()}\0".encode())
-    return total.hexdigest()
+    return content.of_files(files(place)).bytes.removeprefix("sha256:")
 
 
-def _hashed(file: BinaryIO) -> hashlib._Hash:
-    content = hashlib.sha256()  # Python 3.10 has no file_digest
-    while block := file.read(1 << 20):
-        content.update(block)
-    return content
+def _named(found: Content) -> str:
+    return found.bytes.removeprefix("sha256:")[:16]
 
 
 def upload(session: Session, staged: Staged, kms_key: str | None = None) -> int:

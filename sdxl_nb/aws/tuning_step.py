@@ -21,11 +21,12 @@ from typing import Any
 from ..config.formats import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
-from . import staging
+from . import content, shapes, staging
 from .session import Session
 from .staging import Staged
 
 HOUR = 3600
+NUMBERS = (("instance_count", 1, 64), ("max_run", 60, 28 * 24 * HOUR), ("volume_size_gb", 1, 16384))
 STEP = "FineTune"
 NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 METRICS = {  # of the line that the container prints for each step: step=3 train_loss=0.0512 lr=0.0001 seconds=0.8
@@ -46,7 +47,7 @@ OWN = (
 WORDS = {
     "instance_type": (r"ml\.[a-z0-9-]+\.[a-z0-9]+", "an instance type such as ml.g5.2xlarge"),
     "role_arn": (r"arn:aws[a-z-]*:iam::\d{12}:role/\S+", "the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME"),
-    "job_name": (r"[a-zA-Z0-9](-?[a-zA-Z0-9]){0,31}", "at most 32 letters, digits and single hyphens"),
+    "job_name": (r"(?=.{1,32}$)[a-zA-Z0-9](-?[a-zA-Z0-9])*", "at most 32 letters, digits and single hyphens"),
     "hub_token_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a token"),
     "wandb_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a key"),
 }
@@ -73,12 +74,13 @@ class Job:
     volume_size_gb: int = 100  # for instances without a disk of their own
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name, (pattern, words) in WORDS.items():
             value = getattr(self, name)
             if value is not None and not re.fullmatch(pattern, value):
                 shown = "" if name.endswith("secret") else f", not {value!r}"
                 raise ConfigError(f"{name} must be {words}{shown}")
-        for name, least, most in (("instance_count", 1, 64), ("max_run", 60, 28 * 24 * HOUR)):
+        for name, least, most in NUMBERS:
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be {least} to {most}, not {getattr(self, name)}")
         if not self.spot and self.max_wait is not None:
@@ -94,6 +96,21 @@ class Job:
                 raise ConfigError(
                     f"tags holds {key}={value}, which AWS does not take: letters, digits and _.:/=+-@ only"
                 )
+
+    def _check_kinds(self) -> None:
+        """True is a whole number to Python, and a text that stands where a list belongs is a list of letters."""
+        whole = [name for name, _, _ in NUMBERS] + (["max_wait"] if self.max_wait is not None else [])
+        kinds = dict.fromkeys(whole, (int, "a whole number")) | {"spot": (bool, "True or False")}
+        kinds |= {name: (str, "a text") for name in (*WORDS, "image_uri", "kms_key") if getattr(self, name) is not None}
+        kinds |= dict.fromkeys(("subnets", "security_group_ids"), ((tuple, list), "a list of ids"))
+        kinds |= {"tags": (dict, "keys and values")}
+        for name, (kind, words) in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise ConfigError(f"{name} must be {words}, not {value!r}")
+        texts = (*self.subnets, *self.security_group_ids, *self.tags, *self.tags.values())
+        if other := next((value for value in texts if not isinstance(value, str)), None):
+            raise ConfigError(f"subnets, security_group_ids and tags hold texts, not {other!r}")
 
     @property
     def waiting(self) -> int:
@@ -146,9 +163,14 @@ def as_text(value: Any) -> str:
     return json.dumps(value)
 
 
-def environment(job: Job) -> dict[str, str]:
-    """The job's environment: names of secrets, and the hub's address where it is not the usual one."""
+def environment(job: Job, staged: Staged) -> dict[str, str]:
+    """The job's environment: names of secrets, the hub's address where it is not the usual one, what was staged.
+
+    The last is what makes other pictures under the same prefix another job for SageMaker's cache, and what the
+    container compares with what came.
+    """
     found = {HUB_SECRET: job.hub_token_secret, WANDB_SECRET: job.wandb_secret, "HF_ENDPOINT": os.getenv("HF_ENDPOINT")}
+    found[content.VARIABLE] = staged.told()
     if "@" in (found["HF_ENDPOINT"] or ""):
         raise ConfigError("HF_ENDPOINT holds a password, which every reader of the job would see: set it without")
     return {name: value for name, value in found.items() if value}
@@ -159,7 +181,7 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
 
     output, checkpoints: s3:// prefixes for model.tar.gz and for the run folder, synced while it trains.
     """
-    volume = {"VolumeSizeInGB": job.volume_size_gb} | ({"VolumeKmsKeyId": job.kms_key} if job.kms_key else {})
+    volume = {"VolumeSizeInGB": job.volume_size_gb} | _volume_key(job.instance_type, job.kms_key)
     stopping = {"MaxRuntimeInSeconds": job.max_run} | ({"MaxWaitTimeInSeconds": job.waiting} if job.spot else {})
     vpc = {"Subnets": list(job.subnets), "SecurityGroupIds": list(job.security_group_ids)}
     tags = {"project": "sdxl-nb"} | job.tags
@@ -173,7 +195,7 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
         },
         "RoleArn": job.role_arn,
         "HyperParameters": hyperparameters(config, staged),
-        "Environment": environment(job),
+        "Environment": environment(job, staged),
         "OutputDataConfig": {"S3OutputPath": output} | ({"KmsKeyId": job.kms_key} if job.kms_key else {}),
         "CheckpointConfig": {"S3Uri": checkpoints},
         "ResourceConfig": {"InstanceType": job.instance_type, "InstanceCount": job.instance_count} | volume,
@@ -183,6 +205,11 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
         **({"InputDataConfig": channels} if channels else {}),  # the service takes one or more
         **({"VpcConfig": vpc} if job.subnets else {}),
     }
+
+
+def _volume_key(instance_type: str, kms_key: str | None) -> dict[str, str]:
+    """The key for the disk, where the service takes one: an instance's own disks have keys of their own."""
+    return {"VolumeKmsKeyId": kms_key} if kms_key and not shapes.has_own_disk(instance_type) else {}
 
 
 def _channel(name: str, url: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from test_option2 import write_base
 
 from sdxl_nb.aws import staging
 from sdxl_nb.aws.execution import Execution
-from sdxl_nb.aws.pipeline import SETTINGS, parameter_name, start_pipeline, with_parameters
+from sdxl_nb.aws.parameters import SETTINGS, parameter_name, with_parameters
+from sdxl_nb.aws.pipeline import start_pipeline
 from sdxl_nb.aws.stack import StackOutputs
 from sdxl_nb.aws.tuning_step import Job, request
 from sdxl_nb.build_pipeline import main, read
@@ -199,7 +200,11 @@ def test_nothing_local_or_secret_is_in_the_definition(nobody, capsys, monkeypatc
     assert str(tmp_path) not in printed and "verysecret" not in printed
     definition = json.loads(printed)
     asked = definition["Steps"][0]["Arguments"]
-    assert asked["Environment"] == {"SDXL_NB_HUB_TOKEN_SECRET": "sdxl-nb/hf-token"}
+    assert asked["Environment"] == {
+        "SDXL_NB_HUB_TOKEN_SECRET": "sdxl-nb/hf-token",
+        "SDXL_NB_CONTENT": {"Get": "Parameters.Content"},
+        "SDXL_NB_PLACE_TRAIN": {"Get": "Parameters.TrainS3Uri"},
+    }
     assert asked["HyperParameters"]["train_data_dir"] == "/opt/ml/input/data/train"
     assert defaults_of(definition)["TrainS3Uri"].startswith("s3://BUCKET_NAME/data/")
     assert "DatasetName" not in defaults_of(definition)
@@ -213,7 +218,8 @@ def test_spot_network_key_and_limits_reach_the_job(nobody, capsys):
     assert asked["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600}
     assert asked.get("EnableManagedSpotTraining") is False
     assert asked["VpcConfig"] == {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1", "subnet-2"]}
-    assert asked["OutputDataConfig"]["KmsKeyId"] == asked["ResourceConfig"]["VolumeKmsKeyId"] == "alias/mine"
+    assert asked["OutputDataConfig"]["KmsKeyId"] == "alias/mine"
+    assert "VolumeKmsKeyId" not in asked["ResourceConfig"]  # of its own disks the service says no to a key
     assert defaults_of(definition)["TrainingInstanceType"] == "ml.p4d.24xlarge"
     assert defaults_of(definition)["TrainingInstanceCount"] == 2
 
@@ -264,7 +270,10 @@ def test_a_prompt_that_is_too_long_is_refused(nobody, capsys):
         (["--tags", "team=<art>"], "tags holds team=<art>, which AWS does not take: letters, digits and _.:/=+-@ only"),
         (["--subnets", "subnet-1"], "subnets and security_group_ids go together: give both or neither"),
         (["--hub_token_secret", "hf_abc"], "hub_token_secret must be the name of a secret under sdxl-nb/, not a token"),
-        (["--pipeline_name", "my pipeline"], "pipeline_name must be letters, digits and hyphens, not 'my pipeline'"),
+        (
+            ["--pipeline_name", "my pipeline"],
+            "pipeline_name must be at most 256 letters, digits and hyphens, not 'my pipeline'",
+        ),
         (["--rank", "0"], "rank must be at least 1, not 0"),
     ],
 )

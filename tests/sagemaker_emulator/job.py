@@ -234,6 +234,8 @@ class Job:
         except Exception:
             return 0
         for item in (item for page in pages for item in page.get("Contents", [])):
+            if item["Key"].endswith("/"):
+                continue  # what the console makes of a folder
             name = item["Key"][len(prefix) :].lstrip("/") or item["Key"].rpartition("/")[2]
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
