@@ -57,6 +57,8 @@ def launch_sagemaker(
         tuple(security_group_ids or ()), dict(tags or {}), job_name, hub_token_secret, wandb_secret, volume_size_gb,
     )  # fmt: skip
     folder = _free_folder(config)
+    planned = staging.plan(config, tuning_step.UNKNOWN_BUCKET)
+    tuning_step.refuse(config, asked, planned)
     session = Session(region)
     bucket = session.bucket(bucket)
     role, image = session.role(role_arn), session.image(image_uri)
@@ -65,7 +67,7 @@ def launch_sagemaker(
     session.check_image(image)
     name = unique_name(job_name)
     prefix = f"s3://{bucket}/runs/{name}"
-    staged, notes = staging.look(session, config, staging.plan(config, bucket))
+    staged, notes = staging.look(session, config, planned.moved(tuning_step.UNKNOWN_BUCKET, bucket))
     request = tuning_step.request(config, job, staged, output=f"{prefix}/output", checkpoints=f"{prefix}/checkpoints")
     shapes.refuse(request | {"TrainingJobName": name})
     for note in (*notes, costs.ceiling(job, session.region)):

@@ -22,12 +22,12 @@ from .messages import AwsError, explained
 from .parameters import with_parameters
 from .session import Session
 from .starting import checkpoint_place, looked
-from .tuning_step import Job, model_trainer, request, tuning_step
+from .tuning_step import ANY_ROLE, UNKNOWN_BUCKET, Job, model_trainer, refuse, request, tuning_step
 
 PIPELINE = "sdxl-nb"
 UNKNOWN = {  # what a dry run shows where nothing is known
-    "bucket": "BUCKET_NAME",
-    "role": "arn:aws:iam::111122223333:role/SDXL_NB_ROLE_ARN",
+    "bucket": UNKNOWN_BUCKET,
+    "role": ANY_ROLE,
     "image": "IMAGE_URI",
 }
 
@@ -129,7 +129,7 @@ def prepare(
     if not re.fullmatch(r"(?=.{1,256}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*", pipeline_name):
         raise ConfigError(f"pipeline_name must be at most 256 letters, digits and hyphens, not {shown(pipeline_name)}")
     staged = planned = staging.plan(config, UNKNOWN["bucket"])
-    request(config, job, staged, output="", checkpoints="")  # what is wrong with the settings is said first
+    refuse(config, job, staged)  # what is wrong with the settings is said first
     session, notes = _session(region, dry), []
 
     def find(what: str, look: Callable[[], str]) -> str:

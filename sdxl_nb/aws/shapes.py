@@ -11,6 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..config.messages import nearest, shown
@@ -53,6 +54,7 @@ IMAGE = re.compile(
     r"[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?"
 )
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|arn:aws[a-z-]*:s3.*")
+MISSING = "must be given"
 MOST_SECONDS = 28 * 24 * 3600
 
 
@@ -69,8 +71,9 @@ def refuse(request: Mapping[str, Any], *, unknown: tuple[str, ...] = ()) -> None
     Values of pipelines that are no texts or numbers yet are passed over; a pipeline's job is named by the service.
     """
     request = {"TrainingJobName": "pipelines-0"} | dict(request)
-    for fault in (*faults(request), *beyond(request, unknown)):
-        raise ConfigError(f"{_name(fault.place, request)} {fault.limit}")
+    for look in (partial(faults, request), partial(beyond, request, unknown)):  # the second takes a whole request
+        if fault := next(look(), None):
+            raise ConfigError(f"{_name(fault, request)} {fault.limit}")
 
 
 def faults(request: Mapping[str, Any], operation: str = "CreateTrainingJob") -> Iterator[Fault]:
@@ -119,7 +122,7 @@ def _structure(value: Any, shape: Any, place: str) -> Iterator[Fault]:
         return
     for name in shape.required_members:
         if name not in value:
-            yield Fault(_join(place, name), "must be given")
+            yield Fault(_join(place, name), MISSING)
     for name, item in value.items():
         if name in shape.members:
             yield from _check(item, shape.members[name], _join(place, name))
@@ -170,9 +173,23 @@ def _string(value: Any, shape: Any, place: str) -> Iterator[Fault]:
 
 
 def _of_enum(value: str, known: list[str]) -> str:
-    close = nearest(value, known)
+    close = _near(value, known) or nearest(value, known)
     advice = f"did you mean {close}?" if close else f"there are {', '.join(known[:6])}" + " ..." * (len(known) > 6)
     return f"must be one that SageMaker knows, not {value!r}: {advice}"
+
+
+def _near(value: str, known: list[str]) -> str:
+    """Of an instance type's own family the one whose size is next."""
+    family, _, size = value.rpartition(".")
+    sizes = {name: _size(name.rpartition(".")[2]) for name in known if name.rpartition(".")[0] == family and family}
+    wanted = _size(size)
+    return min(sizes, key=lambda name: (abs(sizes[name] - wanted), name)) if sizes and wanted else ""
+
+
+def _size(text: str) -> int:
+    """4 for 4xlarge, 1 for xlarge; 0 for what is no such size."""
+    found = re.fullmatch(r"(\d*)xlarge", text)
+    return int(found[1] or 1) if found else 0
 
 
 def _of_pattern(place: str, pattern: str, value: str) -> str:
@@ -285,12 +302,13 @@ def _places(request: Mapping[str, Any], unknown: tuple[str, ...]) -> Iterator[Fa
 # To people
 
 
-def _name(place: str, request: Mapping[str, Any]) -> str:
+def _name(fault: Fault, request: Mapping[str, Any]) -> str:
     """The setting that a place of the request comes from."""
+    place = fault.place
     top = re.sub(r"\[\d+\].*", "", place)
     if place.startswith("InputDataConfig[") and (found := re.match(r"InputDataConfig\[(\d+)\]", place)):
         return f"the s3:// place of channel {request['InputDataConfig'][int(found[1])].get('ChannelName')}"
     for start, words in (("HyperParameters.", "{}"), ("Environment.", "the variable {} of the job")):
         if place.startswith(start):
             return words.format(place.removeprefix(start))
-    return FLAGS.get(top, place)
+    return place if fault.limit == MISSING and place != top else FLAGS.get(top, place)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config.formats import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
@@ -26,6 +26,9 @@ from .session import Session
 from .staging import Staged
 
 HOUR = 3600
+UNKNOWN_BUCKET = "BUCKET_NAME"  # in the place of one that is not known yet
+ANY_ROLE = "arn:aws:iam::111122223333:role/SDXL_NB_ROLE_ARN"
+ANY_IMAGE = "111122223333.dkr.ecr.us-east-1.amazonaws.com/sdxl-nb/training"
 NUMBERS = (("instance_count", 1, 64), ("max_run", 60, 28 * 24 * HOUR), ("volume_size_gb", 1, 16384))
 STEP = "FineTune"
 NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
@@ -205,6 +208,13 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
         **({"InputDataConfig": channels} if channels else {}),  # the service takes one or more
         **({"VpcConfig": vpc} if job.subnets else {}),
     }
+
+
+def refuse(config: TrainConfig, job: Job, staged: Staged) -> None:
+    """Raise ConfigError for what the service would refuse, before anybody is asked where bucket, role and image are."""
+    known = replace(job, role_arn=job.role_arn or ANY_ROLE, image_uri=job.image_uri or ANY_IMAGE)
+    asked = request(config, known, staged, output="s3://some-bucket", checkpoints="s3://some-bucket")
+    shapes.refuse(asked, unknown=(UNKNOWN_BUCKET, "IMAGE_URI"))
 
 
 def _volume_key(instance_type: str, kms_key: str | None) -> dict[str, str]:

@@ -1,13 +1,23 @@
 """What the service refuses at CreateTrainingJob, with its codes and words; and the type check that pipelines do."""
 
+import functools
 import re
 
 import botocore.session
+import regex
 from botocore.validate import ParamValidator
 
-JOB_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+)(?::([\w.-]+))?(?:@(sha256:\w+))?")
 CREATE = botocore.session.Session().get_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape
+
+
+OWN_DISKS = ("g5", "g6", "g7", "p5", "p6", "trn1", "trn2")  # and every family with a d: g4dn, p4d
+
+
+def instance_supports_kms(kind):
+    """As sagemaker.core.common_utils has it, which takes seconds to import; test_shapes.py holds it to that."""
+    family = kind.split(".")[1]
+    return "d" not in family and not family.startswith(OWN_DISKS)
 
 
 class ServiceError(Exception):
@@ -32,39 +42,63 @@ def check_job(request):
     """Raise ServiceError for what the service refuses whatever the account's state."""
     if report := ParamValidator().validate(request, CREATE).generate_report():
         raise ServiceError("SerializationException", report)
-    name = request["TrainingJobName"]
-    if not JOB_NAME.fullmatch(name) or len(name) > 63:
-        raise constraint(
-            name, "trainingJobName", "satisfy regular expression pattern: [a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
-        )
-    check_map(request.get("HyperParameters", {}), "hyperParameters", 256, 2500, newline=False)
-    check_map(request.get("Environment", {}), "environment", 512, 512, newline=True)
-    metrics = request["AlgorithmSpecification"].get("MetricDefinitions", [])
-    if len(metrics) > 40:
-        raise constraint(len(metrics), "metricDefinitions", "have length less than or equal to 40")
-    if len(request.get("Tags", [])) > 50:
-        raise constraint(len(request["Tags"]), "tags", "have length less than or equal to 50")
-    for tag in request.get("Tags", []):
-        if not re.fullmatch(r"[\w\s.:/=+\-@]{1,128}", tag["Key"]) or not re.fullmatch(
-            r"[\w\s.:/=+\-@]{0,256}", tag["Value"]
-        ):
-            raise constraint(tag, "tags", "satisfy regular expression pattern: ([\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*)")
-    for channel in request.get("InputDataConfig", []):
-        if not re.fullmatch(r"[A-Za-z0-9.\-_]{1,64}", channel["ChannelName"]):
-            raise constraint(
-                channel["ChannelName"], "channelName", "satisfy regular expression pattern: [A-Za-z0-9\\.\\-_]+"
-            )
+    for place, value, limit in violations(request, CREATE, ""):
+        raise constraint(value, place, limit)
+    check_tags(request)
+    check_resources(request["ResourceConfig"])
     check_times(request)
 
 
-def check_map(values, place, longest_key, longest, newline):
-    if len(values) > 100:
-        raise constraint(values, place, "have length less than or equal to 100")
-    for key, value in values.items():
-        if len(key) > longest_key or len(value) > longest:
-            raise constraint(values, place, f"satisfy constraint: [length less than or equal to {longest}]")
-        if not newline and "\n" in value + key:
-            raise constraint(values, place, "satisfy constraint: [satisfy regular expression pattern: .*]")
+def violations(value, shape, place):
+    """What a value breaks of the service's model: (place, value, what it must)."""
+    rules = shape.metadata
+    counted = len(value) if isinstance(value, (str, list, dict)) else value
+    measure = "have length" if isinstance(value, (str, list, dict)) else "have value"
+    if not isinstance(value, bool) and isinstance(counted, (int, float)):
+        if counted > rules.get("max", counted):
+            yield place, value, f"{measure} less than or equal to {rules['max']}"
+        if counted < rules.get("min", counted):
+            yield place, value, f"{measure} greater than or equal to {rules['min']}"
+    if isinstance(value, bool) and shape.type_name in ("integer", "long"):
+        yield place, value, "be a number"
+    if "enum" in rules and value not in rules["enum"]:
+        yield place, value, f"satisfy enum value set: {sorted(rules['enum'])[:9]}"
+    elif "pattern" in rules and not javas(rules["pattern"]).fullmatch(value):
+        yield place, value, f"satisfy regular expression pattern: {rules['pattern']}"
+    if shape.type_name == "structure":
+        for name, item in value.items():
+            yield from violations(item, shape.members[name], f"{place}.{name}".lstrip("."))
+    if shape.type_name == "list":
+        for number, item in enumerate(value, 1):
+            yield from violations(item, shape.member, f"{place}.{number}.member")
+    if shape.type_name == "map":
+        for name, item in value.items():
+            yield from violations(name, shape.key, f"{place}.key")
+            yield from violations(item, shape.value, f"{place}.{name}")
+
+
+@functools.cache
+def javas(pattern):
+    """A pattern of Java's; `regex` knows its classes of characters, and where its dot ends."""
+    return regex.compile(pattern.replace(r"\p{Alnum}", "a-zA-Z0-9").replace(".*", r"[^\n\r\x85\u2028\u2029]*"))
+
+
+def check_tags(request):
+    keys = [tag["Key"] for tag in request.get("Tags", [])]
+    for key in keys:
+        if key.lower().startswith("aws:"):
+            raise invalid(f"aws: prefixed tag key names are not allowed for external use: {key}")
+    if len(set(keys)) < len(keys):
+        raise invalid("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+
+
+def check_resources(resources):
+    """Instances with disks of their own take no key for a volume, as the SDK's list says."""
+    kind = resources["InstanceType"]
+    if "VolumeKmsKeyId" in resources and not instance_supports_kms(kind):
+        raise invalid(f"VolumeKmsKeyId is not supported for instance type {kind}")
+    if resources["InstanceCount"] < 1 or resources.get("VolumeSizeInGB", 1) < 1:
+        raise invalid("InstanceCount and VolumeSizeInGB must be greater than or equal to 1")
 
 
 def check_times(request):
