@@ -29,9 +29,8 @@ def ceiling(job: Job, region: str) -> str:
         return (
             f"It costs at most {terms}; the price in {region} is not known here: see aws.amazon.com/sagemaker/pricing."
         )
-    most = (
-        f"It costs at most ${price.hourly * hours * job.instance_count:,.2f}: {terms} at ${price.hourly:,.2f} an hour"
-    )
+    dollars = prices.cents(price.hourly * hours * job.instance_count)
+    most = f"It costs at most ${dollars:,.2f}: {terms} at {prices.an_hour(price.hourly)} an hour"
     most += f" ({price.source})"
     return f"{most}; spot instances are usually far cheaper." if job.spot else f"{most}."
 
@@ -46,7 +45,7 @@ def so_far(said: dict[str, Any], region: str) -> dict[str, float | None]:
     resources = said["ResourceConfig"]
     price = hourly(resources["InstanceType"], region)
     seconds = training if billed is None else billed
-    dollars = None if price is None else round(price.hourly * seconds / 3600 * resources["InstanceCount"], 2)
+    dollars = None if price is None else prices.cents(price.hourly * seconds / 3600 * resources["InstanceCount"])
     saving = (
         1 - billed / training if billed is not None and training and said.get("EnableManagedSpotTraining") else None
     )

@@ -10,6 +10,8 @@ Run.open("job name"), Run.open("s3://bucket/runs/JOB") or by its folder. Nothing
 
 from __future__ import annotations
 
+import contextlib
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -19,9 +21,12 @@ from pathlib import Path
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
 from . import costs, shapes, staging, tuning_step
-from .job_run import MARKER, JobRun, first_job, newest_job
-from .messages import AwsError
+from .job_run import MARKER, NO_JOB, JobRun, first_job, newest_job
+from .messages import AwsError, explained
+from .mirror import Mirror
 from .session import Session
+
+NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 
 
 def launch_sagemaker(
@@ -93,22 +98,49 @@ def unique_name(base: str) -> str:
 
 
 def open_run(place: str, folder: Path | None = None) -> JobRun:
-    """The run of a job by its name, ARN or s3://bucket/runs/JOB prefix. Raises AwsError when there is none.
+    """The run of a job by its name, its ARN or any s3:// prefix of its own. Raises AwsError when there is none.
 
     Its files come to `folder`, by default runs/JOB below the working directory.
     """
     name, region = place, None
     if place.startswith("arn:"):
         region, name = place.split(":")[3], place.rpartition("/")[2]
-    elif place.startswith("s3://"):
-        parts = place.removeprefix("s3://").strip("/").split("/")
-        if len(parts) < 3 or parts[1] != "runs":
-            raise AwsError(f"{place} is not the prefix of a run: give s3://BUCKET/runs/JOB, or the job's name.")
-        name = parts[2]
     session = Session(region)
     if place.startswith("s3://"):
-        name = newest_job(session, name)
+        name = job_of(session, place)
     run = JobRun(folder or Path("runs") / first_job(name), name, session)
     run.describe()
     run.remember()
     return run
+
+
+def job_of(session: Session, url: str) -> str:
+    """The job whose files lie at an s3:// prefix: its results, or its checkpoints. Raises AwsError."""
+    parts = url.removeprefix("s3://").strip("/").split("/")
+    for part in reversed(parts[1:]):
+        if NAME.fullmatch(part) and part not in ("runs", "checkpoints", "output") and _exists(session, part):
+            return newest_job(session, part)
+    for depth in (len(parts), len(parts) - 1):  # a folder of checkpoints, or one run in it
+        if depth > 1 and (job := _noted(session, parts[0], "/".join(parts[1:depth]), parts[depth:])):
+            return job
+    raise AwsError(f"{url} is not the prefix of a run: give s3://BUCKET/runs/JOB, or the job's name.")
+
+
+def _exists(session: Session, name: str) -> bool:
+    try:
+        with explained():
+            session.client("sagemaker").describe_training_job(TrainingJobName=name)
+    except AwsError as error:
+        if error.code in NO_JOB:
+            return False
+        raise
+    return True
+
+
+def _noted(session: Session, bucket: str, prefix: str, run: list[str]) -> str | None:
+    """The job that noted last that it writes in a folder of checkpoints, or a run of it."""
+    place = Mirror(session, f"s3://{bucket}/{prefix}", Path())
+    with contextlib.suppress(AwsError):
+        noted = [name for name in place.newest("job-") if not run or (place.read(name) or {}).get("run") == run[0]]
+        return noted[0].removeprefix("job-").removesuffix(".json") if noted else None
+    return None

@@ -31,6 +31,7 @@ MARKER = "sagemaker.json"
 LOGS = "/aws/sagemaker/TrainingJobs"
 STATUSES = {"Completed": "completed", "Failed": "failed", "Stopped": "stopped"}
 PASSING = SLOWER | TROUBLE | UNREACHABLE  # what may be well again in a while
+NO_JOB = ("ValidationException", "ResourceNotFound")  # how the service says that there is none
 RESUMED = re.compile(r"-r(\d+)$")
 COPIED = (
     "AlgorithmSpecification", "RoleArn", "HyperParameters", "Environment", "InputDataConfig", "OutputDataConfig",
@@ -388,7 +389,7 @@ class JobRun(Run):
 
 def _not_there(error: AwsError, job: str, region: str) -> AwsError:
     """The sentence for a job that does not exist in this region."""
-    if error.code in ("ValidationException", "ResourceNotFound"):
+    if error.code in NO_JOB:
         return AwsError(
             f"There is no job {job} in {region}: check its name, and set AWS_REGION to its region.", error.code
         )

@@ -65,6 +65,15 @@ class Mirror:
                 raise DataError(f"s3://{self.bucket}/{self.prefix}{name} would be saved outside its folder.")
         return {name: etag for name, etag in found.items() if name and not name.endswith("/")}
 
+    def newest(self, start: str) -> list[str]:
+        """The JSON files of the prefix whose names begin so, the newest first. Raises AwsError."""
+        client = self.session.client("s3")
+        with explained(f"s3://{self.bucket}/{self.prefix} was not listed"):
+            asked = {"Bucket": self.bucket, "Prefix": self.prefix + start, "Delimiter": "/"}
+            pages = client.get_paginator("list_objects_v2").paginate(**asked)
+            items = [item for page in pages for item in page.get("Contents", []) if item["Key"].endswith(".json")]
+        return [item["Key"][len(self.prefix) :] for item in sorted(items, key=_age, reverse=True)]
+
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a small file of the prefix; None where there is none. Raises AwsError."""
         client = self.session.client("s3")
@@ -91,3 +100,7 @@ class Mirror:
     def _get(self, name: str) -> None:
         client = self.session.client("s3")
         write_whole(self.folder / name, partial(client.download_fileobj, self.bucket, self.prefix + name))
+
+
+def _age(item: dict[str, Any]) -> Any:
+    return item["LastModified"]

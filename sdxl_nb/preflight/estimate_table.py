@@ -91,7 +91,7 @@ class Row:
 
 
 def _rounded(dollars: float | None) -> float | None:
-    return None if dollars is None else round(dollars, 2)
+    return None if dollars is None else prices.cents(dollars)
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Estimate:
 
 
 def _dollars(amount: float | None) -> str:
-    return "–" if amount is None else f"${amount:,.2f}"
+    return "–" if amount is None else f"${prices.cents(amount):,.2f}"
 
 
 def _duration(hours: float) -> str:

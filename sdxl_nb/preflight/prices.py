@@ -7,6 +7,7 @@ where credentials reach it, else from the dated table in instances.json; `Price.
 import functools
 import json
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from importlib import resources
 from typing import Any
 
@@ -78,10 +79,22 @@ def find(instance_type: str, region: str = HOME, client: Any = None) -> Price | 
 
 
 def stored(instance_type: str, region: str = HOME) -> Price | None:
-    """The dated table's Price."""
+    """The dated table's Price; None where it has none, or of another region."""
     table = _table()
-    row = table["instances"].get(instance_type)
-    return Price(row["price"], f"list price of {table['date']}") if row and region == table["region"] else None
+    hourly = table["instances"].get(instance_type, {}).get("price")
+    return Price(hourly, f"list price of {table['date']}") if hourly and region == table["region"] else None
+
+
+def cents(dollars: float) -> float:
+    """A price in whole cents, never less than it is."""
+    exact = Decimal(repr(dollars)).quantize(Decimal("1e-9"), ROUND_HALF_EVEN)  # what a float adds is no money
+    return float(exact.quantize(Decimal("0.01"), ROUND_CEILING))
+
+
+def an_hour(price: float) -> str:
+    """A price an hour, in as many digits as it has: $1.515, $4.20."""
+    digits = f"{price:.4f}".rstrip("0")
+    return f"${max(digits, f'{price:.2f}', key=len)}"
 
 
 def ask(instance_type: str, region: str, client: Any = None) -> Price | None:

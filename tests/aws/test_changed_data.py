@@ -92,7 +92,8 @@ def test_what_is_not_what_was_promised_is_refused_before_anything_is_trained(job
 
 
 @pytest.fixture
-def aws(nobody, tmp_path):
+def aws(nobody, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "aws").mkdir()
     with SageMakerEmulator(tmp_path / "aws") as emulator:
         for path in (home()[0] / "pictures").iterdir():
@@ -135,6 +136,11 @@ def test_new_pictures_under_the_same_prefix_are_trained(aws, tmp_path):
     second = finished(start(aws))
     assert second != first and "complete already" not in aws.job(second).log()
     assert different(fetched(first), fetched(second))
+    request = aws.job(second).request
+    checkpoints = request["CheckpointConfig"]["S3Uri"]
+    folder = json.loads((Path("runs") / second / "sagemaker.json").read_text())["run"]
+    for place in (f"{request['OutputDataConfig']['S3OutputPath']}/{second}/output/model.tar.gz", checkpoints):
+        assert Run.open(place).job == Run.open(f"{checkpoints}/{folder}").job == second
 
 
 @pytest.mark.soak

@@ -6,11 +6,8 @@ The template's own tests are infrastructure/test (TypeScript); template.snapshot
 import json
 import os
 import re
-import shutil
-import stat
 import subprocess
 import sys
-import time
 import urllib.request
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -235,72 +232,6 @@ def test_nobody_answers(aws, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     assert said().endswith("check the network, AWS_REGION and AWS_ENDPOINT_URL.")
-
-
-# Studio's lifecycle script
-
-
-def executable(path, script):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/bash\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def start_space(home, programs, **more):
-    """Runs the script as Studio does when a space starts; its installation goes on behind it."""
-    environment = {"HOME": str(home), "PATH": f"{programs}:/usr/bin:/bin", "SDXL_NB_SOURCE": "s3://bucket/source.zip"}
-    environment |= more
-    script = INFRASTRUCTURE / "studio" / "install-kernel.sh"
-    assert subprocess.run(["bash", script], env=environment, cwd=home, timeout=60).returncode == 0
-
-
-def wait_for(path, text):
-    for _ in range(1200):
-        if path.exists() and text in path.read_text():
-            return path.read_text()
-        time.sleep(0.05)
-    raise AssertionError(f"no {text!r} in {path}: {path.read_text() if path.exists() else 'missing'}")
-
-
-def test_studio_installs_the_kernel_once(tmp_path):
-    calls, home = tmp_path / "calls", tmp_path / "home"
-    home.mkdir()
-    executable(tmp_path / "bin" / "aws", f'echo "aws $*" >>{calls}')
-    extension = "share/jupyter/labextensions/anywidget"
-    fake = f'echo "venv $*" >>{calls}; mkdir -p "$3/bin" "$3/{extension}"; cp "$0" "$3/bin/python"'
-    fake += f'; echo "{{}}" >"$3/{extension}/package.json"'
-    executable(
-        tmp_path / "bin" / "python3", f'if [[ "$1 $2" == "-m venv" ]]; then {fake}; else echo "python $*" >>{calls}; fi'
-    )
-    start_space(home, tmp_path / "bin")
-    log = wait_for(home / ".sdxl-nb" / "install.log", "ready")
-    assert log == "The kernel sdxl_nb is ready: reload the page of JupyterLab, so that it knows the widgets.\n"
-    lines = calls.read_text().replace(str(home), "~").splitlines()
-    assert lines == [
-        "aws s3 cp --no-progress s3://bucket/source.zip ~/.sdxl-nb/source.zip",
-        "python -m zipfile -e ~/.sdxl-nb/source.zip ~/.sdxl-nb/source",
-        "venv -m venv ~/.sdxl-nb/venv",
-        "python -m pip install --quiet --constraint ~/.sdxl-nb/source/constraints.txt ~/.sdxl-nb/source[sagemaker]",
-        "python -m ipykernel install --user --name sdxl-nb --display-name sdxl_nb",
-    ]
-    package = home / ".local" / extension / "package.json"
-    assert package.read_text() == "{}\n"
-    (home / ".sdxl-nb" / "venv" / extension / "package.json").write_text("newer")
-    start_space(home, tmp_path / "bin")
-    assert len(calls.read_text().splitlines()) == len(lines)
-    assert package.read_text() == "newer" and [path.name for path in package.parent.iterdir()] == ["package.json"]
-    start_space(home, tmp_path / "bin", JUPYTER_DATA_DIR=str(tmp_path / "data"))
-    assert (tmp_path / "data" / "labextensions" / "anywidget" / "package.json").read_text() == "newer"
-    shutil.rmtree(home / ".sdxl-nb" / "venv")
-    start_space(home, tmp_path / "bin")  # the space starts all the same
-
-
-def test_studio_says_when_the_kernel_cannot_be_installed(tmp_path):
-    executable(tmp_path / "bin" / "aws", "echo 'Access Denied' >&2; exit 1")
-    start_space(tmp_path, tmp_path / "bin")
-    log = wait_for(tmp_path / ".sdxl-nb" / "install.log", "not installed")
-    assert log.startswith("Access Denied\n")
-    assert not (tmp_path / ".sdxl-nb" / "ready").exists()
 
 
 # The real CLI

@@ -176,6 +176,8 @@ def test_the_sentence_about_the_price(monkeypatch):
     assert costs.ceiling(job, "us-east-1") == (
         "It costs at most $4.50: 1.5 h (max_run) of 2 × ml.g5.2xlarge at $1.50 an hour (list price of 2026-01-01)."
     )
+    monkeypatch.setattr(costs, "hourly", lambda instance_type, region: Price(1.5151, "list price of 2026-01-01"))
+    assert "at most $4.55: 1.5 h (max_run) of 2 × ml.g5.2xlarge at $1.5151 an hour" in costs.ceiling(job, "us-east-1")
     monkeypatch.setattr(costs, "hourly", lambda instance_type, region: None)
     assert "the price in mars-1 is not known here" in costs.ceiling(job, "mars-1")
 

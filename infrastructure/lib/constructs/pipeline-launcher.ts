@@ -64,7 +64,7 @@ export class PipelineLauncher extends Construct {
     });
   }
 
-  /** What build_pipeline may do: this pipeline, this role, this stack's outputs, this repository's list of images. */
+  /** What build_pipeline may do: this pipeline, this role, this stack's outputs, lists of this repository and bucket. */
   private launcherRole(props: PipelineLauncherProps): Role {
     const role = this.taskRole("LauncherRole", "sdxl_nb: what the pipeline's launcher may do");
     const pipeline = `${arnOf(role, "sagemaker")}:pipeline/${props.pipelineName}`;
@@ -93,6 +93,7 @@ export class PipelineLauncher extends Construct {
       because: "A stack's ARN ends with an id that is drawn when it is created; its name is fixed.",
     });
     allow(role, { actions: ["ecr:DescribeImages"], resources: [props.repository.repositoryArn] });
+    allow(role, { actions: ["s3:ListBucket"], resources: [props.bucket.bucketArn] });
     return role;
   }
 
