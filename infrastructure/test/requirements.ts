@@ -127,7 +127,11 @@ export const requirements: Record<string, (template: Template) => void> = {
         [pipeline],
       );
     }
-    assert.deepEqual(allowed("s3:GetObject"), []);
+    assert.deepEqual(allowed("s3:GetObject"), []); // it sees what changed in a prefix, and reads nothing
+    assert.deepEqual(
+      allowed("s3:ListBucket").map(({ Resource }) => Resource),
+      [{ "Fn::GetAtt": ["StorageBucket5CB7C8EA", "Arn"] }],
+    );
     assert.deepEqual(allowed("sagemaker:CreateTrainingJob"), []);
   },
 

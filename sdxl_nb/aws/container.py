@@ -68,6 +68,7 @@ def train() -> int:
     if is_complete(config):
         print("This run is complete already: its files are delivered again.", flush=True)
     else:
+        print(machine(), flush=True)
         config = resumable(config)
         processes = count_processes()
         if processes == len(hosts) == 1:
@@ -170,6 +171,20 @@ def count_processes() -> int:
     import torch
 
     return max(1, torch.cuda.device_count())
+
+
+def machine() -> str:
+    """Which PyTorch, CUDA and cuDNN were found, and which GPUs they can use; of several bases each has its own."""
+    import torch
+
+    try:
+        cudnn = torch.backends.cudnn.version() or "none"
+    except RuntimeError as error:  # another one lies before PyTorch's own in LD_LIBRARY_PATH
+        cudnn = f"unusable ({str(error).splitlines()[0]})"
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    found = f"{len(gpus)} × {gpus[0]}" if gpus else "no GPU that it can use"
+    place = Path(torch.__file__).parent
+    return f"PyTorch {torch.__version__} in {place}, CUDA {torch.version.cuda or 'none'}, cuDNN {cudnn}, {found}."
 
 
 # Training
