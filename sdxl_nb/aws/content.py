@@ -166,8 +166,13 @@ def of_hub(config: TrainConfig, setting: str) -> Content | None:
     with contextlib.suppress(Exception):  # offline, private, gated, gone: whoever needs it says so
         from huggingface_hub import HfApi
 
-        asked = {"repo_type": HUB[setting], "revision": _revision(config, setting), "timeout": ANSWER_SECONDS}
-        said = HfApi(endpoint=endpoint()).repo_info(getattr(config, setting), files_metadata=True, **asked)
+        said: Any = HfApi(endpoint=endpoint()).repo_info(
+            getattr(config, setting),
+            repo_type=HUB[setting],
+            revision=_revision(config, setting),
+            timeout=ANSWER_SECONDS,
+            files_metadata=True,
+        )
         files = sorted((f for f in said.siblings or [] if f.rfilename not in SAID), key=lambda f: f.rfilename)
         marks = [(file.rfilename, file.lfs.sha256 if file.lfs else file.blob_id) for file in files]
         if not files or not all(mark for _, mark in marks):  # a hub that does not say: the commit tells it too

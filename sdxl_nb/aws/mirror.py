@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -65,7 +66,7 @@ class Mirror:
                 raise DataError(f"s3://{self.bucket}/{self.prefix}{name} would be saved outside its folder.")
         return {name: etag for name, etag in found.items() if name and not name.endswith("/")}
 
-    def newest(self, start: str) -> list[str]:
+    def newest(self, start: str) -> Sequence[str]:
         """The JSON files of the prefix whose names begin so, the newest first. Raises AwsError."""
         client = self.session.client("s3")
         with explained(f"s3://{self.bucket}/{self.prefix} was not listed"):

@@ -45,7 +45,7 @@ WORDS = {  # what a setting must look like, to people
     "tags": "letters, digits, spaces and _.:/=+-@",
     "job_name": "letters, digits and single hyphens",
 }
-NUMBERS = {"integer": int, "long": int, "float": (int, float), "double": (int, float)}
+NUMBERS: dict[str, Any] = {"integer": int, "long": int, "float": (int, float), "double": (int, float)}
 SPACES = " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 CLASSES = {r"\p{L}": r"\w", r"\p{N}": "", r"\p{Z}": SPACES, r"\p{Alnum}": "a-zA-Z0-9"}  # \w is letters, digits and _
 LINES = "\n\r\u0085\u2028\u2029"  # which the service's dot does not match

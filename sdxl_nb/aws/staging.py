@@ -121,18 +121,15 @@ def look(session: Session, config: TrainConfig, staged: Staged, *, hub: bool = F
     staged = replace(
         staged, channels={**staged.channels}, paths={**staged.paths}, contents={**staged.contents}, hub={**staged.hub}
     )
-    notes, silent = [], False
+    notes: list[str] = []
     for name, (channel, _) in CHANNELS.items():
         url = staged.channels.get(channel)
         if name in staged.paths and url is not None and url not in staged.uploads:
             notes += _look_in_s3(session, staged, name, url)
-        elif hub and not silent and (repository := content.hub_id(config, name)):
+        elif hub and (repository := content.hub_id(config, name)):
             found = content.of_hub(config, name)
-            silent = found is None
             if found is None:
-                notes.append(
-                    f"What {repository} holds is not known here, the hub does not say: its name stands for it."
-                )
+                notes.append(f"What {repository} holds is not known here, the hub does not say: only its name counts.")
             else:
                 staged.contents[channel], staged.hub[channel] = found, repository
     return staged, notes

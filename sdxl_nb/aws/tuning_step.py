@@ -103,7 +103,8 @@ class Job:
     def _check_kinds(self) -> None:
         """True is a whole number to Python, and a text that stands where a list belongs is a list of letters."""
         whole = [name for name, _, _ in NUMBERS] + (["max_wait"] if self.max_wait is not None else [])
-        kinds = dict.fromkeys(whole, (int, "a whole number")) | {"spot": (bool, "True or False")}
+        kinds: dict[str, tuple[Any, str]] = {"spot": (bool, "True or False")}
+        kinds |= dict.fromkeys(whole, (int, "a whole number"))
         kinds |= {name: (str, "a text") for name in (*WORDS, "image_uri", "kms_key") if getattr(self, name) is not None}
         kinds |= dict.fromkeys(("subnets", "security_group_ids"), ((tuple, list), "a list of ids"))
         kinds |= {"tags": (dict, "keys and values")}
