@@ -171,6 +171,11 @@ def test_what_a_start_may_change(aws, capsys):
     for parameters, sentence in (
         ({"TrainS3Uri": f"s3://{aws.bucket}/pics"}, "must end with a slash"),
         ({"TrainS3Uri": "pics/"}, "must be an s3:// prefix"),
+        ({"TrainS3Uri": f"s3://{aws.bucket}/pics.zip"}, "must end with a slash"),
+        ({"TrainS3Uri": f"s3://{aws.bucket}/{'x' * 512}/"}, "TrainS3Uri takes 512 characters at most"),
+        ({"PretrainedModelNameOrPath": "s3://b/m/"}, "a place cannot be given by PretrainedModelNameOrPath"),
+        ({"TrainingInstanceType": "ml.g5.3xlarge"}, "did you mean ml.g5.2xlarge"),
+        ({"OutputPath": "s3://" + "x" * 1025}, "takes 1024 characters at most"),
         ({"ModelS3Uri": "s3://b/m/"}, "start it with pretrained_model_name_or_path in the config"),
         ({"DatasetName": "me/mine"}, "start it with dataset_name in the config"),
         ({"Rank": "many"}, "rank must be a whole number"),

@@ -182,7 +182,9 @@ def drawn(draw):
         max_run=run,
         max_wait=draw.choice([None, run + draw.randint(0, 10**6)]) if spot else None,
         role_arn=f"arn:aws{draw.choice(['', '-cn', '-us-gov'])}:iam::123456789012:role/{letters(draw, 1, 64)}",
-        image_uri=draw.choice([IMAGE, IMAGE.replace("us-east-1", "eu-west-3"), IMAGE[:-2] + "@sha256:" + "0" * 64]),
+        image_uri=draw.choice(
+            [IMAGE, IMAGE.replace("amazonaws.com", "c2s.ic.gov"), IMAGE[:-2] + "@sha256:" + "0" * 64]
+        ),
         kms_key=draw.choice([None, f"alias/{letters(draw, 1, 9)}", "arn:aws:kms:us-east-1:123456789012:key/1-2"]),
         subnets=tuple(f"subnet-{letters(draw, 1, 17)}" for _ in range(draw.randint(1, 16))) if vpc else (),
         security_group_ids=tuple(f"sg-{letters(draw, 1, 17)}" for _ in range(draw.randint(1, 5))) if vpc else (),
