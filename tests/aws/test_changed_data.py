@@ -10,7 +10,8 @@ from PIL import Image
 from sagemaker_emulator import SageMakerEmulator
 from small_runs import assert_same, home, in_a_process, small, tensors
 
-from sdxl_nb.aws import container, content
+from sdxl_nb.aws import container
+from sdxl_nb.aws.identity import content
 from sdxl_nb.aws.pipeline import start_pipeline
 from sdxl_nb.aws.staging import CHANNELS, INPUT, Staged
 from sdxl_nb.aws.tuning_step import hyperparameters

@@ -8,7 +8,8 @@ import pytest
 from botocore.validate import ParamValidator
 from sagemaker_emulator.limits import CREATE, ServiceError, check_job, instance_supports_kms
 
-from sdxl_nb.aws import content, shapes, staging
+from sdxl_nb.aws import shapes, staging
+from sdxl_nb.aws.identity import content
 from sdxl_nb.aws.job import unique_name
 from sdxl_nb.aws.tuning_step import Job, refuse, request
 from sdxl_nb.config.train_config import TrainConfig

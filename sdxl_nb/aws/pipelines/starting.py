@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..config import formats
-from ..config.messages import nearest
-from ..config.train_config import TrainConfig
-from ..system.errors import ConfigError
-from . import content, shapes, staging
-from .messages import AwsError
+from ...config import formats
+from ...config.messages import nearest
+from ...config.train_config import TrainConfig
+from ...system.errors import ConfigError
+from .. import shapes, staging
+from ..identity import content
+from ..messages import AwsError
+from ..session import Session
+from ..tuning_step import Job, as_text, request
 from .parameters import CONTENT, JOB, LONGEST, MAX_VARIABLE, SETTINGS, UNSEEN, parameter_name, place_parameter
-from .session import Session
-from .tuning_step import Job, as_text, request
 
 if TYPE_CHECKING:
-    from .pipeline import Prepared
+    from ..pipeline import Prepared
 
 
 def values(prepared: Prepared, given: Mapping[str, Any]) -> dict[str, str]:
