@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.layout import LORA, drawings
 from ..system.errors import SdxlNbError
-from . import content, run_folder
-from .run_folder import is_complete, resumable, steps_of
+from .identity import content, run_folder
+from .identity.run_folder import is_complete, resumable, steps_of
 
 __all__ = ["config_of", "main", "read_config", "steps_of"]
 

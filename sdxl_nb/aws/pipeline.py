@@ -16,12 +16,13 @@ from typing import Any
 from ..config.messages import nearest, shown
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
-from . import costs, shapes, staging, starting
+from . import costs, shapes, staging
 from .execution import Execution
 from .messages import AwsError, explained
-from .parameters import with_parameters
+from .pipelines import starting
+from .pipelines.parameters import with_parameters
+from .pipelines.starting import checkpoint_place, looked
 from .session import Session
-from .starting import checkpoint_place, looked
 from .tuning_step import ANY_ROLE, UNKNOWN_BUCKET, Job, model_trainer, refuse, request, tuning_step
 
 PIPELINE = "sdxl-nb"

@@ -49,8 +49,8 @@ NUMBERS: dict[str, Any] = {"integer": int, "long": int, "float": (int, float), "
 SPACES = " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 CLASSES = {r"\p{L}": r"\w", r"\p{N}": "", r"\p{Z}": SPACES, r"\p{Alnum}": "a-zA-Z0-9"}  # \w is letters, digits and _
 LINES = "\n\r\u0085\u2028\u2029"  # which the service's dot does not match
-IMAGE = re.compile(
-    r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.(amazonaws\.com(\.cn)?|on\.aws|on\.amazonwebservices\.com\.cn)/"
+IMAGE = re.compile(  # in every partition of AWS
+    r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.[a-z0-9.-]+/"
     r"[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?"
 )
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|arn:aws[a-z-]*:s3.*")

@@ -20,21 +20,12 @@ from ..config.checks import DATA_FILES, is_data_file
 from ..config.train_config import TrainConfig
 from ..data.sources.s3 import split_url
 from ..system.errors import DataError
-from . import content
-from .content import Content
+from .identity import content
+from .identity.content import CHANNELS, CLASS, Content
 from .messages import AwsError, explained
 from .session import Session
 
 INPUT = "/opt/ml/input/data"
-CHANNELS = {  # setting: its channel, and the prefix of the bucket that its files go to
-    "train_data_dir": ("train", "data"),
-    "class_data_dir": ("class", "data"),
-    "validation_data_dir": ("validation", "data"),
-    "dataset_name": ("dataset", "data"),
-    "pretrained_model_name_or_path": ("model", "models"),
-    "pretrained_vae_model_name_or_path": ("vae", "models"),
-}
-CLASS = "/opt/ml/checkpoints/class"  # where a job draws class pictures
 PATHS = ("/", "./", "../", "~", ".")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 

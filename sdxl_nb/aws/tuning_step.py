@@ -21,7 +21,8 @@ from typing import Any
 from ..config.formats import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
-from . import content, shapes, staging
+from . import shapes, staging
+from .identity import content
 from .session import Session
 from .staging import Staged
 

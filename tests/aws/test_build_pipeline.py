@@ -14,8 +14,8 @@ from test_option2 import write_base
 
 from sdxl_nb.aws import staging
 from sdxl_nb.aws.execution import Execution
-from sdxl_nb.aws.parameters import SETTINGS, parameter_name, with_parameters
 from sdxl_nb.aws.pipeline import start_pipeline
+from sdxl_nb.aws.pipelines.parameters import SETTINGS, parameter_name, with_parameters
 from sdxl_nb.aws.stack import StackOutputs
 from sdxl_nb.aws.tuning_step import Job, request
 from sdxl_nb.build_pipeline import main, read

@@ -10,10 +10,11 @@ from PIL import Image
 from sagemaker_emulator import SageMakerEmulator
 from small_runs import assert_same, home, in_a_process, small, tensors
 
-from sdxl_nb.aws import container, content
-from sdxl_nb.aws.pipeline import start_pipeline
+from sdxl_nb.aws import container
+from sdxl_nb.aws.identity import content
+from sdxl_nb.aws.pipeline import prepare, start_pipeline
 from sdxl_nb.aws.staging import CHANNELS, INPUT, Staged
-from sdxl_nb.aws.tuning_step import hyperparameters
+from sdxl_nb.aws.tuning_step import Job, hyperparameters
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import ConfigError
 
@@ -168,19 +169,25 @@ def test_a_start_with_another_place_trains_what_lies_there(aws, tmp_path, capsys
 
 def test_what_a_start_may_change(aws, capsys):
     aws.quotas["ml.g5.2xlarge for spot training job usage"] = 0
+    config = small("run", train_data_dir=f"s3://{aws.bucket}/pics", pretrained_model_name_or_path="embedded:tiny-sdxl")
+    prepared = prepare(config, Job(image_uri=aws.image, role_arn=aws.role), bucket=aws.bucket)
     for parameters, sentence in (
         ({"TrainS3Uri": f"s3://{aws.bucket}/pics"}, "must end with a slash"),
         ({"TrainS3Uri": "pics/"}, "must be an s3:// prefix"),
+        ({"TrainS3Uri": f"s3://{aws.bucket}/pics.zip"}, "must end with a slash"),
+        ({"TrainS3Uri": f"s3://{aws.bucket}/{'x' * 512}/"}, "TrainS3Uri takes 512 characters at most"),
+        ({"PretrainedModelNameOrPath": "s3://b/m/"}, "a place cannot be given by PretrainedModelNameOrPath"),
+        ({"TrainingInstanceType": "ml.g5.3xlarge"}, "did you mean ml.g5.2xlarge"),
+        ({"OutputPath": "s3://" + "x" * 1025}, "takes 1024 characters at most"),
         ({"ModelS3Uri": "s3://b/m/"}, "start it with pretrained_model_name_or_path in the config"),
         ({"DatasetName": "me/mine"}, "start it with dataset_name in the config"),
         ({"Rank": "many"}, "rank must be a whole number"),
         ({"TrainingInstanceType": "g5"}, "instance_type must be an instance type"),
     ):
         with pytest.raises(ConfigError, match=sentence):
-            start(aws, parameters, pretrained_model_name_or_path="embedded:tiny-sdxl")
+            prepared.start(parameters)
     capsys.readouterr()
-    other = {"OutputPath": f"s3://{aws.bucket}/elsewhere"}
-    start(aws, other, pretrained_model_name_or_path="embedded:tiny-sdxl").wait(interval=0.1, say=print)
+    prepared.start({"OutputPath": f"s3://{aws.bucket}/elsewhere"}).wait(interval=0.1, say=print)
     assert "nothing is run, and nothing is written to OutputPath" in capsys.readouterr().out
 
 

@@ -6,7 +6,8 @@ import pytest
 from hub import Hub
 from sagemaker_emulator import SageMakerEmulator
 
-from sdxl_nb.aws import content, run_folder, staging
+from sdxl_nb.aws import staging
+from sdxl_nb.aws.identity import content, run_folder
 from sdxl_nb.aws.messages import AwsError
 from sdxl_nb.aws.session import Session
 from sdxl_nb.config.train_config import TrainConfig

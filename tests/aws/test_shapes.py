@@ -8,7 +8,8 @@ import pytest
 from botocore.validate import ParamValidator
 from sagemaker_emulator.limits import CREATE, ServiceError, check_job, instance_supports_kms
 
-from sdxl_nb.aws import content, shapes, staging
+from sdxl_nb.aws import shapes, staging
+from sdxl_nb.aws.identity import content
 from sdxl_nb.aws.job import unique_name
 from sdxl_nb.aws.tuning_step import Job, refuse, request
 from sdxl_nb.config.train_config import TrainConfig
@@ -182,7 +183,9 @@ def drawn(draw):
         max_run=run,
         max_wait=draw.choice([None, run + draw.randint(0, 10**6)]) if spot else None,
         role_arn=f"arn:aws{draw.choice(['', '-cn', '-us-gov'])}:iam::123456789012:role/{letters(draw, 1, 64)}",
-        image_uri=draw.choice([IMAGE, IMAGE.replace("us-east-1", "eu-west-3"), IMAGE[:-2] + "@sha256:" + "0" * 64]),
+        image_uri=draw.choice(
+            [IMAGE, IMAGE.replace("amazonaws.com", "c2s.ic.gov"), IMAGE[:-2] + "@sha256:" + "0" * 64]
+        ),
         kms_key=draw.choice([None, f"alias/{letters(draw, 1, 9)}", "arn:aws:kms:us-east-1:123456789012:key/1-2"]),
         subnets=tuple(f"subnet-{letters(draw, 1, 17)}" for _ in range(draw.randint(1, 16))) if vpc else (),
         security_group_ids=tuple(f"sg-{letters(draw, 1, 17)}" for _ in range(draw.randint(1, 5))) if vpc else (),

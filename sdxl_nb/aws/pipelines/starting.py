@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..config import formats
-from ..config.messages import nearest
-from ..config.train_config import TrainConfig
-from ..system.errors import ConfigError
-from . import content, shapes, staging
-from .content import FILE
-from .messages import AwsError
+from ...config import formats
+from ...config.messages import nearest
+from ...config.train_config import TrainConfig
+from ...system.errors import ConfigError
+from .. import shapes, staging
+from ..identity import content
+from ..messages import AwsError
+from ..session import Session
+from ..tuning_step import Job, as_text, request
 from .parameters import CONTENT, JOB, LONGEST, MAX_VARIABLE, SETTINGS, UNSEEN, parameter_name, place_parameter
-from .session import Session
-from .tuning_step import Job, as_text, request
 
 if TYPE_CHECKING:
-    from .pipeline import Prepared
+    from ..pipeline import Prepared
 
 
 def values(prepared: Prepared, given: Mapping[str, Any]) -> dict[str, str]:
@@ -81,19 +81,20 @@ def _changed(prepared: Prepared, given: Mapping[str, str]) -> tuple[TrainConfig,
     staged = replace(prepared.staged, channels={**prepared.staged.channels}, paths={**prepared.staged.paths})
     for setting, (channel, _) in staging.CHANNELS.items():
         if url := given.get(place_parameter(channel)):
-            _check_place(place_parameter(channel), url)
-            before = staged.paths[setting]
-            staging.place_in_s3(staged, setting, url)
-            if staged.paths[setting] != before:
-                raise ConfigError(
-                    f"pipeline parameter {place_parameter(channel)} must be called as what the pipeline was made "
-                    f"with ({before.rpartition('/')[2]}), not {url}: start it with {setting} in the config"
-                )
+            _check_place(
+                place_parameter(channel), url, staged.paths[setting].removeprefix(f"{staging.INPUT}/{channel}")
+            )
+            staging.place_in_s3(staged, setting, url, single=not url.endswith("/"))
     kept = {channel for channel, url in staged.channels.items() if url == prepared.staged.channels[channel]}
     contents = {name: found for name, found in staged.contents.items() if name in kept}
     staged, notes = looked(prepared.session, config, replace(staged, contents=contents, hub={}), dry=False)
     for note in notes:
         print(note)
+    if staged.paths != prepared.staged.paths:
+        raise ConfigError(
+            "a place must stay what the pipeline was made with, a folder or one file: start it with the other one in "
+            "the config"
+        )
     _refuse(prepared, given, job, request(config, job, staged, output="s3://mine", checkpoints="s3://mine"))
     return config, staged
 
@@ -115,12 +116,17 @@ def _number(value: str) -> Any:
     return int(value) if value.isdecimal() else value
 
 
-def _check_place(name: str, url: str) -> None:
+def _check_place(name: str, url: str, file: str) -> None:
+    """Raise ConfigError for a place that the job would not find; `file` is "/NAME" where it looks for one file."""
     if not url.startswith("s3://"):
         raise ConfigError(f"pipeline parameter {name} must be an s3:// prefix, not {url!r}")
     if len(url) > MAX_VARIABLE:
         raise ConfigError(f"pipeline parameter {name} takes {MAX_VARIABLE} characters at most, not {len(url)}")
-    if not url.endswith("/") and not url.endswith(FILE):
+    if file and not url.endswith(file):
+        raise ConfigError(
+            f"pipeline parameter {name} must end with {file}, as what the pipeline was made with, not {url}"
+        )
+    if not file and not url.endswith("/"):
         raise ConfigError(
             f"pipeline parameter {name} must end with a slash, or whatever begins like it comes along: write {url}/"
         )

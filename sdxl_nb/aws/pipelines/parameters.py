@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ..config.train_config import TrainConfig
-from . import content, staging
-from .tuning_step import as_text
+from ...config.train_config import TrainConfig
+from .. import staging
+from ..identity import content
+from ..tuning_step import as_text
 
 SETTINGS = (  # what a start may change; each is a pipeline parameter named in capitals, LearningRate for learning_rate
     "pretrained_model_name_or_path",

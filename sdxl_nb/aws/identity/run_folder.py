@@ -13,16 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import formats
-from ..config.layout import LORA, checkpoints, step_of
-from ..runs.events import update
-from ..system.errors import DataError, ModelError
+from ...config import formats
+from ...config.layout import LORA, checkpoints, step_of
+from ...runs.events import update
+from ...system.errors import DataError, ModelError
 from . import content
-from .content import Content
-from .staging import CHANNELS, CLASS
+from .content import CHANNELS, CLASS, Content
 
 if TYPE_CHECKING:
-    from ..config.train_config import TrainConfig
+    from ...config.train_config import TrainConfig
 
 WORDS = {  # what a channel holds, to people
     "train": "pictures",
@@ -57,8 +56,8 @@ def is_drawn(class_data_dir: str | None) -> bool:
 
 def _read(config: "TrainConfig") -> Content | None:
     """A data set by its pictures and captions, as checkpoints tell it; None where there is none: training says so."""
-    from ..data.dataset import open_dataset
-    from ..training.state.fingerprint import fingerprint
+    from ...data.dataset import open_dataset
+    from ...training.state.fingerprint import fingerprint
 
     with contextlib.suppress(Exception):
         pictures = open_dataset(config)
@@ -175,7 +174,7 @@ def resumable(config: "TrainConfig") -> "TrainConfig":
 
     SageMaker copies file by file: an instance that went away in the middle leaves a checkpoint in pieces.
     """
-    from ..training.state.checkpoint import load
+    from ...training.state.checkpoint import load
 
     folder = Path(config.output_dir)
     for path in reversed(checkpoints(folder)):

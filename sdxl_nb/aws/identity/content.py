@@ -16,13 +16,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ..config.train_config import TrainConfig
-from ..data.sources.s3 import split_url
-from ..system.errors import DataError
-from ..system.hub import ANSWER_SECONDS, endpoint
-from .messages import explained
-from .session import Session
+from ...config.train_config import TrainConfig
+from ...data.sources.s3 import split_url
+from ...system.errors import DataError
+from ...system.hub import ANSWER_SECONDS, endpoint
+from ..messages import explained
+from ..session import Session
 
+CHANNELS = {  # setting: its channel, and the prefix of the bucket that its files go to
+    "train_data_dir": ("train", "data"),
+    "class_data_dir": ("class", "data"),
+    "validation_data_dir": ("validation", "data"),
+    "dataset_name": ("dataset", "data"),
+    "pretrained_model_name_or_path": ("model", "models"),
+    "pretrained_vae_model_name_or_path": ("vae", "models"),
+}
+CLASS = "/opt/ml/checkpoints/class"  # where a job draws class pictures
 VARIABLE, PLACE = "SDXL_NB_CONTENT", "SDXL_NB_PLACE_"  # of the job: what was found at its start; where, by channel
 SHORT = 12  # hexadecimal digits of each hash in a text: six of them fit into the 512 characters of a variable
 SAID = ("README.md", ".gitattributes", ".gitignore")  # of a hub repository: other words about the same weights
