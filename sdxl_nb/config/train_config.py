@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError, model_validator
 
 from . import formats, presets
-from .checks import check_combinations, file_and_scale
+from .checks import file_and_scale
+from .combinations import check_combinations
 from .fields import about, schema_types
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed

@@ -58,7 +58,7 @@ def _by_folder(config: TrainConfig, pictures: CaptionedPictures) -> tuple[Captio
 
 
 def _refuse_unmeasured(config: TrainConfig) -> None:
-    """Raise DataError for settings that need held-out pictures; config/checks.py leaves data files to us."""
+    """Raise DataError for settings that need held-out pictures; config/combinations.py leaves data files to us."""
     for name in ("heldout_steps", "early_stopping_patience", "load_best_model_at_end"):
         if getattr(config, name):
             place = config.train_data_dir or config.dataset_name

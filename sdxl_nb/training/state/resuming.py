@@ -164,7 +164,7 @@ def remark(progress: Progress, config: TrainConfig, steps: int, an_epoch: int, n
     if all(before(step) == after(step) for step in range(progress.step)):
         return None
     return (
-        f"The run has {steps} steps now, it had {then}, and lr_scheduler {schedule} depends on their "
+        f"The run has {steps} steps now, it had {then}, and lr_scheduler {config.lr_scheduler} depends on their "
         f"number: from step {progress.step} on the rate is that of {steps} steps, and the run is not what {steps} "
         "steps from the start would have been."
     )
