@@ -24,6 +24,7 @@ RATES = st.floats(0, 10)
 LAYERS = st.sampled_from(["to_q", "attn2.to_k", r"mid_block\..*", "down_blocks.1.*to_v"])
 SPECIAL = {
     "resolution": st.integers(4, 512).map(lambda eighths: eighths * 8),
+    "max_token_length": st.integers(1, 5).map(lambda chunks: chunks * 75),
     "bucket_reso_steps": st.integers(1, 64).map(lambda eighths: eighths * 8),
     "folder_weights": st.dictionaries(TEXTS, st.floats(0, 1e9), max_size=2) | st.none(),
     "output_dir": TEXTS.filter(lambda text: "://" not in text),
