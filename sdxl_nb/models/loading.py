@@ -147,7 +147,9 @@ def load_text_encoder(
 
 def _changed(model: Any, change: Change | None) -> Any:
     """A model that a library loaded, with other weights."""
-    for name, parameter in model.named_parameters() if change else ():
+    if change is None:
+        return model
+    for name, parameter in model.named_parameters():
         parameter.data = change(name, parameter.data).to(parameter.dtype)
     return model
 

@@ -33,7 +33,7 @@ OF_THE_BASE = {  # what they decide, the contents of the base tell, where a chec
     *("prediction_type", "flow_shift", "rescale_betas_zero_snr", "lora_weights", "base_lora"),
 }
 FORMER = {"aspect_ratio_buckets": False}  # what versions without a setting did, where its default does another thing
-WITHOUT_EFFECT = {  # settings that are not looked at, and when
+WITHOUT_EFFECT: dict[str, Callable[[Mapping[str, Any]], bool]] = {  # settings that are not looked at, and when
     "lr_warmup_steps": lambda known: known.get("lr_scheduler") == "constant",
     "bucket_reso_steps": lambda known: not known.get("aspect_ratio_buckets"),
     "bucket_no_upscale": lambda known: not known.get("aspect_ratio_buckets"),
@@ -93,7 +93,7 @@ def meant(identity: Mapping[str, Any]) -> dict[str, Any]:
         known["optimizer"] = "adamw8bit"
     if known.get("aspect_ratio_buckets") is None:
         known["aspect_ratio_buckets"] = not known.get("center_crop")
-    return {key: value for key, value in known.items() if not WITHOUT_EFFECT.get(key, lambda _: False)(known)}
+    return {key: value for key, value in known.items() if key not in WITHOUT_EFFECT or not WITHOUT_EFFECT[key](known)}
 
 
 # of what a run without LATER's settings says of itself
