@@ -20,7 +20,7 @@ def test_the_end_of_a_long_caption_counts(tmp_path):
     for length in (75, 225):
         for folder in folders:
             config = small(tmp_path / f"{folder.name}-{length}", train_data_dir=str(folder), max_token_length=length)
-            runs[folder.name, length] = train(config.replace(max_train_steps=2))
+            runs[folder.name, length] = train(config.replace(max_train_steps=1))
     cut = {
         name: [e["message"] for e in run.events("warning") if "are cut" in e["message"]] for name, run in runs.items()
     }
@@ -30,7 +30,7 @@ def test_the_end_of_a_long_caption_counts(tmp_path):
     with pytest.raises(AssertionError):
         assert_same(runs["one", 225].folder, runs["other", 225].folder)
     live = small(tmp_path / "live", train_data_dir=str(folders[0]), max_token_length=225, cache_text_embeddings=False)
-    assert train(live.replace(max_train_steps=2)).losses() == pytest.approx(runs["one", 225].losses(), rel=1e-5)
+    assert train(live.replace(max_train_steps=1)).losses()[1] == pytest.approx(runs["one", 225].losses()[1], rel=1e-5)
 
 
 def test_the_end_of_a_long_prompt_is_drawn():
