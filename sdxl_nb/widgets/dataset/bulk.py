@@ -86,9 +86,8 @@ class Bulk(Fold):
         browser, what, names = self._browser, self.what.value, self.names()
         if what in (OUT, BACK):
             settings = browser.settings
-            leave_out(
-                os.path.expanduser(settings.train_data_dir or settings.dataset_name or ""), names, out=what == OUT
-            )
+            place = os.path.expanduser(settings.train_data_dir or settings.dataset_name or "")
+            leave_out(place, names, out=what == OUT)
             done = len(names)
         else:
             if not self.text.value:
