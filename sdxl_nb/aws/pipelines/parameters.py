@@ -9,8 +9,8 @@ import copy
 from typing import Any
 
 from ...config.train_config import TrainConfig
-from .. import staging
 from ..identity import content
+from ..identity.content import CHANNELS
 from ..tuning_step import as_text
 
 SETTINGS = (  # what a start may change; each is a pipeline parameter named in capitals, LearningRate for learning_rate
@@ -73,7 +73,7 @@ def with_parameters(config: TrainConfig, asked: dict[str, Any]) -> tuple[dict[st
         environment[content.VARIABLE] = parameter(CONTENT, environment[content.VARIABLE])
     channels = {channel["ChannelName"] for channel in asked.get("InputDataConfig", [])}
     for name in SETTINGS:
-        if (name == "dataset_name" and "train" in channels) or staging.CHANNELS.get(name, ("",))[0] in channels:
+        if (name == "dataset_name" and "train" in channels) or CHANNELS.get(name, ("",))[0] in channels:
             continue
         text = values.get(name, as_text(getattr(config, name)))
         if len(text) <= LONGEST:

@@ -17,6 +17,7 @@ from ...config.train_config import TrainConfig
 from ...system.errors import ConfigError
 from .. import shapes, staging
 from ..identity import content
+from ..identity.content import CHANNELS
 from ..messages import AwsError
 from ..session import Session
 from ..tuning_step import Job, as_text, request
@@ -43,7 +44,7 @@ def _overrides(prepared: Prepared, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice(prepared: Prepared, name: str) -> str:
-    for setting, (channel, _) in staging.CHANNELS.items():
+    for setting, (channel, _) in CHANNELS.items():
         if name in (place_parameter(channel), parameter_name(setting)):
             return f"this pipeline was made without it: start it with {setting} in the config"
     close = nearest(name, prepared.parameters)
@@ -74,12 +75,12 @@ def _changed(prepared: Prepared, given: Mapping[str, str]) -> tuple[TrainConfig,
     by_name = {parameter_name(name): name for name in SETTINGS}
     texts = {by_name[name]: value for name, value in given.items() if name in by_name}
     for name, value in texts.items():
-        if name in staging.CHANNELS and value.startswith(("s3://", *staging.PATHS)):
+        if name in CHANNELS and value.startswith(("s3://", *staging.PATHS)):
             raise ConfigError(f"a place cannot be given by {parameter_name(name)}: start it with {name} in the config")
     config = with_texts(prepared.config, texts)
     job = replace(prepared.job, **{JOB[name]: _number(value) for name, value in given.items() if name in JOB})
     staged = replace(prepared.staged, channels={**prepared.staged.channels}, paths={**prepared.staged.paths})
-    for setting, (channel, _) in staging.CHANNELS.items():
+    for setting, (channel, _) in CHANNELS.items():
         if url := given.get(place_parameter(channel)):
             _check_place(
                 place_parameter(channel), url, staged.paths[setting].removeprefix(f"{staging.INPUT}/{channel}")
