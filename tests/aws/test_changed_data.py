@@ -12,8 +12,9 @@ from small_runs import assert_same, home, in_a_process, small, tensors
 
 from sdxl_nb.aws import container
 from sdxl_nb.aws.identity import content
+from sdxl_nb.aws.identity.content import CHANNELS
 from sdxl_nb.aws.pipeline import prepare, start_pipeline
-from sdxl_nb.aws.staging import CHANNELS, INPUT, Staged
+from sdxl_nb.aws.staging import INPUT, Staged
 from sdxl_nb.aws.tuning_step import Job, hyperparameters
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import ConfigError

@@ -8,6 +8,7 @@ from sagemaker_emulator import SageMakerEmulator
 
 from sdxl_nb.aws import staging
 from sdxl_nb.aws.identity import content, run_folder
+from sdxl_nb.aws.identity.content import CHANNELS
 from sdxl_nb.aws.messages import AwsError
 from sdxl_nb.aws.session import Session
 from sdxl_nb.config.train_config import TrainConfig
@@ -82,7 +83,7 @@ def test_other_bytes_under_the_same_prefix_are_another_text(aws, put):
     ],
 )
 def test_one_object_is_one_file_in_the_job(aws, put, setting, key, last):
-    channel = staging.CHANNELS[setting][0]
+    channel = CHANNELS[setting][0]
     put({key: b"weights", f"{key}.old": b"-"})
     staged, notes = looked(aws, **{setting: f"s3://{aws.bucket}/{key}"})
     assert staged.paths[setting] == f"/opt/ml/input/data/{channel}/{last}"
@@ -177,7 +178,7 @@ def test_what_changed_after_the_start_is_refused_and_another_place_is_not(tmp_pa
     assert "train is s3://b/other/, not what was listed at the start" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("setting", [name for name in staging.CHANNELS if name != "dataset_name"])
+@pytest.mark.parametrize("setting", [name for name in CHANNELS if name != "dataset_name"])
 def test_every_place_is_part_of_what_a_run_is(tmp_path, setting):
     settings = {"pretrained_model_name_or_path": "embedded:tiny-sdxl", "seed": 1}
     if setting == "class_data_dir":

@@ -10,6 +10,7 @@ from sagemaker_emulator.limits import CREATE, ServiceError, check_job, instance_
 
 from sdxl_nb.aws import shapes, staging
 from sdxl_nb.aws.identity import content
+from sdxl_nb.aws.identity.content import CHANNELS
 from sdxl_nb.aws.job import unique_name
 from sdxl_nb.aws.tuning_step import Job, refuse, request
 from sdxl_nb.config.train_config import TrainConfig
@@ -194,7 +195,7 @@ def drawn(draw):
         hub_token_secret=draw.choice([None, f"sdxl-nb/{letters(draw, 1, 99)}"]),
         volume_size_gb=draw.randint(1, 16384),
     )
-    names = [channel for channel, _ in staging.CHANNELS.values() if draw.random() < 0.5]
+    names = [channel for channel, _ in CHANNELS.values() if draw.random() < 0.5]
     places = {name: f"s3://{letters(draw, 3, 63, 'abc0')}/{letters(draw, 0, 900)}/" for name in names}
     found = {
         name: content.Content(10**6, 10**12, letters(draw, 12, 12), f"etag:{letters(draw, 64, 64)}") for name in names
