@@ -48,6 +48,7 @@ def test_the_steps_open_one_after_the_other_and_all_is_kept(place, tmp_path):
     assert not isinstance(opened(project, "Settings"), Few)  # it has no caption yet
     project.browser.save("x.png", "a square")
     few = opened(project, "Settings")
+    assert project.form.start.layout.display == "none"  # there is one Start
     assert few.preset.value == "tiny" and few.fields["validation_prompt"].value == "a square"
     few.fields["max_train_steps"].value, few.fields["trigger_word"].value = "33", "zarko"
     assert project.config.max_train_steps == 33 and project.form.edits["max_train_steps"] == "33"

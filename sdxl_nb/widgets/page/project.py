@@ -51,6 +51,7 @@ class Project(Twin, VBox):
         config = kept or TrainConfig.preset("tiny", **begun)
         self.browser = DatasetBrowser(config, captioner=captioner)
         self.form = ConfigForm(config)
+        self.form.start.layout.display = "none"  # the page has its own
         self._few: Few | None = None
         self.start = Start(lambda: self.config, self._moved, watch=False)
         self._monitor: RunMonitor | None = None
