@@ -53,13 +53,6 @@ def warmup_steps(config: TrainConfig, steps: int) -> int:
     return math.ceil(config.lr_warmup_ratio * steps)  # as transformers' Trainer counts
 
 
-def depends_on_length(config: TrainConfig) -> bool:
-    """Whether the rate at a step is another one in a run of other length."""
-    return config.lr_scheduler not in ("constant", "constant_with_warmup") or (
-        config.lr_scheduler != "constant" and config.lr_warmup_ratio is not None
-    )
-
-
 def remarks(config: TrainConfig, steps: int) -> list[str]:
     """What of a configuration's schedule has no effect in a run of so many steps, a sentence each."""
     said, name = [], config.lr_scheduler

@@ -6,7 +6,7 @@ from small_runs import assert_goes_on, assert_same, small, train
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError
-from sdxl_nb.training.optimizing.schedules import SHAPES, depends_on_length, learning_rates, remarks
+from sdxl_nb.training.optimizing.schedules import learning_rates, remarks
 
 DIFFUSERS = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
@@ -84,15 +84,6 @@ def test_schedules_by_optimizer_step(schedule, wanted):
 def test_scaled_learning_rate():
     scaled = config(scale_lr=True, learning_rate=1e-4, train_batch_size=2, gradient_accumulation_steps=3)
     assert learning_rates(scaled, 10, 4)(0) == pytest.approx(24e-4)
-
-
-def test_which_schedules_hang_on_the_length_of_a_run():
-    """Those that give another rate at some step of a shorter run, and no others."""
-    for name in SHAPES:
-        for share in ({"lr_warmup_steps": 2}, {"lr_warmup_ratio": 0.2}):
-            changes = {"lr_scheduler": name, "lr_num_cycles": 2, "lr_decay_ratio": 0.5, **share}
-            differs = rates(10, **changes) != rates(20, 10, **changes)
-            assert depends_on_length(config(**changes)) == differs, changes
 
 
 def test_what_makes_no_sense_is_said_and_not_refused():
