@@ -24,9 +24,8 @@ class Chunks:
 
     def tokens(self, captions: Sequence[str]) -> list[list[int]]:
         """All tokens of each caption, without start and end."""
-        read = self.tokenizer(list(captions), add_special_tokens=False, truncation=False, verbose=False)
-        found: list[list[int]] = read["input_ids"]
-        return found
+        read = self.tokenizer(list(captions), truncation=False, verbose=False)
+        return [ids[1:-1] for ids in read["input_ids"]]
 
     def cut(self, tokens: list[int]) -> tuple[list[list[int]], list[int]]:
         """(chunks, the tokens for which there is no place); no caption makes one empty chunk."""
