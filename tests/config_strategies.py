@@ -26,7 +26,6 @@ SPECIAL = {
     "resolution": st.integers(4, 512).map(lambda eighths: eighths * 8),
     "max_token_length": st.integers(1, 5).map(lambda chunks: chunks * 75),
     "bucket_reso_steps": st.integers(1, 64).map(lambda eighths: eighths * 8),
-    "max_token_length": st.integers(1, 10).map(lambda chunks: chunks * 75),
     "base_lora": st.lists(st.sampled_from(["a.safetensors", "b c.safetensors:0.5", "/d/e:-1"]), max_size=3) | st.none(),
     "folder_weights": st.dictionaries(TEXTS, st.floats(0, 1e9), max_size=2) | st.none(),
     "output_dir": TEXTS.filter(lambda text: "://" not in text),

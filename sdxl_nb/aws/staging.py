@@ -62,6 +62,11 @@ class Staged:
 def plan(config: TrainConfig, bucket: str) -> Staged:
     """The channels of a configuration; reads files to hash them, sends nothing. Raises DataError."""
     staged = Staged()
+    if config.base_lora:
+        raise DataError(
+            "base_lora names files of this machine, which a job does not have: put them into the base (python -m "
+            "sdxl_nb.lora fuse), and give that as pretrained_model_name_or_path."
+        )
     for name, (channel, top) in CHANNELS.items():
         value = getattr(config, name)
         if value is None:
@@ -80,6 +85,8 @@ def plan(config: TrainConfig, bucket: str) -> Staged:
             staged.paths[name] = f"{INPUT}/{channel}" + (f"/{here.name}" if here.is_file() else "")
         elif name == "class_data_dir":  # none yet: the job draws the class pictures, beside its checkpoints
             staged.paths[name] = CLASS
+        elif name == "lora_weights":
+            raise DataError(f"{name} {value} is not there: give a LoRA file, a run folder or an s3:// place.")
         elif name.endswith("_dir") or value.startswith(PATHS):
             raise DataError(f"{name} {value} is not there: give a folder, an s3:// prefix or a hub id.")
     return staged

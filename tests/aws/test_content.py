@@ -117,6 +117,8 @@ def test_without_access_the_name_says_what_a_place_is():
         ({"pretrained_model_name_or_path": "s3://b/m.ckpt"}, r"m\.ckpt is a pickle, which can run code"),
         ({"train_data_dir": "s3://b/data.yaml"}, r"is a list, and a job gets that file alone"),
         ({"train_data_dir": "s3://"}, r"names no bucket"),
+        ({"lora_weights": "none/such.safetensors"}, r"such\.safetensors is not there: give a LoRA file"),
+        ({"base_lora": ["a.safetensors"]}, r"base_lora names files of this machine, .*: put them into the base"),
     ],
 )
 def test_places_that_no_job_can_train_on(settings, sentence):

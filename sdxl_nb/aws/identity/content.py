@@ -30,6 +30,7 @@ CHANNELS = {  # setting: its channel, and the prefix of the bucket that its file
     "dataset_name": ("dataset", "data"),
     "pretrained_model_name_or_path": ("model", "models"),
     "pretrained_vae_model_name_or_path": ("vae", "models"),
+    "lora_weights": ("lora", "models"),
 }
 CLASS = "/opt/ml/checkpoints/class"  # where a job draws class pictures
 VARIABLE, PLACE = "SDXL_NB_CONTENT", "SDXL_NB_PLACE_"  # of the job: what was found at its start; where, by channel
