@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from small_runs import small, tensors, train
 
+from sdxl_nb.runs.folder import new_folder
 from sdxl_nb.runs.stages import Row, Stages, lowest
 from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.widgets.grid.grid import ValidationGrid
@@ -85,9 +86,10 @@ def test_the_notebook_ships_the_best_and_leaves_what_a_person_shipped(run, tmp_p
     grid = ValidationGrid(moved)
     grid._folder.value = str(tmp_path / "run-chosen")  # as it says by itself, but for the name of the folder
     grid.ship(4)
-    names = {"grid": grid, "output_dir": str(moved)}
-    for _ in range(2):
+    names = {"grid": grid, "run": grid.run, "new_folder": new_folder}
+    for place in ("run-by-heldout-loss", "run-by-heldout-loss-2"):  # Run All twice replaces nothing
         exec(ships, names)
+        assert names["chosen"] == tmp_path / place
     assert json.loads((tmp_path / "run-chosen" / "chosen.json").read_text())["step"] == 4
     assert json.loads((names["chosen"] / "chosen.json").read_text())["step"] == grid.stages.best() == 6
     assert "step 6:" in capsys.readouterr().out
