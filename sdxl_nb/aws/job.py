@@ -21,8 +21,8 @@ from pathlib import Path
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
 from . import costs, shapes, staging, tuning_step
-from .job_run import MARKER, NO_JOB, JobRun, first_job, newest_job
-from .messages import AwsError, explained
+from .job_run import MARKER, JobRun, first_job, newest_job
+from .messages import NO_JOB, AwsError, explained
 from .mirror import Mirror
 from .session import Session
 

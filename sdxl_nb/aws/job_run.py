@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ..runs.events import update
 from ..runs.run import GOING_ON, Run
 from ..system.errors import SdxlNbError
 from . import costs, shapes, tuning_step
-from .messages import SLOWER, TROUBLE, UNREACHABLE, AwsError, explained
+from .messages import SLOWER, TROUBLE, UNREACHABLE, AwsError, explain_end, explained, not_there
 from .mirror import Mirror
 from .session import Session
 
@@ -31,7 +31,6 @@ MARKER = "sagemaker.json"
 LOGS = "/aws/sagemaker/TrainingJobs"
 STATUSES = {"Completed": "completed", "Failed": "failed", "Stopped": "stopped"}
 PASSING = SLOWER | TROUBLE | UNREACHABLE  # what may be well again in a while
-NO_JOB = ("ValidationException", "ResourceNotFound")  # how the service says that there is none
 RESUMED = re.compile(r"-r(\d+)$")
 COPIED = (
     "AlgorithmSpecification", "RoleArn", "HyperParameters", "Environment", "InputDataConfig", "OutputDataConfig",
@@ -130,7 +129,7 @@ class JobRun(Run):
                 with explained(f"Job {self.job}"):
                     self._said = self.session.client("sagemaker").describe_training_job(TrainingJobName=self.job)
             except AwsError as error:
-                self._refusal = _not_there(error, self.job, self.session.region)
+                self._refusal = not_there(error, self.job, self.session.region)
             self._looked = time.monotonic()
             if self._ended():
                 self._fetched = -1e9  # one look more
@@ -385,31 +384,3 @@ class JobRun(Run):
             spent = self.cost
             known |= {"billed_seconds": spent["billed_seconds"], "dollars": spent["dollars"], "saving": spent["saving"]}
         return known | {"trouble": str(self.trouble) if self.trouble else None}
-
-
-def _not_there(error: AwsError, job: str, region: str) -> AwsError:
-    """The sentence for a job that does not exist in this region."""
-    if error.code in NO_JOB:
-        return AwsError(
-            f"There is no job {job} in {region}: check its name, and set AWS_REGION to its region.", error.code
-        )
-    return error
-
-
-def explain_end(said: Mapping[str, Any], job: str) -> str | None:
-    """The sentence about a job that failed, or that a limit ended; None for others."""
-    last, status = said.get("SecondaryStatus"), said.get("TrainingJobStatus")
-    if last in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded"):
-        limit = "max_run" if last == "MaxRuntimeExceeded" else "max_wait, waiting for spot instances"
-        return f"Job {job} reached {limit}: resume() goes on from its newest checkpoint."
-    if status != "Failed":
-        return None
-    text = said.get("FailureReason", "").removeprefix("AlgorithmError: ").strip()
-    text = re.sub(r",? exit code: -?\d+$", "", text).strip() or "it gave no reason: see its log()"
-    text = text.splitlines()[0].rstrip(".")
-    if "OutOfMemoryError" in text or "CUDA out of memory" in text:
-        text = "the GPU has too little memory: add --gradient_checkpointing, use --mixed_precision bf16, lower "
-        text += "--resolution or --rank, or take a larger --instance_type"
-    if text.startswith(("CapacityError", "InternalServerError")):
-        text += ": that is AWS's own trouble, resume() tries again"
-    return f"Job {job} failed: {text}."

@@ -7,7 +7,7 @@ Nothing here imports any of them: an error tells by its names what it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..system.errors import SdxlNbError
 THEIRS = ("boto3", "botocore", "s3transfer", "sagemaker", "sagemaker_core", "urllib3", "requests")
 INSTALL = "This needs Amazon's libraries: pip install 'sdxl_nb[sagemaker]'."
 LOG_IN = "run `aws configure` or `aws sso login`, or set AWS_PROFILE"
+NO_JOB = ("ValidationException", "ResourceNotFound")  # how the service says that there is none
 NO_CREDENTIALS = {
     "CredentialRetrievalError",
     "NoAuthTokenError",
@@ -186,3 +187,31 @@ def _text(error: BaseException) -> str:
     said = answer.get("Error", {}).get("Message") if isinstance(answer, dict) else None
     line = " ".join(str(said or error).split()).rstrip(".")
     return line if len(line) <= 300 else line[:297] + "..."
+
+
+def not_there(error: AwsError, job: str, region: str) -> AwsError:
+    """The sentence for a job that does not exist in this region."""
+    if error.code in NO_JOB:
+        return AwsError(
+            f"There is no job {job} in {region}: check its name, and set AWS_REGION to its region.", error.code
+        )
+    return error
+
+
+def explain_end(said: Mapping[str, Any], job: str) -> str | None:
+    """The sentence about a job that failed, or that a limit ended; None for others."""
+    last, status = said.get("SecondaryStatus"), said.get("TrainingJobStatus")
+    if last in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded"):
+        limit = "max_run" if last == "MaxRuntimeExceeded" else "max_wait, waiting for spot instances"
+        return f"Job {job} reached {limit}: resume() goes on from its newest checkpoint."
+    if status != "Failed":
+        return None
+    text = said.get("FailureReason", "").removeprefix("AlgorithmError: ").strip()
+    text = re.sub(r",? exit code: -?\d+$", "", text).strip() or "it gave no reason: see its log()"
+    text = text.splitlines()[0].rstrip(".")
+    if "OutOfMemoryError" in text or "CUDA out of memory" in text:
+        text = "the GPU has too little memory: add --gradient_checkpointing, use --mixed_precision bf16, lower "
+        text += "--resolution or --rank, or take a larger --instance_type"
+    if text.startswith(("CapacityError", "InternalServerError")):
+        text += ": that is AWS's own trouble, resume() tries again"
+    return f"Job {job} failed: {text}."

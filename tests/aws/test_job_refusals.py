@@ -4,8 +4,7 @@ import pytest
 from small_runs import small
 from started_jobs import aws_fixture, quickly, start  # noqa: F401 - fixtures
 
-from sdxl_nb.aws.job_run import explain_end
-from sdxl_nb.aws.messages import AwsError
+from sdxl_nb.aws.messages import AwsError, explain_end
 from sdxl_nb.system.errors import ConfigError
 
 

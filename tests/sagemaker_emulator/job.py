@@ -11,14 +11,13 @@ import io
 import json
 import re
 import shutil
-import socket
 import tarfile
 import threading
 import time
 from pathlib import Path
 
 from .limits import ServiceError
-from .machine import Instance, host_names
+from .machine import Instance, free_port, host_names
 
 ACCOUNT = "123456789012"
 LOGS = "/aws/sagemaker/TrainingJobs"
@@ -172,7 +171,7 @@ class Job:
         self._turn("Training")
         began = time.time()
         self.training_began = self.training_began or began
-        port = _free_port()
+        port = free_port()
         self.instances = [self._boot(name, root, port) for name, root in zip(names, roots, strict=True)]
         try:
             outcome = self._watch(roots, began)
@@ -387,12 +386,6 @@ def _stamp(path):
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
-
-
-def _free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _quietly(call, **arguments):

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -108,3 +109,9 @@ class Instance:
     def drain(self):
         """Wait for the last lines."""
         self.reader.join(300)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
