@@ -15,6 +15,7 @@ import torch
 
 from ..cache.latents import at_once
 from ..config.train_config import TrainConfig
+from ..lora.going_on import taken_over
 from ..models import architectures
 from ..models.inpainting import inpaints
 from ..system.errors import ConfigError
@@ -201,9 +202,14 @@ def estimate(
     once, there is advice. Raises ConfigError for an unknown instance.
     """
     chosen = [prices.instance(name) for name in ([instances] if isinstance(instances, str) else instances)]
-    built = architectures.of(config)
+    config, built = taken_over(config), architectures.of(config)
     need, notes = disk.needed(config, built, pictures)
     notes = ([built.note] if built.note else []) + notes
+    if config.lora_weights:
+        notes.append(
+            f"Counted with rank {config.rank} of lora_weights on the layers of {config.target_modules}, whichever "
+            "layers that file has."
+        )
     job = _Job(need.costliest or config, built, need.entries)
     rows = [job.row_here()] if here else []
     rows += [job.row(_machine(instance, config, region)) for instance in chosen]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import small, train
+from small_runs import small, train, whole
 
 from sdxl_nb import TrainConfig, estimate
 from sdxl_nb.models import architectures
@@ -296,3 +296,11 @@ def test_pictures_of_every_round_are_counted_and_a_cache_that_is_not_known_is_no
     assert "kB of cache (latents" in str(need) and str(need).endswith("; there is room.")
     said = str(disk.Need(None, 0, 0, tmp_path, tmp_path))
     assert said.startswith("Disk: a cache for pictures not counted yet, 0 kB of checkpoints") and "room" not in said
+
+
+def test_a_lora_to_go_on_from_is_counted_with_its_rank(tmp_path):
+    config = small(tmp_path, lora_weights=str(whole().folder), rank=16, target_modules="attention")
+    found = estimate(config, [], pictures=7, here=False)
+    plain = estimate(small(tmp_path, rank=2, target_modules="attention"), [], pictures=7, here=False)
+    assert found.count.trained == plain.count.trained
+    assert any("Counted with rank 2 of lora_weights" in note for note in found.notes)
