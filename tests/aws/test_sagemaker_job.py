@@ -258,6 +258,7 @@ def test_interrupted_twice_it_ends_the_same(aws, tmp_path, long_run):
     assert run.losses() == Run.open(long_run).losses() and run.losses()[0] == list(range(1, 111))
 
 
+@pytest.mark.soak
 def test_stopped_resumed_and_interrupted_it_ends_the_same(aws, tmp_path, long_run, capsys):
     run = start(aws, small(tmp_path / "run", **LONG), spot=False)
     aws.job(run.job).wait_for("step=9 ")

@@ -165,6 +165,7 @@ COUNTS = {"attention": 5_806_080, "attention+ff": 10_639_360, "all": 12_296_960}
 CROSS_AT_8 = 7_618_560  # attention, with rank 8 for attn2's to_k and to_v
 
 
+@pytest.mark.soak
 def test_trainable_parameters_of_full_size_sdxl():
     """On the meta device, through peft itself: no number of them exists."""
     ranks = {"attn2.to_k": 8, "attn2.to_v": 8}
