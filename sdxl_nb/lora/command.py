@@ -1,15 +1,16 @@
 """The command line of LoRA files: check, info, convert, merge, resize, fuse. In: argv; out: text and files, 0 or 2.
 
 Exit status 2, one sentence and no traceback for whatever is wrong with what was asked; `check` also ends with 2 when
-some key is unknown.
+some key is unknown, or a number not finite.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..system.errors import SdxlNbError
+from ..system.errors import ModelError, SdxlNbError
 
 if TYPE_CHECKING:
     from .arithmetic import Reduced
@@ -69,7 +70,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     table = LoraFile(arguments.file).check()
     print(table)
-    return 2 if table.unknown else 0
+    return 2 if table.unknown or table.faults else 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -109,6 +110,8 @@ def _fuse(arguments: argparse.Namespace) -> int:
 
     from .fusing import fuse
 
+    if not math.isfinite(arguments.scale):
+        raise ModelError(f"--scale must be a finite number, not {arguments.scale}.")
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
     path = fuse(arguments.base, arguments.file, arguments.goal, arguments.scale, dtype)
     print(f"wrote {path.name}: {arguments.base} with the LoRA at strength {arguments.scale:g}")
@@ -118,9 +121,12 @@ def _fuse(arguments: argparse.Namespace) -> int:
 def _weighted(text: str) -> tuple[str, float]:
     path, _, weight = text.rpartition("=")
     try:
-        return (path, float(weight)) if path else (text, 1.0)
+        found = (path, float(weight)) if path else (text, 1.0)
     except ValueError:
         return text, 1.0  # an equals sign of the file's own name
+    if not math.isfinite(found[1]):
+        raise ModelError(f"{text}: the weight of a LoRA must be a finite number, not {weight}.")
+    return found
 
 
 def _worst(reduced: "Reduced") -> str:

@@ -6,12 +6,26 @@ A module has one canonical path here, the one diffusers and PEFT files use: `une
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 UNET, TE1, TE2 = COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 KOHYA_PREFIXES = {UNET: "lora_unet", TE1: "lora_te1", TE2: "lora_te2"}
+LYCORIS = "lycoris"  # of LyCORIS' own wrapper around a U-Net
+
+# Dotted paths in other programs' files: how ComfyUI and checkpoints call the parts.
+OTHER_PARTS = {
+    "model.diffusion_model.": UNET,
+    "diffusion_model.": UNET,
+    "text_encoders.clip_l.transformer.": TE1,
+    "text_encoders.clip_g.transformer.": TE2,
+    "clip_l.transformer.": TE1,
+    "clip_g.transformer.": TE2,
+    "clip_l.": TE1,
+    "clip_g.": TE2,
+}
+SGM = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
 
 # Inside a residual block: diffusers name -> sgm name.
 RESNET_TAILS = {
@@ -97,12 +111,15 @@ def _sgm_path(inner: str, layout: Layout) -> str | None:
 
 def canonical_name(kohya: str, layout: Layout = SDXL) -> str | None:
     """The canonical path of a kohya module name, with sgm or diffusers block names; None if it is not SDXL's."""
-    for component, prefix in KOHYA_PREFIXES.items():
+    for component, prefix in (*KOHYA_PREFIXES.items(), (UNET, LYCORIS)):
         if kohya.startswith(prefix + "_"):
-            flat = kohya[len(prefix) + 1 :]
-            inner = _unet_path(flat, layout) if component == UNET else _text_path(flat)
-            return inner and f"{component}.{inner}"
+            return _flat_path(component, kohya[len(prefix) + 1 :], layout)
     return None
+
+
+def _flat_path(component: str, flat: str, layout: Layout) -> str | None:
+    inner = _unet_path(flat, layout) if component == UNET else _text_path(flat)
+    return inner and f"{component}.{inner}"
 
 
 def _text_path(flat: str) -> str | None:
@@ -170,13 +187,14 @@ _PARTS = (
     (re.compile(r"\.lora_up\.weight$|\.lora(?:_linear_layer)?\.up\.weight$|\.lora_B(?:\.default)?\.weight$"), "up"),
     (re.compile(r"\.dora_scale$|\.lora_magnitude_vector(?:\.default)?(?:\.weight)?$"), "dora_scale"),
     (re.compile(r"\.alpha$"), "alpha"),
+    (re.compile(r"\.lora_mid\.weight$"), "mid"),  # LyCORIS' Tucker convolution
 )
 _OLD_PROCESSOR = re.compile(r"\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
 def split_key(key: str, layout: Layout = SDXL) -> tuple[str, str] | None:
-    """A tensor's key in any known format -> (canonical module path, down | up | alpha | dora_scale), or None."""
+    """A tensor's key in any known format -> (canonical module path, down | up | alpha | dora_scale | mid), or None."""
     if match := _OLD_PROCESSOR.search(key):  # diffusers before PEFT: attn1.processor.to_q_lora.down.weight
         name = _OLD_TEXT[match[1]] if ".self_attn" in key else match[1].replace("to_out", "to_out.0")
         return _with_path(key[: match.start()].replace(".processor", "") + "." + name, match[2], layout)
@@ -187,13 +205,33 @@ def split_key(key: str, layout: Layout = SDXL) -> tuple[str, str] | None:
 
 
 def _with_path(module: str, part: str, layout: Layout) -> tuple[str, str] | None:
-    path = canonical_name(module, layout) if module.startswith("lora_") else canonical_path(module)
+    path = path_of(module, layout)
     return (path, part) if path else None
 
 
-def canonical_path(module: str) -> str | None:
-    """Normalise a dotted module path: PEFT's wrapper, torch.compile's, and either layout of the CLIP models."""
+def path_of(module: str, layout: Layout = SDXL) -> str | None:
+    """The canonical path of a module under any known name, flat or dotted; None if it is not SDXL's."""
+    flat = module.startswith(("lora_", f"{LYCORIS}_"))
+    return canonical_name(module, layout) if flat else canonical_path(module, layout)
+
+
+def naming_of(keys: Iterable[str]) -> str:
+    """Whose names a file's keys are: kohya, diffusers, or sgm for dotted ones that no reader but ComfyUI expects."""
+    keys = list(keys)
+    if any(key.startswith(("lora_", f"{LYCORIS}_")) for key in keys):
+        return "kohya"
+    others = (*OTHER_PARTS, *SGM, *(f"{UNET}.{name}" for name in SGM))
+    return "sgm" if any(key.removeprefix("base_model.model.").startswith(others) for key in keys) else "diffusers"
+
+
+def canonical_path(module: str, layout: Layout = SDXL) -> str | None:
+    """Normalise a dotted module path: PEFT's wrapper, torch.compile's, sgm's, and either layout of the CLIP models."""
     module = module.replace("_orig_mod.", "").removeprefix("base_model.model.").replace(".processor.", ".")
+    for prefix, part in OTHER_PARTS.items():
+        if module.startswith(prefix):
+            return _flat_path(part, module.removeprefix(prefix).replace(".", "_"), layout)
+    if module.removeprefix(f"{UNET}.").startswith(SGM):
+        return _flat_path(UNET, module.removeprefix(f"{UNET}.").replace(".", "_"), layout)
     component, _, inner = module.partition(".")
     if component in ("down_blocks", "mid_block", "up_blocks", *(name.partition(".")[0] for name in OUTER_NAMES)):
         return f"{UNET}.{module}"

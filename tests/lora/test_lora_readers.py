@@ -17,7 +17,15 @@ from sdxl_nb.lora.command import main
 from sdxl_nb.lora.files.file import LoraFile
 from sdxl_nb.lora.files.patterns import fold, unfold
 from sdxl_nb.lora.files.reader import read_lora
-from sdxl_nb.lora.files.readers import DORA, FOLDER, OTHER_SIZE, WHOLE, key_table, recorded_readers
+from sdxl_nb.lora.files.readers import (
+    DORA,
+    FOLDER,
+    OPENVINO_CONV,
+    OTHER_SIZE,
+    WHOLE,
+    key_table,
+    recorded_readers,
+)
 from sdxl_nb.lora.files.writer import save_lora
 from sdxl_nb.lora.layers import Layer, collect, delta
 from sdxl_nb.lora.names import diffusers_key, kohya_key
@@ -125,7 +133,8 @@ def saved(tmp_path_factory):
 def test_the_table_of_a_small_base_looks_up_the_full_size_names(saved):
     for path in saved:
         table = LoraFile(path).check()
-        assert table.unknown == [] and table.notes == ((OTHER_SIZE, WHOLE) if path.stem == "style" else (OTHER_SIZE,))
+        kohya = (WHOLE, OPENVINO_CONV) if path.stem == "style" else ()
+        assert table.unknown == [] and table.notes == (OTHER_SIZE, *kohya)
         keys = len(load_file(path))
         assert {row.known for row in table.rows if row.meant} == {keys}
         assert table.as_dicts()[0] == {"reader": "base model", "known": keys, "unknown": [], "meant": True}

@@ -5,8 +5,8 @@ In: a path; out: `LoraFile(path).check()` (a `KeyTable`) and `.info()` (a `LoraI
 
 import html
 import os
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...config.header import config_from_header, find_lora, objective_flags
@@ -14,9 +14,21 @@ from ...system.errors import ModelError
 from ..base import SDXL, Base, Module
 from ..layers import LoraWeights
 from ..names import COMPONENTS
+from .architecture import remarks, said_base, why_not_sdxl
+from .contents import (
+    OVER_INPUTS,
+    Contents,
+    dora_over_inputs,
+    first_few,
+    rank_of,
+    said_kind,
+    said_not_finite,
+)
 from .metadata import BASE_KEY
-from .reader import open_lora, read_lora
-from .readers import KeyTable, key_table
+from .reader import header_alphas, layer_of, open_lora, read_lora, refuse_foreign
+from .readers import KeyTable, key_table, reader_remarks
+
+SGM_NAMES = "Its dotted names are neither kohya's nor diffusers': convert writes those, for every reader."
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,8 @@ class LoraInfo:
     predicts: str | None
     trigger_words: str | None
     config: dict[str, Any] | None
+    kind: str = "LoRA"  # or DoRA, LoKr, "LoRA with lora_mid" and so on
+    remarks: tuple[str, ...] = ()
 
     def _rows(self) -> list[tuple[str, str]]:
         shown = ("pretrained_model_name_or_path", "dataset_name", "resolution", "learning_rate", "seed")
@@ -43,13 +57,14 @@ class LoraInfo:
             ("modules", ", ".join(f"{count} {name}" for name, count in self.modules.items())),
             ("rank", _numbers(self.ranks)),
             ("alpha", _numbers(self.alphas)),
-            ("kind", "DoRA" if self.dora else "LoRA"),
+            ("kind", self.kind),
             ("parameters", f"{self.parameters:,}"),
             ("base", self.base_model_version or "not said"),
             ("predicts", self.predicts or "not said"),
             ("trigger words", self.trigger_words or "none given"),
         ]
-        return rows + [(name, str(self.config[name])) for name in shown if self.config and self.config.get(name)]
+        rows += [(name, str(self.config[name])) for name in shown if self.config and self.config.get(name)]
+        return rows + [("note", remark) for remark in self.remarks]
 
     def __str__(self) -> str:
         return "\n".join(f"{name:<14} {value}" for name, value in self._rows())
@@ -60,7 +75,7 @@ class LoraInfo:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    return ", ".join(f"{value:g}" for value in values) or "none"
 
 
 class LoraFile:
@@ -97,27 +112,62 @@ class LoraFile:
         """
         tensors, metadata = open_lora(self.path, self.path.name)
         base = Base.from_json(metadata[BASE_KEY]) if BASE_KEY in metadata else SDXL
-        return key_table(tensors, base, base.inventory if base_inventory is None else base_inventory, readers)
+        table = key_table(tensors, base, base.inventory if base_inventory is None else base_inventory, readers)
+        found = Contents.of(tensors, base.layout)
+        wrong = None if BASE_KEY in metadata else why_not_sdxl(found, metadata, base)
+        faults = [said_not_finite(tensors, self.path.name), f"It is no SDXL LoRA: {wrong}." if wrong else None]
+        notes = [*table.notes, *self._remarks(found, tensors, metadata, base)]
+        notes += reader_remarks(found) if readers is None else []
+        return replace(table, notes=tuple(notes), faults=tuple(filter(None, faults)))
 
     def info(self) -> LoraInfo:
-        """Rank, alpha, modules, trigger words and configuration, for people."""
-        weights = self.weights()
-        layers, header = weights.layers.values(), weights.metadata
-        keys = open_lora(self.path, self.path.name)[0]
-        parts = [path.partition(".")[0] for path in weights.layers]
+        """Rank, alpha, modules, trigger words and configuration, for people; of LyCORIS' kinds too."""
+        tensors, header = open_lora(self.path, self.path.name)
+        base = Base.from_json(header[BASE_KEY]) if BASE_KEY in header else SDXL
+        found = Contents.of(tensors, base.layout)
+        refuse_foreign(found, header, base, self.path.name)
+        ranks, alphas = self._strengths(found, header)
+        said = said_not_finite(tensors, self.path.name)
         return LoraInfo(
             name=self.path.name,
-            naming="kohya" if all(key.startswith("lora_") for key in keys) else "diffusers",
-            modules={name: parts.count(name) for name in COMPONENTS if name in parts},
-            ranks=tuple(sorted({layer.rank for layer in layers})),
-            alphas=tuple(sorted({layer.alpha for layer in layers})),
-            dora=any(layer.dora_scale is not None for layer in layers),
-            parameters=sum(tensor.numel() for key, tensor in keys.items() if not key.endswith(".alpha")),
-            base_model_version=header.get("ss_base_model_version"),
+            naming=found.naming,
+            modules={name: found.components[name] for name in COMPONENTS if name in found.components},
+            ranks=ranks,
+            alphas=alphas,
+            dora=any("dora_scale" in parts for parts in (*found.layers.values(), *found.others.values())),
+            parameters=sum(tensor.numel() for key, tensor in tensors.items() if not key.endswith(".alpha")),
+            base_model_version=said_base(header) or None,
             predicts=_predicts(header),
             trigger_words=header.get("modelspec.trigger_phrase"),
             config=_config_or_none(header),
+            kind=found.kind,
+            remarks=(*([said] if said else []), *self._remarks(found, tensors, header, base)),
         )
+
+    def _strengths(self, found: Contents, header: Mapping[str, str]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The ranks and the alphas in the file, each once."""
+        said = header_alphas(header, self.path, self.path.name)
+        pairs = [(rank_of(parts), parts.get("alpha")) for parts in found.others.values()]
+        ranks = {rank for rank, _ in pairs if rank}
+        alphas = {float(alpha) for _, alpha in pairs if alpha is not None and alpha.numel() == 1}
+        for path, parts in found.layers.items():
+            plain = {name: tensor for name, tensor in parts.items() if name != "dora_scale"}
+            layer = layer_of(path, plain, said, self.path.name)
+            ranks.add(layer.rank)
+            alphas.add(layer.alpha)
+        return tuple(sorted(ranks)), tuple(sorted(alphas))
+
+    def _remarks(
+        self, found: Contents, tensors: Mapping[str, Any], header: Mapping[str, str], base: Base
+    ) -> Iterator[str]:
+        """What the file is, where that is more than a LoRA whose header says SDXL."""
+        if found.others:
+            yield f"It is {said_kind(found)}"
+        if over := dora_over_inputs(found, tensors, header, base.layout):
+            yield f"The DoRA of {first_few(over)} {OVER_INPUTS}"
+        if found.naming == "sgm":
+            yield SGM_NAMES
+        yield from remarks(found, header)
 
 
 def _predicts(header: Mapping[str, str]) -> str | None:

@@ -4,6 +4,7 @@ Nothing is unpickled, and nothing a header says is run: its patterns are compare
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from ...system.errors import ModelError
 from ..base import SDXL, Base
 from ..layers import Layer, LoraWeights
 from ..names import COMPONENTS, UNET, split_key
+from .architecture import what_else, why_not_sdxl
+from .contents import OVER_INPUTS, Contents, Parts, dora_over_inputs, said_kind, said_not_finite
 from .metadata import ADAPTER_KEY, BASE_KEY
 
 
@@ -32,24 +35,40 @@ def read_lora(path: str | os.PathLike[str], base: Base | None = None) -> LoraWei
 
 
 def read_file(path: Path, name: str, base: Base | None) -> LoraWeights:
+    """Read the file at `path`, called `name` in errors; see `read_lora`."""
     tensors, metadata = open_lora(path, name)
     made_for = Base.from_json(metadata[BASE_KEY]) if BASE_KEY in metadata else None
     base = base or made_for or SDXL
     inventory = base.inventory if base == made_for else None  # a file of ours: each of its keys has a module
-    _check_architecture(tensors, metadata, name)
-    modules: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    found = Contents.of(tensors, base.layout)
+    refuse_foreign(found, metadata, base, name)
+    if found.others:
+        raise ModelError(f"{name} is {said_kind(found)}")
+    for key in tensors if inventory else ():
         place = split_key(key, base.layout)
-        if inventory is not None and (not place or place[0] not in inventory):
+        if inventory and (not place or place[0] not in inventory):
             raise ModelError(f"{name}: the key {key} names no module of the base model; the file was changed by hand.")
-        if place is None:
-            raise ModelError(
-                f"{name}: the key {key} is no LoRA of an SDXL module; the file was made for something else."
-            )
-        modules.setdefault(place[0], {})[place[1]] = tensor
-    alphas = _header_alphas(metadata, path, name)
-    layers = {module: _layer(module, parts, alphas, name) for module, parts in modules.items()}
+    if sentence := said_not_finite(tensors, name):
+        raise ModelError(sentence)
+    for module in dora_over_inputs(found, tensors, metadata, base.layout):
+        raise ModelError(f"{name}: the DoRA of {module} {OVER_INPUTS}")
+    alphas = header_alphas(metadata, path, name)
+    layers = {module: layer_of(module, parts, alphas, name) for module, parts in found.layers.items()}
     return LoraWeights(layers, base, metadata)
+
+
+def refuse_foreign(found: Contents, metadata: Mapping[str, str], base: Base, name: str) -> None:
+    """ModelError in one sentence for SD 1.x, Flux and others, and for what is no LoRA at all."""
+    if not (found.layers or found.others or found.unknown):
+        raise ModelError(f"{name} holds no tensors; it is no LoRA.")
+    if wrong := why_not_sdxl(found, metadata, base):
+        raise ModelError(f"{name} is no SDXL LoRA: {wrong}; choose one that was trained on SDXL.")
+    if kind := what_else(found):
+        raise ModelError(f"{name} is {kind}, not a LoRA alone: it holds {found.unknown[0]}, which is not read here.")
+    if found.unknown and (BASE_KEY not in metadata or found.others):
+        raise ModelError(
+            f"{name}: the key {found.unknown[0]} is no LoRA of an SDXL module; the file was made for something else."
+        )
 
 
 def open_lora(path: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -58,48 +77,39 @@ def open_lora(path: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str,
         return {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata() or {}
 
 
-OTHER_MODELS = (
-    "lora_te_",
-    "lora_te3_",
-    "lora_transformer_",
-    "transformer.",
-    "lora_unet_double_blocks_",
-    "diffusion_model.",
-)
-TEXT_KEY = re.compile(r"attn2[._](processor\.)?to_k[._]lora[._](A|down)")
-TEXT_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2"}
-
-
-def _check_architecture(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str) -> None:
-    """SD 1.x, SD 2.x, Flux and others give one sentence, before any single key is complained about."""
-    version = metadata.get("ss_base_model_version", "")
-    wrong = f"its header says {version}" if version and not version.startswith("sdxl_") else None
-    for key, tensor in tensors.items():
-        if key.startswith(OTHER_MODELS):
-            wrong = wrong or f"it holds {key}"
-        elif TEXT_KEY.search(key) and BASE_KEY not in metadata and tensor.shape[1] in TEXT_WIDTHS:
-            wrong = wrong or f"its text width is {tensor.shape[1]}, that of {TEXT_WIDTHS[tensor.shape[1]]}"
-    if wrong:
-        raise ModelError(f"{name} is no SDXL LoRA: {wrong}; choose one that was trained on SDXL.")
-    if not tensors:
-        raise ModelError(f"{name} holds no tensors; it is no LoRA.")
-
-
-def _layer(module: str, parts: dict[str, torch.Tensor], alphas: Callable[[str, int], float], name: str) -> Layer:
+def layer_of(module: str, parts: Parts, alphas: Callable[[str, int], float], name: str) -> Layer:
+    """The parts of one module as a Layer, in fp32; `alphas` where none is among them. ModelError if they do not fit."""
     for part in ("down", "up"):
         if part not in parts:
             raise ModelError(f"{name}: the {part} weight of {module} is missing; the file is incomplete.")
     down, up = parts["down"].float(), parts["up"].float()
-    if down.ndim not in (2, 4) or up.ndim != down.ndim or up.shape[1] != down.shape[0]:
+    if "mid" in parts:
+        down = _untuckered(down, parts["mid"].float(), module, name)
+    if not _matching(down, up):
         raise ModelError(f"{name}: the two weights of {module} do not fit together; the file is damaged.")
-    dora = parts.get("dora_scale")
+    dora, alpha = parts.get("dora_scale"), parts.get("alpha")
     if dora is not None and dora.numel() != up.shape[0]:
-        raise ModelError(f"{name}: the DoRA of {module} scales inputs, not outputs, which peft cannot run.")
-    alpha = parts["alpha"].item() if "alpha" in parts else alphas(module, down.shape[0])
-    return Layer(down, up, float(alpha), None if dora is None else dora.float().flatten())
+        raise ModelError(f"{name}: the DoRA of {module} has {dora.numel()} magnitudes, its weight {up.shape[0]} rows.")
+    if alpha is not None and alpha.numel() != 1:
+        raise ModelError(f"{name}: the alpha of {module} is {alpha.numel()} numbers, not one; the file is damaged.")
+    strength = alphas(module, down.shape[0]) if alpha is None else alpha.float().item()
+    return Layer(down, up, strength, None if dora is None else dora.float().flatten())
 
 
-def _header_alphas(metadata: Mapping[str, str], path: Path, name: str) -> Callable[[str, int], float]:
+def _matching(down: torch.Tensor, up: torch.Tensor) -> bool:
+    """Whether the two are (r, in[, h, w]) and (out, r[, 1, 1]) with a rank of 1 or more."""
+    same = down.ndim in (2, 4) and up.ndim == down.ndim and up.shape[1] == down.shape[0] > 0
+    return same and up.shape[2:] in ((), (1, 1))
+
+
+def _untuckered(down: torch.Tensor, mid: torch.Tensor, module: str, name: str) -> torch.Tensor:
+    """LyCORIS' convolution in three parts as one in two: the inner weight (r, r, h, w) times down (r, in, 1, 1)."""
+    if mid.ndim != 4 or down.ndim != 4 or down.shape[2:] != (1, 1) or mid.shape[1] != down.shape[0]:
+        raise ModelError(f"{name}: the lora_mid of {module} does not fit its other weights; the file is damaged.")
+    return torch.einsum("rshw,si->rihw", mid, down.flatten(1)).contiguous()
+
+
+def header_alphas(metadata: Mapping[str, str], path: Path, name: str) -> Callable[[str, int], float]:
     """(module, rank) -> alpha from diffusers' header or PEFT's adapter_config.json; the rank where nothing is said."""
     beside = path.with_name("adapter_config.json")
     try:
@@ -110,6 +120,8 @@ def _header_alphas(metadata: Mapping[str, str], path: Path, name: str) -> Callab
         else:
             fields = {}
         configs = {component: _AdapterFields.of(fields, component) for component in COMPONENTS}
+        if not all(math.isfinite(alpha) for config in configs.values() for alpha in config.alphas()):
+            raise ValueError("alpha")  # JSON of Python knows NaN
     except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise ModelError(f"{name}: the adapter settings in its header are damaged; its strength is unknown.") from error
     return lambda module, rank: configs[module.partition(".")[0]].alpha(module, rank)
@@ -129,6 +141,9 @@ class _AdapterFields:
         patterns = {_literal(key): float(value) for key, value in (mine.get("alpha_pattern") or {}).items()}
         alpha = mine.get("lora_alpha")
         return cls(None if alpha is None else float(alpha), patterns, bool(mine.get("use_rslora")))
+
+    def alphas(self) -> list[float]:
+        return [*self.patterns.values(), *([] if self.lora_alpha is None else [self.lora_alpha])]
 
     def alpha(self, module: str, rank: int) -> float:
         for name, value in self.patterns.items():

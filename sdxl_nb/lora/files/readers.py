@@ -22,18 +22,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base import SDXL, Base
-from ..names import diffusers_key, kohya_key, split_key
+from ..names import Layout, diffusers_key, kohya_key, naming_of, split_key
+from .contents import Contents, first_few, other_kind
 from .patterns import unfold
 
 FOLDER = Path(__file__).parent / "known_keys"
 FEW = 3  # unknown keys that are named
 MEANT = {"diffusers": "diffusers", "comfyui": "kohya", "forge": "kohya", "a1111": "kohya", "sdscripts": "kohya"}
 DORA = (
-    "DoRA: diffusers shows it as trained, ComfyUI and Forge nearly so; AUTOMATIC1111 and sd-scripts do not apply "
-    "its magnitudes rightly, so train without use_dora for those."
+    "DoRA: diffusers shows it as trained (from the diffusers file), ComfyUI and Forge nearly so; AUTOMATIC1111, "
+    "InvokeAI, sd-scripts and OpenVINO GenAI do not apply its magnitudes rightly, so train without use_dora for those."
 )
 OTHER_SIZE = "The base is not SDXL-sized: each key was looked up under the name its module has in full-size SDXL."
 
+OPENVINO_ALPHA = "OpenVINO GenAI ignores alpha: where it is not the rank, it draws at another strength."
+OPENVINO_CONV = "OpenVINO GenAI fails at the first picture on LoRA layers of 3x3 convolutions."
+NO_MIDDLE = "Draw Things takes a LoRA without the middle block's attention for one of SSD-1B."
 WHOLE = "diffusers fails on a kohya file with both text encoders (its issue 13984): give it the diffusers file."
 
 
@@ -84,6 +88,7 @@ class KeyTable:
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()  # of the file itself, whoever reads it
 
     @property
     def unknown(self) -> list[str]:
@@ -104,7 +109,10 @@ class KeyTable:
         """For model cards."""
         lines = ["| reader | keys known | keys unknown |", "|---|---|---|"]
         lines += ["| " + " | ".join(cell.replace("|", "&#124;") for cell in cells) + " |" for cells in self._cells()]
-        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"\n{note}" for note in self._said())])
+
+    def _said(self) -> tuple[str, ...]:
+        return (*self.faults, *self.notes)
 
     def _cells(self) -> list[tuple[str, str, str]]:
         return [(row.reader, str(row.known), _shortened(row)) for row in self.rows]
@@ -113,11 +121,11 @@ class KeyTable:
         cells = [("reader", "keys known", "keys unknown"), *self._cells()]
         wide = max(len(row[0]) for row in cells)
         lines = [f"{reader:<{wide}}  {known:>10}  {unknown}" for reader, known, unknown in cells]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self._said()])
 
     def _repr_html_(self) -> str:
         rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self._cells())
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._said())
         return f"<table><tr><th>reader</th><th>keys known</th><th>keys unknown</th></tr>{rows}</table>{notes}"
 
 
@@ -132,21 +140,51 @@ def key_table(
     keys: Iterable[str], base: Base, inventory: Container[str], readers: Mapping[str, Container[str]] | None = None
 ) -> KeyTable:
     """Compare the keys with the base model's modules and with each reader's recorded list, or with lists given."""
-    keys = list(keys)
+    keys, others = _told_apart(list(keys), base.layout)
     rows = [_row("base model", keys, {key for key in keys if (split_key(key, base.layout) or ("",))[0] in inventory})]
     notes = [DORA] if any(key.endswith((".dora_scale", ".lora_magnitude_vector")) for key in keys) else []
+    if others:
+        notes.append(f"Keys of other kinds than LoRA's, which the lists lack: {len(others)} ({first_few(others)}).")
     if readers is not None:
         return KeyTable((*rows, *(_row(name, keys, accepted) for name, accepted in readers.items())), tuple(notes))
     if not _is_sdxl(base):
         notes.append(OTHER_SIZE)
     if any(key.startswith("lora_te") for key in keys):
         notes.append(WHOLE)
-    naming = "kohya" if any(key.startswith("lora_") for key in keys) else "diffusers"
+    naming = naming_of(keys)
     as_sdxl = {} if _is_sdxl(base) else {key: _counterpart(key, base) for key in keys}
     for reader in recorded_readers():
         known = {key for key in keys if key in reader or as_sdxl.get(key, "") in reader}
         rows.append(_row(reader.name, keys, known, reader.naming == naming))
     return KeyTable(tuple(rows), tuple(notes))
+
+
+def _told_apart(keys: list[str], layout: Layout) -> tuple[list[str], list[str]]:
+    """The keys that the recorded lists can tell of, and those of LyCORIS' kinds, which were not recorded."""
+    every, others = set(keys), set()
+    for key in keys:
+        if other := other_kind(key, every, layout):
+            module = key.removesuffix(f".{other[1]}")
+            others |= every & {key, f"{module}.alpha", f"{module}.dora_scale"}
+        elif key.endswith(".lora_mid.weight"):
+            others.add(key)
+    return [key for key in keys if key not in others], sorted(others)
+
+
+def reader_remarks(found: Contents) -> list[str]:
+    """What readers without a recorded list make of a kohya file, found by running or reading their code."""
+    if found.naming != "kohya" or not found.layers:
+        return []
+    told = []
+    pairs = [(parts["down"], parts.get("alpha")) for parts in found.layers.values() if "down" in parts]
+    if any(alpha is not None and alpha.numel() == 1 and float(alpha) != down.shape[0] for down, alpha in pairs):
+        told.append(OPENVINO_ALPHA)
+    if any(down.ndim == 4 and down.shape[2:] != (1, 1) for down, _ in pairs):
+        told.append(OPENVINO_CONV)
+    attention = [path for path in found.layers if ".attentions." in path]
+    if attention and not any(path.startswith("unet.mid_block.") for path in attention):
+        told.append(NO_MIDDLE)
+    return told
 
 
 def _row(reader: str, keys: list[str], accepted: Container[str], meant: bool = True) -> Row:

@@ -148,7 +148,9 @@ def _kohya(path: str, part: str, layout: Layout) -> str:
 def _cast(tensor: torch.Tensor, dtype: torch.dtype, path: str) -> torch.Tensor:
     tensor = tensor.to(dtype).contiguous()
     if not torch.isfinite(tensor).all():
-        raise ModelError(f"The LoRA's weights of {path} are not finite as {dtype}; lower the learning rate.")
+        raise ModelError(
+            f"The LoRA's weights of {path} are not finite as {dtype}; write them as float32, or train at a lower rate."
+        )
     return tensor
 
 
