@@ -11,6 +11,7 @@ import unicodedata
 from pathlib import Path, PurePath
 from typing import Any
 
+from .layout import lora_stem
 from .messages import nearest, shown, wrong
 
 MODULE_PRESETS = ("attention", "attention+ff", "all")
@@ -116,7 +117,7 @@ def _short_parts(value: str) -> str:
 
 
 def file_name(value: str) -> str:
-    """A file's name without folders."""
+    """A LoRA file's name without folders; .safetensors after it, which it gets by itself, is cut off."""
     if value in (".", "..") or "/" in value or "\\" in value:
         raise wrong(
             "output_name", f"output_name must be a plain file name, not {shown(value)}: folders go in output_dir"
@@ -125,7 +126,9 @@ def file_name(value: str) -> str:
         raise wrong("output_name", f"output_name holds a control character, {shown(value)}: remove it")
     if len(value.encode()) > MAX_LORA_NAME:
         raise wrong("output_name", f"output_name must have at most {MAX_LORA_NAME} bytes: shorten it")
-    return value
+    if not lora_stem(value):
+        raise wrong("output_name", f"output_name {shown(value)} is nothing but an ending: give a name before it")
+    return lora_stem(value)
 
 
 def prompts(value: Any) -> Any:

@@ -10,6 +10,11 @@ CLASS_RECORD = "class_pictures.json"  # what the class pictures in a folder were
 CLASS_PICTURE = re.compile(r"class-(\d+)\.png")
 
 
+def lora_stem(name: str) -> str:
+    """A LoRA's name without .safetensors, which files get by themselves."""
+    return re.sub(r"(\.safetensors)+$", "", name, flags=re.IGNORECASE)
+
+
 def checkpoints(folder: str | Path) -> list[Path]:
     """The complete checkpoints of a run folder, oldest first."""
     found = (p for p in Path(folder).glob("checkpoint-*") if CHECKPOINT.fullmatch(p.name))

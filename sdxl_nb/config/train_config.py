@@ -20,6 +20,7 @@ from . import formats, presets
 from .checks import file_and_scale
 from .combinations import check_combinations
 from .fields import about, schema_types
+from .layout import lora_stem
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed
 from .settings import Settings
@@ -218,4 +219,4 @@ class TrainConfig(Settings):
 
     def lora_name(self) -> str:
         """Name of the kohya file without .safetensors: output_name, or the run folder's name."""
-        return self.output_name or os.path.basename(os.path.abspath(self.output_dir)) or "lora"
+        return self.output_name or lora_stem(os.path.basename(os.path.abspath(self.output_dir))) or "lora"

@@ -14,6 +14,7 @@ from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError, SdxlNbError
 from . import events
 from .checkpoints import find, sweep
+from .renaming import follow
 
 OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation")
 
@@ -103,11 +104,12 @@ class RunFolder:
         """Whether a file or folder really lies in this run folder, whatever its name or a link says."""
         return path.parent.resolve().is_relative_to(self.path.resolve())
 
-    def begin(self, config: TrainConfig, *, resumed_from: Path | None) -> None:
-        """Clear what an overwritten run left, write `run.json` and `config.json`."""
+    def begin(self, config: TrainConfig, *, resumed_from: Path | None) -> list[str]:
+        """Clear what an overwritten run left, write `run.json` and `config.json`; returns remarks for the log."""
         if not self.writes:
-            return
+            return []
         sweep(self.path)
+        told = follow(self.path, config)
         goes_on = resumed_from is not None and self._owns(resumed_from)
         if not goes_on and self._holds_run():
             self._clear(config)
@@ -116,6 +118,7 @@ class RunFolder:
         events.update(self.path / "run.json", **about)
         # A configuration that is loaded again must not replace a run by itself.
         config.replace(overwrite_output_dir=False).save(self.path / "config.json")
+        return told
 
     def _clear(self, config: TrainConfig) -> None:
         """Delete what a run writes, and nothing else."""

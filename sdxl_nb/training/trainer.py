@@ -91,7 +91,7 @@ def _run(
         if folder.writes and not found:
             weights, an_epoch = trainer.updates.flat.weights.numel(), trainer.stream.steps_per_epoch
             disk.refuse_full_run(config, weights, trainer.steps, an_epoch)
-        folder.begin(config, resumed_from=found[0] if found else None)
+        studio.remarks += folder.begin(config, resumed_from=found[0] if found else None)
         log = EventLog(folder.path, [callback] if callback else [], writes=folder.writes, quiet=not progress)
     with ending(log, begun) as outcome, explained(folder.path):
         trackers = Trackers(config, studio.accelerator, folder.path, log.warn)

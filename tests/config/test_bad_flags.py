@@ -68,6 +68,8 @@ BAD = [
     ("--dataset_name_mapping {a", "dataset_name_mapping is not valid JSON, '{a': Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     ("--dataset_name_mapping columns.json", """dataset_name_mapping must give a/b its columns as ["IMAGE COLUMN", "CAPTION COLUMN"], not ['image']"""),
     ("--output_name 'a\nb'", r"output_name holds a control character, 'a\nb': remove it"),
+    ("--output_name .safetensors", "output_name '.safetensors' is nothing but an ending: give a name before it"),
+    ("--output_name pytorch_lora_weights.safetensors", "output_name pytorch_lora_weights is the diffusers file's own name: choose another"),
     (f"--output_name {'é' * 101}", "output_name must have at most 200 bytes: shorten it"),
     (f"--output_dir a/{'b' * 256}/c", f"output_dir has a part of more than 255 bytes, '{'b' * 56}...: shorten it"),
     (f"--output_dir a/{'b' * 201}", "output_name is null, and the run folder's name has more than 200 bytes: give a shorter one"),

@@ -70,7 +70,7 @@ def test_a_failed_save_leaves_the_old_files(tmp_path, saved):
         )
     after = [(tmp_path / file).read_bytes() for file in ("pytorch_lora_weights.safetensors", "style.safetensors")]
     assert before == after and len(list(tmp_path.iterdir())) == 2
-    for wrong in ("", "a/b", "pytorch_lora_weights"):
+    for wrong in ("", "a/b", "pytorch_lora_weights", "pytorch_lora_weights.safetensors", ".safetensors"):
         with pytest.raises(ModelError, match="cannot name the kohya file"):
             save_lora(weights, tmp_path, wrong, {})
 

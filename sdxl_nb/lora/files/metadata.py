@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...config.header import CONFIG_KEY, base_name, safe_config
+from ...config.layout import lora_stem
 
 if TYPE_CHECKING:
     from ...config.train_config import TrainConfig
@@ -50,7 +51,7 @@ def build_metadata(
     prediction = prediction_type or fields.get("prediction_type") or "epsilon"
     trigger_words = tuple(trigger_words) or tuple(filter(None, [fields.get("trigger_word")]))
     now = now or datetime.now(timezone.utc)
-    name = PurePosixPath(output_name).name
+    name = lora_stem(PurePosixPath(output_name).name)
     header = _sd_scripts_fields(fields, name, trigger_words, tag_frequency)
     header |= {
         "ss_steps": steps,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...config.layout import LORA
+from ...config.layout import LORA, lora_stem
 from ...system.errors import ModelError
 from ..base import Module
 from ..layers import Layer, LoraWeights, fit, peft_fields
@@ -38,6 +38,7 @@ def save_lora(
     nothing written, if a module is not the base model's or has no kohya name, if a weight is not finite in the dtype,
     or if what was written does not read back equal.
     """
+    output_name = lora_stem(output_name)
     if not output_name or Path(output_name).name != output_name or f"{output_name}.safetensors" == LORA:
         raise ModelError(f"{output_name!r} cannot name the kohya file; use a plain file name such as 'my_style'.")
     _refuse_unknown(weights)
