@@ -206,10 +206,7 @@ def estimate(
     need, notes = disk.needed(config, built, pictures)
     notes = ([built.note] if built.note else []) + notes
     if config.lora_weights:
-        notes.append(
-            f"Counted with rank {config.rank} of lora_weights on the layers of {config.target_modules}, whichever "
-            "layers that file has."
-        )
+        notes.append(f"Counted with rank {config.rank} of lora_weights on {config.target_modules}, whatever it holds.")
     job = _Job(need.costliest or config, built, need.entries)
     rows = [job.row_here()] if here else []
     rows += [job.row(_machine(instance, config, region)) for instance in chosen]
