@@ -5,7 +5,7 @@
 writes a whole base into FOLDER: the embedded one with the scheduler and VAE statistics of Playground 2.5 (edm), with
 rectified flow's scheduler (flow), or with nine input channels (inpainting). Its text encoders and VAE are the embedded
 ones; the U-Net goes on from what it knows. Pictures, batches and the course of the learning rate are pre-training's
-(pretrain_unet.py), noise and targets those of a run on such a base (training/noising.py).
+(pretrain_unet.py), noise and targets those of a run on such a base (training/noise/noising.py).
 """
 
 import argparse
@@ -25,7 +25,7 @@ from ..models.inpainting import draw_hole, hollowed, mask_of
 from ..models.loading import load
 from ..models.objective import base_objective
 from ..models.sources import EMBEDDED, Source
-from ..training.noising import Noising
+from ..training.noise.noising import Noising
 from .draw import caption, photograph, random_scene
 from .pretrain_unet import BATCH, batch_at, encode_pictures, learning_rate
 

@@ -34,7 +34,7 @@ CHANNELS = {  # setting: its channel, and the prefix of the bucket that its file
 }
 CLASS = "/opt/ml/checkpoints/class"  # where a job draws class pictures
 VARIABLE, PLACE = "SDXL_NB_CONTENT", "SDXL_NB_PLACE_"  # of the job: what was found at its start; where, by channel
-SHORT = 12  # hexadecimal digits of each hash in a text: six of them fit into the 512 characters of a variable
+SHORT = 10  # hexadecimal digits of each hash in a text: seven of them fit into the 512 characters of a variable
 SAID = ("README.md", ".gitattributes", ".gitignore")  # of a hub repository: other words about the same weights
 FILE = (".safetensors",)  # how an object is called that is one model
 
