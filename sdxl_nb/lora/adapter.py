@@ -13,8 +13,8 @@ from ..models.lock import ALONE
 from ..models.sources import first_line
 from ..system.errors import ConfigError
 from ..system.importing import uncollected
-from .going_on import put_on
 from .layers import LoraWeights, lora_modules, lora_names
+from .starting.going_on import put_on
 from .targets import check_patterns, target_modules, text_target_modules
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2")

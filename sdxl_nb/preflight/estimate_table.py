@@ -15,7 +15,7 @@ import torch
 
 from ..cache.latents import at_once
 from ..config.train_config import TrainConfig
-from ..lora.going_on import taken_over
+from ..lora.starting.going_on import taken_over
 from ..models import architectures
 from ..models.inpainting import inpaints
 from ..system.errors import ConfigError

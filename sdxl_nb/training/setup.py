@@ -27,9 +27,9 @@ from ..data.split import appended, divide
 from ..lora.acceleration import is_short, lay_out, make_ready, wants_ours
 from ..lora.adapter import add_lora
 from ..lora.files.writer import check_names
-from ..lora.frozen import Change, FrozenLoras
-from ..lora.going_on import file_of, shapes_of, starting_weights
 from ..lora.layers import LoraWeights, collect
+from ..lora.starting.frozen import Change, FrozenLoras
+from ..lora.starting.going_on import file_of, shapes_of, starting_weights
 from ..models import variants
 from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet
 from ..models.objective import base_objective

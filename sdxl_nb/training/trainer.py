@@ -16,7 +16,7 @@ import torch
 from ..config.layout import checkpoints
 from ..config.machine import check_machine
 from ..config.train_config import TrainConfig
-from ..lora.going_on import remarks, taken_over
+from ..lora.starting.going_on import remarks, taken_over
 from ..runs.checkpoints import find
 from ..runs.events import Callback, EventLog
 from ..runs.folder import RunFolder

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..config.header import find_lora, opened
-from ..config.train_config import TrainConfig
-from ..models.sources import Source
-from ..system.errors import ConfigError
-from .base import Base
-from .files.reader import read_lora
-from .fusing_file import base_of
-from .layers import LoraWeights, inject, lora_modules, planned
-from .names import TE1, TE2, UNET
+from ...config.header import find_lora, opened
+from ...config.train_config import TrainConfig
+from ...models.sources import Source
+from ...system.errors import ConfigError
+from ..base import Base
+from ..files.reader import read_lora
+from ..fusing_file import base_of
+from ..layers import LoraWeights, inject, lora_modules, planned
+from ..names import TE1, TE2, UNET
 
 DECIDED = ("rank", "lora_alpha", "use_dora", "use_rslora", "target_modules", "rank_pattern", "alpha_pattern")
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 import torch
 
-from ..config.header import find_lora
-from ..models.sources import Source
-from ..system.errors import ModelError
-from .base import Base
-from .files.reader import read_lora
-from .files.writer import unknown_modules
-from .layers import Layer, delta, fit
-from .names import COMPONENTS, canonical_path
+from ...config.header import find_lora
+from ...models.sources import Source
+from ...system.errors import ModelError
+from ..base import Base
+from ..files.reader import read_lora
+from ..files.writer import unknown_modules
+from ..layers import Layer, delta, fit
+from ..names import COMPONENTS, canonical_path
 
 Change = Callable[[str, torch.Tensor], torch.Tensor]
 
