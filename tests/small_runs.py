@@ -16,7 +16,9 @@ from random_sdxl import make_pipeline
 from safetensors.torch import load_file
 
 from sdxl_nb.config.train_config import TrainConfig
-from sdxl_nb.training.setup import Studio
+from sdxl_nb.runs.events import EventLog
+from sdxl_nb.runs.folder import RunFolder
+from sdxl_nb.training.setup import Studio, prepare
 from sdxl_nb.training.trainer import fine_tune
 
 SIZES = [(32, 32), (48, 32), (32, 56), (40, 40), (32, 32), (64, 48), (36, 32)]
@@ -64,6 +66,17 @@ def small(output_dir, **changes):
 
 def train(config, callback=None):
     return fine_tune(config, callback, progress=False)
+
+
+def studio(config):
+    """The parts of a run made ready, with all that it has to encode encoded."""
+    folder = RunFolder(config)
+    made = prepare(config, folder, False)
+    log = EventLog(folder.path, quiet=True)
+    made.encode(log)
+    log.close()
+    folder.release()
+    return made
 
 
 def whole(**changes):

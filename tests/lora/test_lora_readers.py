@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_lora import add_lora, make_models
 
-from sdxl_nb.lora.base import SDXL
+from sdxl_nb.lora.base import SDXL, Base
 from sdxl_nb.lora.command import main
 from sdxl_nb.lora.files.file import LoraFile
 from sdxl_nb.lora.files.patterns import fold, unfold
@@ -184,3 +184,13 @@ def test_trainable_parameters_of_full_size_sdxl():
         inject_adapter_in_model(LoraConfig(r=4, target_modules=targets, rank_pattern=patterns), unet)
         assert sum(p.numel() for name, p in unet.named_parameters() if "lora_" in name) == count
         assert all(p.is_meta for p in unet.parameters())
+
+
+def test_an_inpainting_base_has_the_keys_of_full_size_sdxl():
+    about = json.loads(SDXL.description)
+    about["unet"]["in_channels"] = 9
+    table = key_table(["unet.mid_block.attentions.0.proj_in.lora_A.weight"], Base(json.dumps(about)), SDXL.inventory)
+    assert OTHER_SIZE not in table.notes
+    about["unet"]["block_out_channels"] = [64, 96, 128]
+    other = key_table(["unet.mid_block.attentions.0.proj_in.lora_A.weight"], Base(json.dumps(about)), SDXL.inventory)
+    assert OTHER_SIZE in other.notes

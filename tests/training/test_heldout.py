@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, train, whole
-from test_trainer import studio
+from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, studio, train, whole
 
 from sdxl_nb.config.layout import checkpoints, step_of
 from sdxl_nb.config.train_config import TrainConfig

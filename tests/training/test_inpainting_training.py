@@ -4,16 +4,13 @@ import numpy as np
 import pytest
 import torch
 from bases import configure_single_files, file, relative
-from small_runs import assert_same, small, tensors, train
+from small_runs import assert_same, small, studio, tensors, train
 
 from sdxl_nb.data.sampling import Choices
 from sdxl_nb.drawing.generation import generate
 from sdxl_nb.models.inpainting import draw_hole, hollowed
 from sdxl_nb.models.loading import load, load_unet
 from sdxl_nb.models.sources import Source
-from sdxl_nb.runs.events import EventLog
-from sdxl_nb.runs.folder import RunFolder
-from sdxl_nb.training.setup import prepare
 
 pytestmark = pytest.mark.slow
 
@@ -25,30 +22,24 @@ def base(tmp_path_factory):
 
 def test_the_unet_sees_the_noise_the_mask_and_what_is_around_it(tmp_path, base):
     """As diffusers' inpainting pipeline puts them together: noisy latents, mask, latents of the masked picture."""
-    config = small(tmp_path, pretrained_model_name_or_path=base)
-    folder = RunFolder(config)
-    studio = prepare(config, folder, False)
-    log = EventLog(folder.path, quiet=True)
-    studio.encode(log)
-    log.close()
-    folder.release()
+    made = studio(small(tmp_path, pretrained_model_name_or_path=base))
     asked = [Choices.at(5, position, timesteps=1000, empty_share=0) for position in range(4)]
     again = [Choices.at(5, position, timesteps=1000, empty_share=0) for position in range(4)]
-    batch = studio.batch([0, 1, 4, 3], asked)
+    batch = made.batch([0, 1, 4, 3], asked)
     assert batch.latents.shape == (4, 4, 8, 8) and batch.around.shape == (4, 5, 8, 8)
     seen = []
-    hook = studio.unet.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    hook = made.unet.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     noisy = torch.randn(4, 4, 8, 8)
-    studio.predict(noisy, batch)
+    made.predict(noisy, batch)
     hook.remove()
     assert torch.equal(seen[0], torch.cat([noisy, batch.around], dim=1))
-    scaling = studio.objective.latents
+    scaling = made.objective.latents
     for number, (index, choices) in enumerate(zip([0, 1, 4, 3], again, strict=True)):
         hole = draw_hole(32, 32, choices.generator)
-        pixels, _ = studio.latents._cut((index, choices))
+        pixels, _ = made.latents._cut((index, choices))
         whole, around = (torch.from_numpy(p)[None] for p in (pixels, hollowed(pixels, hole)))
         with torch.no_grad():
-            latents, rest = (studio.vae.encode(picture).latent_dist for picture in (whole, around))
+            latents, rest = (made.vae.encode(picture).latent_dist for picture in (whole, around))
         noise = [torch.from_numpy(choices.noise((4, 8, 8))) for _ in range(2)]
         found = scaling.scaled(latents.mean + latents.std * noise[0])
         torch.testing.assert_close(batch.latents[number], found[0], rtol=1e-5, atol=1e-5)

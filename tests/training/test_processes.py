@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import assert_same, largest_difference, small, train
-from test_trainer import FLAT, studio
+from small_runs import assert_same, largest_difference, small, studio, train
+from test_trainer import FLAT
 
 from sdxl_nb.cache.latents import cache_folder
 from sdxl_nb.runs.run import Run

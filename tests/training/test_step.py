@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from small_runs import small
+from small_runs import small, studio
 from test_processes import Other
-from test_trainer import studio
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdxl_nb.training.processes import Processes

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 from safetensors.torch import safe_open
-from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, train, whole
+from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, studio, train, whole
 
 from sdxl_nb.config.layout import checkpoints
 from sdxl_nb.data.sampling import Choices
@@ -171,16 +171,6 @@ def test_bf16_keeps_lora_gradients_and_moments_in_fp32(tmp_path):
     assert next(iter(full.events("start")))["device"] == "cpu"
     difference = max(abs(a - b) for a, b in zip(half.losses()[1], full.losses()[1], strict=True))
     assert 0 < difference < 0.03
-
-
-def studio(config):
-    folder = RunFolder(config)
-    made = prepare(config, folder, False)
-    log = EventLog(folder.path, quiet=True)
-    made.encode(log)
-    log.close()
-    folder.release()
-    return made
 
 
 def test_encoders_are_gone_before_the_vae_and_the_unet_need_their_memory(tmp_path, monkeypatch):

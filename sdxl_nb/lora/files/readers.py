@@ -193,7 +193,9 @@ def _row(reader: str, keys: list[str], accepted: Container[str], meant: bool = T
 
 
 def _is_sdxl(base: Base) -> bool:
-    return bool(json.loads(base.description)["unet"] == json.loads(SDXL.description)["unet"])
+    """Whether it has full-size SDXL's keys, as an inpainting base with its nine input channels has too."""
+    theirs, ours = (json.loads(each.description)["unet"] | {"in_channels": 4} for each in (base, SDXL))
+    return bool(theirs == ours)
 
 
 def _counterpart(key: str, base: Base) -> str:
