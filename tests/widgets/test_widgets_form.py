@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import threading
 
 import pytest
 from ipywidgets import Checkbox, Dropdown
@@ -17,7 +18,7 @@ from sdxl_nb.runs.events import update
 from sdxl_nb.runs.folder import RunFolder
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training.epochs import Counts
-from sdxl_nb.widgets.form.editors import same
+from sdxl_nb.widgets.form.editors import Editor, same
 from sdxl_nb.widgets.form.form import OPEN, ConfigForm
 from sdxl_nb.widgets.form.takeaway import as_flags, as_python, changes
 
@@ -176,6 +177,25 @@ def test_pictures_that_cannot_be_trained_on_are_named_as_such_beside_their_field
     type_in(form, rank="5")
     form._outlook.wait(60)
     assert 'role="note"' in hint(form, field) and "cannot be trained on" not in form._outlook.value
+
+
+def test_what_was_looked_up_while_the_form_marks_stays_marked(form, tmp_path, monkeypatch):
+    """A thread looks at the pictures; it may be done before the fields are marked for what was typed."""
+    field, marked, mark = "train_data_dir", threading.Event(), Editor.mark
+
+    def slowly(editor, *, edited, problem):
+        if editor.name == field and not problem and threading.current_thread() is threading.main_thread():
+            marked.wait(0.5)
+        mark(editor, edited=edited, problem=problem)
+        if problem:
+            marked.set()
+
+    for name in ("bare", "empty"):  # the first brings what looking needs
+        (tmp_path / name).mkdir()
+        type_in(form, **{field: str(tmp_path / name)})
+        form._outlook.wait(60)
+        monkeypatch.setattr(Editor, "mark", slowly)
+    assert "is empty" in hint(form, field) and "sdxl-nb-wrong" in form._editors[field].row._dom_classes
 
 
 @pytest.mark.parametrize("wrong", ["tiny", {"rank": 4}, TrainConfig])

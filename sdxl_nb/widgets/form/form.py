@@ -137,37 +137,39 @@ class ConfigForm(Twin, VBox):
 
     def _check(self) -> None:
         """Judge base and edits together, and show the result everywhere."""
-        try:
-            config, problems = self._base.replace(**self.edits), {}
-            self._shown = config
-        except ConfigError as error:
-            config, problems = None, error.problems
-        with self.hold_trait_notifications():
-            self.value, self.problems = config, problems
-        for name, editor in self._editors.items():
-            editor.show(self.edits.get(name, getattr(self._shown, name)))
-        preset = None if self.preset == GIVEN else self.preset
-        self._about.value = f'<div class="sdxl-nb-hint">{presets.describe(preset) if preset else GIVEN_MEANS}</div>'
-        self._outlook.show(config, problems)
-        self.start.button.disabled = config is None
-        self._takeaway.show(config, preset)
-        self._mark()
+        with self._outlook.lock:
+            try:
+                config, problems = self._base.replace(**self.edits), {}
+                self._shown = config
+            except ConfigError as error:
+                config, problems = None, error.problems
+            with self.hold_trait_notifications():
+                self.value, self.problems = config, problems
+            for name, editor in self._editors.items():
+                editor.show(self.edits.get(name, getattr(self._shown, name)))
+            preset = None if self.preset == GIVEN else self.preset
+            self._about.value = f'<div class="sdxl-nb-hint">{presets.describe(preset) if preset else GIVEN_MEANS}</div>'
+            self._outlook.show(config, problems)
+            self.start.button.disabled = config is None
+            self._takeaway.show(config, preset)
+            self._mark()
 
     def _mark(self) -> None:
         """Mark at each field, and at each folded group, what is changed or wrong; called again once pictures are seen.
 
         Pictures that cannot be trained on are no problem of the configuration, but of the folder or data set it names.
         """
-        problems = dict(self.problems)
-        if self.value and (fault := self._outlook.fault):
-            problems["train_data_dir" if self.value.train_data_dir else "dataset_name"] = fault
-        for name, editor in self._editors.items():
-            editor.mark(edited=name in self.edits, problem=problems.get(name))
-        for group, editors in self._groups.items():
-            changed, wrong = (sum(e.name in known for e in editors) for known in (self.edits, problems))
-            said = [f"{n} {word}" for n, word in ((changed, "changed"), (wrong, "to be mended")) if n]
-            title = " · ".join([f"more {group}" if group in ALSO_OPEN else group, *said])
-            self._folds[group].mark(title, bool(wrong))
+        with self._outlook.lock:
+            problems = dict(self.problems)
+            if self.value and (fault := self._outlook.fault):
+                problems["train_data_dir" if self.value.train_data_dir else "dataset_name"] = fault
+            for name, editor in self._editors.items():
+                editor.mark(edited=name in self.edits, problem=problems.get(name))
+            for group, editors in self._groups.items():
+                changed, wrong = (sum(e.name in known for e in editors) for known in (self.edits, problems))
+                said = [f"{n} {word}" for n, word in ((changed, "changed"), (wrong, "to be mended")) if n]
+                title = " · ".join([f"more {group}" if group in ALSO_OPEN else group, *said])
+                self._folds[group].mark(title, bool(wrong))
 
     def table(self) -> Any:
         """The settings that differ from the defaults, as an HTML table without a widget. Raises ConfigError."""

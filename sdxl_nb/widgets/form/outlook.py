@@ -7,6 +7,7 @@ moment, so it is done aside.
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from html import escape
 
@@ -32,11 +33,12 @@ NOT_HERE, NOT_THESE = "Not on this machine", "These pictures cannot be trained o
 class Outlook(VBox):
     """One framed block of text; `show` says what is known at once, and what must be looked up when it is.
 
-    `looked()` is called when something was looked up; then `fault` says what is wrong with the pictures.
+    `looked()` is called when something was looked up; then `fault` says what is wrong with the pictures. Who shows that
+    holds `lock`, for what is typed and what was looked up come from two threads.
     """
 
     def __init__(self, looked: Callable[[], object]) -> None:
-        self._work, self._looked = Worker(), looked
+        self._work, self._looked, self.lock = Worker(), looked, threading.RLock()
         self._counts: dict[Key, Counts] = {}
         self._faults: dict[Key, str] = {}
         self._text, self._table, self._notice = HTML(), HTML(), Notice()
@@ -59,15 +61,16 @@ class Outlook(VBox):
 
     def show(self, config: TrainConfig | None, problems: dict[str, str]) -> None:
         """Say what the configuration will do, or how many settings are to be mended."""
-        if config is not None and config == self._newest:
-            return
-        self._newest, self._table.value = config, ""  # an estimate is one of the settings it was made for
-        self._notice.say("")
-        self._button.disabled = config is None
-        if config is None:
-            self._text.value = _framed("To be mended before this can train", list(problems.values()), wrong=True)
-            return
-        self._say(config, [])
+        with self.lock:
+            if config is not None and config == self._newest:
+                return
+            self._newest, self._table.value = config, ""  # an estimate is one of the settings it was made for
+            self._notice.say("")
+            self._button.disabled = config is None
+            if config is None:
+                self._text.value = _framed("To be mended before this can train", list(problems.values()), wrong=True)
+                return
+            self._say(config, [])
         self._work.start(lambda: self._look(config))
 
     def estimate(self) -> None:
@@ -82,9 +85,10 @@ class Outlook(VBox):
             table = FLAG.sub("", estimate(config)._repr_html_())
         except SdxlNbError as error:
             raise SdxlNbError(explained(error)) from error
-        if config is self._newest:
-            self._table.value = table
-            self._notice.say("")
+        with self.lock:
+            if config is self._newest:
+                self._table.value = table
+                self._notice.say("")
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until everything is looked up."""
@@ -111,7 +115,9 @@ class Outlook(VBox):
             wrong = [NOT_THESE, self._faults[key]]
         except Exception as error:
             wrong = [NOT_HERE, explained(error)]
-        if config is self._newest:
+        with self.lock:
+            if config is not self._newest:
+                return
             self._say(config, more)
             if wrong:
                 self._text.value += _framed(wrong[0], wrong[1:], wrong=True)
