@@ -44,6 +44,7 @@ STATE_BYTES = {  # a weight
     "prodigy_schedulefree": 4.6,
 }
 UNKNOWN = 8.0  # of a class by its path: as AdamW
+META = torch.device("meta")
 FREE = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "alias", "lift_fresh"}
 
 
@@ -82,6 +83,78 @@ class Timing(NamedTuple):
     peak: int | None
 
 
+class Layout(NamedTuple):
+    """How a tensor lies in memory."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Results:
+    """What operations give on the meta device, worked out once for the same shapes: torch does it in Python, slowly.
+
+    An operation that writes gives back what it wrote to; one that makes something new, new tensors of the same layout.
+    Views and whatever else shares a storage are left to torch every time.
+    """
+
+    SHARING = {"_unsafe_view", "lift_fresh", "detach", "alias", "set_"}  # though most of their schemas do not say so
+
+    def __init__(self) -> None:
+        self._layouts: dict[Any, Any] = {}
+
+    def of(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """What `func(*args, **kwargs)` gives, without values."""
+        key = (func, _described(args), _described(tuple(kwargs.items())))
+        if func._overloadpacket.__name__ in self.SHARING or "out" in kwargs:
+            return func(*args, **kwargs)
+        if (known := self._layouts.get(key)) is None:
+            out = func(*args, **kwargs)
+            self._layouts[key] = _layout(func, out, (args, kwargs))
+            return out
+        if known == "itself":
+            return args[0]
+        return func(*args, **kwargs) if known == "shared" else _made(known)
+
+
+def _described(value: Any) -> Any:
+    """What of an argument the shape of a result can depend on, to be looked up by."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value.stride(), value.dtype
+    return tuple(map(_described, value)) if isinstance(value, list | tuple) else (type(value), value)
+
+
+def _layout(func: Any, out: Any, given: Any) -> Any:
+    """The Layout of a new tensor, or of each; "itself" for the first argument, "shared" for all else."""
+    if out is given[0][0] if given[0] else False:
+        return "itself"
+    made = out if isinstance(out, list | tuple) else [out]
+    storages = {leaf.untyped_storage()._cdata for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)}
+    layouts = []
+    for tensor in made:
+        if tensor is None:
+            layouts.append(None)
+            continue
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "meta":
+            return "shared"
+        layouts.append(Layout(tuple(tensor.shape), tensor.stride(), tensor.dtype))
+        whole = _made(layouts[-1]).untyped_storage().nbytes()
+        if tensor.untyped_storage()._cdata in storages or tensor.untyped_storage().nbytes() != whole:
+            return "shared"
+    return type(out)(layouts) if isinstance(out, list | tuple) else layouts[0]
+
+
+def _made(layout: Any) -> Any:
+    """New tensors of a layout, without memory."""
+    if isinstance(layout, Layout):
+        shape, strides, dtype = layout
+        return torch.ops.aten.empty_strided.default(shape, strides, dtype=dtype, device=META)
+    return None if layout is None else type(layout)(map(_made, layout))
+
+
+RESULTS = Results()
+
+
 class Ledger(TorchDispatchMode):
     """Follows storages while it is on: `now` and `peak` bytes, and FLOPs and operations dispatched."""
 
@@ -105,7 +178,7 @@ class Ledger(TorchDispatchMode):
         self.now -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = RESULTS.of(func, args, kwargs or {})
         name = func._overloadpacket.__name__
         returns = func._schema.returns
         view = bool(returns) and returns[0].alias_info is not None and not returns[0].alias_info.is_write
