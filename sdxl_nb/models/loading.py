@@ -37,7 +37,7 @@ from .sources import (
     vae_subfolder,
 )
 from .stored import store_all
-from .streaming import Change, Filling, Weights
+from .streaming import Change, Filling, Hollow, Weights
 from .variants import only, taken
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _filling(
 
     try:
         weights = Weights(path for path in found_files.files(source, part) if path.suffix == ".safetensors")
-        with ALONE, torch.device("meta"):
+        with ALONE, Hollow():
             model = make()
         if source.is_single_file and not (part == "vae" and source.vae is not None):
             return Filling(model, weights, lambda name: place(part, name, config), dtype, precision, change)
@@ -228,7 +228,7 @@ def _ours(config: Mapping[str, Any], weights: dict[str, torch.Tensor], source: S
     """Our U-Net around weights that are here already: no copy is made."""
     from .unet import SdxlUNet
 
-    with ALONE, torch.device("meta"):
+    with ALONE, Hollow():
         unet = SdxlUNet(config)
     wrong = unet.load_state_dict(weights, strict=False, assign=True)
     _complete(unet, {"missing_keys": wrong.missing_keys}, f"the unet of {source.name}")
