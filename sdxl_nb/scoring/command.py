@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--scorer", nargs="+", default=[], metavar="MODULE:FUNCTION", help="a scorer of your own")
     made.add_argument("--metric", nargs="+", metavar="NAME", help="measure these alone")
     made.add_argument("--by", nargs="+", metavar="NAME", help="metrics that choose the best")
+    made.add_argument("--gate", metavar="FILE", help="thresholds, TOML or JSON: exit status 1 where one is missed")
     made.add_argument("--json", metavar="FILE", help="write means, intervals and the choice")
     return made
 
@@ -55,7 +56,7 @@ def _score(given: argparse.Namespace) -> int:
     print(scores)
     if given.json:
         Path(given.json).write_text(json.dumps(scores.as_json(), indent=1) + "\n", encoding="utf-8")
-    return 0
+    return 1 if scores.shortfalls else 0
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
         "scorers": given.scorer,
         "metrics": given.metric,
         "by": given.by,
+        "gate": given.gate,
     }
 
 

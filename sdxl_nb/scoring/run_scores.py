@@ -22,6 +22,7 @@ from .asked import Asked, ask, told
 from .drawings import Drawings, Wanted, memo_of
 from .encoders import PIXELS, AestheticHead, Encoder, files_of, open_encoder
 from .evidence import Evidence, Training
+from .gate import Gate, read_gate
 from .kept import Kept, Store
 from .scorer import Scorer
 from .scores import Scores
@@ -45,6 +46,7 @@ def score_run(
     scorers: Iterable[Any] = (),
     metrics: Iterable[str] | None = None,
     by: str | Iterable[str] | None = None,
+    gate: "Gate | str | os.PathLike[str] | None" = None,
     progress: bool = True,
     say: Callable[[str], object] = print,
 ) -> Scores:
@@ -53,17 +55,23 @@ def score_run(
     `prompts` are by default the run's own, `plain` some that have nothing to do with the training. `image_encoder`
     (likeness, diversity, copying) and `text_encoder` (prompt) are hub ids or local folders; `pixels` needs no model.
     `aesthetic` is a .safetensors file of linear layers on the text encoder's embeddings. `scorers` are functions of an
-    Evidence, or MODULE:FUNCTION; they choose the best where there are any, unless `by` names metrics. Raises
-    ConfigError for what is misspelt, ModelError for an encoder that cannot be had, before anything is drawn.
+    Evidence, or MODULE:FUNCTION; they choose the best where there are any, unless `by` names metrics. `gate` is a file
+    of thresholds (gate.py): `scores.shortfalls` then says what the LoRA misses. Raises ConfigError for what is
+    misspelt, ModelError for an encoder that cannot be had, before anything is drawn.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     work = Work(run, {"prompts": prompts, "plain": plain, "seeds": seeds, "image_encoder": image_encoder,
                       "text_encoder": text_encoder, "aesthetic": aesthetic, "scorers": scorers, "metrics": metrics,
                       "by": by})  # fmt: skip
+    thresholds = gate if gate is None or isinstance(gate, Gate) else read_gate(gate)
+    if thresholds:
+        thresholds.check(work.asked, work.steps)
     if work.missing():
         with work.store.taken():
             work.do(progress, say)
-    return work.scores()
+    scores = work.scores()
+    scores.shortfalls = thresholds.shortfalls(scores) if thresholds else []
+    return scores
 
 
 class Work:

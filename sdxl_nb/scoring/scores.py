@@ -30,6 +30,7 @@ class Scores:
     ):
         self.name, self.kept, self.scorers, self.lacking, self.by = name, kept, scorers, lacking, by
         self._notes = list(notes)
+        self.shortfalls: list[str] = []  # what of a gate's thresholds is missed
 
     @cached_property
     def table(self) -> dict[int, dict[str, Score]]:
@@ -76,7 +77,8 @@ class Scores:
         flags = [f"step {step} copies training pictures. {self._remark(step, 'copying')}" for step in self.copying]
         said = {kept.remark for row in self.kept.values() for name, kept in row.items() if name != "copying"}
         lacking = [f"{name} was not measured: {reason}." for name, reason in self.lacking.items()]
-        return [*star, *flags, *sorted(said - {""}), *lacking, *self._notes]
+        short = [f"The gate is missed: {one}." for one in self.shortfalls]
+        return [*star, *flags, *sorted(said - {""}), *lacking, *self._notes, *short]
 
     def _remark(self, step: int, metric: str) -> str:
         return self.kept[step][metric].remark
