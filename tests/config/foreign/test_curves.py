@@ -1,0 +1,84 @@
+"""The learning rate of an imported run, step by step: the course that the other program's own scheduler gives."""
+
+import re
+
+import pytest
+import torch
+from diffusers.optimization import get_scheduler as of_diffusers
+from transformers.optimization import get_scheduler as of_transformers
+
+from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.training.optimizing.schedules import learning_rates
+
+STEPS = 200
+RATE = 3e-4
+
+
+def imported(tmp_path, lines):
+    """A configuration from lines of a file of kohya's."""
+    file = tmp_path / "old.toml"
+    head = f'pretrained_model_name_or_path = "b"\ntrain_data_dir = "img"\nnetwork_dim = 4\nlearning_rate = {RATE}\n'
+    file.write_text(head + lines, encoding="utf-8")
+    with pytest.warns(UserWarning, match=re.escape("What old.toml does not say")):
+        return TrainConfig.load(file)
+
+
+def course(scheduler):
+    """The rate at each step, of a scheduler as a training loop uses it."""
+    rates = []
+    for _ in range(STEPS):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def optimizer():
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+
+
+KOHYA = [  # lines of its file; what its get_scheduler_fix hands to transformers
+    ("lr_scheduler = 'cosine'\nlr_warmup_steps = 20", "cosine", 20, {}),
+    ("lr_scheduler = 'cosine'\nlr_warmup_steps = 0.0525", "cosine", 10, {}),  # int(0.0525 * 200)
+    ("lr_scheduler = 'linear'", "linear", 0, {}),
+    (
+        "lr_scheduler = 'cosine_with_restarts'\nlr_scheduler_num_cycles = 3\nlr_warmup_steps = 7",
+        "cosine_with_restarts",
+        7,
+        {"num_cycles": 3},
+    ),
+    ("lr_scheduler = 'polynomial'\nlr_scheduler_power = 2\nlr_warmup_steps = 5", "polynomial", 5, {"power": 2}),
+    ("lr_scheduler = 'constant'", "constant", 0, {}),
+    ("lr_scheduler = 'constant_with_warmup'\nlr_warmup_steps = 30", "constant_with_warmup", 30, {}),
+    (
+        "lr_scheduler = 'cosine_with_min_lr'\nlr_scheduler_min_lr_ratio = 0.1\nlr_warmup_steps = 12",
+        "cosine_with_min_lr",
+        12,
+        {"min_lr_rate": 0.1, "num_cycles": 0.5},
+    ),
+    (
+        "lr_scheduler = 'warmup_stable_decay'\nlr_decay_steps = 50\nlr_scheduler_min_lr_ratio = 0.2",
+        "warmup_stable_decay",
+        0,
+        {"num_decay_steps": 50, "num_stable_steps": 150, "min_lr_ratio": 0.2, "num_cycles": 0.5},
+    ),
+    (
+        "lr_scheduler = 'warmup_stable_decay'\nlr_decay_steps = 0.25\nlr_warmup_steps = 0.1",
+        "warmup_stable_decay",
+        20,
+        {"num_decay_steps": 50, "num_stable_steps": 130, "min_lr_ratio": 0.0, "num_cycles": 0.5},
+    ),
+]
+
+
+@pytest.mark.parametrize("lines, name, warmup, more", KOHYA)
+def test_of_kohya(tmp_path, lines, name, warmup, more):
+    config = imported(tmp_path, f"max_train_steps = {STEPS}\n{lines}")
+    rate = learning_rates(config, STEPS, processes=1)
+    if name in ("cosine_with_restarts", "polynomial"):
+        theirs = of_diffusers(name, optimizer(), num_warmup_steps=warmup, num_training_steps=STEPS, **more)
+    else:
+        theirs = of_transformers(
+            name, optimizer(), warmup, None if "stable" in name else STEPS, scheduler_specific_kwargs=more
+        )
+    assert [rate(step) for step in range(STEPS)] == pytest.approx(course(theirs), rel=1e-9, abs=1e-13)
