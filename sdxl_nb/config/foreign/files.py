@@ -12,7 +12,7 @@ from ...system.errors import ConfigError
 from .. import formats
 from ..messages import nearest
 from ..settings import Settings
-from . import kohya, kohya_gui
+from . import kohya, kohya_gui, onetrainer
 from .keys import Draft
 from .kohya_keys import KOHYA
 
@@ -22,13 +22,14 @@ class Program(NamedTuple):
 
     title: str
     knows: Callable[[str], bool]
-    read: Callable[[Mapping[str, Any], str, Collection[str]], Draft]
+    read: Callable[[Mapping[str, Any], Path, Collection[str]], Draft]
 
 
 OURS = frozenset(Settings.model_fields)
 PROGRAMS = (
     Program("kohya's sd-scripts (TOML, JSON)", KOHYA.__contains__, kohya.read),
     Program("kohya_ss (JSON)", kohya_gui.knows, kohya_gui.read),
+    Program("OneTrainer (JSON)", onetrainer.knows, onetrainer.read),
 )
 
 
@@ -41,7 +42,7 @@ def read(path: Path, given: Collection[str] = ()) -> tuple[dict[str, Any], Draft
     """What a file holds, and the Draft of it where it is another program's. Raises ConfigError."""
     said = formats.read_file(path)
     program = recognised(said, path)
-    return said, program.read(said, path.name, given) if program else None
+    return said, program.read(said, path, given) if program else None
 
 
 def recognised(said: Mapping[str, Any], path: Path) -> Program | None:

@@ -7,6 +7,7 @@ encoders learn unless their outputs are cached, or network_train_unet_only; an o
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from ...system.errors import ConfigError
@@ -30,9 +31,9 @@ WITHOUT = ("0", "0.0", "none", "false", "", "no")  # of an argument of a network
 ABOUT_LYCORIS = ("algo", "preset", "factor", "bypass_mode", "decompose_both", "constraint", "rescaled", "block_size")
 
 
-def read(said: Mapping[str, Any], file: str, given: Collection[str] = (), program: str = NAME) -> Draft:
+def read(said: Mapping[str, Any], path: Path, given: Collection[str] = (), program: str = NAME) -> Draft:
     """The Draft of what a file of kohya's says. Raises ConfigError."""
-    draft = Draft(file, program, KOHYA, _flat(said))
+    draft = Draft(path.name, program, KOHYA, _flat(said))
     _check_base(draft)
     draft.take()
     for part in (_objective, _pictures, _length, _rates, _network, _encoders, _memory):

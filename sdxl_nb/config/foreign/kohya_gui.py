@@ -5,6 +5,7 @@ In: what such a file says. Out: a Draft, by way of the script's names. As kohya_
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from ...system.errors import ConfigError
@@ -92,15 +93,15 @@ QUIET = (
 )
 
 
-def read(said: Mapping[str, Any], file: str, given: Collection[str] = ()) -> Draft:
+def read(said: Mapping[str, Any], path: Path, given: Collection[str] = ()) -> Draft:
     """The Draft of what a file of the GUI says. Raises ConfigError."""
     said = {key: value for key, value in said.items() if value not in EMPTY}
-    _check_model(said, file)
+    _check_model(said, path.name)
     handed = {RENAMED.get(key, key): value for key, value in said.items() if not _own(key)}
     for part in (_texts, _zeros, _network, _length, _noise, _encoders):
         part(said, handed)
-    handed |= flags(words(str(said.get("additional_parameters", "")), file))  # which count before the rest there
-    draft = kohya.read(handed, file, given, NAME)
+    handed |= flags(words(str(said.get("additional_parameters", "")), path.name))  # which count before the rest there
+    draft = kohya.read(handed, path, given, NAME)
     for key, why in TOLD.items():
         if said.get(key) not in (*EMPTY, 0, "0", False):
             draft.drop(key, why)

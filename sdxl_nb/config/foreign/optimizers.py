@@ -96,11 +96,9 @@ def read(draft: Draft, key: str, name: str, arguments: Mapping[str, Any], args_k
 
     Raises ConfigError for one that there is not, unless `optimizer` is given over the file.
     """
-    spelled = name.lower().replace("_", "").replace(" ", "")
-    ours = OURS.get(spelled, "")
+    spelled, ours = _spelled(name), named(name)
     if spelled in NEARLY:
-        ours, how = NEARLY[spelled]
-        draft.differs(f"{key} {name}", how)
+        draft.differs(f"{key} {name}", NEARLY[spelled][1])
     if not ours:
         if "optimizer" not in given:
             raise ConfigError(_refusal(draft, key, name, spelled))
@@ -111,6 +109,16 @@ def read(draft: Draft, key: str, name: str, arguments: Mapping[str, Any], args_k
     draft.set("optimizer", ours, key)
     _arguments(draft, ours, arguments, args_key)
     return ours
+
+
+def named(name: str) -> str:
+    """The optimizer of ours that a name means, or ""."""
+    spelled = _spelled(name)
+    return NEARLY[spelled][0] if spelled in NEARLY else OURS.get(spelled, "")
+
+
+def _spelled(name: str) -> str:
+    return name.lower().replace("_", "").replace(" ", "")
 
 
 def _refusal(draft: Draft, key: str, name: str, spelled: str) -> str:

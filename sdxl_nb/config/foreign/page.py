@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 from .keys import Key
 from .kohya_keys import KOHYA
+from .onetrainer_keys import ONETRAINER
 
 PAGE = """\
 # Configurations of other trainers
 
-`--config FILE` and `TrainConfig.load("FILE")` read the settings of kohya's sd-scripts and kohya_ss as they are:
+`--config FILE` and `TrainConfig.load("FILE")` read the settings of kohya's sd-scripts, kohya_ss and OneTrainer as they
+are:
 
     python -m sdxl_nb.train --config old.toml
     python -m sdxl_nb.train --config old.json --train_data_dir pictures --output_dir run
@@ -33,6 +35,10 @@ TABLES: dict[str, tuple[str, Mapping[str, Key]]] = {
         "settings; there `optimizer` is optimizer_type, `max_resolution` is resolution, `epoch` counts where "
         "max_train_epochs is empty, `lr_warmup` is a percentage, and 0 or an empty text is nothing.",
         KOHYA,
+    ),
+    "OneTrainer's configuration": (
+        "Every setting of its defaults; parts of the configuration by dotted names. A preset says only what differs.",
+        ONETRAINER,
     ),
 }
 

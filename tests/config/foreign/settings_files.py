@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ FILES = sorted(path.name for path in (HERE / "files").iterdir())
 
 
 def found(name: str) -> dict[str, Any]:
-    """What a file becomes: settings that differ from the defaults and remarks, or the sentence of an error."""
+    """What a file of this folder becomes: settings that are no defaults, and remarks; or the sentence of an error."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            config = TrainConfig.load(HERE / "files" / name).replace(seed=1)
+            config = TrainConfig.load(name).replace(seed=1)
         except ConfigError as error:
             return {"error": str(error)}
     values = config.essentials()
@@ -30,4 +31,5 @@ def found(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    os.chdir(HERE / "files")
     EXPECTED.write_text(json.dumps({name: found(name) for name in FILES}, indent=1, ensure_ascii=False) + "\n")

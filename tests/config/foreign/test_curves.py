@@ -1,5 +1,6 @@
 """The learning rate of an imported run, step by step: the course that the other program's own scheduler gives."""
 
+import json
 import re
 
 import pytest
@@ -14,13 +15,16 @@ STEPS = 200
 RATE = 3e-4
 
 
-def imported(tmp_path, lines):
-    """A configuration from lines of a file of kohya's."""
-    file = tmp_path / "old.toml"
+def imported(tmp_path, name, text):
+    """The configuration that a file becomes."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.warns(UserWarning, match=re.escape(f"What {name} does not say")):
+        return TrainConfig.load(tmp_path / name)
+
+
+def of_kohya(tmp_path, lines):
     head = f'pretrained_model_name_or_path = "b"\ntrain_data_dir = "img"\nnetwork_dim = 4\nlearning_rate = {RATE}\n'
-    file.write_text(head + lines, encoding="utf-8")
-    with pytest.warns(UserWarning, match=re.escape("What old.toml does not say")):
-        return TrainConfig.load(file)
+    return imported(tmp_path, "old.toml", head + lines)
 
 
 def course(scheduler):
@@ -73,7 +77,7 @@ KOHYA = [  # lines of its file; what its get_scheduler_fix hands to transformers
 
 @pytest.mark.parametrize("lines, name, warmup, more", KOHYA)
 def test_of_kohya(tmp_path, lines, name, warmup, more):
-    config = imported(tmp_path, f"max_train_steps = {STEPS}\n{lines}")
+    config = of_kohya(tmp_path, f"max_train_steps = {STEPS}\n{lines}")
     rate = learning_rates(config, STEPS, processes=1)
     if name in ("cosine_with_restarts", "polynomial"):
         theirs = of_diffusers(name, optimizer(), num_warmup_steps=warmup, num_training_steps=STEPS, **more)
@@ -81,4 +85,37 @@ def test_of_kohya(tmp_path, lines, name, warmup, more):
         theirs = of_transformers(
             name, optimizer(), warmup, None if "stable" in name else STEPS, scheduler_specific_kwargs=more
         )
+    assert [rate(step) for step in range(STEPS)] == pytest.approx(course(theirs), rel=1e-9, abs=1e-13)
+
+
+ONETRAINER = [  # its settings, with accumulation over 2; the same course by name, from diffusers and transformers
+    ({"learning_rate_warmup_steps": 0}, "constant", 0, {}),
+    ({"learning_rate_warmup_steps": 60}, "constant_with_warmup", 30, {}),
+    ({"learning_rate_scheduler": "LINEAR", "learning_rate_warmup_steps": 0.1}, "linear", 20, {}),
+    (
+        {"learning_rate_scheduler": "COSINE", "learning_rate_min_factor": 0.2, "learning_rate_warmup_steps": 41},
+        "cosine_with_min_lr",
+        20,
+        {"min_lr_rate": 0.2, "num_cycles": 0.5},
+    ),
+    (
+        {"learning_rate_scheduler": "COSINE_WITH_HARD_RESTARTS", "learning_rate_cycles": 4.0},
+        "cosine_with_restarts",
+        100,
+        {"num_cycles": 4},
+    ),
+]
+
+
+@pytest.mark.filterwarnings("ignore:layer_filter_preset full")
+@pytest.mark.parametrize("settings, name, warmup, more", ONETRAINER)
+def test_of_onetrainer(tmp_path, settings, name, warmup, more):
+    head = {"training_method": "LORA", "model_type": "STABLE_DIFFUSION_XL_10_BASE", "learning_rate": RATE}
+    head |= {"base_model_name": "b", "concept_file_name": "c.json", "gradient_accumulation_steps": 2}
+    config = imported(tmp_path, "old.json", json.dumps({**head, **settings}))
+    rate = learning_rates(config, STEPS, processes=1)
+    if "min_lr_rate" in more:
+        theirs = of_transformers(name, optimizer(), warmup, STEPS, scheduler_specific_kwargs=more)
+    else:
+        theirs = of_diffusers(name, optimizer(), num_warmup_steps=warmup, num_training_steps=STEPS, **more)
     assert [rate(step) for step in range(STEPS)] == pytest.approx(course(theirs), rel=1e-9, abs=1e-13)

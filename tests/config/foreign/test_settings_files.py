@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from settings_files import EXPECTED, FILES, found
+from settings_files import EXPECTED, FILES, HERE, found
 
 from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.foreign.files import PROGRAMS
@@ -19,7 +19,8 @@ def test_every_file_is_expected():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_file_becomes_what_it_means(name):
+def test_file_becomes_what_it_means(name, monkeypatch):
+    monkeypatch.chdir(HERE / "files")
     assert found(name) == KNOWN[name]
 
 
