@@ -24,7 +24,9 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings in a JSON, YAML or TOML file. Raises ConfigError."""
     path = Path(path)
     if path.suffix not in (".json", ".yaml", ".yml", ".toml"):
-        raise ConfigError(f"config file {path} must end in .json, .yaml, .yml or .toml")
+        raise ConfigError(
+            f"config file {path} must end in .json, .yaml, .yml or .toml (or .sh or .txt, for a command line)"
+        )
     try:
         values = parse(path.read_text("utf-8-sig"), path.suffix)
     except OSError as error:

@@ -6,7 +6,7 @@ Variables are put in where the same file sets them; what else a shell would do w
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ...system.errors import ConfigError
@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
     script: str
     flags: dict[str, Any]
+    launch: dict[str, Any]  # what the launcher before it is given
 
 
 def words(line: str, file: str) -> list[str]:
@@ -63,7 +64,7 @@ def commands(text: str, file: str) -> list[Command]:
         given = words(_filled(line, known), file)
         at = next((place for place, word in enumerate(given) if SCRIPT.search(word)), None)
         if at is not None:
-            found.append(Command(SCRIPT.search(given[at])[1], flags(given[at + 1 :])))  # type: ignore[index]
+            found.append(Command(SCRIPT.search(given[at])[1], flags(given[at + 1 :]), flags(given[:at])))  # type: ignore[index]
     return found
 
 
@@ -78,9 +79,3 @@ def _lines(text: str) -> Iterator[str]:
 def _filled(text: str, known: dict[str, str]) -> str:
     """Text with the variables that the file sets."""
     return VARIABLE.sub(lambda found: known.get(next(filter(None, found.groups())), found[0]), text)
-
-
-def first_of(found: Iterable[Command], scripts: Iterable[str]) -> Command | None:
-    """The first command that starts one of these scripts."""
-    names = set(scripts)
-    return next((command for command in found if command.script in names), None)

@@ -32,7 +32,8 @@ class Key:
 
     def asks(self, value: Any) -> bool:
         """Whether this value asks for something that the other program would not do anyway."""
-        return value not in (*EMPTY, False) and value != self.usual and value not in self.nothing
+        nothing = (*EMPTY, False, "false", "False", self.usual, *self.nothing)
+        return not any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in nothing)
 
 
 def same(ours: str, usual: Any = None, how: Callable[[Any], Any] | None = None, why: str = "") -> Key:

@@ -5,17 +5,21 @@ In: the tables. Out: Markdown. `python -m sdxl_nb.flags --other_trainers` prints
 
 from collections.abc import Mapping
 
+from .ai_toolkit import AI_TOOLKIT
+from .diffusers import DIFFUSERS
 from .keys import Key
 from .kohya_keys import KOHYA
 from .onetrainer_keys import ONETRAINER
+from .simpletuner import SIMPLETUNER
 
 PAGE = """\
 # Configurations of other trainers
 
-`--config FILE` and `TrainConfig.load("FILE")` read the settings of kohya's sd-scripts, kohya_ss and OneTrainer as they
-are:
+`--config FILE` and `TrainConfig.load("FILE")` read the settings of kohya's sd-scripts, kohya_ss, OneTrainer, ai-toolkit
+and SimpleTuner as they are, and a shell file with the command line of one of diffusers' SDXL scripts:
 
     python -m sdxl_nb.train --config old.toml
+    python -m sdxl_nb.train --config train_dog.sh
     python -m sdxl_nb.train --config old.json --train_data_dir pictures --output_dir run
 
 A file is known by its keys. What it says is taken with that program's meaning and that program's defaults; flags beside
@@ -39,6 +43,21 @@ TABLES: dict[str, tuple[str, Mapping[str, Key]]] = {
     "OneTrainer's configuration": (
         "Every setting of its defaults; parts of the configuration by dotted names. A preset says only what differs.",
         ONETRAINER,
+    ),
+    "ai-toolkit's jobs": (
+        "Settings of the job's one process, by dotted names; `datasets` is one folder.",
+        AI_TOOLKIT,
+    ),
+    "SimpleTuner's configuration": (
+        "Names with dashes before them are the same. What is about other models than SDXL is not listed, and is called "
+        "unknown.",
+        SIMPLETUNER,
+    ),
+    "command lines of diffusers' scripts": (
+        "In a shell file (.sh, .txt, .ps1, .bat, .cmd) the first command line of `train_text_to_image_lora_sdxl.py`, "
+        "`train_dreambooth_lora_sdxl.py` or `train_dreambooth_lora_sdxl_advanced.py` is read, or of kohya's "
+        "`sdxl_train_network.py`; variables are those that the file sets. Defaults are the script's.",
+        DIFFUSERS,
     ),
 }
 

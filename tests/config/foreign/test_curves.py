@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from diffusers.optimization import get_scheduler as of_diffusers
+from transformers.optimization import get_polynomial_decay_schedule_with_warmup
 from transformers.optimization import get_scheduler as of_transformers
 
 from sdxl_nb.config.train_config import TrainConfig
@@ -118,4 +119,43 @@ def test_of_onetrainer(tmp_path, settings, name, warmup, more):
         theirs = of_transformers(name, optimizer(), warmup, STEPS, scheduler_specific_kwargs=more)
     else:
         theirs = of_diffusers(name, optimizer(), num_warmup_steps=warmup, num_training_steps=STEPS, **more)
+    assert [rate(step) for step in range(STEPS)] == pytest.approx(course(theirs), rel=1e-9, abs=1e-13)
+
+
+def test_of_ai_toolkit(tmp_path):
+    job = {"type": "sd_trainer", "datasets": [{"folder_path": "img"}], "model": {"name_or_path": "b", "is_xl": True}}
+    job["train"] = {"lr": RATE, "steps": STEPS, "lr_scheduler": "cosine", "lr_scheduler_params": {"eta_min": 3e-5}}
+    config = imported(tmp_path, "old.json", json.dumps({"job": "extension", "config": {"process": [job]}}))
+    rate = learning_rates(config, STEPS, processes=1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer(), T_max=STEPS, eta_min=3e-5)
+    assert [rate(step) for step in range(STEPS)] == pytest.approx(course(theirs), rel=1e-6)
+
+
+SIMPLETUNER = [
+    ({"lr_scheduler": "polynomial", "lr_warmup_steps": 15, "lr_end": 1e-5}, "polynomial", 15),
+    ({"lr_scheduler": "linear", "lr_warmup_steps": 15}, "linear", 15),
+    ({"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 15}, "constant_with_warmup", 15),
+]
+
+
+@pytest.mark.filterwarnings("ignore:data_backend_config", "ignore:optimizer adamw_bf16")
+@pytest.mark.parametrize("settings, name, warmup", SIMPLETUNER)
+def test_of_simpletuner(tmp_path, settings, name, warmup):
+    head = {"model_family": "sdxl", "model_type": "lora", "data_backend_config": "d.json", "learning_rate": RATE}
+    head |= {"pretrained_model_name_or_path": "b", "max_train_steps": STEPS}
+    rate = learning_rates(imported(tmp_path, "old.json", json.dumps({**head, **settings})), STEPS, processes=1)
+    if name == "polynomial":
+        theirs = get_polynomial_decay_schedule_with_warmup(optimizer(), warmup, STEPS, lr_end=1e-5, power=0.8)
+    else:
+        theirs = of_diffusers(name, optimizer(), num_warmup_steps=warmup, num_training_steps=STEPS)
+    assert [rate(step) for step in range(STEPS)] == pytest.approx(course(theirs), rel=1e-9, abs=1e-13)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant"])
+def test_of_diffusers(tmp_path, name):
+    line = "accelerate launch train_dreambooth_lora_sdxl.py --pretrained_model_name_or_path=b --dataset_name=d "
+    line += f"--learning_rate={RATE} --lr_scheduler={name} --lr_warmup_steps=20 --lr_num_cycles=2 --lr_power=3"
+    rate = learning_rates(imported(tmp_path, "old.sh", line), STEPS, processes=1)
+    more = {"num_cycles": 2, "power": 3}
+    theirs = of_diffusers(name, optimizer(), num_warmup_steps=20, num_training_steps=STEPS, **more)
     assert [rate(step) for step in range(STEPS)] == pytest.approx(course(theirs), rel=1e-9, abs=1e-13)

@@ -7,7 +7,6 @@ import pytest
 from settings_files import EXPECTED, FILES, HERE, found
 
 from sdxl_nb.config.flags import read_flags, train_parser
-from sdxl_nb.config.foreign.files import PROGRAMS
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError
 
@@ -44,8 +43,11 @@ def write(tmp_path, name, text):
 def test_file_of_no_known_kind_is_refused_with_the_kinds(tmp_path):
     with pytest.raises(ConfigError) as refused:
         TrainConfig.load(write(tmp_path, "door.json", '{"doors": 4, "colour": "red"}'))
-    kinds = ", ".join(["our own (JSON, YAML)", *(program.title for program in PROGRAMS)])
-    assert str(refused.value) == f"door.json holds settings of no kind that is known: there are {kinds}"
+    assert str(refused.value) == (
+        "door.json holds settings of no kind that is known: there are our own (JSON, YAML), kohya's sd-scripts (TOML, "
+        "JSON), kohya_ss (JSON), OneTrainer (JSON), SimpleTuner (JSON, TOML), ai-toolkit (YAML, JSON), command lines "
+        "of diffusers' scripts (.sh, .txt)"
+    )
 
 
 def test_files_of_ours_are_read_as_ever(tmp_path):
