@@ -79,7 +79,7 @@ class RunMonitor(Twin, VBox):
             before = self.status
             self.run.refresh()
             self._show()
-            self._curve.show(self.run, self.status)
+            self._curve.follow(self.run, self.status)
             self._tell(self.run.trouble)
         if before in GOING_ON and self.status not in GOING_ON:
             self.renew()  # what a page without a kernel shows from now on

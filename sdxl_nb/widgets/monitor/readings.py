@@ -3,13 +3,10 @@
 In: a Run. Out: HTML. What a run or a person wrote (folders, errors, log) is escaped.
 """
 
-from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-import numpy as np
-
-from ...runs.plots import smooth
+from ...runs.plots import gapped, smooth
 from ...runs.run import Run
 from ...system.errors import SdxlNbError
 
@@ -84,7 +81,7 @@ def announcement(status: str) -> str:
 def numbers(run: Run) -> str:
     """The newest loss, held-out loss, learning rate, pace and memory, as a table of one line."""
     events = list(run.events("step"))
-    losses = smooth(_numbers(e["train_loss"] for e in events[-100:]))
+    losses = smooth(gapped(e["train_loss"] for e in events[-100:]))
     heldout, pace = run.heldout()[1], run.seconds_per_step
     memory = next((e["memory"] for e in reversed(events[-1:]) if e.get("memory")), None)
     cells = {
@@ -104,10 +101,6 @@ def _rate(event: dict[str, Any]) -> str:
     """The learning rate of a step, or those of its groups."""
     several = [f"{name} {rate:.2e}" for name, rate in event.get("rates", {}).items()]
     return escape(", ".join(several)) or f"{event['lr']:.2e}"
-
-
-def _numbers(values: Iterable[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
 def log_block(run: Run, lines: int) -> str:
