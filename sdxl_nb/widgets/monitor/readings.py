@@ -3,12 +3,13 @@
 In: a Run. Out: HTML. What a run or a person wrote (folders, errors, log) is escaped.
 """
 
+import socket
 from html import escape
 from typing import Any
 
 from ...runs.plots import gapped, smooth
-from ...runs.run import Run
-from ...system.errors import SdxlNbError
+from ...runs.run import GOING_ON, Run
+from ...system.gpus import gpu_lines
 
 SIGNS = {
     "starting": "◌ Starting",
@@ -103,10 +104,8 @@ def _rate(event: dict[str, Any]) -> str:
     return escape(", ".join(several)) or f"{event['lr']:.2e}"
 
 
-def log_block(run: Run, lines: int) -> str:
-    """The log's last lines, in a box that scrolls; where it cannot be read, why."""
-    try:
-        text = run.log(lines)
-    except SdxlNbError as error:
-        text = str(error)
-    return f'<pre class="sdxl-nb-log" tabindex="0" aria-label="log">{escape(text)}</pre>' if text else ""
+def gpus(run: Run, status: str) -> str:
+    """What the GPUs do that a run trains on; nothing when it is over, or trains on another machine."""
+    if status not in GOING_ON or run.info.get("host") != socket.gethostname():
+        return ""
+    return "".join(f'<div class="sdxl-nb-hint">{escape(line)}</div>' for line in gpu_lines())
