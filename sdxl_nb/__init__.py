@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.runs.launcher import launch as launch
     from sdxl_nb.runs.run import Run as Run
     from sdxl_nb.scoring.run_scores import score_run as score_run
+    from sdxl_nb.sweeps.search import sweep as sweep
     from sdxl_nb.training.trainer import fine_tune as fine_tune
     from sdxl_nb.widgets.dataset.browser import DatasetBrowser as DatasetBrowser
     from sdxl_nb.widgets.form.form import ConfigForm as ConfigForm
@@ -59,6 +60,7 @@ _MODULES = {
     "open_dataset": "data.dataset",
     "score_run": "scoring.run_scores",
     "start_pipeline": "aws.pipeline",
+    "sweep": "sweeps.search",
     "tune_sagemaker": "aws.search.start",
 }
 # What `Run.open` needs of the floor above it, which it may not import: a job that runs elsewhere is a run too.

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.dataset import CaptionedPictures, PictureError, open_dataset
 from ..data.split import divide
-from ..system.errors import DataError
+from ..system.errors import DataError, SdxlNbError
 from ..system.keys import key_of
 from .encoders import AT_ONCE, Encoder
 from .evidence import Training
@@ -36,7 +36,7 @@ class TrainingPictures:
         try:
             pictures = open_dataset(self.config)
             return divide(self.config, pictures)[0]
-        except DataError as error:  # moved or deleted since
+        except SdxlNbError as error:  # moved or deleted since, or a hub that cannot be reached
             self.notes.append(f"The training pictures cannot be opened: {error}")
             return None
 
@@ -58,8 +58,14 @@ class TrainingPictures:
     @cached_property
     def identity(self) -> str:
         """Changes with any of the pictures."""
-        names = [self._all.identity(row) for row in self._rows] if self._all is not None else []
-        return key_of(*names).hex()
+        return key_of(*map(self._identity, self._rows)).hex()
+
+    def _identity(self, row: int) -> str:
+        assert self._all is not None
+        try:
+            return self._all.identity(row)
+        except PictureError:  # deleted since
+            return f"{self._all.names[row]} cannot be read"
 
     def embedded(self, encoder: Encoder) -> Training:
         """Names and embeddings of those that can be decoded. Raises DataError where none can."""

@@ -8,7 +8,9 @@ from small_encoders import clip, dino
 from sdxl_nb.scoring import metrics
 from sdxl_nb.scoring.encoders import AestheticHead, Pixels, open_encoder
 from sdxl_nb.scoring.evidence import Evidence, Training
-from sdxl_nb.system.errors import ModelError, SdxlNbError
+from sdxl_nb.scoring.registry import as_scorer
+from sdxl_nb.scoring.scorer import REGISTERED, Scorer, scorer
+from sdxl_nb.system.errors import ConfigError, ModelError, SdxlNbError
 
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 BETWEEN = (0.6, 0.8)
@@ -107,6 +109,35 @@ def test_a_scorer_that_did_not_say_what_it_needs_is_told():
         bare.training  # noqa: B018
     with pytest.raises(SdxlNbError, match=r'needs=\("text",\)'):
         bare.text  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (5, "must return lists of numbers"),
+        ([["a"]], "must return lists of numbers"),
+        ([[]], "returned no value for a prompt"),
+        ([[float("nan")]], "returned a value that is no finite number at step 5"),
+    ],
+)
+def test_a_scorer_that_gives_no_numbers_is_named(given, message):
+    with pytest.raises(SdxlNbError, match=f"Scorer odd {message}"):
+        Scorer("odd", lambda evidence: given).values(evidence([[0]]))
+
+
+def test_a_scorer_says_what_it_is_once_and_in_words_that_are_known():
+    with pytest.raises(ConfigError, match="unknown need picture of scorer odd: did you mean pictures"):
+        Scorer("odd", len, needs=("picture",))
+    with pytest.raises(ConfigError, match="better must be higher or lower, not 'more'"):
+        Scorer("odd", len, "more")
+    with pytest.raises(ConfigError, match="drift is a metric already"):
+        scorer("drift")(len)
+    scorer("redness_of_tests", "lower", sentence="Red.")(len)
+    try:
+        assert as_scorer("redness_of_tests") == Scorer("redness_of_tests", len, "lower", sentence="Red.")
+        assert as_scorer(len).name == "redness_of_tests"
+    finally:
+        del REGISTERED["redness_of_tests"]
 
 
 def test_pixels_are_the_middle_square_around_grey():
