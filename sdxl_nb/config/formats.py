@@ -68,11 +68,19 @@ def write_file(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     """Write settings as JSON or YAML, complete or not at all. Raises ConfigError."""
     path = Path(path)
     if path.suffix not in (".json", ".yaml", ".yml"):
-        raise ConfigError(f"config file {path} must end in .json, .yaml or .yml")
+        raise ConfigError(
+            f"config file {path} must end in .json, .yaml or .yml, or in .toml (kohya's) or .sh (diffusers')"
+        )
+    write_text(path, render(values, path.suffix))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text, complete or not at all. Raises ConfigError."""
+    path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(render(values, path.suffix), "utf-8")
+        partial.write_text(text, "utf-8")
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -153,8 +153,33 @@ class TrainConfig(Settings):
     # Ways out.
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write every field to path, as JSON or (.yaml, .yml) YAML; complete or not at all."""
-        formats.write_file(path, self.model_dump(mode="json"))
+        """Write every field to path, as JSON or (.yaml, .yml) YAML; complete or not at all.
+
+        As .toml it is a file for kohya's script, as .sh a command line of diffusers', with a warning for what is lost.
+        """
+        made = {".toml": self.as_kohya, ".sh": self.as_diffusers}.get(Path(path).suffix)
+        if made:
+            formats.write_text(path, made())
+        else:
+            formats.write_file(path, self.model_dump(mode="json"))
+
+    def as_kohya(self) -> str:
+        """TOML for kohya's `sdxl_train_network.py --config_file`; warns of each setting that it does not have."""
+        from .foreign.export import as_kohya
+
+        text, lost = as_kohya(self)
+        for sentence in lost:
+            remark(sentence)
+        return text
+
+    def as_diffusers(self) -> str:
+        """A command line of diffusers' train_text_to_image_lora_sdxl.py; warns as `as_kohya` does."""
+        from .foreign.export import as_diffusers
+
+        text, lost = as_diffusers(self)
+        for sentence in lost:
+            remark(sentence)
+        return text
 
     def to_flags(self) -> list[str]:
         """The shortest argv that reproduces this configuration exactly."""

@@ -175,8 +175,8 @@ def test_saving_is_complete_or_not_at_all(tmp_path):
     AWKWARD.save(tmp_path / "new" / "run.json")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["run.json"]
     assert set(json.loads((tmp_path / "new" / "run.json").read_text("utf-8"))) == set(TrainConfig.model_fields)
-    with pytest.raises(ConfigError, match=r"must end in \.json, \.yaml or \.yml"):
-        AWKWARD.save(tmp_path / "run.toml")
+    with pytest.raises(ConfigError, match=r"must end in \.json, \.yaml or \.yml, or in \.toml"):
+        AWKWARD.save(tmp_path / "run.ini")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         AWKWARD.save(tmp_path / "file" / "run.json")

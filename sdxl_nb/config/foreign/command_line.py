@@ -61,6 +61,8 @@ def commands(text: str, file: str) -> list[Command]:
         if (sets := SETS.match(line)) and " --" not in line:
             known[sets[1]] = _filled(sets[2].strip().strip("\"'"), known)
             continue
+        if ".py" not in line:
+            continue
         given = words(_filled(line, known), file)
         at = next((place for place, word in enumerate(given) if SCRIPT.search(word)), None)
         if at is not None:

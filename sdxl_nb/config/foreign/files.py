@@ -61,16 +61,13 @@ def recognised(said: Mapping[str, Any], path: Path) -> Program | None:
         return JOB
     if isinstance(said.get("datasets"), list):
         raise ConfigError(f"{path.name} lists pictures and no settings of a run: give it as --train_data_dir")
-    keys = _keys(said)
+    keys = [str(key) for key in said]
     ours = sum(key in OURS for key in keys)
-    counts = {program: sum(map(program.knows, keys)) for program in PROGRAMS}
+    counts = {program: _known(said, program.knows) for program in PROGRAMS}
     program = max(PROGRAMS, key=counts.__getitem__)
-    only = any(program.knows(key) and key not in OURS for key in keys)
-    if counts[program] > ours or (counts[program] == ours and only and path.suffix == ".toml"):
+    if counts[program] > ours or (counts[program] == ours > 0 and path.suffix == ".toml"):  # which is not our form
         return program
-    if counts[program] == ours > 0 and path.suffix == ".toml":  # which we do not write
-        return program
-    if keys and not ours and not any(nearest(key, OURS) for key in keys):
+    if keys and not ours and 2 * sum(bool(nearest(key, OURS)) for key in keys) < len(keys):
         raise ConfigError(f"{path.name} holds settings of no kind that is known: there are {kinds()}")
     return None
 
@@ -88,9 +85,12 @@ def _text(path: Path) -> str:
     return text
 
 
-def _keys(said: Mapping[str, Any]) -> list[str]:
-    """The names in a file, those inside its sections too."""
-    keys: list[str] = []
-    for key, value in said.items():
-        keys += [str(key), *map(str, value)] if isinstance(value, Mapping) else [str(key)]
-    return keys
+def _known(said: Mapping[str, Any], knows: Callable[[str], bool]) -> int:
+    """How many names of a file are known, or of its sections; 0 where those are less than half."""
+    inside = [str(key) for value in said.values() if isinstance(value, Mapping) for key in value]
+    flat = [str(key) for key, value in said.items() if not isinstance(value, Mapping)] + inside
+    found = 0
+    for names in ([str(key) for key in said], flat):
+        known = sum(map(knows, names))
+        found = max(found, known if 2 * known >= len(names) else 0)
+    return found

@@ -151,6 +151,8 @@ def _memory(draft: Draft) -> None:
 def _network(draft: Draft) -> None:
     """network_module and network_args: which layers, and other ranks of convolutions."""
     module = draft.text("network_module")
+    if not any(key.startswith("network_") for key in draft.said):
+        draft.say(f"{draft.file} names no network: a LoRA of rank {draft.get('network_dim')} is trained.")
     if module not in NETWORKS:
         draft.differs(f"network_module {module}", "a LoRA is trained")
     elif module == "networks.lora_fa":

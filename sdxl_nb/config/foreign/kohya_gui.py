@@ -124,6 +124,8 @@ def _check_model(said: Mapping[str, Any], file: str) -> None:
     models += ["Stable Diffusion 2"] if said.get("v2") is True else []
     if not models and said.get("sdxl") is False:
         models = ["Stable Diffusion 1.5"]
+    if "LoRA_type" not in said and "network_dim" not in said:
+        raise ConfigError(f"{file} has no LoRA_type, so it trains all weights: this package trains a LoRA alone")
     if models:
         raise ConfigError(f"{file} is for {models[0]}: this package trains SDXL alone")
 

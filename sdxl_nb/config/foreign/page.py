@@ -28,6 +28,10 @@ it count before it. For each setting that has no effect here, or another meaning
 is an error. Nothing that a file names is imported or run: optimizers and their arguments are taken from fixed lists.
 Publishing, tokens and keys are never taken over. `config.save("run.json")` keeps the result as a file of ours.
 
+And back: `config.save("run.toml")` (or `config.as_kohya()`) writes a file for `sdxl_train_network.py --config_file`,
+`config.save("run.sh")` (`config.as_diffusers()`) a command line of `train_text_to_image_lora_sdxl.py`, each with a
+warning for every setting that the other program does not have.
+
 Files that list *pictures* (kohya's data set TOML, OneTrainer's `concepts.json`, SimpleTuner's `multidatabackend.json`)
 are given to `--train_data_dir`: [data files](data-files.md).
 

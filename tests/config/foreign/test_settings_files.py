@@ -95,3 +95,21 @@ def test_wrong_value_names_the_file_their_key_and_ours(tmp_path):
         TrainConfig.load(write(tmp_path, "old.toml", 'network_dim = 4\nlr_warmup_steps = "long"'))
     with pytest.raises(ConfigError, match=r"^rank must be at least 1, not 0"):  # it is the flag's
         TrainConfig.build(flags={"rank": 0}, file=write(tmp_path, "old.toml", "network_dim = 4"))
+
+
+def test_other_files_of_other_programs_are_no_settings(tmp_path):
+    lycoris = '{"algo": "lokr", "multiplier": 1.0, "linear_dim": 64, "factor": 12, "bypass_mode": true, "preset": "x"}'
+    with pytest.raises(ConfigError, match=r"^lycoris\.json holds settings of no kind that is known"):
+        TrainConfig.load(write(tmp_path, "lycoris.json", lycoris))
+    dreambooth = (
+        '{"learning_rate_te": 1e-5, "optimizer": "AdamW", "max_resolution": "512,512", "epoch": 1, "sdxl": true}'
+    )
+    with pytest.raises(ConfigError, match=r"^tab\.json has no LoRA_type, so it trains all weights"):
+        TrainConfig.load(write(tmp_path, "tab.json", dreambooth))
+
+
+def test_shell_file_is_read_for_its_command_alone(tmp_path):
+    text = "echo \"it's\nVENV='a'\naccelerate launch train_text_to_image_lora_sdxl.py --pretrained_model_name_or_path=b"
+    with pytest.warns(UserWarning, match=r"names no pictures"):
+        config = TrainConfig.load(write(tmp_path, "run.sh", text))
+    assert config.pretrained_model_name_or_path == "b"
