@@ -31,6 +31,7 @@ SPECIAL = {
     "output_dir": TEXTS.filter(lambda text: "://" not in text),
     "logging_dir": INSIDE,
     "output_name": NAMES | st.none(),
+    "prior_prompts": st.lists(TEXTS, max_size=3) | TEXTS | st.none(),
     "validation_prompt": st.lists(TEXTS, max_size=3) | TEXTS | st.none(),
     "target_modules": st.sampled_from(
         ["attention", "attention+ff", "all", r".*attn2\.to_[qk]", ["to_q"], ["to_k", "ff.net.2"]]
@@ -129,6 +130,18 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
         values.pop("early_stopping_threshold", None)
     if values.get("enable_xformers_memory_efficient_attention"):
         values.pop("enable_npu_flash_attention", None)
+    if values.get("lora_kind", "lora") != "lora":
+        for name in ("use_dora", "use_rslora", "lora_dropout", "loraplus_lr_ratio"):
+            values.pop(name, None)
+    if values.get("lora_kind") != "lokr":
+        values.pop("lokr_factor", None)
+    if values.get("use_dora") or values.get("optimizer", "").endswith("_schedulefree"):
+        for name in ("rank_dropout", "module_dropout", "scale_weight_norms"):
+            values.pop(name, None)
+    if values.get("with_prior_preservation") or values.get("prior_loss_weight") == 0:
+        values.pop("prior_without_pictures", None)
+    if not values.get("prior_without_pictures"):
+        values.pop("prior_prompts", None)
     if not values.get("with_prior_preservation"):
         for name in ("class_data_dir", "class_prompt", "num_class_images"):
             values.pop(name, None)

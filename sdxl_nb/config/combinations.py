@@ -13,6 +13,8 @@ from .precedence import DEFAULT_BASE
 if TYPE_CHECKING:
     from .train_config import TrainConfig
 
+# what LoHa and LoKr do not have -> their value there
+KINDS_OF_LORA = {"use_dora": False, "use_rslora": False, "lora_dropout": 0.0, "loraplus_lr_ratio": None}
 EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
 
 
@@ -26,6 +28,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_loss,
         _check_timesteps,
         _check_rates,
+        _check_kinds,
         _check_masks,
         _check_heldout,
         _check_attention,
@@ -123,6 +126,25 @@ def _check_rates(config: "TrainConfig") -> None:
         raise wrong("unet_lr", "unet_lr 0 leaves nothing to learn: raise it, or add train_text_encoder")
 
 
+def _check_kinds(config: "TrainConfig") -> None:
+    if config.lora_kind != "lokr" and config.lokr_factor is not None:
+        raise wrong("lokr_factor", "lokr_factor needs lora_kind lokr: give it, or drop lokr_factor")
+    for name, default in KINDS_OF_LORA.items() if config.lora_kind != "lora" else ():
+        if getattr(config, name) != default:
+            raise wrong(name, f"{name} is of lora_kind lora, and this one is {config.lora_kind}: drop {name}")
+
+    drops = [name for name in ("rank_dropout", "module_dropout") if getattr(config, name)]
+    if config.use_dora and drops:
+        raise wrong(drops[0], f"{drops[0]} leaves DoRA's magnitudes without their layer: drop it, or use_dora")
+    if config.scale_weight_norms is not None and config.use_dora:
+        raise wrong("scale_weight_norms", "scale_weight_norms knows no magnitudes: drop it, or use_dora")
+    if config.scale_weight_norms is not None and config.optimizer.endswith("_schedulefree"):
+        raise wrong(
+            "scale_weight_norms",
+            f"scale_weight_norms moves weights that optimizer {config.optimizer} averages: take another optimizer",
+        )
+
+
 def _check_masks(config: "TrainConfig") -> None:
     for name, default in (("mask_column", None), ("unmasked_weight", 0.0), ("unmasked_probability", 0.0)):
         if not config.masked_loss and getattr(config, name) != default:
@@ -164,12 +186,24 @@ def _check_attention(config: "TrainConfig") -> None:
 
 
 def _check_prior_preservation(config: "TrainConfig") -> None:
+    if config.prior_without_pictures and config.with_prior_preservation:
+        raise wrong(
+            "prior_without_pictures",
+            "prior_without_pictures and with_prior_preservation both keep the rest as it was: drop one of them",
+        )
+    if config.prior_prompts is not None and not config.prior_without_pictures:
+        raise wrong("prior_prompts", "prior_prompts needs prior_without_pictures: add it, or drop prior_prompts")
+    if config.prior_without_pictures and config.prior_loss_weight == 0:
+        raise wrong("prior_loss_weight", "prior_loss_weight 0 keeps nothing: raise it, or drop prior_without_pictures")
     if config.with_prior_preservation:
         for name in ("class_data_dir", "class_prompt"):
             if getattr(config, name) is None:
                 raise wrong(name, f"with_prior_preservation needs {name}: give it, or drop with_prior_preservation")
         return
-    for name, default in (("class_data_dir", None), ("class_prompt", None), ("num_class_images", 100)):
+    others = (("class_data_dir", None), ("class_prompt", None), ("num_class_images", 100))
+    for name, default in others:
+        if config.prior_without_pictures and name == "class_prompt":
+            continue
         if getattr(config, name) != default:
             raise wrong(name, f"{name} needs with_prior_preservation: add it, or drop {name}")
 

@@ -245,12 +245,14 @@ class _attached:
         headers: list[Mapping[str, str]] = []
         base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
         try:
+            read: list[tuple[int, LoraWeights]] = []
             for number, (lora, weight) in enumerate(self.loras):
                 given = lora.path if isinstance(lora, LoraFile) else lora
-                weights = given if isinstance(given, LoraWeights) else read_lora(given, base)
-                attach(weights, self.pipeline, f"generate_{number}")
+                read.append((number, given if isinstance(given, LoraWeights) else read_lora(given, base)))
                 self.adapters[f"generate_{number}"] = weight
-                headers.append(weights.metadata)
+            for number, weights in sorted(read, key=lambda each: each[1].algo != "lora"):  # peft takes LoRAs first
+                attach(weights, self.pipeline, f"generate_{number}")
+            headers += [weights.metadata for _, weights in read]
             self.scheduler = scheduler_for(headers, self.pipeline.scheduler)
             _say_what_lacks(self.pipeline, headers)
         except BaseException:

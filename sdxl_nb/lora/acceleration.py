@@ -80,7 +80,8 @@ def take_the_short_way(unet: "UNet", flat: "FlatParameters", config: TrainConfig
     """Let plain LoRA layers of our U-Net compute together (lora/fast.py), unless they are compiled instead."""
     from .fast import LoraFast, is_plain
 
-    if isinstance(unet, SdxlUNet) and not config.torch_compile and is_plain(unet):
+    drops = config.rank_dropout or config.module_dropout
+    if isinstance(unet, SdxlUNet) and not config.torch_compile and not drops and is_plain(unet):
         unet.fast = LoraFast(unet, flat)
 
 

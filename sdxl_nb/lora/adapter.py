@@ -3,8 +3,9 @@
 In: a TrainConfig and frozen models. Out: the same models with trainable layers on them, which change nothing yet.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,11 +16,13 @@ from ..models.sources import first_line
 from ..models.unet import SdxlUNet
 from ..system.errors import ConfigError
 from ..system.importing import uncollected
+from .kinds.peft_layers import config_of, made_ready
 from .layers import LoraWeights, lora_modules, lora_names
 from .plain import put_plain
 from .starting.going_on import put_on
 from .targets import check_patterns, target_modules, text_target_modules
 
+OF_LORA = re.compile(r"\.(lora|hada|lokr)_\w+\.")  # in the names of weights that learn
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 
 
@@ -39,16 +42,6 @@ def add_lora(
         names = put_on(config, start, unet, text_encoders)
         _trainable({"unet": unet, **dict(zip(TEXT_PARTS, text_encoders, strict=False))}, names)
         return names
-    common = {
-        "r": config.rank,
-        "lora_alpha": config.alpha(),
-        "lora_dropout": config.lora_dropout,
-        "init_lora_weights": "gaussian",
-        "use_dora": config.use_dora,
-        "use_rslora": config.use_rslora,
-        "rank_pattern": config.rank_pattern or {},
-        "alpha_pattern": config.alpha_pattern or {},
-    }
     models: dict[str, tuple[nn.Module, list[str] | str]] = {"unet": (unet, target_modules(config.target_modules, unet))}
     if config.train_text_encoder:
         for name, encoder in zip(TEXT_PARTS, text_encoders, strict=True):
@@ -57,12 +50,14 @@ def add_lora(
         torch.manual_seed(config.seed)
         for name, (model, targets) in models.items():
             try:
-                if isinstance(model, SdxlUNet) and not config.use_dora:
+                if isinstance(model, SdxlUNet) and config.lora_kind == "lora" and not config.use_dora:
                     put_plain(model, targets, config)
                 else:
-                    _put_pefts(model, target_modules=targets, **common)
+                    _put_pefts(model, targets, config)
             except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
                 raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
+            for _, module in lora_modules(model) if config.lora_kind != "lora" else ():
+                made_ready(cast(Any, module), "default")
     _trainable({name: model for name, (model, _) in models.items()}, models)
     for model, _ in models.values() if config.use_dora else ():
         _exact_magnitudes(model)
@@ -70,18 +65,42 @@ def add_lora(
     return list(models)
 
 
-def _put_pefts(model: Any, **settings: Any) -> None:
+def _put_pefts(model: Any, targets: list[str] | str, config: TrainConfig) -> None:
     with uncollected():
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import inject_adapter_in_model
 
-    inject_adapter_in_model(LoraConfig(**settings), model)
+    inject_adapter_in_model(_peft_config(config, targets), model)
+
+
+def _peft_config(config: TrainConfig, targets: list[str] | str) -> Any:
+    """peft's configuration of the layers that `config` asks for."""
+    from peft import LoraConfig
+
+    common = {
+        "r": config.rank,
+        "lora_alpha": config.alpha(),
+        "target_modules": targets,
+        "rank_pattern": config.rank_pattern or {},
+        "alpha_pattern": config.alpha_pattern or {},
+    }
+    if config.lora_kind == "lokr":
+        return config_of("lokr", decompose_factor=config.lokr_factor or -1, **common)
+    if config.lora_kind == "loha":
+        return config_of("loha", **common)
+    return LoraConfig(
+        lora_dropout=config.lora_dropout,
+        init_lora_weights="gaussian",
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+        **common,
+    )
 
 
 def _trainable(models: Mapping[str, nn.Module], names: Iterable[str]) -> None:
     """Let the LoRA layers of these models learn, in fp32, and nothing else."""
     for model in map(models.__getitem__, names):
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("lora_" in name)
+            parameter.requires_grad_(OF_LORA.search(name) is not None)
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from ..system.errors import ModelError
-from .layers import Layer, LoraWeights
+from .as_lora import as_lora
+from .layers import AnyLayer, Layer, LoraWeights, fit
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ def merge(loras: Sequence[tuple[LoraWeights, float]], rank: int) -> Reduced:
         raise ModelError("A merge needs at least one LoRA, and a rank of 1 or more.")
     if len({weights.base.layout for weights, _ in loras}) > 1:
         raise ModelError("These LoRAs belong to different base models and cannot be merged.")
-    layers, energies, lost = {}, {}, {}
+    layers: dict[str, AnyLayer] = {}
+    energies, lost = {}, {}
     for path in dict.fromkeys(path for weights, _ in loras for path in weights.layers):
-        parts = [(weights.layers[path], weight) for weights, weight in loras if path in weights.layers]
+        parts = [(_plain(w.layers[path], path, w), weight) for w, weight in loras if path in w.layers]
         layers[path], energies[path], lost[path] = _reduce(path, parts, rank)
     total = sum(energies.values())
     kept = {path: 1 - lost[path] / energy if energy else 1.0 for path, energy in energies.items()}
@@ -41,13 +43,24 @@ def merge(loras: Sequence[tuple[LoraWeights, float]], rank: int) -> Reduced:
 
 
 def resize(weights: LoraWeights, rank: int) -> Reduced:
-    """The same LoRA at a lower rank; a module that already has so low a rank keeps its own."""
+    """The same LoRA at a lower rank; a LoRA that already has so low a rank keeps its own, LoHa and LoKr become LoRA."""
     reduced = merge([(weights, 1.0)], rank)
     for path, layer in weights.layers.items():
-        if layer.rank <= rank:
+        if isinstance(layer, Layer) and layer.rank <= rank:
             reduced.weights.layers[path] = layer
     reduced.weights.metadata.update(weights.metadata)
     return reduced
+
+
+def _plain(layer: AnyLayer, path: str, weights: LoraWeights) -> Layer:
+    """The layer as LoRA's two matrices. ModelError for a LoHa or LoKr of a module that its base does not have."""
+    if isinstance(layer, Layer):
+        return layer
+    module = weights.base.inventory.get(path)
+    if module is None:
+        raise ModelError(f"The LoRA has a layer for {path}, which this base model does not have.")
+    fit(layer, module, path)
+    return as_lora(layer, module)
 
 
 def _reduce(path: str, parts: list[tuple[Layer, float]], rank: int) -> tuple[Layer, float, float]:

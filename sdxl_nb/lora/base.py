@@ -170,7 +170,8 @@ def module_of(module: "torch.nn.Module") -> Module | None:
     """The Module of a live torch layer (or of the base layer of peft's), None for what carries no LoRA."""
     import torch
 
-    module = getattr(module, "base_layer", module)
+    while (inner := getattr(module, "base_layer", None)) is not None:  # one kind's layer may lie in another's
+        module = inner
     if isinstance(module, torch.nn.Conv2d):
         height, width = module.kernel_size
         return Module("conv", module.in_channels, module.out_channels, (height, width))

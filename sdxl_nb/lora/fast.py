@@ -84,7 +84,8 @@ def is_plain(unet: nn.Module) -> bool:
 def _is_plain(module: "LoraLayer") -> bool:
     base = module.get_base_layer()
     return (
-        isinstance(base, (nn.Linear, nn.Conv2d))
+        hasattr(module, "lora_A")
+        and isinstance(base, (nn.Linear, nn.Conv2d))
         and list(module.lora_A) == [ADAPTER]
         and isinstance(module.lora_dropout[ADAPTER], nn.Identity)
         and not module.lora_variant

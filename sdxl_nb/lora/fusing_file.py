@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +20,7 @@ from ..models.sources import Source, opened
 from ..system.errors import ModelError
 from .base import RELATIVE_FIELDS, TEXT_FIELDS, UNET_FIELDS, Base
 from .files.reader import read_lora
-from .layers import Layer, delta
+from .layers import AnyLayer, delta
 from .names import TE1, TE2, UNET, Layout, canonical_name
 
 PREFIXES = {  # of a file's parts
@@ -47,9 +46,7 @@ def fuse_file(
     check_base(source)
     base = base_of(source)
     weights = read_lora(lora, base)
-    layers = (
-        {path: replace(layer, alpha=layer.alpha * scale) for path, layer in weights.layers.items()} if scale else {}
-    )
+    layers = {path: layer.scaled(scale) for path, layer in weights.layers.items()} if scale else {}
     places = where(source, layers, base.layout)
     header = _header(source, set(places), dtype, objective_flags(weights.metadata))
     goal.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +69,7 @@ def base_of(source: Source) -> Base:
     return Base(json.dumps(parts, sort_keys=True))
 
 
-def where(source: Source, layers: Mapping[str, Layer], layout: Layout) -> dict[str, dict[str, int]]:
+def where(source: Source, layers: Mapping[str, AnyLayer], layout: Layout) -> dict[str, dict[str, int]]:
     """Of each tensor that changes the modules in it, and which third of it is theirs (-1: the whole).
 
     ModelError for a module that no tensor holds.
@@ -110,7 +107,7 @@ def modules_in(name: str, layout: Layout) -> dict[str, int]:
     return {f"{path}.{OPEN_CLIP[tail]}": -1} if tail in OPEN_CLIP else {}
 
 
-def changed(tensor: torch.Tensor, held: Mapping[str, int], layers: Mapping[str, Layer], name: str) -> torch.Tensor:
+def changed(tensor: torch.Tensor, held: Mapping[str, int], layers: Mapping[str, AnyLayer], name: str) -> torch.Tensor:
     """A checkpoint's tensor in fp32 with the changes of its modules."""
     made = tensor.float().clone()
     turned = name.endswith("text_projection")  # open_clip multiplies by it from the other side
@@ -124,7 +121,7 @@ def _write(
     file: IO[bytes],
     tensor: torch.Tensor,
     held: Mapping[str, int],
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, AnyLayer],
     about: Mapping[str, Any],
     name: str,
 ) -> None:

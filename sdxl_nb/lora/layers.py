@@ -5,13 +5,15 @@ in-memory form that files are written from and read into. The effective change o
 
     delta W = alpha / rank * up @ down                                        (LoRA, arXiv:2106.09685)
     delta W = m * (W + s B A) / ||W + s B A||_row - W,  s = alpha / rank      (DoRA, arXiv:2402.09353)
+
+or that of LoHa and LoKr (kinds/factored.py), which are layers beside these everywhere.
 """
 
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
@@ -20,6 +22,8 @@ from torch import nn
 from ..models.lock import ALONE
 from ..system.errors import ModelError
 from .base import SDXL, Base, Module, module_of
+from .kinds.factored import WORDS, Factored
+from .kinds.peft_layers import adapters_of, algo_of, collected, config_of, is_factored, put_into
 from .names import COMPONENTS, TE1, TE2, UNET, canonical_path
 from .targets import inside
 
@@ -55,16 +59,38 @@ class Layer:
     def kind(self) -> str:
         return "conv" if self.down.ndim == 4 else "linear"
 
+    @property
+    def algo(self) -> str:
+        return "lora"
+
+    def scaled(self, factor: float) -> "Layer":
+        """The same with its change before DoRA times `factor`."""
+        return replace(self, alpha=self.alpha * factor)
+
+    @property
+    def parts(self) -> dict[str, torch.Tensor]:
+        """The tensors by name, but for alpha."""
+        dora = {} if self.dora_scale is None else {"dora_scale": self.dora_scale}
+        return {"down": self.down, "up": self.up, **dora}
+
+
+AnyLayer: TypeAlias = Layer | Factored
+
 
 @dataclass
 class LoraWeights:
-    """Canonical module path -> Layer, with the base model that they belong to."""
+    """Canonical module path -> layer, with the base model that they belong to."""
 
-    layers: dict[str, Layer]
+    layers: dict[str, AnyLayer]
     base: Base = SDXL
     metadata: dict[str, str] = field(default_factory=dict)
 
-    def component(self, name: str) -> dict[str, Layer]:
+    @property
+    def algo(self) -> str:
+        """lora, loha or lokr: what most layers are."""
+        return Counter(layer.algo for layer in self.layers.values()).most_common(1)[0][0]
+
+    def component(self, name: str) -> dict[str, AnyLayer]:
         """The layers of unet, text_encoder or text_encoder_2, with paths inside that model."""
         return {path.partition(".")[2]: layer for path, layer in self.layers.items() if path.startswith(f"{name}.")}
 
@@ -83,8 +109,12 @@ def models_of(models: "Models") -> dict[str, nn.Module]:
 
 
 def lora_modules(model: nn.Module) -> "Iterator[tuple[str, LoraLayer]]":
-    """The modules of a live model that carry LoRA layers, by name: peft's, or those of plain.py."""
-    return ((name, cast("LoraLayer", m)) for name, m in model.named_modules() if hasattr(m, "lora_A"))
+    """The modules of a live model that carry layers of any kind of LoRA, by name: peft's, or those of plain.py."""
+    return (
+        (name, cast("LoraLayer", module))
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A") or is_factored(module)
+    )
 
 
 def lora_names(model: nn.Module) -> list[str]:
@@ -105,7 +135,7 @@ def collect(
     layers = {}
     for component, model in zip(COMPONENTS, (unet, text_encoder, text_encoder_2), strict=True):
         for name, module in lora_modules(model) if model is not None else ():
-            if adapter_name in module.lora_A:
+            if adapter_name in adapters_of(module):
                 layers[_path(component, name)] = _collect_layer(module, adapter_name)
     if not layers:
         raise ModelError(f"No module of the models carries a LoRA adapter named {adapter_name!r}.")
@@ -113,15 +143,18 @@ def collect(
 
 
 def _path(component: str, name: str) -> str:
-    """The canonical path of a live model's module."""
-    return cast(str, canonical_path(f"{component}.{inside(name)}"))  # None is for what is no component
+    """The canonical path of a live model's module, also of one inside another kind's layer."""
+    path = canonical_path(f"{component}.{inside(name)}".replace(".base_layer", ""))
+    return cast(str, path)  # None is for what is no component
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
-def _collect_layer(module: "LoraLayer", adapter: str) -> Layer:
+def _collect_layer(module: "LoraLayer", adapter: str) -> AnyLayer:
+    if is_factored(module):
+        return collected(cast(Any, module), adapter)
     rank = module.r[adapter]
     # `scaling` moves with set_scale, so the trained strength comes from alpha and rank; rsLoRA is alpha / sqrt(r)
     alpha = module.lora_alpha[adapter] * (rank**0.5 if module.use_rslora.get(adapter) else 1)
@@ -130,8 +163,13 @@ def _collect_layer(module: "LoraLayer", adapter: str) -> Layer:
     return Layer(_copy(module.lora_A[adapter].weight), _copy(module.lora_B[adapter].weight), float(alpha), dora)
 
 
-def delta(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """The effective change of a module's weight at strength 1, in the weight's shape; DoRA needs that `weight`."""
+def delta(layer: AnyLayer, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """The effective change of a module's weight at strength 1, in the weight's shape; DoRA needs that `weight`.
+
+    Without it a convolution's change may be (out, in h w), where LoHa or LoKr have it so.
+    """
+    if isinstance(layer, Factored):
+        return layer.change() if weight is None else layer.change().reshape(weight.shape)
     change = (layer.up.flatten(1) @ layer.down.flatten(1)) * layer.scale
     change = change.reshape(layer.up.shape[0], *layer.down.shape[1:])
     if layer.dora_scale is None:
@@ -163,13 +201,13 @@ def attach(
     set_scale(found, {adapter_name: 1.0})
 
 
-def planned(layers: dict[str, Layer], model: nn.Module | None, component: str) -> dict[str, Layer]:
-    """Live module name -> Layer in that module's shape."""
+def planned(layers: Mapping[str, AnyLayer], model: nn.Module | None, component: str) -> dict[str, AnyLayer]:
+    """Live module name -> layer in that module's shape."""
     if not layers:
         return {}
     if model is None:
         raise ModelError(f"The LoRA has layers for {component}, but the models given do not include it.")
-    live = {_path(component, name): name for name, _ in model.named_modules() if name}
+    live = {_path(component, name): name for name, _ in reversed(list(model.named_modules())) if name}
     modules = dict(model.named_modules())
     plan = {}
     for path, layer in layers.items():
@@ -181,8 +219,13 @@ def planned(layers: dict[str, Layer], model: nn.Module | None, component: str) -
     return plan
 
 
-def fit(layer: Layer, module: Module, path: str) -> Layer:
+def fit(layer: AnyLayer, module: Module, path: str) -> AnyLayer:
     """Reshape between a linear layer and a 1x1 convolution where needed; ModelError if the widths differ."""
+    if isinstance(layer, Factored):  # its change takes the weight's shape by itself
+        columns = module.inputs * module.kernel[0] * module.kernel[1]
+        if (layer.outputs, layer.columns) != (module.outputs, columns):
+            raise _misfit(path, (layer.outputs, layer.columns), (module.outputs, columns))
+        return layer
     down, up = layer.down, layer.up
     if module.kind == "linear" and down.ndim == 4 and down.shape[2:] == (1, 1):
         down, up = down.flatten(1), up.flatten(1)
@@ -191,13 +234,16 @@ def fit(layer: Layer, module: Module, path: str) -> Layer:
     dora = layer.dora_scale
     shapes = tuple(down.shape[1:]) == module.down_shape and up.shape[0] == module.outputs
     if not shapes or (dora is not None and dora.numel() != module.outputs):
-        theirs = "x".join(map(str, (layer.up.shape[0], *layer.down.shape[1:])))
-        ours = "x".join(map(str, (module.outputs, *module.down_shape)))
-        raise ModelError(f"The LoRA's layer for {path} is {theirs}, the base model's is {ours}: another architecture.")
+        raise _misfit(path, (layer.up.shape[0], *layer.down.shape[1:]), (module.outputs, *module.down_shape))
     return Layer(down, up, layer.alpha, dora)
 
 
-def peft_fields(layers: Mapping[str, Layer], anchor: str = "^") -> dict[str, Any]:
+def _misfit(path: str, theirs: tuple[int, ...], ours: tuple[int, ...]) -> ModelError:
+    said, own = ("x".join(map(str, shape)) for shape in (theirs, ours))
+    return ModelError(f"The LoRA's layer for {path} is {said}, the base model's is {own}: another architecture.")
+
+
+def peft_fields(layers: Mapping[str, AnyLayer], anchor: str = "^") -> dict[str, Any]:
     """The LoraConfig arguments that give each of these modules its own rank and alpha; JSON-ready.
 
     Without the anchor, names may be the ends of longer ones (a CLIP model inside its older wrapper).
@@ -220,25 +266,48 @@ def _plain(number: float) -> int | float:
 
 
 def inject(
-    model: "PeftAdapterMixin", plan: dict[str, Layer], adapter: str, dtype: torch.dtype, dropout: float = 0.0
+    model: "PeftAdapterMixin", plan: Mapping[str, AnyLayer], adapter: str, dtype: torch.dtype, dropout: float = 0.0
 ) -> None:
     """Put peft's layers on a model, with these ranks, alphas and weights, frozen; `plan` as `planned` makes it."""
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
 
-    if len({layer.dora_scale is None for layer in plan.values()}) > 1:
-        raise ModelError("The LoRA mixes DoRA and plain LoRA layers in one model, which peft cannot hold.")
+    config = _peft_config(model, plan, dropout)
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     with ALONE, _peft_quiet(), torch.random.fork_rng(devices=[]):  # peft draws; training's generator must not move
-        inject_adapter_in_model(LoraConfig(**peft_fields(plan), lora_dropout=dropout), model, adapter_name=adapter)
+        inject_adapter_in_model(config, model, adapter_name=adapter)
     model._hf_peft_config_loaded = True  # what diffusers' and transformers' own adapter methods ask for
     for name, module in lora_modules(model):
-        if name in plan:
+        if name in plan and adapter in adapters_of(module):
             _copy_into(module, adapter, plan[name], dtype)
     _restore(flags)
 
 
+def _peft_config(model: nn.Module, plan: Mapping[str, AnyLayer], dropout: float) -> Any:
+    """peft's configuration for these layers. ModelError where it cannot hold them on one model."""
+    from peft import LoraConfig
+
+    algos = {layer.algo for layer in plan.values()}
+    if len(algos) > 1:
+        words = " and ".join(WORDS[algo] for algo in sorted(algos))
+        raise ModelError(f"The LoRA mixes {words} layers in one model, which peft cannot hold: fuse it, or convert it.")
+    (algo,) = algos
+    there = {algo_of(module) for _, module in lora_modules(model) if is_factored(module)}
+    if algo == "lora" and there:
+        raise ModelError("A LoRA must be put on a model before a LoHa or LoKr: attach it first.")
+    if there - {algo}:
+        raise ModelError("A LoHa and a LoKr cannot be on one model at once: draw with them one after the other.")
+    if algo != "lora":
+        return config_of(algo, r=1, lora_alpha=1, target_modules=sorted(plan))  # the tensors say the rest
+    if len({layer.dora_scale is None for layer in plan.values()}) > 1:
+        raise ModelError("The LoRA mixes DoRA and plain LoRA layers in one model, which peft cannot hold.")
+    return LoraConfig(**peft_fields(plan), lora_dropout=dropout)
+
+
 @torch.no_grad()
-def _copy_into(module: "LoraLayer", adapter: str, layer: Layer, dtype: torch.dtype) -> None:
+def _copy_into(module: "LoraLayer", adapter: str, layer: AnyLayer, dtype: torch.dtype) -> None:
+    if isinstance(layer, Factored):
+        put_into(cast(Any, module), adapter, layer, dtype)
+        return
     a, b = module.lora_A[adapter], module.lora_B[adapter]
     a.to(dtype).weight.copy_(layer.down)
     b.to(dtype).weight.copy_(layer.up)
@@ -256,7 +325,7 @@ def set_scale(models: "Models", scales: Mapping[str, float]) -> None:
     DoRA, whose magnitudes would act at peft's scale 0). ModelError if no model carries a named adapter.
     """
     found = models_of(models)
-    carried = {name for model in found.values() for _, module in lora_modules(model) for name in module.lora_A}
+    carried = {name for model in found.values() for _, module in lora_modules(model) for name in adapters_of(module)}
     for name in scales:
         if name not in carried:
             raise ModelError(
@@ -265,7 +334,7 @@ def set_scale(models: "Models", scales: Mapping[str, float]) -> None:
     for model in found.values():
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
         for _, module in lora_modules(model):
-            _scale_module(module, {name: scale for name, scale in scales.items() if name in module.lora_A})
+            _scale_module(module, {name: scale for name, scale in scales.items() if name in adapters_of(module)})
         _restore(flags)
 
 
@@ -297,11 +366,12 @@ def detach(models: "Models", adapter_name: str) -> None:
     model: PeftAdapterMixin
     for model in models_of(models).values():
         with _peft_quiet():
-            for name, module in list(lora_modules(model)):
-                module.delete_adapter(adapter_name)
-                if not module.lora_A:
+            for name, module in reversed(list(lora_modules(model))):  # what is inside another kind's layer first
+                if adapter_name in adapters_of(module):
+                    module.delete_adapter(adapter_name)
+                if not adapters_of(module):
                     parent, _, child = name.rpartition(".")
-                    setattr(model.get_submodule(parent), child, module.get_base_layer())
+                    setattr(model.get_submodule(parent), child, module.base_layer)
         getattr(model, "peft_config", {}).pop(adapter_name, None)
         if not getattr(model, "peft_config", True):
             del model.peft_config

@@ -189,18 +189,24 @@ _PARTS = (
     (re.compile(r"\.alpha$"), "alpha"),
     (re.compile(r"\.lora_mid\.weight$"), "mid"),  # LyCORIS' Tucker convolution
 )
+_FACTORS = re.compile(r"\.(hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.default)?$")  # LoHa's and LoKr's
 _OLD_PROCESSOR = re.compile(r"\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
 def split_key(key: str, layout: Layout = SDXL) -> tuple[str, str] | None:
-    """A tensor's key in any known format -> (canonical module path, down | up | alpha | dora_scale | mid), or None."""
+    """A tensor's key in any known format -> (canonical module path, part), or None.
+
+    Parts are down, up, alpha, dora_scale and mid, and those of LoHa and LoKr by LyCORIS' names.
+    """
     if match := _OLD_PROCESSOR.search(key):  # diffusers before PEFT: attn1.processor.to_q_lora.down.weight
         name = _OLD_TEXT[match[1]] if ".self_attn" in key else match[1].replace("to_out", "to_out.0")
         return _with_path(key[: match.start()].replace(".processor", "") + "." + name, match[2], layout)
     for pattern, part in _PARTS:
         if match := pattern.search(key):
             return _with_path(key[: match.start()], part, layout)
+    if match := _FACTORS.search(key):
+        return _with_path(key[: match.start()], match[1], layout)
     return None
 
 
@@ -249,11 +255,11 @@ def diffusers_key(path: str, part: str) -> str:
     suffix = {"down": "lora_A.weight", "up": "lora_B.weight", "dora_scale": "lora_magnitude_vector"}
     # transformers >= 5 loads a text encoder's magnitudes only with ".weight" after them; older ones take both
     tail = ".weight" if part == "dora_scale" and not path.startswith(f"{UNET}.") else ""
-    return f"{path}.{suffix[part]}{tail}"
+    return f"{path}.{suffix.get(part, part)}{tail}"
 
 
 def kohya_key(path: str, part: str, layout: Layout) -> str | None:
     """The key of one tensor in a kohya file, or None where kohya has no name for the module."""
     suffix = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha", "dora_scale": "dora_scale"}
     name = kohya_name(path, layout)
-    return name and f"{name}.{suffix[part]}"
+    return name and f"{name}.{suffix.get(part, part)}"

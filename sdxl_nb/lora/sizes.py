@@ -27,7 +27,9 @@ def base_of(config: TrainConfig) -> Base:
 
 
 def trainable_parameters(config: TrainConfig, base: Base | None = None) -> int:
-    """The trainable parameters: two matrices a layer, rank by its inputs and outputs, and with DoRA its magnitude."""
+    """The trainable parameters: two matrices a layer, rank by its inputs and outputs, with DoRA its magnitude; LoHa's
+    four, LoKr's three or two.
+    """
     base = base or base_of(config)
     targets = config.target_modules
     wanted: dict[str, str | list[str]] = {
@@ -39,7 +41,7 @@ def trainable_parameters(config: TrainConfig, base: Base | None = None) -> int:
     for path, module in base.inventory.items():
         part, _, name = path.partition(".")
         if part in wanted and _is_hit(name, wanted[part]):
-            total += _size(module, _rank(config, name), config.use_dora)
+            total += _size(config, module, _rank(config, name))
     return total
 
 
@@ -55,6 +57,20 @@ def _rank(config: TrainConfig, name: str) -> int:
     return next((rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), config.rank)
 
 
-def _size(module: Module, rank: int, dora: bool) -> int:
-    height, width = module.kernel
-    return rank * (module.inputs * height * width + module.outputs) + (module.outputs if dora else 0)
+def _size(config: TrainConfig, module: Module, rank: int) -> int:
+    columns = module.inputs * module.kernel[0] * module.kernel[1]
+    if config.lora_kind == "lokr":
+        return _lokr_size(config.lokr_factor or -1, module, rank)
+    if config.lora_kind == "loha":
+        return 2 * rank * (columns + module.outputs)
+    return rank * (columns + module.outputs) + (module.outputs if config.use_dora else 0)
+
+
+def _lokr_size(factor: int, module: Module, rank: int) -> int:
+    """A small matrix, and a large one, which is two of this rank where that is less."""
+    from peft.tuners.lokr.layer import factorization
+
+    (rows, high), (inputs, wide) = factorization(module.outputs, factor), factorization(module.inputs, factor)
+    wider = wide * module.kernel[0] * module.kernel[1]
+    large: int = high * wider if rank >= max(high, wide) / 2 else rank * (high + wider)
+    return int(rows * inputs) + large

@@ -93,8 +93,9 @@ def count_step(
 
     With `cuda` operations that CUDA's autocast does in fp32 are counted so, where training uses autocast at all.
     """
-    keys = ["rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout", "gradient_checkpointing"]
-    keys += ["gradient_checkpointing_policy", "mixed_precision", "base_precision", "use_ema"]
+    keys = ["lora_kind", "lokr_factor", "rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout"]
+    keys += ["rank_dropout", "module_dropout", "gradient_checkpointing", "gradient_checkpointing_policy"]
+    keys += ["mixed_precision", "base_precision", "use_ema"]
     keys += ["enable_xformers_memory_efficient_attention", "enable_npu_flash_attention"]
     settings = json.dumps({key: getattr(config, key, None) for key in keys}, sort_keys=True)
     side = config.resolution // scale

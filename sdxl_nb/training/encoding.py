@@ -24,6 +24,7 @@ from ..runs.events import EventLog
 from ..system.errors import Stopped
 from ..system.memory import give_back
 from ..system.progress import counting_bar
+from . import prior
 
 if TYPE_CHECKING:
     from .setup import Studio
@@ -45,7 +46,8 @@ class Encoding:
             bar = counting_bar("reading captions", studio.progress)
             self._note_long(self._long(studio.every_caption, bar))
             return studio.text_encoders(studio.encoders)
-        known = EmbeddedPrompts(studio.every_caption, ["", *(self.config.validation_prompt or [])], self._prompts())
+        others = ["", *(self.config.validation_prompt or []), *prior.prompts(self.config)]
+        known = EmbeddedPrompts(studio.every_caption, others, self._prompts())
         load_both = functools.cache(lambda: studio.text_encoders(studio.load_encoders()))
         known.fill(load_both, self._progress("captions"), studio.processes)
         load_both.cache_clear()

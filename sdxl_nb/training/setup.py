@@ -315,10 +315,14 @@ class Studio:
             self._sent(noise),
             self._sent(offset),
             self._sent(torch.tensor([c.timestep for c in choices])),
-            Prompt(*map(self._sent, self.prompt(captions))),
+            self.embedded(captions),
             self._sent(time_ids),
             None if around is None else self._sent(around),
         )
+
+    def embedded(self, captions: list[str]) -> Prompt:
+        """The embeddings of these captions, on the device."""
+        return Prompt(*map(self._sent, self.prompt(captions)))
 
     def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on its way to this run's device."""

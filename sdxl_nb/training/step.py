@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -18,11 +19,12 @@ from ..lora.dropout import keyed
 from ..models.objective.base_objective import WORDS
 from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
-from . import objective
+from . import objective, prior
 from .noise.further import offset_noise, perturbation, pyramid
 from .noise.noising import Noising
 from .noise.timesteps import spread, stratified
 from .optimizing.groups import groups, last_step_of_encoders, rates
+from .optimizing.norms import LargestNorms
 from .optimizing.optimizers import evaluates_apart, evaluating, found_sizes, make_optimizer, without
 from .optimizing.schedules import learning_rates
 from .processes import Processes
@@ -46,6 +48,7 @@ class Numbers:
     ):
         self.rate, self.begun, self.values = rate, begun, values
         self.rates, self.found = dict(rates or {}), list(found)  # of each group; step sizes that it found itself
+        self.scaled: int | None = None  # from `read` on: how many layers scale_weight_norms scaled down
         self.copied: torch.cuda.Event | None = None
         if values.is_cuda:
             self.values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -57,8 +60,19 @@ class Numbers:
         """Loss, norm of the gradient, whether any process was asked to stop, and whether any failed."""
         if self.copied:
             self.copied.synchronize()
-        loss, norm, stop, failed = self.values.tolist()
+        loss, norm, stop, failed, *scaled = self.values.tolist()
+        self.scaled = int(scaled[0]) if scaled else None
         return loss, norm, stop > 0, failed > 0
+
+
+class Noised(NamedTuple):
+    """What the loss of a micro-batch was computed of: `seen` is the noise of its input."""
+
+    batch: Batch
+    choices: list[Choices]
+    seen: torch.Tensor
+    weight: torch.Tensor | None
+    c: torch.Tensor | None
 
 
 class Step:
@@ -77,7 +91,9 @@ class Step:
         self.config, self.studio, self.processes, self.stream = config, studio, processes, stream
         self.warn, self.debug = warn, debug
         self.flat = FlatParameters(studio.trained)
-        self.dropout = keyed(studio.trained)
+        self.dropout = keyed(studio.trained, config.rank_dropout, config.module_dropout)
+        largest = config.scale_weight_norms
+        self.norms = None if largest is None else LargestNorms(studio.trained, largest)
         take_the_short_way(studio.unet, self.flat, config)
         self.average = Average(self.flat, config.ema_decay) if config.use_ema else None
         self.rate = learning_rates(config, steps, processes.count)
@@ -94,6 +110,8 @@ class Step:
 
     step: int  # the one that `take` is at
     still: list[bool]  # which groups learn no more
+    noised: Noised  # the micro-batch that was computed last
+    scaled: torch.Tensor | None = None  # how many layers scale_weight_norms scaled at this step
 
     def take(self, step: int, asked_to_stop: bool = False) -> Numbers:
         """Forward and backward over the pictures of `step` (from 0) in micro-batches, then one update."""
@@ -107,8 +125,10 @@ class Step:
         self.processes.add_up(told, self.flat.gradient)
         norm = self._move(told[2])
         several = {group.name: rate for group, rate in zip(self.groups, now, strict=True)} if len(now) > 1 else {}
-        numbers = torch.cat([told[:1], norm.reshape(1), told[1:]])
-        return Numbers(numbers, now[0], begun, several, found_sizes(self.optimizer))
+        parts = [told[:1], norm.reshape(1), told[1:]]
+        if self.scaled is not None:
+            parts.append(self.scaled.reshape(1).to(told))
+        return Numbers(torch.cat(parts), now[0], begun, several, found_sizes(self.optimizer))
 
     def _set_rates(self, step: int) -> list[float]:
         """Tell the optimizer the rate of each group at this step, 0 for text encoders that have learned enough."""
@@ -149,6 +169,7 @@ class Step:
         with without(self.optimizer, self.still):
             self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.scaled = self.norms() if self.norms else None
         if self.average:
             self.average.update(self.step + 1, failed)
         return norm
@@ -178,9 +199,9 @@ class Step:
         total = torch.zeros((), device=self.studio.device)
         try:
             for positions, pictures in self._micro_batches(mine):
-                loss = self._loss(positions, pictures) / count
-                self.scaler.scale(loss).backward()
-                total += loss.detach()
+                for loss in self._losses(positions, pictures):
+                    self.scaler.scale(loss / count).backward()
+                    total += loss.detach() / count
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -197,8 +218,14 @@ class Step:
                 yield mine[first:last], pictures[first:last]
                 first = last
 
+    def _losses(self, positions: range, pictures: list[int]) -> Iterator[torch.Tensor]:
+        """The summed loss of these pictures at these positions, then that of keeping what the base makes of others."""
+        yield self._loss(positions, pictures)
+        if self.config.prior_without_pictures:
+            yield self._kept()
+
     def _loss(self, positions: range, pictures: list[int]) -> torch.Tensor:
-        """The summed loss of these pictures at these positions."""
+        """The summed loss of these pictures at these positions; leaves what it was computed of in `noised`."""
         config = self.config
         timesteps, empty = len(self.alpha_bar), self.studio.empty_share
         choices = [
@@ -214,13 +241,26 @@ class Step:
         if config.loss_type in ("huber", "smooth_l1"):
             c = objective.huber_c(config.huber_schedule, config.huber_c, batch.timesteps, self.alpha_bar)
         mask = self.studio.mask(pictures, choices)
-        each = self.errors(batch, noise, self._weight(batch.timesteps), config.loss_type, c, mask, seen)
+        weight = self._weight(batch.timesteps)
+        each = self.errors(batch, noise, weight, config.loss_type, c, mask, seen)
         counts = self.studio.weights(pictures)
         if counts is not None:
             each = each * counts
         if config.debug_loss:
             self.debug(dict(zip(batch.names, each.tolist(), strict=True)))
+        self.noised = Noised(batch, choices, noise if seen is None else seen, weight, c)
         return each.sum()
+
+    def _kept(self) -> torch.Tensor:
+        """The summed loss between what is predicted for plain prompts and what the base itself predicts for them."""
+        config, studio, (batch, choices, seen, weight, c) = self.config, self.studio, self.noised
+        texts = prior.chosen(config, choices)
+        noisy = self.noising.noisy(batch.latents, seen, batch.timesteps)
+        told = batch._replace(timesteps=self.noising.times(batch.timesteps))
+        with prior.without_lora(studio.trained):
+            wanted = studio.predict(noisy, told._replace(prompt=studio.embedded(texts)))
+        predicted = studio.predict(noisy, told._replace(prompt=studio.embedded(texts)))
+        return config.prior_loss_weight * objective.losses(predicted, wanted, weight, config.loss_type, c).sum()
 
     def _at_timesteps(self, choices: list[Choices], positions: range) -> list[Choices]:
         """The choices at the timesteps that the distribution asked for makes of theirs."""

@@ -98,7 +98,7 @@ def test_numbers_follow_the_layers_per_block():
         ("lora_unet_input_blocks_3_1_proj_in.alpha", None),  # SDXL's third input block is a downsampler
         ("lora_unet_output_blocks_0_0_op.alpha", None),
         ("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha", None),
-        ("lora_unet_middle_block_1_proj_in.hada_w1_a", None),
+        ("lora_unet_middle_block_1_proj_in.hada_w1_a", ("unet.mid_block.attentions.0.proj_in", "hada_w1_a")),
         ("transformer.single_blocks.0.lora_A.weight", None),
     ],
 )

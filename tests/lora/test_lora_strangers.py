@@ -104,8 +104,6 @@ def test_numbers_that_are_none_are_refused_wherever_they_come_from(tmp_path, cap
 # ----------------------------------------------------------------------------------------------- LyCORIS' kinds
 
 FACTORS = {
-    "LoHa": {"hada_w1_a": (640, 2), "hada_w1_b": (2, 640), "hada_w2_a": (640, 2), "hada_w2_b": (2, 640), "alpha": ()},
-    "LoKr": {"lokr_w1": (8, 8), "lokr_w2_a": (80, 2), "lokr_w2_b": (2, 80), "alpha": ()},
     "GLoRA": {"a1.weight": (2, 640), "a2.weight": (640, 2), "b1.weight": (2, 640), "b2.weight": (640, 2)},
     "OFT": {"oft_blocks": (4, 160, 160), "alpha": ()},
     "IA3": {"weight": (640,), "on_input": ()},
@@ -122,7 +120,7 @@ def test_other_kinds_are_called_what_they_are(tmp_path, capsys, kind, name):
     assert refusal(path).startswith(f"a.safetensors is {said}")
     info = LoraFile(path).info()
     assert (info.kind, info.modules) == (kind, {"unet": 1}) and said in str(info)
-    assert info.ranks == ((2,) if kind in ("LoHa", "LoKr") else ())
+    assert info.ranks == ()
     assert main(["check", str(path)]) == 0 and said in capsys.readouterr().out
     assert LoraFile(path).check().unknown == []
 

@@ -83,6 +83,13 @@ class OptimizationSettings(BaseModel):
     prodigy_safeguard_warmup: bool = optimization(
         True, "Prodigy's estimate of the step size leaves the warm-up of the learning rate out."
     )
+    scale_weight_norms: Number | None = optimization(
+        None,
+        "Largest norm of a layer's change of its weight; after each step larger ones are scaled down to it, 1 is "
+        "usual.",
+        gt=0,
+        later=True,
+    )
     max_grad_norm: Number = optimization(
         1.0, "Largest norm of the gradients; larger ones are scaled down, with 0 never.", ge=0
     )

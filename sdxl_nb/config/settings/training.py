@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel
 
 from ..checks import file_name, folder
-from ..fields import MANY, Number, Text, TwoNumbers, Whole, training
+from ..fields import MANY, Number, Prompts, Text, TwoNumbers, Whole, training
 
 
 class TrainingSettings(BaseModel):
@@ -132,4 +132,15 @@ class TrainingSettings(BaseModel):
     num_class_images: Whole = training(
         100, "Class pictures wanted; more in class_data_dir are used too.", ge=1, le=100_000
     )
-    prior_loss_weight: Number = training(1.0, "Weight of the class pictures' loss.", ge=0, le=1000)
+    prior_loss_weight: Number = training(1.0, "Weight of the class pictures' loss, or of the prior's.", ge=0, le=1000)
+    prior_without_pictures: bool = training(
+        False,
+        "Keep what the base makes of prior_prompts, without class pictures: at each step what it predicts of the same "
+        "noisy pictures, with the LoRA off, is to be predicted with it on.",
+        later=True,
+    )
+    prior_prompts: Prompts = training(
+        None,
+        "Plain prompts of prior_without_pictures, each time one of them; null is class_prompt, else the empty prompt.",
+        later=True,
+    )

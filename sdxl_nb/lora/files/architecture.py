@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ..base import Base
 from ..names import TE2
-from .contents import NORM, Contents, Parts, inputs
+from .contents import NORM, Contents, Parts, algo_of, inputs
 from .metadata import BASE_KEY
 
 OTHER_MODELS = (
@@ -61,7 +61,8 @@ def why_not_sdxl(found: Contents, metadata: Mapping[str, str], base: Base) -> st
         module = base.inventory.get(path) if width in TEXT_WIDTHS else None
         if width in TEXT_WIDTHS and (module is None or module.inputs != width):
             return f"its text width is {width}, that of {TEXT_WIDTHS[width]}"
-    for path in found.others if BASE_KEY not in metadata else ():
+    factored = [path for path, parts in found.layers.items() if algo_of(parts) != "lora"]
+    for path in (*found.others, *factored) if BASE_KEY not in metadata else ():
         if path not in base.inventory and not NORM.fullmatch(path):
             return f"it changes {path}, which SDXL does not have"
     if SAME_SHAPES in said.lower():
@@ -85,7 +86,9 @@ def _fits(found: Contents, base: Base) -> bool:
 
 def _as_wide(parts: Parts, base: Base, path: str) -> bool:
     module = base.inventory.get(path)
-    if module is None or not {"down", "up"} <= parts.keys():
+    if module is None or algo_of(parts) != "lora":
+        return module is not None
+    if not {"down", "up"} <= parts.keys():
         return False
     down, up = parts["down"].shape, parts["up"].shape
     return len(down) > 1 and len(up) > 1 and (down[1], up[0]) == (module.inputs, module.outputs)

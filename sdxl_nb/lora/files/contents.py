@@ -1,7 +1,7 @@
 """What a LoRA file's keys stand for: parts of LoRA layers, of LyCORIS' other kinds, or nothing that is known.
 
-In: keys and tensors; out: `Contents`, the tensors by canonical module path and part. The other kinds change weights by
-other sums than LoRA's: they are told from LoRAs and from each other, and not read.
+In: keys and tensors; out: `Contents`, the tensors by canonical module path and part. LoHa and LoKr are read as LoRA is;
+the other kinds are told from those and from each other, and not read.
 """
 
 import json
@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..kinds.factored import PARTS, WORDS
 from ..names import SDXL, TE1, TE2, UNET, Layout, naming_of, path_of, split_key
 
 KINDS = (  # the end of a key -> what it is called; the first three of a file's kinds name the file
-    (re.compile(r"\.(hada_[wt][12](?:_[ab])?)$"), "LoHa"),
-    (re.compile(r"\.(lokr_[wt][12](?:_[ab])?)$"), "LoKr"),
     (re.compile(r"\.([ab][12]\.weight|bm)$"), "GLoRA"),
     (re.compile(r"\.(oft_blocks|oft_diag|oft_R(?:\.weight)?|rescale)$"), "OFT"),
     (re.compile(r"\.(on_input)$"), "IA3"),
@@ -43,7 +42,10 @@ Parts = dict[str, torch.Tensor]
 
 @dataclass
 class Contents:
-    """A file's tensors: of LoRA layers and of other kinds (canonical path -> part -> tensor), and unexplained keys."""
+    """A file's tensors (canonical path -> part -> tensor) and unexplained keys.
+
+    `layers` are those of LoRA, LoHa and LoKr, `others` those of kinds that are not read.
+    """
 
     naming: str
     layers: dict[str, Parts] = field(default_factory=dict)
@@ -65,7 +67,7 @@ class Contents:
             else:
                 found.unknown.append(key)
         for path in found.others.keys() & found.layers.keys():  # alpha and dora_scale are spelled alike in all kinds
-            if not found.layers[path].keys() & {"down", "up"}:
+            if not found.layers[path].keys() - {"alpha", "dora_scale"}:
                 found.others[path] |= found.layers.pop(path)
         return found
 
@@ -74,8 +76,10 @@ class Contents:
         """LoRA, DoRA, LoKr, "LoRA with trained norms": for people."""
         dora = any("dora_scale" in parts for parts in (*self.layers.values(), *self.others.values()))
         kinds = sorted(self.kinds, key=ORDER.index)
+        algos = Counter(algo_of(parts) for parts in self.layers.values())
         if self.layers or not kinds:
-            kinds = ["DoRA" if dora else "LoRA", *kinds]
+            own = [WORDS[algo] for algo, _ in algos.most_common()] or ["LoRA"]
+            kinds = ["DoRA" if dora and own[0] == "LoRA" else own[0], *own[1:], *kinds]
         if any("mid" in parts for parts in self.layers.values()):
             kinds.insert(1, "lora_mid")
         if dora and kinds[0] != "DoRA":
@@ -88,6 +92,11 @@ class Contents:
         names = {TE1: ("text_encoder.", "lora_te1_", "clip_l."), TE2: ("text_encoder_2.", "lora_te2_", "clip_g.")}
         paths = (*self.layers, *(path for path in self.others if path not in self.layers))
         return Counter(next((c for c, begins in names.items() if path.startswith(begins)), UNET) for path in paths)
+
+
+def algo_of(parts: Mapping[str, torch.Tensor]) -> str:
+    """lora, loha or lokr, by the names of a layer's parts."""
+    return next((algo for algo, names in PARTS.items() if parts.keys() & set(names)), "lora")
 
 
 def other_kind(key: str, keys: Container[str], layout: Layout = SDXL) -> tuple[str, str, str] | None:
@@ -133,12 +142,6 @@ def inputs(parts: Mapping[str, torch.Tensor]) -> int | None:
     factors = [parts.get(f"lokr_w{n}", parts.get(f"lokr_w{n}_b")) for n in (1, 2)]  # LoKr: a Kronecker product
     sides = [factor.shape[1] for factor in factors if factor is not None and factor.ndim > 1]
     return sides[0] * sides[1] if len(sides) == 2 else None
-
-
-def rank_of(parts: Parts) -> int | None:
-    """The rank of a LoHa or LoKr layer; None for what has none."""
-    names = ("hada_w1_b", "lokr_w2_b", "lokr_w1_b")
-    return next((parts[name].shape[0] for name in names if name in parts and parts[name].ndim), None)
 
 
 def said_kind(found: Contents) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from ...config.header import config_from_header, find_lora, objective_flags
 from ...system.errors import ModelError
 from ..base import SDXL, Base, Module
+from ..kinds.factored import has_rank
 from ..layers import LoraWeights
 from ..names import COMPONENTS
 from .architecture import remarks, said_base, why_not_sdxl
@@ -20,7 +21,6 @@ from .contents import (
     Contents,
     dora_over_inputs,
     first_few,
-    rank_of,
     said_kind,
     said_not_finite,
 )
@@ -147,14 +147,15 @@ class LoraFile:
     def _strengths(self, found: Contents, header: Mapping[str, str]) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The ranks and the alphas in the file, each once."""
         said = header_alphas(header, self.path, self.path.name)
-        pairs = [(rank_of(parts), parts.get("alpha")) for parts in found.others.values()]
-        ranks = {rank for rank, _ in pairs if rank}
-        alphas = {float(alpha) for _, alpha in pairs if alpha is not None and alpha.numel() == 1}
+        given = [parts.get("alpha") for parts in found.others.values()]
+        ranks: set[int] = set()
+        alphas = {float(alpha) for alpha in given if alpha is not None and alpha.numel() == 1}
         for path, parts in found.layers.items():
             plain = {name: tensor for name, tensor in parts.items() if name != "dora_scale"}
             layer = layer_of(path, plain, said, self.path.name)
-            ranks.add(layer.rank)
-            alphas.add(layer.alpha)
+            if has_rank(layer):
+                ranks.add(layer.rank)
+                alphas.add(layer.alpha)
         return tuple(sorted(ranks)), tuple(sorted(alphas))
 
     def _remarks(

@@ -1,4 +1,4 @@
-"""Reading a LoRA file: safetensors of ours, kohya's, diffusers' or PEFT's in, `LoraWeights` out.
+"""Reading a LoRA file: safetensors of ours, kohya's, diffusers', PEFT's or LyCORIS' in, `LoraWeights` out.
 
 Nothing is unpickled, and nothing a header says is run: its patterns are compared as text, its sizes bounded.
 """
@@ -17,15 +17,16 @@ import torch
 from ...config.header import find_lora, opened
 from ...system.errors import ModelError
 from ..base import SDXL, Base
-from ..layers import Layer, LoraWeights
+from ..kinds.factored import PARTS, WORDS, Factored, is_whole
+from ..layers import AnyLayer, Layer, LoraWeights
 from ..names import COMPONENTS, UNET, split_key
 from .architecture import what_else, why_not_sdxl
-from .contents import OVER_INPUTS, Contents, Parts, dora_over_inputs, said_kind, said_not_finite
+from .contents import OVER_INPUTS, Contents, Parts, algo_of, dora_over_inputs, said_kind, said_not_finite
 from .metadata import ADAPTER_KEY, BASE_KEY
 
 
 def read_lora(path: str | os.PathLike[str], base: Base | None = None) -> LoraWeights:
-    """Read a LoRA of ours, kohya's (sgm or diffusers block names), diffusers' or PEFT's, as fp32 on the CPU.
+    """Read a LoRA, LoHa or LoKr under anyone's names (kohya's sgm or diffusers blocks, diffusers', PEFT's), as fp32.
 
     `base` says which model the numbers in kohya names refer to; by default the one our header describes, else SDXL.
     ModelError in one sentence for a pickle, a truncated file, another architecture, or a key that nothing explains.
@@ -77,8 +78,10 @@ def open_lora(path: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str,
         return {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata() or {}
 
 
-def layer_of(module: str, parts: Parts, alphas: Callable[[str, int], float], name: str) -> Layer:
-    """The parts of one module as a Layer, in fp32; `alphas` where none is among them. ModelError if they do not fit."""
+def layer_of(module: str, parts: Parts, alphas: Callable[[str, int], float], name: str) -> AnyLayer:
+    """The parts of one module as a layer, in fp32; `alphas` where none is among them. ModelError if they do not fit."""
+    if (algo := algo_of(parts)) != "lora":
+        return _factored(module, algo, parts, alphas, name)
     for part in ("down", "up"):
         if part not in parts:
             raise ModelError(f"{name}: the {part} weight of {module} is missing; the file is incomplete.")
@@ -87,13 +90,36 @@ def layer_of(module: str, parts: Parts, alphas: Callable[[str, int], float], nam
         down = _untuckered(down, parts["mid"].float(), module, name)
     if not _matching(down, up):
         raise ModelError(f"{name}: the two weights of {module} do not fit together; the file is damaged.")
-    dora, alpha = parts.get("dora_scale"), parts.get("alpha")
+    dora = parts.get("dora_scale")
     if dora is not None and dora.numel() != up.shape[0]:
         raise ModelError(f"{name}: the DoRA of {module} has {dora.numel()} magnitudes, its weight {up.shape[0]} rows.")
+    alpha = _alpha(module, parts, name)
+    strength = alphas(module, down.shape[0]) if alpha is None else alpha
+    return Layer(down, up, strength, None if dora is None else dora.float().flatten())
+
+
+def _alpha(module: str, parts: Parts, name: str) -> float | None:
+    alpha = parts.get("alpha")
     if alpha is not None and alpha.numel() != 1:
         raise ModelError(f"{name}: the alpha of {module} is {alpha.numel()} numbers, not one; the file is damaged.")
-    strength = alphas(module, down.shape[0]) if alpha is None else alpha.float().item()
-    return Layer(down, up, strength, None if dora is None else dora.float().flatten())
+    return None if alpha is None else alpha.float().item()
+
+
+def _factored(module: str, algo: str, parts: Parts, alphas: Callable[[str, int], float], name: str) -> Factored:
+    """The parts of one module as LoHa or LoKr."""
+    word = WORDS[algo]
+    if "dora_scale" in parts:
+        raise ModelError(
+            f"{name}: {module} is a {word} with DoRA's magnitudes, not read here: draw with it in ComfyUI."
+        )
+    tensors = {part: tensor.float() for part, tensor in parts.items() if part != "alpha"}
+    if more := tensors.keys() - set(PARTS[algo]):
+        raise ModelError(f"{name}: {module} is a {word} and holds {min(more)} too; the file is damaged.")
+    if not is_whole(tensors):
+        raise ModelError(f"{name}: the weights of {module} are no whole {word}, or do not fit together.")
+    alpha = _alpha(module, parts, name)
+    rank = Factored(tensors, 1.0).rank
+    return Factored(tensors, alphas(module, rank) if alpha is None else alpha)
 
 
 def _matching(down: torch.Tensor, up: torch.Tensor) -> bool:

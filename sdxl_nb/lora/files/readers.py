@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base import SDXL, Base
+from ..kinds.factored import PARTS
 from ..names import TE2, Layout, diffusers_key, kohya_key, naming_of, split_key
 from .contents import Contents, first_few, other_kind
 from .patterns import unfold
@@ -39,6 +40,13 @@ OPENVINO_ALPHA = "OpenVINO GenAI ignores alpha: where it is not the rank, it dra
 OPENVINO_CONV = "OpenVINO GenAI fails at the first picture on LoRA layers of 3x3 convolutions."
 NO_MIDDLE = "Draw Things takes a LoRA without the middle block's attention for one of SSD-1B."
 WHOLE = "diffusers fails on a kohya file with both text encoders (its issue 13984): give it the diffusers file."
+
+
+FACTORS = frozenset(part for names in PARTS.values() for part in names)  # LoHa's and LoKr's
+FACTORED = (
+    "diffusers' load_lora_weights reads no LoHa or LoKr: generate and start_pipeline do, and resize makes a LoRA of it."
+)
+UNRECORDED = "What {} makes of LoHa and LoKr was not recorded: its row leaves their keys out."
 
 
 @dataclass(frozen=True)
@@ -156,19 +164,25 @@ def key_table(
         notes.append(OTHER_SIZE)
     if any(key.startswith("lora_te") for key in keys):
         notes.append(WHOLE)
-    return KeyTable((*rows, *_recorded_rows(tuple(keys), base)), tuple(notes))
+    recorded = _recorded(tuple(keys), base)
+    return KeyTable((*rows, *recorded.rows), (*notes, *recorded.notes))
 
 
 @lru_cache(maxsize=16)
-def _recorded_rows(keys: tuple[str, ...], base: Base) -> tuple[Row, ...]:
+def _recorded(keys: tuple[str, ...], base: Base) -> KeyTable:
     """What the recorded lists say; a run asks for the same keys at every file that it writes."""
     naming = naming_of(keys)
     as_sdxl = {} if _is_sdxl(base) else {key: _counterpart(key, base) for key in keys}
+    factored = _factored(keys)
+    notes = [FACTORED] if factored and naming != "kohya" else []
+    silent = [reader for reader in recorded_readers() if factored and not FACTORS & set(reader.parts)]
     rows = []
     for reader in recorded_readers():
-        known = {key for key in keys if key in reader or as_sdxl.get(key, "") in reader}
-        rows.append(_row(reader.name, keys, known, reader.naming == naming))
-    return tuple(rows)
+        said = [key for key in keys if key not in factored] if reader in silent else keys
+        known = {key for key in said if key in reader or as_sdxl.get(key, "") in reader}
+        rows.append(_row(reader.name, said, known, reader.naming == naming))
+    notes += [UNRECORDED.format(reader.name) for reader in silent if reader.naming == naming == "kohya"]
+    return KeyTable(tuple(rows), tuple(notes))
 
 
 def _told_apart(keys: list[str], layout: Layout) -> tuple[list[str], list[str]]:
@@ -181,6 +195,13 @@ def _told_apart(keys: list[str], layout: Layout) -> tuple[list[str], list[str]]:
         elif key.endswith(".lora_mid.weight"):
             others.add(key)
     return [key for key in keys if key not in others], sorted(others)
+
+
+def _factored(keys: Iterable[str]) -> set[str]:
+    """The keys of LoHa and LoKr layers, their alphas among them."""
+    keys = list(keys)
+    modules = {key.rpartition(".")[0] for key in keys if key.rpartition(".")[2] in FACTORS}
+    return {key for key in keys if key.rpartition(".")[0] in modules}
 
 
 def reader_remarks(found: Contents) -> list[str]:

@@ -15,7 +15,8 @@ import torch
 from ...config.layout import LORA, lora_stem
 from ...system.errors import ModelError
 from ..base import Module
-from ..layers import Layer, LoraWeights, fit, peft_fields
+from ..kinds.factored import Factored, has_rank
+from ..layers import AnyLayer, LoraWeights, fit, peft_fields
 from ..names import COMPONENTS, UNET, Layout, diffusers_key, kohya_key
 from .metadata import ADAPTER_KEY, BASE_KEY, PRECISION_KEY, data_hashes
 from .reader import read_file
@@ -57,8 +58,8 @@ def save_lora(
 def fits(weights: LoraWeights, dtype: torch.dtype) -> bool:
     """Whether all weights are finite in this dtype."""
     most = torch.finfo(dtype).max
-    parts = (part for layer in weights.layers.values() for part in (layer.down, layer.up, layer.dora_scale))
-    return all(bool((part.abs() <= most).all()) for part in parts if part is not None)
+    parts = (part for layer in weights.layers.values() for part in layer.parts.values())
+    return all(bool((part.abs() <= most).all()) for part in parts)
 
 
 def save_one(
@@ -89,7 +90,8 @@ def _contents(weights: LoraWeights, naming: str, metadata: Mapping[str, str] | N
     precision = str(dtype).removeprefix("torch.")
     header = {**(metadata or {}), **_network_header(weights), PRECISION_KEY: precision}
     if naming == "diffusers":
-        return diffusers_tensors(weights, dtype), header | _adapter_header(weights)
+        adapter = _adapter_header(weights) if weights.algo == "lora" else {"format": "pt"}
+        return diffusers_tensors(weights, dtype), header | adapter
     return kohya_tensors(weights, dtype), header
 
 
@@ -106,7 +108,7 @@ def unknown_modules(weights: LoraWeights, inventory: Mapping[str, Module] | None
     ]
 
 
-def _fits(layer: Layer, module: Module) -> bool:
+def _fits(layer: AnyLayer, module: Module) -> bool:
     try:
         fit(layer, module, "")
     except ModelError:
@@ -115,9 +117,16 @@ def _fits(layer: Layer, module: Module) -> bool:
 
 
 def diffusers_tensors(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    """Tensors under diffusers' names; alpha travels in the header, as diffusers reads it from nowhere else."""
-    tensors = {}
+    """Tensors under diffusers' names; alpha travels in the header, as diffusers reads it from nowhere else.
+
+    LoHa and LoKr, which its `load_lora_weights` does not read, have their alpha among the tensors.
+    """
+    tensors: dict[str, torch.Tensor] = {}
     for path, layer in weights.layers.items():
+        if isinstance(layer, Factored):
+            tensors |= {diffusers_key(path, part): _cast(each, dtype, path) for part, each in layer.parts.items()}
+            tensors[diffusers_key(path, "alpha")] = torch.tensor(layer.alpha, dtype=torch.float32)
+            continue
         tensors[diffusers_key(path, "down")] = _cast(layer.down, dtype, path)
         tensors[diffusers_key(path, "up")] = _cast(layer.up, dtype, path)
         if layer.dora_scale is not None:
@@ -130,12 +139,11 @@ def kohya_tensors(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> d
     """Tensors under kohya's sgm names, alpha always among them (fp32, so that any alpha survives exactly)."""
     tensors, layout = {}, weights.base.layout
     for path, layer in weights.layers.items():
-        tensors[_kohya(path, "down", layout)] = _cast(layer.down, dtype, path)
-        tensors[_kohya(path, "up", layout)] = _cast(layer.up, dtype, path)
+        for part, tensor in layer.parts.items():
+            if part == "dora_scale":  # per output row, as LyCORIS' wd_on_out writes it
+                tensor = tensor.view(-1, *(1,) * (layer.parts["down"].ndim - 1))
+            tensors[_kohya(path, part, layout)] = _cast(tensor, dtype, path)
         tensors[_kohya(path, "alpha", layout)] = torch.tensor(layer.alpha, dtype=torch.float32)
-        if layer.dora_scale is not None:  # per output row, as LyCORIS' wd_on_out writes it
-            rows = (-1, *(1,) * (layer.down.ndim - 1))
-            tensors[_kohya(path, "dora_scale", layout)] = _cast(layer.dora_scale.view(rows), dtype, path)
     return tensors
 
 
@@ -171,14 +179,15 @@ def _adapter_header(weights: LoraWeights) -> dict[str, str]:
 
 def _network_header(weights: LoraWeights) -> dict[str, str]:
     """The minimum that AUTOMATIC1111, Forge and sd-scripts ask for, and the base's shapes for our own reader."""
-    fields = peft_fields(weights.layers)
+    fields = peft_fields({path: layer for path, layer in weights.layers.items() if has_rank(layer)} or weights.layers)
+    lycoris = weights.algo != "lora"
     return {
         "ss_v2": "False",
         "ss_base_model_version": "sdxl_base_v1-0",
-        "ss_network_module": "networks.lora",
+        "ss_network_module": "lycoris.kohya" if lycoris else "networks.lora",
         "ss_network_dim": str(fields["r"]),
         "ss_network_alpha": str(fields["lora_alpha"]),
-        "ss_network_args": "{}",
+        "ss_network_args": json.dumps({"algo": weights.algo}) if lycoris else "{}",
         BASE_KEY: weights.base.description,
     }
 
@@ -245,11 +254,9 @@ def _check_written(path: Path, name: str, weights: LoraWeights, dtype: torch.dty
     for lost in weights.layers.keys() ^ found.keys():
         raise ModelError(f"The written file {name} does not read back: {lost} is missing or unknown.")
     for module, layer in weights.layers.items():
-        again = found[module]
-        pairs = [(layer.down, again.down), (layer.up, again.up)]
-        if layer.dora_scale is not None and again.dora_scale is not None:
-            pairs.append((layer.dora_scale, again.dora_scale))
-        same = all(torch.equal(ours.to(dtype).float(), theirs) for ours, theirs in pairs)
-        dora = (layer.dora_scale is None) == (again.dora_scale is None)
-        if not (same and dora and abs(layer.alpha - again.alpha) <= 1e-6 * abs(layer.alpha)):
+        again, ours = found[module], layer.parts
+        same = again.parts.keys() == ours.keys() and all(
+            torch.equal(ours[part].to(dtype).float(), theirs) for part, theirs in again.parts.items()
+        )
+        if not (same and abs(layer.alpha - again.alpha) <= 1e-6 * abs(layer.alpha)):
             raise ModelError(f"The written file {name} does not read back: {module} differs from the trained layer.")

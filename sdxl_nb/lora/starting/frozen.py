@@ -14,7 +14,7 @@ from ...system.errors import ModelError
 from ..base import Base
 from ..files.reader import read_lora
 from ..files.writer import unknown_modules
-from ..layers import Layer, delta, fit
+from ..layers import AnyLayer, delta, fit
 from ..names import COMPONENTS, canonical_path
 
 Change = Callable[[str, torch.Tensor], torch.Tensor]
@@ -26,7 +26,7 @@ class FrozenLoras:
     def __init__(self, source: Source, base: Base | None):
         self.files = [find_lora(file) for file, _ in source.loras]
         self.scales = [scale for _, scale in source.loras]
-        self.layers: dict[str, list[Layer]] = {}
+        self.layers: dict[str, list[AnyLayer]] = {}
         for path, scale in zip(self.files, self.scales, strict=True):
             weights = read_lora(path, base)
             inventory = (base or weights.base).inventory
@@ -34,8 +34,7 @@ class FrozenLoras:
                 raise ModelError(f"base_lora {path.name} has a layer for {lost}, which this base does not have so.")
             for module, layer in weights.layers.items():
                 fitted = fit(layer, inventory[module], module)
-                scaled = Layer(fitted.down, fitted.up, fitted.alpha * scale, fitted.dora_scale)
-                self.layers.setdefault(module, []).append(scaled)
+                self.layers.setdefault(module, []).append(fitted.scaled(scale))
 
     def touches(self, component: str) -> bool:
         """Whether any of them changes this model."""

@@ -18,10 +18,14 @@ from ...system.errors import ConfigError
 from ..base import Base
 from ..files.reader import read_lora
 from ..fusing_file import base_of
+from ..kinds.factored import has_rank
 from ..layers import LoraWeights, inject, lora_modules, planned
 from ..names import TE1, TE2, UNET
 
-DECIDED = ("rank", "lora_alpha", "use_dora", "use_rslora", "target_modules", "rank_pattern", "alpha_pattern")
+DECIDED = (
+    *("rank", "lora_alpha", "use_dora", "lora_kind"),
+    *("use_rslora", "target_modules", "rank_pattern", "alpha_pattern", "lokr_factor"),
+)
 
 
 def shapes_of(source: Source) -> Base | None:
@@ -42,12 +46,13 @@ def taken_over(config: TrainConfig) -> TrainConfig:
     weights = starting_weights(config)
     if weights is None:
         return config
-    layers = list(weights.layers.values())
+    layers = [layer for layer in weights.layers.values() if has_rank(layer)] or list(weights.layers.values())
     rank, alpha = (
         Counter(each).most_common(1)[0][0] for each in zip(*((a.rank, a.alpha) for a in layers), strict=True)
     )
     decided = {"rank": rank, "lora_alpha": alpha, "use_dora": any(layer.dora_scale is not None for layer in layers)}
-    usual = {name: TrainConfig.model_fields[name].default for name in DECIDED[3:]}
+    decided["lora_kind"] = weights.algo
+    usual = {name: TrainConfig.model_fields[name].default for name in DECIDED[4:]}
     return config.replace(**decided, **usual)
 
 

@@ -82,7 +82,7 @@ def _rate(config: TrainConfig, model: str) -> float:
 
 def _matches(pattern: str, name: str) -> bool:
     """As peft matches rank_pattern, the model's name in front; `name` is that of a weight."""
-    module = re.sub(r"\.(lora_[A-Za-z]\w*)(\..*)?$", "", name)
+    module = re.sub(r"\.((lora|hada|lokr)_[A-Za-z]\w*)(\..*)?$", "", name)
     return re.match(rf"(.*\.)?({BLOCKS.get(pattern, pattern)})$", module) is not None
 
 

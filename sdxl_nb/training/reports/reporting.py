@@ -109,6 +109,8 @@ def report(trainer: "Trainer", step: int, loss: float, numbers: "Numbers") -> No
     if numbers.found:  # one step size for all, or one for each group
         found = numbers.found if len(set(numbers.found)) > 1 else numbers.found[:1]
         more["d"] = found[0] if len(found) == 1 else dict(zip(numbers.rates, found, strict=True))
+    if numbers.scaled is not None:
+        more["scaled"] = numbers.scaled
     trainer.log.emit("step", train_loss=loss, lr=numbers.rate, seconds=round(seconds, 4), memory=memory, **more)
     trainer.bar.update()
     trainer.bar.set_postfix(loss=f"{mean(trainer.recent):.4f}", lr=f"{numbers.rate:.1e}", refresh=False)

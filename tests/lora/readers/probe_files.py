@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 import torch
 
 from sdxl_nb.lora.base import SDXL
+from sdxl_nb.lora.kinds.factored import PARTS
 from sdxl_nb.lora.names import KOHYA_PREFIXES, kohya_name
 
 FAMILIES = [  # the tensors of one module, as one kind of file spells them
@@ -17,6 +18,7 @@ FAMILIES = [  # the tensors of one module, as one kind of file spells them
     ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector"],
     ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector.weight"],
     ["lora.down.weight", "lora.up.weight"],
+    *([*names, "alpha"] for names in PARTS.values()),  # LoHa and LoKr
 ]
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}

@@ -5,6 +5,7 @@
     python tests/lora/readers/record.py a1111    CHECKOUT --also GENERATIVE_MODELS
     python tests/lora/readers/record.py sdscripts CHECKOUT
     python tests/lora/readers/record.py diffusers
+    ... --kinds [--file LORA ...]    (comfyui, sdscripts: what it makes of LoHa and LoKr layers, into kinds.json alone)
     ... --dora                       (comfyui, forge, a1111: also what it makes of a DoRA layer, into dora.json)
 
 In: a checkout of the reader, and of the repository that it takes SDXL's U-Net from, at the commit that it pins
@@ -32,8 +33,9 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 
 from dora_layer import record_dora  # noqa: E402
+from kinds_layers import record_kinds  # noqa: E402
 from probe_files import FAMILIES  # noqa: E402
-from reader_code import a1111, comfyui, diffusers, forge, sdscripts  # noqa: E402
+from reader_code import a1111, comfyui, diffusers, enter, forge, sdscripts  # noqa: E402
 
 from sdxl_nb.lora.files.patterns import fold  # noqa: E402
 
@@ -52,6 +54,8 @@ def main() -> None:
     parser.add_argument("checkout", nargs="?", type=Path)
     parser.add_argument("--also", action="append", default=[], help="a checkout that the reader imports from")
     parser.add_argument("--dora", action="store_true", help="also merge a DoRA layer, into dora.json")
+    parser.add_argument("--kinds", action="store_true", help="only merge LoHa and LoKr layers, into kinds.json")
+    parser.add_argument("--file", action="append", default=[], type=Path, help="with --kinds: files to compare with")
     parser.add_argument("--commit", help="COMMIT DATE; git is asked by default")
     arguments = parser.parse_args()
     label, repository, record = READERS[arguments.reader]
@@ -64,6 +68,10 @@ def main() -> None:
 
         commit, date = f"v{installed.__version__}", ""
     logging.disable(logging.INFO)
+    if arguments.kinds:
+        enter(arguments.reader, arguments.checkout)
+        record_kinds(arguments.reader, label, commit, arguments.file)
+        return
     keys, notes = record(arguments.checkout, arguments.also)
     if arguments.dora:
         record_dora(arguments.reader, label, commit, arguments.checkout, arguments.also)
