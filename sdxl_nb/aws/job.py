@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config.train_config import TrainConfig
-from ..system.errors import ConfigError
+from ..system.errors import ConfigError, SdxlNbError
 from . import costs, shapes, staging, tuning_step
 from .job_run import MARKER, JobRun, first_job, newest_job
 from .messages import NO_JOB, AwsError, explained
@@ -49,13 +49,15 @@ def launch_sagemaker(
     hub_token_secret: str | None = None,
     wandb_secret: str | None = None,
     volume_size_gb: int = 100,
+    agreed: bool = True,
 ) -> JobRun:
     """Train as `config` says in a SageMaker job; says what it costs at most, starts it and returns its JobRun.
 
     max_run, max_wait: seconds of training, and of training and waiting for spot instances together. Role, image and
     bucket are those of the deployed stack where they are not given. Local pictures and models are uploaded once and
     for all; an s3:// place is read from there. The results come to `config.output_dir`. hub_token_secret and
-    wandb_secret name secrets in Secrets Manager. Raises ConfigError, DataError or AwsError before anything is paid.
+    wandb_secret name secrets in Secrets Manager. With agreed=False all is checked, and in place of
+    the start the price is raised as an SdxlNbError. Raises ConfigError, DataError or AwsError before anything is paid.
     """
     asked = tuning_step.Job(
         instance_type, instance_count, spot, max_run, max_wait, role_arn, image_uri, kms_key, tuple(subnets or ()),
@@ -75,6 +77,8 @@ def launch_sagemaker(
     staged, notes = staging.look(session, config, planned.moved(tuning_step.UNKNOWN_BUCKET, bucket))
     request = tuning_step.request(config, job, staged, output=f"{prefix}/output", checkpoints=f"{prefix}/checkpoints")
     shapes.refuse(request | {"TrainingJobName": name})
+    if not agreed:
+        raise SdxlNbError(f"Nothing was started. {costs.ceiling(job, session.region)} With agreed=True it is started.")
     for note in (*notes, costs.ceiling(job, session.region)):
         print(note)
     if sent := staging.upload(session, staged, kms_key):

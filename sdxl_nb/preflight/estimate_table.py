@@ -6,6 +6,7 @@ Time is FLOPs through a GPU's dense rate at a stated efficiency, or operations t
 takes, whichever is longer; on this machine it is measured where a step is small enough. All of it is an estimate.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
@@ -33,6 +34,7 @@ REAL_STEP = 4e11  # FLOPs of a step that is done for real on this machine, to be
 DEFAULT_INSTANCES = ("ml.g5.2xlarge", "ml.g6.2xlarge", "ml.g6e.2xlarge", "ml.p4d.24xlarge")
 LINE = "border:1px solid rgba(127,127,127,.4);padding:4px 8px;text-align:left"
 GB = 1e9
+LONGEST = 48 * 3600  # seconds that a job may take where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,16 @@ class Estimate:
     def as_dicts(self) -> list[dict[str, Any]]:
         """The rows as JSON has them."""
         return [row.as_dict() for row in self.rows]
+
+    def max_run(self, machine: str) -> int:
+        """Seconds to allow a job on one of these machines: twice the estimate and half an hour, in whole ten minutes.
+
+        48 hours where the steps are not known. Raises ConfigError for a machine that is not among the rows.
+        """
+        row = next((row for row in self.rows if row.machine.name == machine), None)
+        if row is None:
+            raise ConfigError(f"there is no estimate for {machine}: name it in instances")
+        return LONGEST if row.hours is None else min(LONGEST, math.ceil((2 * row.hours * 3600 + 1800) / 600) * 600)
 
     def _cells(self, row: Row) -> list[str]:
         machine = row.machine

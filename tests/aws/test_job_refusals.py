@@ -5,7 +5,7 @@ from small_runs import small
 from started_jobs import aws_fixture, quickly, start  # noqa: F401 - fixtures
 
 from sdxl_nb.aws.messages import AwsError, explain_end
-from sdxl_nb.system.errors import ConfigError
+from sdxl_nb.system.errors import ConfigError, SdxlNbError
 
 
 def test_a_failed_job_says_why(aws, tmp_path):
@@ -27,6 +27,12 @@ def test_out_of_memory_on_the_gpu():
         "Job a-1 failed: the GPU has too little memory: add --gradient_checkpointing, use --mixed_precision bf16, "
         "lower --resolution or --rank, or take a larger --instance_type."
     )
+
+
+def test_without_agreement_the_price_is_said_and_nothing_is_started_or_sent(aws, tmp_path):
+    said = refused(aws, tmp_path, SdxlNbError, agreed=False, instance_type="ml.g5.2xlarge", max_run=3600)
+    assert said.startswith("Nothing was started. It costs at most $1.5") and "1 h (max_run) of 1 × ml.g5" in said
+    assert said.endswith("With agreed=True it is started.")
 
 
 def refused(aws, tmp_path, error=AwsError, **options):

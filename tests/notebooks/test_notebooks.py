@@ -63,7 +63,7 @@ def test_cost_then_parameters_then_steps_and_the_versions_last(notebook):
 
 
 def test_nothing_is_deleted_and_no_run_replaced(notebook):
-    source = "\n".join(cell.source for cell in code(notebook) if "sagemaker" not in cell.source)
+    source = "\n".join(cell.source for cell in code(notebook))
     for word in ("rmtree", "unlink", "overwrite_output_dir", "os.remove"):
         assert word not in source, f"a notebook must not use {word}"
 
@@ -119,7 +119,16 @@ def test_an_exception_that_nbmake_would_miss_fails_a_notebook(tmp_path):
     assert code == 1 and failed == LOST.keys() - {"good"} and "4 failed, 1 passed" in said, said
 
 
+def test_nothing_paid_is_started_before_somebody_has_agreed():
+    notebook = nbformat.read(ROOT / "notebooks" / "06_sagemaker.ipynb", as_version=4)
+    (parameters,) = (cell.source for cell in code(notebook) if "parameters" in cell.metadata.get("tags", []))
+    starts = [cell.source for cell in code(notebook) if "launch_sagemaker(" in cell.source]
+    assert "agreed = False" in parameters and "max_run = None" in parameters
+    assert ["agreed=agreed" in source and ".exists()" in source for source in starts] == [True]
+
+
 def test_the_sagemaker_notebook_runs_on_the_emulator():
+    shutil.rmtree(ROOT / "output" / "sagemaker-short", ignore_errors=True)  # its job is gone with the emulator
     with SageMakerEmulator() as aws:
         names = {"BUCKET_NAME": aws.bucket, "SDXL_NB_ROLE_ARN": aws.role, "SDXL_NB_IMAGE_URI": aws.image}
         code, said = run_notebooks(ROOT / "notebooks", ["06_sagemaker.ipynb"], **names)

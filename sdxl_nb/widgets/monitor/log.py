@@ -30,22 +30,26 @@ class Log(anywidget.AnyWidget):
         'aria-label="log" data-lm-suppress-shortcuts="true"></pre><label><input type="checkbox" checked> ' +
         'follow</label></div>';
       const box = el.querySelector("pre"), follow = el.querySelector("input");
-      let version = -1;
+      let version = -1, ours = false;  // whether it is we that scroll
       const down = () => { if (follow.checked) box.scrollTop = box.scrollHeight; };
+      const settle = () => {
+        ours = true;
+        requestAnimationFrame(() => { down(); requestAnimationFrame(() => { ours = false; }); });
+      };
       const show = () => {
         if (version < 0) box.textContent = model.get("value");
         el.firstChild.style.display = model.get("value") ? "" : "none";
-        requestAnimationFrame(down);
+        settle();
       };
       const heard = (message) => {
         if (message.since === null) box.textContent = message.text;
         else if (message.since === version) box.append(message.text);
         else if (message.version !== version) return void model.send({ whole: true });
         version = message.version;
-        requestAnimationFrame(down);
+        settle();
       };
       box.onscroll = () => {
-        follow.checked = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
+        if (!ours) follow.checked = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
       };
       follow.onchange = down;
       model.on("change:value", show);
