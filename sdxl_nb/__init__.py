@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.aws.diagnosis import doctor as doctor
     from sdxl_nb.aws.job import launch_sagemaker as launch_sagemaker
     from sdxl_nb.aws.pipeline import start_pipeline as start_pipeline
+    from sdxl_nb.aws.pipelines.registry import registered_lora as registered_lora
     from sdxl_nb.aws.search.start import tune_sagemaker as tune_sagemaker
     from sdxl_nb.aws.search.tuning_job import TuningJob as TuningJob
     from sdxl_nb.config.search_space import Range as Range
@@ -54,6 +55,7 @@ _MODULES = {
     "launch": "runs.launcher",
     "launch_sagemaker": "aws.job",
     "open_dataset": "data.dataset",
+    "registered_lora": "aws.pipelines.registry",
     "start_pipeline": "aws.pipeline",
     "tune_sagemaker": "aws.search.start",
 }
