@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.aws.pipelines.registry import registered_lora as registered_lora
     from sdxl_nb.aws.search.start import tune_sagemaker as tune_sagemaker
     from sdxl_nb.aws.search.tuning_job import TuningJob as TuningJob
-    from sdxl_nb.config.search_space import Range as Range
     from sdxl_nb.config.train_config import TrainConfig as TrainConfig
     from sdxl_nb.data.dataset import open_dataset as open_dataset
     from sdxl_nb.drawing.generation import generate as generate
@@ -24,6 +23,8 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.preflight.estimate_table import estimate as estimate
     from sdxl_nb.runs.launcher import launch as launch
     from sdxl_nb.runs.run import Run as Run
+    from sdxl_nb.scoring.run_scores import score_run as score_run
+    from sdxl_nb.sweeps.search import sweep as sweep
     from sdxl_nb.training.trainer import fine_tune as fine_tune
     from sdxl_nb.widgets.dataset.browser import DatasetBrowser as DatasetBrowser
     from sdxl_nb.widgets.form.form import ConfigForm as ConfigForm
@@ -42,7 +43,6 @@ _MODULES = {
     "ConfigForm": "widgets.form.form",
     "LoraFile": "lora.files.file",
     "Project": "widgets.page.project",
-    "Range": "config.search_space",
     "Run": "runs.run",
     "RunMonitor": "widgets.monitor.monitor",
     "TrainConfig": "config.train_config",
@@ -56,7 +56,9 @@ _MODULES = {
     "launch_sagemaker": "aws.job",
     "open_dataset": "data.dataset",
     "registered_lora": "aws.pipelines.registry",
+    "score_run": "scoring.run_scores",
     "start_pipeline": "aws.pipeline",
+    "sweep": "sweeps.search",
     "tune_sagemaker": "aws.search.start",
 }
 # What `Run.open` needs of the floor above it, which it may not import: a job that runs elsewhere is a run too.
