@@ -13,9 +13,9 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.aws.diagnosis import doctor as doctor
     from sdxl_nb.aws.job import launch_sagemaker as launch_sagemaker
     from sdxl_nb.aws.pipeline import start_pipeline as start_pipeline
+    from sdxl_nb.aws.pipelines.registry import registered_lora as registered_lora
     from sdxl_nb.aws.search.start import tune_sagemaker as tune_sagemaker
     from sdxl_nb.aws.search.tuning_job import TuningJob as TuningJob
-    from sdxl_nb.config.search_space import Range as Range
     from sdxl_nb.config.train_config import TrainConfig as TrainConfig
     from sdxl_nb.data.dataset import open_dataset as open_dataset
     from sdxl_nb.drawing.generation import generate as generate
@@ -44,7 +44,6 @@ _MODULES = {
     "ConfigForm": "widgets.form.form",
     "LoraFile": "lora.files.file",
     "Project": "widgets.page.project",
-    "Range": "config.search_space",
     "Run": "runs.run",
     "RunMonitor": "widgets.monitor.monitor",
     "Runs": "widgets.overview.overview",
@@ -58,6 +57,7 @@ _MODULES = {
     "launch": "runs.launcher",
     "launch_sagemaker": "aws.job",
     "open_dataset": "data.dataset",
+    "registered_lora": "aws.pipelines.registry",
     "score_run": "scoring.run_scores",
     "start_pipeline": "aws.pipeline",
     "sweep": "sweeps.search",

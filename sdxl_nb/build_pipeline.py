@@ -52,6 +52,8 @@ def parser() -> Parser:
     job.add_argument("--no_spot", dest="spot", action="store_false", help=argparse.SUPPRESS, default=argparse.SUPPRESS)
     job.add_argument("--bucket", metavar="NAME", help="Bucket for data and runs; else BUCKET_NAME or the stack's.")
     job.add_argument("--pipeline_name", metavar="NAME", default="sdxl-nb", help="Default: sdxl-nb.")
+    job.add_argument("--gate", metavar="LOSS", type=float, help="Highest held-out loss that passes; above it fails.")
+    job.add_argument("--register", metavar="GROUP", help="Model package group, sdxl-nb-..., to register the LoRA in.")
     job.add_argument("--no_cache", action="store_true", help="Train even if an equal step has ended well lately.")
     job.add_argument("--wait", action="store_true", help="Follow the pipeline until it is over.")
     job.add_argument("--dry_run", action="store_true", help="Print the pipeline's definition and send nothing.")
@@ -99,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(config: TrainConfig, flags: argparse.Namespace) -> int:
     from .aws.pipeline import prepare
+    from .aws.pipelines.gate import Gate
     from .aws.tuning_step import Job
 
     job = Job(**job_options(flags))
@@ -109,6 +112,7 @@ def _run(config: TrainConfig, flags: argparse.Namespace) -> int:
         bucket=flags.bucket,
         cached=not flags.no_cache,
         dry=flags.dry_run,
+        after=Gate(flags.gate, flags.register),
     )
     for note in prepared.notes:
         print(note, file=sys.stderr)

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = public(
     {
         "launch_sagemaker": "job",  # a training job
         "start_pipeline": "pipeline",  # a pipeline, created and started
+        "registered_lora": "pipelines.registry",  # a LoRA of the model registry, fetched
         "tune_sagemaker": "search.start",  # many jobs that search for the best settings
         "TuningJob": "search.tuning_job",  # such a search, found again by its name
         "doctor": "diagnosis",  # what is missing on this account

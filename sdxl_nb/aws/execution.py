@@ -1,7 +1,7 @@
 """One execution of a pipeline, watched: its status, its training job, waiting for it and stopping it.
 
-In: the ARN of an execution. Out: plain values, lines while it goes on, and the Run of its training job. Whoever stops
-watching stops nothing.
+In: the ARN of an execution. Out: plain values, lines while it goes on, the Run of its training job, and why it ended.
+Whoever stops watching stops nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .messages import AwsError, explained
+from .pipelines.gate import REGISTER
 from .session import Session
 from .tuning_step import STEP
 
@@ -39,11 +40,21 @@ class Execution:
         """Executing, Stopping, Stopped, Failed or Succeeded."""
         return self.describe()["PipelineExecutionStatus"]
 
-    def step(self) -> dict[str, Any]:
-        """What the service says of the tuning step; empty before it begins."""
+    def steps(self) -> list[dict[str, Any]]:
+        """What the service says of each step that has begun, the first one first."""
         with explained():
             found = self.session.client("sagemaker").list_pipeline_execution_steps(PipelineExecutionArn=self.arn)
-        return next((step for step in found["PipelineExecutionSteps"] if step["StepName"] == STEP), {})
+        return list(reversed(found["PipelineExecutionSteps"]))
+
+    def step(self, name: str = STEP) -> dict[str, Any]:
+        """What the service says of a step, by default the tuning step; empty before it begins."""
+        return next((step for step in self.steps() if step["StepName"] == name), {})
+
+    @property
+    def registered(self) -> str | None:
+        """The ARN of the version in the model registry; None where none was made."""
+        arn: str | None = self.step(REGISTER).get("Metadata", {}).get("RegisterModel", {}).get("Arn")
+        return arn
 
     @property
     def job_name(self) -> str | None:
@@ -65,8 +76,12 @@ class Execution:
 
     @property
     def failure(self) -> str | None:
-        """Why it failed, in the job's own words."""
-        return self.step().get("FailureReason") or self.describe().get("FailureReason")
+        """Why it failed: in the job's own words, or that its LoRA did not pass the gate."""
+        for step in self.steps():
+            said = step.get("Metadata", {}).get("Fail", {}).get("ErrorMessage") or step.get("FailureReason")
+            if said:
+                return str(said)
+        return self.describe().get("FailureReason")
 
     def stop(self) -> None:
         """Ask the service to stop it: the job saves a checkpoint and its LoRA, and ends within two minutes."""
@@ -100,10 +115,9 @@ class Execution:
 
     def _look(self) -> tuple[str, str]:
         """The status, and the line that says it."""
-        status, step = self.status, self.step()
-        job = step.get("Metadata", {}).get("TrainingJob", {}).get("Arn", "").rpartition("/")[2]
-        found = " (found: it has run before)" if "CacheHitResult" in step else ""
-        return status, f"{status}. {STEP}: {step['StepStatus']} {job}{found}".strip() if step else f"{status}."
+        status, steps = self.status, self.steps()
+        said = ", ".join(_said(step) for step in steps)
+        return status, f"{status}. {said}" if said else f"{status}."
 
     def __repr__(self) -> str:
         return f"Execution({self.arn!r})"
@@ -111,3 +125,12 @@ class Execution:
     def _repr_html_(self) -> str:
         region, name = self.session.region, self.arn.split("/")[1]
         return f"Pipeline <b>{html.escape(name)}</b> in {html.escape(region)}: <code>{html.escape(self.arn)}</code>"
+
+
+def _said(step: dict[str, Any]) -> str:
+    """A step in a few words, with the job that it is, or the way that a gate went."""
+    about = step.get("Metadata", {})
+    job = about.get("TrainingJob", {}).get("Arn", "").rpartition("/")[2]
+    outcome = {"True": "passed", "False": "not passed"}.get(about.get("Condition", {}).get("Outcome", ""), "")
+    found = "(found: it has run before)" if "CacheHitResult" in step else ""
+    return " ".join(word for word in (f"{step['StepName']}: {step['StepStatus']}", job, outcome, found) if word)

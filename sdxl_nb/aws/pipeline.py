@@ -1,4 +1,4 @@
-"""A SageMaker pipeline of one tuning step: its definition and its start.
+"""A SageMaker pipeline of one tuning step, and what may follow it: its definition and its start.
 
 In: a TrainConfig, a Job, and what the session finds. Out: `prepare` makes a Prepared (definition, and nothing sent),
 whose `start` uploads local pictures, creates or updates the pipeline and returns an Execution. The same configuration
@@ -20,6 +20,7 @@ from . import costs, shapes, staging
 from .execution import Execution
 from .messages import AwsError, explained
 from .pipelines import starting
+from .pipelines.gate import Gate
 from .pipelines.parameters import with_parameters
 from .pipelines.starting import checkpoint_place, looked
 from .session import Session
@@ -47,6 +48,7 @@ class Prepared:
     config: TrainConfig
     bucket: str
     cached: bool
+    register: str | None = None
 
     def start(self, parameters: Mapping[str, Any] | None = None) -> Execution:
         """Upload, create or update, and start; says what a changed parameter means.
@@ -59,6 +61,7 @@ class Prepared:
             print(f"Uploaded {sent} files to {', '.join(self.staged.uploads)}.")
         with explained("The pipeline was not made"):
             self._upsert(self.session.client("sagemaker"))
+            self._make_group(self.session.client("sagemaker"))
         given = [{"Name": name, "Value": value} for name, value in values.items()]
         with explained("The pipeline was not started"):
             started = self.session.client("sagemaker").start_pipeline_execution(
@@ -72,7 +75,7 @@ class Prepared:
         The SDK's Pipeline would make it anew, with checks that take seconds, and its start would try for minutes to
         get round an AccessDenied.
         """
-        tags = [{"Key": key, "Value": value} for key, value in ({"project": PIPELINE} | self.job.tags).items()]
+        tags = self._tags()
         asked = {"PipelineName": self.name, "PipelineDefinition": self.definition, "RoleArn": self.job.role_arn}
         try:
             client.create_pipeline(**asked, Tags=tags, ClientRequestToken=uuid.uuid4().hex)
@@ -80,6 +83,23 @@ class Prepared:
             if "already exist" not in str(error) and "must be unique" not in str(error):
                 raise
             client.add_tags(ResourceArn=client.update_pipeline(**asked)["PipelineArn"], Tags=tags)
+
+    def _tags(self) -> list[dict[str, str]]:
+        return [{"Key": key, "Value": value} for key, value in ({"project": PIPELINE} | self.job.tags).items()]
+
+    def _make_group(self, client: Any) -> None:
+        """The model package group that versions are registered in, unless it is there."""
+        if self.register is None:
+            return
+        try:
+            client.create_model_package_group(
+                ModelPackageGroupName=self.register,
+                ModelPackageGroupDescription="LoRAs of sdxl_nb that passed their pipeline's gate.",
+                Tags=self._tags(),
+            )
+        except client.exceptions.ClientError as error:
+            if "already exist" not in str(error):
+                raise
 
 
 def start_pipeline(
@@ -91,15 +111,22 @@ def start_pipeline(
     region: str | None = None,
     cached: bool = True,
     wait: bool = False,
+    gate: float | None = None,
+    register: str | None = None,
     **job: Any,
 ) -> Execution:
     """Build, create or update, and start the SageMaker pipeline that trains `config`; returns its Execution at once.
 
     job: instance_type, instance_count, spot, max_run, role_arn, image_uri and the others of `Job`; what is not given is
     found in the environment or in the deployed stack. parameters: changes for this start, {"Rank": 8}.
+    gate: the highest held-out loss that passes: a LoRA above it fails the execution, with the reason. register: the
+    model package group (sdxl-nb-...) that a LoRA becomes a version of; `registered_lora` fetches it.
     Raises ConfigError, DataError or AwsError before anything is started.
     """
-    prepared = prepare(config, _job(job), pipeline_name=pipeline_name, bucket=bucket, region=region, cached=cached)
+    after = Gate(gate, register)
+    prepared = prepare(
+        config, _job(job), pipeline_name=pipeline_name, bucket=bucket, region=region, cached=cached, after=after
+    )
     for note in prepared.notes:
         print(note)
     execution = prepared.start(parameters)
@@ -125,12 +152,18 @@ def prepare(
     region: str | None = None,
     cached: bool = True,
     dry: bool = False,
+    after: Gate | None = None,
 ) -> Prepared:
-    """The pipeline of a configuration; nothing is sent. With `dry` unknown places are shown by their names."""
+    """The pipeline of a configuration; nothing is sent. With `dry` unknown places are shown by their names.
+
+    after: what follows training; nothing by default.
+    """
+    after = after or Gate()
     if not re.fullmatch(r"(?=.{1,256}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*", pipeline_name):
         raise ConfigError(f"pipeline_name must be at most 256 letters, digits and hyphens, not {shown(pipeline_name)}")
     staged = planned = staging.plan(config, UNKNOWN["bucket"])
     refuse(config, job, staged)  # what is wrong with the settings is said first
+    after.refuse(config)
     session, notes = _session(region, dry), []
 
     def find(what: str, look: Callable[[], str]) -> str:
@@ -150,7 +183,7 @@ def prepare(
     job = replace(job, role_arn=role, image_uri=image)
     staged, unsaid = looked(session, config, planned.moved(UNKNOWN["bucket"], place), dry)
     notes += [*unsaid, costs.ceiling(job, session.region)]
-    return _define(session, config, job, staged, place, pipeline_name, cached, notes)
+    return _define(session, config, job, staged, place, pipeline_name, cached, notes, after)
 
 
 def _session(region: str | None, dry: bool) -> Session:
@@ -171,6 +204,7 @@ def _define(
     name: str,
     cached: bool,
     notes: list[str],
+    after: Gate,
 ) -> Prepared:
     asked = request(
         config,
@@ -188,10 +222,10 @@ def _define(
         pipeline = Pipeline(
             name=name,
             parameters=parameters,
-            steps=[step],
+            steps=[step, *after.steps(session, step, config, asked)],
             sagemaker_session=step.step_args.func_args[0].sagemaker_session,
             pipeline_experiment_config=None,  # experiments would need more permissions, and TensorBoard has the curves
         )
         definition = pipeline.definition()
     defaults = {parameter.name: str(parameter.default_value) for parameter in parameters}
-    return Prepared(session, name, definition, defaults, job, staged, notes, config, bucket, cached)
+    return Prepared(session, name, definition, defaults, job, staged, notes, config, bucket, cached, after.register)

@@ -9,26 +9,26 @@ from botocore.validate import ParamValidator
 from sagemaker_emulator.limits import ServiceError
 from sagemaker_emulator.tuning import check_tuning, drawn, shape
 
-from sdxl_nb import Range, tune_sagemaker
+from sdxl_nb import tune_sagemaker
 from sdxl_nb.aws import costs, staging, tuning_step
 from sdxl_nb.aws.search import request as searching
 from sdxl_nb.aws.search.request import Plan
 from sdxl_nb.aws.tuning_step import Job
-from sdxl_nb.config.search_space import SearchSpace
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.preflight.prices import Price
+from sdxl_nb.sweeps.space import Range, Space
 from sdxl_nb.system.errors import ConfigError
 
 ROLE = "arn:aws:iam::123456789012:role/sdxl-nb"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sdxl-nb/training:1"
 CONFIG = TrainConfig(seed=1, validation_split=0.1)
 LISTS = {"rank": [4, 8, 16], "lr_scheduler": ["cosine", "constant"], "use_dora": [True, False]}
-RANGES = {"learning_rate": Range(1e-5, 1e-3, "log"), "rank": Range(2, 64, "log"), "lora_dropout": Range(0, 0.3)}
+RANGES = {"learning_rate": Range(1e-5, 1e-3, log=True), "rank": Range(2, 64, log=True), "lora_dropout": Range(0, 0.3)}
 
 
 def asked(space=RANGES, config=CONFIG, plan=None, **job):
     plan, job = plan or Plan(), Job(**{"role_arn": ROLE, "image_uri": IMAGE} | job)
-    space = SearchSpace(space, config)
+    space = Space.of(config, space)
     searching.refuse_config(config, plan, space)
     staged = staging.Staged({"train": "s3://b/data/1/"}, {"train_data_dir": "/opt/ml/input/data/train"})
     training = tuning_step.request(config, job, staged, output="s3://b/runs", checkpoints="s3://b/checkpoints")
@@ -64,7 +64,7 @@ def test_ranges_have_the_scale_and_kind_of_their_field():
         ],
         "ContinuousParameterRanges": [
             {"Name": "learning_rate", "MinValue": "1e-05", "MaxValue": "0.001", "ScalingType": "Logarithmic"},
-            {"Name": "lora_dropout", "MinValue": "0.0", "MaxValue": "0.3", "ScalingType": "Linear"},
+            {"Name": "lora_dropout", "MinValue": "0", "MaxValue": "0.3", "ScalingType": "Linear"},
         ],
     }
     assert config["HyperParameterTuningJobObjective"] == {"Type": "Minimize", "MetricName": "heldout_loss"}
@@ -75,7 +75,7 @@ def test_a_grid_is_as_many_trainings_as_combinations():
     made = asked(LISTS, plan=Plan("Grid", max_parallel_jobs=4))["HyperParameterTuningJobConfig"]
     assert made["ResourceLimits"] == {"MaxParallelTrainingJobs": 4}
     assert made["ParameterRanges"]["CategoricalParameterRanges"][2] == {"Name": "use_dora", "Values": ["true", "false"]}
-    space = SearchSpace(LISTS, CONFIG)
+    space = Space.of(CONFIG, LISTS)
     assert searching.trainings(Plan("Grid"), space) == searching.trainings(Plan("Grid", 12), space) == 12
     with pytest.raises(ConfigError, match=r"^this grid has 12 combinations, each trained once: leave max_jobs out"):
         searching.trainings(Plan("Grid", 10), space)
@@ -113,11 +113,12 @@ BIG = {f"k{number}": "v" for number in range(50)}
     ("config", "space", "options", "sentence"),
     [
         ({"validation_split": 0}, RANGES, {}, "a search judges by the loss on pictures that are held out"),
-        ({}, {"rnk": [4]}, {}, "unknown field rnk in the search space: did you mean rank?"),
+        ({}, {"rnk": [4]}, {}, "unknown setting rnk in the search space: did you mean rank?"),
         ({}, {"pretrained_vae_model_name_or_path": ["a/b", "c/d"]}, {}, "pretrained_vae_model_name_or_path is a place"),
-        ({}, {"cache_dir": ["a", "b"]}, {}, "cache_dir is a place"),
+        ({}, {"cache_dir": ["a", "b"]}, {}, "the search space holds cache_dir, which changes nothing that is learnt"),
         ({}, RANGES, {"strategy": "bayesian"}, "strategy must be one of Bayesian, Hyperband, Random, Grid, not 'bayesian': did you mean Bayesian?"),
-        ({}, RANGES, {"strategy": "Grid"}, "a grid takes lists of values, and learning_rate is a range"),
+        ({}, RANGES, {"strategy": "Grid"}, "a Grid takes lists of values and no ranges"),
+        ({}, {"min_timestep": [0, 500], "max_timestep": [400]}, {"strategy": "Grid"}, "a trial of this grid would fail: max_timestep 400"),
         ({}, RANGES, {"max_jobs": 0}, "max_jobs must be a whole number from 1 on, not 0"),
         ({}, RANGES, {"max_parallel_jobs": True}, "max_parallel_jobs must be a whole number from 1 on, not True"),
         ({}, RANGES, {"search_seed": -1}, "search_seed must be a whole number from 0 on, not -1"),

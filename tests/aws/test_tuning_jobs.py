@@ -4,13 +4,14 @@ import pytest
 from small_runs import assert_same, small, train
 from started_jobs import aws_fixture, quickly  # noqa: F401 - fixtures
 
-from sdxl_nb import Range, TuningJob, tune_sagemaker
+from sdxl_nb import TuningJob, sweep, tune_sagemaker
 from sdxl_nb.aws.messages import AwsError
-from sdxl_nb.config.search_space import SearchSpace
+from sdxl_nb.sweeps.space import Range
 from sdxl_nb.system.errors import ConfigError
 
 HELD_OUT = {"validation_split": 0.3, "heldout_steps": 2, "max_train_steps": 2}
 LONGER = {"validation_split": 0.3, "heldout_steps": 10, "max_train_steps": 60, "checkpointing_steps": 5}
+BEST = {"load_best_model_at_end": True}  # as each trial
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +34,8 @@ def run_folders(aws, tuning):
 
 def test_one_trial_that_trains_and_one_that_cannot(aws, tmp_path, capsys):
     """A trial ends as a run here does with its values; why another one failed is said, and it is not the best."""
-    space, grid = {"min_timestep": [100, 500], "max_timestep": [400]}, {"strategy": "Grid", "ceiling": 10}
-    tuning = search(aws, small(tmp_path / "found", **HELD_OUT), space, **grid)
+    space, chosen = {"min_timestep": [100, 500], "max_timestep": [400]}, {"strategy": "Random", "search_seed": 1}
+    tuning = search(aws, small(tmp_path / "found", **HELD_OUT), space, max_jobs=2, ceiling=10, **chosen)
     said = capsys.readouterr().out
     assert said.splitlines()[0].startswith("The search costs at most $0.51, within the ceiling of $10.00: 2 trainings")
     assert said.index("at most") < said.index("Uploaded") < said.index(f"Tuning job {tuning.name} is starting")
@@ -44,7 +45,7 @@ def test_one_trial_that_trains_and_one_that_cannot(aws, tmp_path, capsys):
     assert [good.state, bad.state] == ["completed", "failed"] and len(lines) == 2
     assert good.values == {"min_timestep": 100, "max_timestep": 400} and bad.values["min_timestep"] == 500
     assert bad.why.startswith("AlgorithmError: max_timestep 400 leaves no timestep from 500 on") and bad.loss is None
-    here = train(small(tmp_path / "here", min_timestep=100, max_timestep=400, **HELD_OUT))
+    here = train(small(tmp_path / "here", min_timestep=100, max_timestep=400, **HELD_OUT | BEST))
     assert good.loss == pytest.approx(here.heldout()[1][-1], rel=1e-5)  # it is printed in six digits
     best = tuning.best()
     assert best.job == good.name and best.lora.info().ranks == (2,) and best.config.min_timestep == 100
@@ -68,7 +69,7 @@ def test_what_is_not_there(aws, tmp_path):
 
 def test_a_search_that_cannot_be_is_told(aws, tmp_path):
     """The emulator takes Bayesian requests as valid, and searches by none."""
-    tuning = search(aws, small(tmp_path / "a", **HELD_OUT), {"learning_rate": Range(1e-4, 1e-2, "log")})
+    tuning = search(aws, small(tmp_path / "a", **HELD_OUT), {"learning_rate": Range(1e-4, 1e-2, log=True)})
     assert tuning.wait(60) == "failed" and tuning.error == "the emulator does not search as Bayesian does"
     with pytest.raises(AwsError, match=r"^No training of \S+ has a held-out loss yet \(it is failed\)"):
         tuning.best()
@@ -84,25 +85,25 @@ def test_a_search_that_cannot_be_is_told(aws, tmp_path):
 @pytest.mark.soak
 def test_a_grid_here_and_there_finds_the_same_best(aws, tmp_path):
     space = {"learning_rate": [1e-2, 1e-3], "rank": [2, 3]}
-    config = small(tmp_path / "found", **HELD_OUT)
+    config = small(tmp_path / "found", **HELD_OUT | {"max_train_steps": 4})
+    here = sweep(config.replace(output_dir=str(tmp_path / "here")), space, say=lambda line: None)
     tuning = search(aws, config, space, strategy="Grid", max_parallel_jobs=2)
     assert tuning.wait(2400) == "completed", tuning.error
-    here = {
-        tuple(values.values()): train(config.replace(output_dir=str(tmp_path / str(number)), **values))
-        for number, values in enumerate(SearchSpace(space, config).grid())
-    }
-    losses = {values: run.heldout()[1][-1] for values, run in here.items()}
     there = {tuple(trial.values.values()): trial.loss for trial in tuning.trials()}
-    assert there == {values: pytest.approx(loss, rel=1e-5) for values, loss in losses.items()}
+    losses = {tuple(row.values.values()): pytest.approx(row.loss, rel=1e-5) for row in here.rows}
+    assert there == losses and len(losses) == 4
     best = tuning.best()
-    assert_same(best.folder, here[min(losses, key=losses.__getitem__)].folder)
+    assert {name: getattr(best.config, name) for name in space} == here.best.values
+    assert_same(
+        best.folder, train(config.replace(output_dir=str(tmp_path / "whole"), **here.best.values | BEST)).folder
+    )
     assert len(run_folders(aws, tuning)) == 4
 
 
 @pytest.mark.soak
 def test_six_trainings_interrupted_stopped_and_gone_on_from(aws, tmp_path, capsys):
     """Random search: one trial loses its instance twice, the search is stopped, and a second one goes on from it."""
-    space = {"learning_rate": Range(1e-4, 1e-2, "log"), "rank": Range(2, 6), "lr_scheduler": ["constant", "cosine"]}
+    space = {"learning_rate": Range(1e-4, 1e-2, log=True), "rank": Range(2, 6), "lr_scheduler": ["constant", "cosine"]}
     options = {"strategy": "Random", "search_seed": 4, "max_parallel_jobs": 2}
     first = search(aws, small(tmp_path / "first", **LONGER), space, max_jobs=6, **options)
     begun = aws.tunings[first.name]
@@ -122,7 +123,7 @@ def test_six_trainings_interrupted_stopped_and_gone_on_from(aws, tmp_path, capsy
     first.stop()
     assert first.wait(1200) == "stopped" and 4 <= len(first.trials()) < 6
     values = {trial.name: trial.values for trial in first.trials()}[job.name]
-    whole = train(small(tmp_path / "whole", **LONGER | values))
+    whole = train(small(tmp_path / "whole", **LONGER | values | BEST))
     assert_same(first.run(job.name).folder, whole.folder)
 
     capsys.readouterr()

@@ -1,6 +1,7 @@
 """What the service refuses at CreateTrainingJob, with its codes and words; and the type check that pipelines do."""
 
 import functools
+import json
 import re
 
 import botocore.session
@@ -47,6 +48,26 @@ def check_job(request):
     check_tags(request)
     check_resources(request["ResourceConfig"])
     check_times(request)
+
+
+def check_package(request):
+    """Raise ServiceError for what the registry refuses; a model package's card has its own schema."""
+    shape = botocore.session.Session().get_service_model("sagemaker").operation_model("CreateModelPackage").input_shape
+    if report := ParamValidator().validate(request, shape).generate_report():
+        raise ServiceError("SerializationException", report)
+    for place, value, limit in violations(request, shape, ""):
+        raise constraint(value, place, limit)
+    card = json.loads(request["ModelCard"]["ModelCardContent"])
+    if set(card) - {
+        "model_overview",
+        "intended_uses",
+        "training_details",
+        "evaluation_details",
+        "additional_information",
+    }:
+        raise invalid("The model card does not follow the schema of model packages")
+    if set(card.get("model_overview", {})) - {"model_creator", "model_artifact"}:
+        raise invalid("model_overview of a model package has model_creator and model_artifact only")
 
 
 def violations(value, shape, place):

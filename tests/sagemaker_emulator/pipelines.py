@@ -1,19 +1,23 @@
-"""Pipeline executions: parameters put in and checked, training steps really run, unchanged steps taken from the cache.
+"""Pipeline executions: parameters put in and checked, training steps really run, unchanged steps taken from the cache;
+condition, fail and register steps (the registry is moto's, the request checked by the service's model).
 
 moto keeps the pipelines themselves (CreatePipeline, UpdatePipeline, DescribePipeline ...).
 """
 
 import hashlib
 import json
+import operator
 import re
 import secrets
 import threading
 import time
 
-from .limits import ServiceError, as_strings, invalid
+from .limits import ServiceError, as_strings, check_package, invalid
 
 ACCOUNT = "123456789012"
 KINDS = {"String": str, "Integer": int, "Float": float, "Boolean": lambda text: {"true": True, "false": False}[text]}
+COMPARED = {"LessThanOrEqualTo": operator.le, "GreaterThanOrEqualTo": operator.ge, "Equals": operator.eq}
+CALLS = {"Training": "CreateTrainingJob", "RegisterModel": "CreateModelPackage", "Condition": "-", "Fail": "-"}
 CACHED_BY = ("AlgorithmSpecification", "CheckpointConfig", "Environment", "HyperParameters", "InputDataConfig")
 
 
@@ -90,9 +94,17 @@ def check_definition(request):
     used = set(re.findall(r'"Get": ?"Parameters\.([^"]+)"', json.dumps(definition)))
     if unknown := used - declared:
         raise invalid(f"Unable to parse pipeline definition. Invalid property reference 'Parameters.{min(unknown)}'")
-    names = [step["Name"] for step in definition.get("Steps", [])]
+    names = [step["Name"] for step in every_step(definition.get("Steps", []))]
     if len(set(names)) < len(names):
         raise invalid("Unable to parse pipeline definition. Step names must be unique within the pipeline")
+
+
+def every_step(steps):
+    """All steps, those of a condition's branches too."""
+    for step in steps:
+        yield step
+        for branch in ("IfSteps", "ElseSteps"):
+            yield from every_step(step["Arguments"].get(branch, []) if step["Type"] == "Condition" else [])
 
 
 class Execution:
@@ -111,6 +123,7 @@ class Execution:
         self.values = parameters(self.definition, request.get("PipelineParameters", []))
         self.created = self.modified = time.time()
         self.status, self.reason, self.steps, self.outputs, self.jobs, self.stopping = "Executing", None, [], {}, [], 0
+        self.cards = {}  # model cards by group, which moto does not keep
         self.thread = threading.Thread(target=self._live, daemon=True, name=self.arn)
 
     def describe(self):
@@ -138,15 +151,20 @@ class Execution:
         return self.status
 
     def _live(self):
-        for step in self.definition["Steps"]:
+        if self._run(self.definition["Steps"]):
+            self.status = "Succeeded"
+
+    def _run(self, steps):
+        """Whether all of these steps ended well."""
+        for step in steps:
             record = {"StepName": step["Name"], "StartTime": time.time(), "StepStatus": "Executing", "AttemptCount": 1}
             self.steps.append(record)
             try:
-                self._take(step, record)
+                branch = getattr(self, f"_{step['Type']}")(step, record) or []
             except ServiceError as error:
                 record["StepStatus"] = "Failed"
                 record["FailureReason"] = (
-                    f"ClientError: Failed to invoke sagemaker:CreateTrainingJob. Error Details: {error.message}"
+                    f"ClientError: Failed to invoke sagemaker:{CALLS[step['Type']]}. Error Details: {error.message}"
                 )
             except Exception as error:
                 record["StepStatus"], record["FailureReason"] = "Failed", f"InternalServerError: {error}"
@@ -154,12 +172,38 @@ class Execution:
             if record["StepStatus"] != "Succeeded":
                 self.status = record["StepStatus"]
                 self.reason = "Step failure: One or multiple steps failed." if self.status == "Failed" else None
-                return
-        self.status = "Succeeded"
+                return False
+            if not self._run(branch):
+                return False
+        return True
 
-    def _take(self, step, record):
-        if step["Type"] != "Training":
-            raise invalid(f"the emulator takes steps of type Training, not {step['Type']}")
+    def _Condition(self, step, record):
+        """The branch that the conditions choose."""
+        arguments = step["Arguments"]
+        pairs = [
+            (c["Type"], self.resolve(c["LeftValue"]), self.resolve(c["RightValue"])) for c in arguments["Conditions"]
+        ]
+        met = all(COMPARED[kind](left, right) for kind, left, right in pairs)
+        record["Metadata"], record["StepStatus"] = {"Condition": {"Outcome": str(met)}}, "Succeeded"
+        return arguments["IfSteps" if met else "ElseSteps"]
+
+    def _Fail(self, step, record):
+        message = self.resolve(step["Arguments"]["ErrorMessage"])
+        record["Metadata"], record["StepStatus"] = {"Fail": {"ErrorMessage": message}}, "Failed"
+        record["FailureReason"] = message
+
+    def _RegisterModel(self, step, record):
+        request = self.resolve(step["Arguments"])
+        check_package(request)
+        self.cards[request["ModelPackageGroupName"]] = json.loads(request.pop("ModelCard")["ModelCardContent"])
+        client = self.emulator.client("sagemaker", self.region)
+        try:
+            arn = client.create_model_package(**request)["ModelPackageArn"]
+        except client.exceptions.ClientError as error:
+            raise invalid(error.response["Error"]["Message"]) from error
+        record["Metadata"], record["StepStatus"] = {"RegisterModel": {"Arn": arn}}, "Succeeded"
+
+    def _Training(self, step, record):
         request = self.resolve(step["Arguments"])
         as_strings(request)
         key = self._key(step, request)
@@ -212,7 +256,13 @@ class Execution:
         step, _, attribute = rest.partition(".")
         found = self.outputs[step]
         for part in attribute.split("."):
-            found = found[part]
+            name, _, item = part.partition("['")
+            found = found[name]
+            if item:  # a metric by its name
+                metrics = {metric["MetricName"]: metric for metric in found}
+                if item.removesuffix("']") not in metrics:
+                    raise invalid(f"Property reference Steps.{rest} could not be resolved")
+                found = metrics[item.removesuffix("']")]
         return found
 
 

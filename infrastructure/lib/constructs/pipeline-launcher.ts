@@ -83,6 +83,11 @@ export class PipelineLauncher extends Construct {
       because: "An execution's ARN ends with an id that is drawn when it starts; the pipeline is fixed.",
     });
     allow(role, {
+      actions: ["sagemaker:AddTags", "sagemaker:CreateModelPackageGroup"],
+      resources: [`${arnOf(role, "sagemaker")}:model-package-group/sdxl-nb*`],
+      because: "Whoever starts the pipeline names the group that its LoRAs are registered in, sdxl-nb-...",
+    });
+    allow(role, {
       actions: ["iam:PassRole"],
       resources: [props.trainingRole.roleArn],
       conditions: { StringEquals: { "iam:PassedToService": "sagemaker.amazonaws.com" } },

@@ -96,6 +96,12 @@ export class TrainingRole extends Construct {
       because:
         "A job's name is made when it starts: pipelines-... by SageMaker Pipelines, sdxl-nb-... by this library.",
     });
+    const sagemaker = arnOf(this.role, "sagemaker");
+    allow(this.role, {
+      actions: ["sagemaker:AddTags", "sagemaker:CreateModelPackage"],
+      resources: [`${sagemaker}:model-package-group/sdxl-nb*`, `${sagemaker}:model-package/sdxl-nb*`],
+      because: "A pipeline registers LoRAs in groups that its users name, sdxl-nb-..., and each version gets a number.",
+    });
     allow(this.role, {
       actions: ["iam:PassRole"],
       resources: [this.role.roleArn],

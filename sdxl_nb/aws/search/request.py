@@ -1,6 +1,6 @@
 """What SageMaker is asked to search: the arguments of CreateHyperParameterTuningJob, made of a job's own request.
 
-In: the request of one training job (`tuning_step.request`), a SearchSpace and a Plan (strategy, how many trainings, how
+In: the request of one training job (`tuning_step.request`), a Space and a Plan (strategy, how many trainings, how
 many at once). Out: the request of a tuning job, whose trials get the job's settings and in their place the values that
 the service chooses; its objective is the held-out loss, the least is the best. What the service would refuse is refused
 here, from its own model and from what its guide says.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...config.messages import nearest, shown
-from ...config.search_space import Range, SearchSpace
 from ...config.train_config import TrainConfig
+from ...sweeps.space import Range, Space
 from ...system.errors import ConfigError
 from .. import shapes
 from ..identity.content import CHANNELS
@@ -24,7 +24,6 @@ from ..tuning_step import OWN, as_text
 
 OBJECTIVE = "heldout_loss"  # one of tuning_step.METRICS
 STRATEGIES = ("Bayesian", "Hyperband", "Random", "Grid")
-SCALES = {"linear": "Linear", "log": "Logarithmic"}
 MOST_RESOURCE = 20_000  # measurements that Hyperband counts to, by the service's model
 LENGTHS = ("max_train_steps", "num_train_epochs", "heldout_steps", "validation_epochs", "checkpointing_steps")
 OF_JOB = ("RoleArn", "InputDataConfig", "VpcConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition",
@@ -71,30 +70,37 @@ class Plan:
             raise ConfigError(f"warm_start is for Bayesian and Random, not for {self.strategy}: leave it out")
 
 
-def trainings(plan: Plan, space: SearchSpace) -> int:
+def trainings(plan: Plan, space: Space) -> int:
     """How many trainings the plan asks for at most. Raises ConfigError for a grid of ranges, or of another number."""
     if plan.strategy != "Grid":
         return plan.max_jobs or 10
-    count = len(list(space.grid()))
+    if not space.is_finite:
+        raise ConfigError("a Grid takes lists of values and no ranges: list some of each, or take another strategy")
+    count = len(space.grid())
     if plan.max_jobs not in (None, count):
         raise ConfigError(f"this grid has {count} combinations, each trained once: leave max_jobs out, or set {count}")
     return count
 
 
-def refuse_config(config: TrainConfig, plan: Plan, space: SearchSpace) -> None:
+def refuse_config(config: TrainConfig, plan: Plan, space: Space) -> None:
     """Raise ConfigError where a trial would have nothing to be judged by, or a field is none to search on a job."""
     if not config.validation_split and config.validation_data_dir is None:
         raise ConfigError(
             "a search judges by the loss on pictures that are held out: set validation_split (0.1, say) or "
             "validation_data_dir"
         )
-    for name in space.fields:
+    for name in space.parameters:
         if name in CHANNELS or name in OWN:
             raise ConfigError(f"{name} is a place, which is the same for every trial: leave it out of the space")
         if plan.strategy == "Hyperband" and name in LENGTHS:
             raise ConfigError(f"Hyperband itself says how long a trial trains: leave {name} out of the space")
     if plan.strategy == "Hyperband":
         measurements(config)
+    for values in space.grid() if plan.strategy == "Grid" and space.is_finite else ():
+        try:
+            config.replace(**values)
+        except ConfigError as error:
+            raise ConfigError(f"a trial of this grid would fail: {error}") from error
 
 
 def measurements(config: TrainConfig) -> int:
@@ -115,21 +121,23 @@ def measurements(config: TrainConfig) -> int:
     return count
 
 
-def ranges(space: SearchSpace) -> dict[str, Any]:
+def ranges(space: Space) -> dict[str, Any]:
     """The ParameterRanges of a space: whole and other numbers with their scale, the rest as texts."""
     made: dict[str, Any] = {"IntegerParameterRanges": [], "ContinuousParameterRanges": []}
     made["CategoricalParameterRanges"] = []
-    for name, field in space.fields.items():
+    for name, field in space.parameters.items():
         if isinstance(field, Range):
             kind = "IntegerParameterRanges" if field.whole else "ContinuousParameterRanges"
             ends = {"MinValue": as_text(field.low), "MaxValue": as_text(field.high)}
-            made[kind].append({"Name": name, **ends, "ScalingType": SCALES[field.scale]})
+            made[kind].append({"Name": name, **ends, "ScalingType": "Logarithmic" if field.log else "Linear"})
         else:
-            made["CategoricalParameterRanges"].append({"Name": name, "Values": [as_text(value) for value in field]})
+            made["CategoricalParameterRanges"].append(
+                {"Name": name, "Values": [as_text(value) for value in field.values]}
+            )
     return {kind: found for kind, found in made.items() if found}
 
 
-def request(asked: Mapping[str, Any], config: TrainConfig, space: SearchSpace, plan: Plan) -> dict[str, Any]:
+def request(asked: Mapping[str, Any], config: TrainConfig, space: Space, plan: Plan) -> dict[str, Any]:
     """The arguments of CreateHyperParameterTuningJob but for its name and WarmStartConfig.
 
     asked: the request of one job of `config`. Values of the space take the place of the configuration's own.
@@ -148,7 +156,7 @@ def request(asked: Mapping[str, Any], config: TrainConfig, space: SearchSpace, p
         found["StrategyConfig"] = {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": measurements(config)}}
     if plan.search_seed is not None:
         found["RandomSeed"] = plan.search_seed
-    static = {name: text for name, text in asked["HyperParameters"].items() if name not in space.fields}
+    static = {name: text for name, text in asked["HyperParameters"].items() if name not in space.parameters}
     specification = asked["AlgorithmSpecification"]
     definition = {"StaticHyperParameters": static, "AlgorithmSpecification": specification}
     definition |= {name: asked[name] for name in OF_JOB if name in asked}

@@ -1,7 +1,7 @@
 """A search on rented GPUs: the same configuration, a search space, one call, and a TuningJob that finds the best LoRA.
 
-    from sdxl_nb import Range, tune_sagemaker
-    tuning = tune_sagemaker(config, {"learning_rate": Range(1e-5, 1e-3, "log"), "rank": [4, 8, 16]}, ceiling=20)
+    space = {"learning_rate": {"min": 1e-5, "max": 1e-3, "log": True}, "rank": [4, 8, 16]}  # that of a local sweep
+    tuning = tune_sagemaker(config, space, ceiling=20)
     tuning.wait(); tuning.best().lora
 
 In: a TrainConfig with held-out pictures, a space, and what the jobs run on. Out: a TuningJob; before anything is
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ...config.messages import nearest
-from ...config.search_space import Range, SearchSpace
 from ...config.train_config import TrainConfig
+from ...sweeps.space import Space
 from ...system.errors import ConfigError
 from .. import costs, staging, tuning_step
 from ..job import unique_name
@@ -36,7 +36,7 @@ SAME, OTHER = "IdenticalDataAndAlgorithm", "TransferLearning"
 
 def tune_sagemaker(
     config: TrainConfig,
-    space: SearchSpace | Mapping[str, Range | Sequence[Any]],
+    space: Space | Mapping[str, Any],
     *,
     strategy: str = "Bayesian",
     max_jobs: int | None = None,
@@ -54,16 +54,18 @@ def tune_sagemaker(
 
     strategy: Bayesian, Hyperband, Random, or Grid (lists of values only; max_jobs is then how many combinations there
     are, elsewhere 10). ceiling: dollars that max_jobs × max_run × price may not pass. early_stopping: the service ends
-    trainings that are not getting anywhere. warm_start: names of earlier tuning jobs to learn from, five at most.
+    trainings that get nowhere. Each training delivers the LoRA of its lowest held-out loss and is judged by that, as in
+    a local sweep. warm_start: names of earlier tuning jobs to learn from, five at most.
     job: instance_type, spot, max_wait, role_arn and the others of `Job`. Results come to `config.output_dir`, a folder
     for each training. Raises ConfigError, DataError or AwsError before anything is paid.
     """
     parents = (warm_start,) if isinstance(warm_start, str) else tuple(warm_start)
     plan = Plan(strategy, max_jobs, max_parallel_jobs, early_stopping, search_seed, parents)
-    space = space if isinstance(space, SearchSpace) else SearchSpace(space, config)
+    space = Space.of(config, space)
     asked = _job(job | {"max_run": max_run})
     _check_ceiling(ceiling)
     searching.refuse_config(config, plan, space)
+    config = config.replace(load_best_model_at_end=True)
     count = searching.trainings(plan, space)
     planned = staging.plan(config, tuning_step.UNKNOWN_BUCKET)
     tuning_step.refuse(config, asked, planned)
@@ -124,7 +126,7 @@ def _request(
     config: TrainConfig,
     job: Job,
     staged: staging.Staged,
-    space: SearchSpace,
+    space: Space,
     plan: Plan,
     name: str,
     places: Mapping[str, str],
