@@ -17,8 +17,8 @@ from ..models.unet import SdxlUNet
 from ..system.errors import ConfigError
 from ..system.importing import uncollected
 from .kinds.peft_layers import config_of, made_ready
+from .kinds.plain import put_plain
 from .layers import LoraWeights, lora_modules, lora_names
-from .plain import put_plain
 from .starting.going_on import put_on
 from .targets import check_patterns, target_modules, text_target_modules
 

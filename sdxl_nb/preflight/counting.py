@@ -170,6 +170,16 @@ def time_step(
     return Timing(seconds, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None)
 
 
+def cpu_rate() -> float:
+    """FLOP/s of fp32 products on this CPU, from two of them."""
+    left, right = torch.randn(512, 512), torch.randn(512, 512)
+    left @ right
+    begun = time.perf_counter()
+    for _ in range(8):
+        left @ right
+    return 8 * 2 * 512**3 / (time.perf_counter() - begun)
+
+
 def _ready(
     config: TrainConfig, architecture: dict[str, Any], dtype: torch.dtype, device: torch.device
 ) -> "tuple[nn.Module, FlatParameters]":

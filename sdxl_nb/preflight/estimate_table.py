@@ -303,7 +303,7 @@ class _Job:
         asked = self.config.train_batch_size
         memory = disk.free_memory()
         peak = self.peak(asked, cuda=False)
-        rate = _cpu_rate()
+        rate = counting.cpu_rate()
         machine = Machine("this machine", "CPU", 1, memory, rate)
         micro = asked if memory is None or peak < memory else 0
         if self.count.flops * asked > REAL_STEP:
@@ -395,17 +395,3 @@ class _Job:
             return self.config.replace(**change)
         except ConfigError:
             return self.config
-
-
-def _cpu_rate() -> float:
-    """FLOP/s of fp32 products on this CPU, from two of them."""
-    import time
-
-    import torch
-
-    left, right = torch.randn(512, 512), torch.randn(512, 512)
-    left @ right
-    begun = time.perf_counter()
-    for _ in range(8):
-        left @ right
-    return 8 * 2 * 512**3 / (time.perf_counter() - begun)

@@ -9,8 +9,8 @@ from random_sdxl import make_unet
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.lora.adapter import add_lora
+from sdxl_nb.lora.kinds.plain import PlainLora
 from sdxl_nb.lora.layers import collect, lora_modules
-from sdxl_nb.lora.plain import PlainLora
 from sdxl_nb.lora.targets import target_modules
 from sdxl_nb.models.stored import store_all
 from sdxl_nb.models.unet import SdxlUNet

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from ..config.train_config import TrainConfig
+from ...config.train_config import TrainConfig
 
 ADAPTER = "default"
 
