@@ -65,15 +65,16 @@ def _layout(func: Any, out: Any, given: Any) -> Any:
         return "itself"
     made = out if isinstance(out, list | tuple) else [out]
     storages = {leaf.untyped_storage()._cdata for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)}
-    layouts = []
+    layouts: list[Layout | None] = []
     for tensor in made:
         if tensor is None:
             layouts.append(None)
             continue
         if not isinstance(tensor, torch.Tensor) or tensor.device.type != "meta":
             return "shared"
-        layouts.append(Layout(tuple(tensor.shape), tensor.stride(), tensor.dtype))
-        whole = _made(layouts[-1]).untyped_storage().nbytes()
+        layout = Layout(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        layouts.append(layout)
+        whole = _made(layout).untyped_storage().nbytes()
         if tensor.untyped_storage()._cdata in storages or tensor.untyped_storage().nbytes() != whole:
             return "shared"
     return type(out)(layouts) if isinstance(out, list | tuple) else layouts[0]
