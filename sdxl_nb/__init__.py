@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.widgets.form.form import ConfigForm as ConfigForm
     from sdxl_nb.widgets.grid.grid import ValidationGrid as ValidationGrid
     from sdxl_nb.widgets.monitor.monitor import RunMonitor as RunMonitor
+    from sdxl_nb.widgets.overview.overview import Runs as Runs
     from sdxl_nb.widgets.page.project import Project as Project
     from sdxl_nb.widgets.playground.playground import LoraPlayground as LoraPlayground
 
@@ -45,6 +46,7 @@ _MODULES = {
     "Project": "widgets.page.project",
     "Run": "runs.run",
     "RunMonitor": "widgets.monitor.monitor",
+    "Runs": "widgets.overview.overview",
     "TrainConfig": "config.train_config",
     "TuningJob": "aws.search.tuning_job",
     "audit_dataset": "audit.inspection",
