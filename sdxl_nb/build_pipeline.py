@@ -32,6 +32,8 @@ NUMBERS = {
     "instance_count": "Instances. Default: 1.",
     "max_run": "Seconds of training at most; then it saves and ends. Default: 172800, two days.",
     "max_wait": "Seconds at most with the waiting for spot instances. Default: max_run and a day.",
+    "max_pending": "Seconds that a job may wait for a GPU instance, 1800 at least. Default: without end.",
+    "keep_alive": "Seconds that instances are kept, and paid, for the next job; not with spot. Default: none.",
     "volume_size_gb": "Disk in GB of instances that have none of their own. Default: 100.",
 }
 LISTS = {"subnets": "Subnets of a VPC for the job.", "security_group_ids": "Its security groups."}

@@ -33,6 +33,9 @@ def ceiling(job: Job, region: str) -> str:
     dollars = prices.cents(price.hourly * hours * job.instance_count)
     most = f"It costs at most ${dollars:,.2f}: {terms} at {prices.an_hour(price.hourly)} an hour"
     most += f" ({price.source})"
+    if job.keep_alive is not None:
+        kept = prices.cents(price.hourly * job.keep_alive / 3600 * job.instance_count)
+        most += f", and up to ${kept:,.2f} more for instances that are kept {job.keep_alive} s (keep_alive)"
     return f"{most}; spot instances are usually far cheaper." if job.spot else f"{most}."
 
 

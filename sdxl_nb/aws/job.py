@@ -49,6 +49,9 @@ def launch_sagemaker(
     hub_token_secret: str | None = None,
     wandb_secret: str | None = None,
     volume_size_gb: int = 100,
+    retries: int | None = None,
+    max_pending: int | None = None,
+    keep_alive: int | None = None,
     agreed: bool = True,
 ) -> JobRun:
     """Train as `config` says in a SageMaker job; says what it costs at most, starts it and returns its JobRun.
@@ -56,12 +59,15 @@ def launch_sagemaker(
     max_run, max_wait: seconds of training, and of training and waiting for spot instances together. Role, image and
     bucket are those of the deployed stack where they are not given. Local pictures and models are uploaded once and
     for all; an s3:// place is read from there. The results come to `config.output_dir`. hub_token_secret and
-    wandb_secret name secrets in Secrets Manager. With agreed=False all is checked, and in place of
-    the start the price is raised as an SdxlNbError. Raises ConfigError, DataError or AwsError before anything is paid.
+    wandb_secret name secrets in Secrets Manager. retries: new starts after a fault of the service's own; max_pending:
+    seconds to wait for a GPU instance; keep_alive: seconds that instances stay, paid, for a next job. With agreed=False
+    all is checked, and in place of the start the price is raised as an SdxlNbError. Raises ConfigError, DataError or
+    AwsError before anything is paid.
     """
     asked = tuning_step.Job(
         instance_type, instance_count, spot, max_run, max_wait, role_arn, image_uri, kms_key, tuple(subnets or ()),
         tuple(security_group_ids or ()), dict(tags or {}), job_name, hub_token_secret, wandb_secret, volume_size_gb,
+        retries, max_pending, keep_alive,
     )  # fmt: skip
     folder = _free_folder(config)
     planned = staging.plan(config, tuning_step.UNKNOWN_BUCKET)

@@ -35,6 +35,7 @@ RESUMED = re.compile(r"-r(\d+)$")
 COPIED = (
     "AlgorithmSpecification", "RoleArn", "HyperParameters", "Environment", "InputDataConfig", "OutputDataConfig",
     "CheckpointConfig", "ResourceConfig", "StoppingCondition", "EnableManagedSpotTraining", "VpcConfig",
+    "RetryStrategy",
 )  # fmt: skip
 
 

@@ -162,6 +162,8 @@ def prepare(
     if not re.fullmatch(r"(?=.{1,256}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*", pipeline_name):
         raise ConfigError(f"pipeline_name must be at most 256 letters, digits and hyphens, not {shown(pipeline_name)}")
     staged = planned = staging.plan(config, UNKNOWN["bucket"])
+    if job.retries is not None:
+        raise ConfigError("retries is not for a pipeline, whose step the SDK makes without it: use launch_sagemaker")
     refuse(config, job, staged)  # what is wrong with the settings is said first
     after.refuse(config)
     session, notes = _session(region, dry), []

@@ -4,10 +4,6 @@ In: a TrainConfig and a Job (instance, spot, limits, role, image, network, tags,
 CreateTrainingJob (`request`), and for pipelines a ModelTrainer and its TrainingStep. The image is our own and there is
 no `source_code`: SageMaker runs `IMAGE train`, and a definition is the same whenever it is made. What the service
 would refuse is refused here, in one sentence, before anything is sent.
-
-A search over hyperparameters goes here later, as `tuner(trainer, ...)`: a HyperparameterTuner over the ModelTrainer of
-the same request, its objective one of METRICS. Each trial has a fingerprint of its own, hence its own run folder, so
-that none resumes another's checkpoints.
 """
 
 from __future__ import annotations
@@ -31,6 +27,7 @@ UNKNOWN_BUCKET = "BUCKET_NAME"  # in the place of one that is not known yet
 ANY_ROLE = "arn:aws:iam::111122223333:role/SDXL_NB_ROLE_ARN"
 ANY_IMAGE = "111122223333.dkr.ecr.us-east-1.amazonaws.com/sdxl-nb/training"
 NUMBERS = (("instance_count", 1, 64), ("max_run", 60, 28 * 24 * HOUR), ("volume_size_gb", 1, 16384))
+PERHAPS = (("retries", 1, 30), ("max_pending", 1800, 28 * 24 * HOUR), ("keep_alive", 1, 21600))  # by the service
 STEP = "FineTune"
 NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 METRICS = {  # of the line that the container prints for each step: step=3 train_loss=0.0512 lr=0.0001 seconds=0.8
@@ -76,6 +73,9 @@ class Job:
     hub_token_secret: str | None = None
     wandb_secret: str | None = None
     volume_size_gb: int = 100  # for instances without a disk of their own
+    retries: int | None = None  # how often the service starts it again after a fault of its own
+    max_pending: int | None = None  # seconds that it may wait for a GPU instance, before it is given up
+    keep_alive: int | None = None  # seconds that instances are kept, and paid, for the next job with the same settings
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -87,6 +87,11 @@ class Job:
         for name, least, most in NUMBERS:
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be {least} to {most}, not {getattr(self, name)}")
+        for name, least, most in PERHAPS:
+            if (value := getattr(self, name)) is not None and not least <= value <= most:
+                raise ConfigError(f"{name} must be {least} to {most}, not {value}")
+        if self.keep_alive is not None and self.spot:
+            raise ConfigError("keep_alive is not for spot instances, which nobody can keep: add --no_spot, or drop it")
         if not self.spot and self.max_wait is not None:
             raise ConfigError("max_wait is for spot instances: leave it out with --no_spot")
         if self.waiting < self.max_run:
@@ -103,7 +108,8 @@ class Job:
 
     def _check_kinds(self) -> None:
         """True is a whole number to Python, and a text that stands where a list belongs is a list of letters."""
-        whole = [name for name, _, _ in NUMBERS] + (["max_wait"] if self.max_wait is not None else [])
+        perhaps = ("max_wait", *(name for name, _, _ in PERHAPS))
+        whole = [name for name, _, _ in NUMBERS] + [name for name in perhaps if getattr(self, name) is not None]
         kinds: dict[str, tuple[Any, str]] = {"spot": (bool, "True or False")}
         kinds |= dict.fromkeys(whole, (int, "a whole number"))
         kinds |= {name: (str, "a text") for name in (*WORDS, "image_uri", "kms_key") if getattr(self, name) is not None}
@@ -186,8 +192,12 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
 
     output, checkpoints: s3:// prefixes for model.tar.gz and for the run folder, synced while it trains.
     """
-    volume = {"VolumeSizeInGB": job.volume_size_gb} | _volume_key(job.instance_type, job.kms_key)
+    volume: dict[str, Any] = {"VolumeSizeInGB": job.volume_size_gb} | _volume_key(job.instance_type, job.kms_key)
+    if job.keep_alive is not None:
+        volume["KeepAlivePeriodInSeconds"] = job.keep_alive
     stopping = {"MaxRuntimeInSeconds": job.max_run} | ({"MaxWaitTimeInSeconds": job.waiting} if job.spot else {})
+    if job.max_pending is not None:
+        stopping["MaxPendingTimeInSeconds"] = job.max_pending
     vpc = {"Subnets": list(job.subnets), "SecurityGroupIds": list(job.security_group_ids)}
     tags = {"project": "sdxl-nb"} | job.tags
     metrics = [{"Name": name, "Regex": pattern} for name, pattern in METRICS.items()]
@@ -209,6 +219,7 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         **({"InputDataConfig": channels} if channels else {}),  # the service takes one or more
         **({"VpcConfig": vpc} if job.subnets else {}),
+        **({"RetryStrategy": {"MaximumRetryAttempts": job.retries}} if job.retries else {}),
     }
 
 
@@ -241,11 +252,13 @@ def model_trainer(session: Session, asked: dict[str, Any], bucket: str, job_name
             instance_count=resource["InstanceCount"],
             volume_size_in_gb=resource["VolumeSizeInGB"],
             volume_kms_key_id=resource.get("VolumeKmsKeyId"),
+            keep_alive_period_in_seconds=resource.get("KeepAlivePeriodInSeconds"),
             enable_managed_spot_training=asked["EnableManagedSpotTraining"],
         )
         limits = configs.StoppingCondition(
             max_runtime_in_seconds=stopping["MaxRuntimeInSeconds"],
             max_wait_time_in_seconds=stopping.get("MaxWaitTimeInSeconds"),
+            max_pending_time_in_seconds=stopping.get("MaxPendingTimeInSeconds"),
         )
         output = asked["OutputDataConfig"]
         trainer = ModelTrainer(

@@ -178,6 +178,8 @@ def test_the_sentence_about_the_price(monkeypatch):
     )
     monkeypatch.setattr(costs, "hourly", lambda instance_type, region: Price(1.5151, "list price of 2026-01-01"))
     assert "at most $4.55: 1.5 h (max_run) of 2 × ml.g5.2xlarge at $1.5151 an hour" in costs.ceiling(job, "us-east-1")
+    warm = costs.ceiling(Job(max_run=5400, spot=False, keep_alive=900), "us-east-1")
+    assert warm.endswith(", and up to $0.38 more for instances that are kept 900 s (keep_alive).")
     monkeypatch.setattr(costs, "hourly", lambda instance_type, region: None)
     assert "the price in mars-1 is not known here" in costs.ceiling(job, "mars-1")
 

@@ -29,11 +29,22 @@ def asked(config=None, staged=None, **job):
         {"max_run": 3600, "max_wait": 3600, "instance_count": 2, "instance_type": "ml.p4d.24xlarge"},
         {"kms_key": "alias/mine", "subnets": ("subnet-1",), "security_group_ids": ("sg-1",), "tags": {"team": "a b"}},
         {"hub_token_secret": "sdxl-nb/hf-token", "wandb_secret": "sdxl-nb/wandb"},
+        {"retries": 3, "max_pending": 7200},
+        {"spot": False, "keep_alive": 900},
     ],
 )
 def test_the_service_takes_the_request(job):
     channels = staging.Staged({"train": "s3://b/data/1/"}, {"train_data_dir": "/opt/ml/input/data/train"})
     check_job(asked(staged=channels, **job) | {"TrainingJobName": "sdxl-nb-1"})
+
+
+def test_retries_waiting_and_warm_instances_are_fields_of_the_request():
+    found = asked(spot=False, retries=3, max_pending=7200, keep_alive=900)
+    assert found["RetryStrategy"] == {"MaximumRetryAttempts": 3}
+    assert found["StoppingCondition"]["MaxPendingTimeInSeconds"] == 7200
+    assert found["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 900
+    plain = asked()
+    assert "RetryStrategy" not in plain and "KeepAlivePeriodInSeconds" not in plain["ResourceConfig"]
 
 
 def test_spot_has_a_limit_and_a_day_to_wait():
@@ -64,6 +75,11 @@ def test_another_hub_is_passed_on_unless_its_address_is_secret(monkeypatch):
     ("job", "sentence"),
     [
         ({"instance_count": 0}, "instance_count must be 1 to 64, not 0"),
+        ({"retries": 0}, "retries must be 1 to 30, not 0"),
+        ({"retries": True}, "retries must be a whole number, not True"),
+        ({"max_pending": 60}, "max_pending must be 1800 to 2419200, not 60"),
+        ({"keep_alive": 900}, "keep_alive is not for spot instances, which nobody can keep: add --no_spot, or drop it"),
+        ({"spot": False, "keep_alive": 21601}, "keep_alive must be 1 to 21600, not 21601"),
         ({"max_run": 10}, "max_run must be 60 to 2419200, not 10"),
         ({"role_arn": "me"}, "role_arn must be the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME, not 'me'"),
         ({"job_name": "a--b"}, "job_name must be at most 32 letters, digits and single hyphens, not 'a--b'"),

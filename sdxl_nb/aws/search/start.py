@@ -102,6 +102,8 @@ def _job(options: dict[str, Any]) -> Job:
         if name not in Job.__dataclass_fields__:
             close = nearest(name, Job.__dataclass_fields__)
             raise TypeError(f"tune_sagemaker() takes no {name}" + (f": did you mean {close}?" if close else ""))
+    if options.get("keep_alive") is not None:
+        raise ConfigError("keep_alive is not for a search, whose ceiling knows nothing of waiting instances: drop it")
     return Job(**options)
 
 

@@ -130,17 +130,17 @@ class TuningJob:
 
     def best(self) -> JobRun:
         """The Run of the best training, its LoRA fetched. Raises AwsError."""
-        run = self.run(self.best_name())
+        return self.run(self.best_name())
+
+    def run(self, name: str) -> JobRun:
+        """One training as a Run, what it wrote fetched into a folder of its own. Raises AwsError."""
+        from ..job import open_run
+
+        run = open_run(name, self.folder / name)
         run.refresh()
         if run.trouble:
             raise run.trouble
         return run
-
-    def run(self, name: str) -> JobRun:
-        """One training as a Run, its files in a folder of its own. Raises AwsError."""
-        from ..job import open_run
-
-        return open_run(name, self.folder / name)
 
     @property
     def cost(self) -> float | None:
