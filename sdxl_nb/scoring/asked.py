@@ -145,8 +145,8 @@ def _texts(name: str, given: str | Iterable[str] | None, usual: Callable[[], lis
     return texts
 
 
-def _seeds(given: Iterable[int]) -> list[int]:
-    seeds = [given] if isinstance(given, int) else list(given)
+def _seeds(given: Iterable[int] | int) -> list[int]:
+    seeds: list[int] = [given] if isinstance(given, int) else list(given)
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63 for seed in seeds)
     if not seeds or not whole or len(set(seeds)) != len(seeds):
         raise ConfigError("seeds must be different whole numbers from 0 on, and at least one")

@@ -67,7 +67,7 @@ def parallel_coordinates(space: Space, rows: Sequence[Row], loss: str, best: Row
             axes.text(at - 0.04, place, text, ha="right", va="center", fontsize=8, parse_math=False)
     for row in shown:
         places = [*(one.place(row.values[one.name]) for one in uprights[:-1]), uprights[-1].place(row.loss)]
-        style = {"color": colormaps["viridis"](0.9 * places[-1]), "linestyle": "--" if row.state == "pruned" else "-"}
-        axes.plot(range(len(uprights)), places, linewidth=2.5 if row == best else 1.0, alpha=0.85, **style)
+        (line,) = axes.plot(range(len(uprights)), places, linewidth=2.5 if row == best else 1.0, alpha=0.85)
+        line.set(color=colormaps["viridis"](0.9 * places[-1]), linestyle="--" if row.state == "pruned" else "-")
     axes.set(xlim=(-0.6, len(uprights) - 0.8), ylim=(-0.06, 1.2))
     return figure

@@ -78,7 +78,8 @@ class Search:
         self.ledger = Ledger(Path(config.output_dir), asked | ({"prune": prune} if name == "optuna" else {}))
         self.ledger.write()
         self.sampler: Sampler = sampler(name, space, self.ledger.folder, seed, trials, prune and by == "heldout_loss")
-        self._spent = {row.number: training_seconds(self._run(row.number)) for row in self.ledger.rows}
+        begun = range(len(self.ledger.rows) + 1)  # of the last one there is no row yet
+        self._spent = {number: training_seconds(self._run(number)) for number in begun}
 
     def _check(self, name: str, trials: int | None, seed: int) -> None:
         config = self.config
@@ -117,12 +118,11 @@ class Search:
 
     def go(self, train: Train, say: Callable[[str], object]) -> Sweep:
         """Every trial that is left, one after the other."""
-        for row in self.ledger.rows:
-            self.sampler.tell(row)  # a kill may have come between
+        for known in self.ledger.rows:
+            self.sampler.tell(known)  # a kill may have come between
         while self._goes_on():
             number = len(self.ledger.rows)
-            row = self._trial(number, train, say)
-            if row is None:
+            if (row := self._trial(number, train, say)) is None:
                 break
             self.sampler.tell(row)
             self.ledger.add(row)
@@ -139,9 +139,11 @@ class Search:
 
     def _notes(self) -> list[str]:
         done, many = len(self.ledger.rows), self.sampler.many
-        if self._left() > 0 or done == many:
-            return []
         of = "" if many is None else f" of {many}"
+        if done == many:
+            return []
+        if self._left() > 0:
+            return [f"Trial {done}{of} was stopped: the same call goes on with it."]
         return [f"The budget of {self.budget:g} s is spent after {done}{of} trials: with more, the same call goes on."]
 
     def _trial(self, number: int, train: Train, say: Callable[[str], object]) -> Row | None:
@@ -153,26 +155,22 @@ class Search:
         except ConfigError as error:  # what Optuna proposed
             return Row(number, values, "failed", error=str(error))
         say(f"Trial {number}{of}: {_said(values)}")
-        pruned: list[int] = []
-        spent = [False]
-
-        def told(event: dict[str, Any]) -> bool:
-            step, loss = event.get("step"), event.get("loss")
-            measured = event["event"] == "heldout" and step and loss is not None and not pruned
-            if measured and self.sampler.prunes(number, step, loss):
-                pruned.append(step)
-            self._spent[number] = training_seconds(self._run(number)) if math.isfinite(self.budget) else 0.0
-            spent[0] = self._left() <= 0
-            return bool(pruned) or spent[0]
-
+        watch = Watch(number, self.sampler, self._is_spent)
         try:
-            run = train(config, told)
+            run = train(config, watch)
         except SdxlNbError as error:  # at its start
             if not self.ledger.rows:
                 raise  # the others would fail alike
             return Row(number, values, "failed", error=str(error))
         self._spent[number] = training_seconds(run)
-        return self._row(number, values, run, pruned[0] if pruned else None)
+        return self._row(number, values, run, watch.pruned)
+
+    def _is_spent(self, number: int) -> bool:
+        """Whether the budget is, with what a trial has trained by now."""
+        if math.isinf(self.budget):
+            return False
+        self._spent[number] = training_seconds(self._run(number))
+        return self._left() <= 0
 
     def _row(self, number: int, values: dict[str, Any], run: Run, pruned: int | None) -> Row | None:
         status = run.status
@@ -190,8 +188,28 @@ class Search:
             last = [loss for loss in losses[-RECENT:] if loss is not None]
             return (round(math.fsum(last) / len(last), 9), steps[-1]) if last else (None, None)
         points = [(loss, step) for step, loss in zip(*run.heldout(), strict=True) if step and step <= (upto or step)]
-        loss, step = min(points, default=(None, None))
-        return loss, step
+        return min(points) if points else (None, None)
+
+
+class Watch:
+    """Told of a trial's events, from the first one on: True ends it. `pruned` is the step at which it was pruned."""
+
+    def __init__(self, number: int, sampler: Sampler, is_spent: Callable[[int], bool]):
+        self.number, self._sampler, self._is_spent = number, sampler, is_spent
+        self.pruned: int | None = None
+        self._last: int | None = None  # step of the trial
+
+    def __call__(self, event: dict[str, Any]) -> bool:
+        if event["event"] == "start":
+            self._last = event.get("steps")
+        if event["event"] == "heldout" and event.get("loss") is not None and self.pruned is None:
+            self._judge(event["step"], event["loss"])
+        return self.pruned is not None or self._is_spent(self.number)
+
+    def _judge(self, step: int, loss: float) -> None:
+        """The base does not count, and a trial that is over is not pruned."""
+        if step and step != self._last and self._sampler.prunes(self.number, step, loss):
+            self.pruned = step
 
 
 def _said(values: Mapping[str, Any]) -> str:
