@@ -280,14 +280,13 @@ class Trainer:
 
     def _draws(self) -> bool:
         """Whether pictures are due at this step."""
-        return self.config.validation_prompt is not None and self._ends_epoch()
+        return self._ends_epoch() and bool(self.config.drawings())
 
     def _shows(self) -> bool:
         """Whether pictures are due at this step and not all there yet."""
-        config = self.config
         if not self._draws():
             return False
-        wanted = len(config.validation_prompt or []) * config.num_validation_images
+        wanted = len(self.config.drawings())
         drawn = f"validation/step-{self.step}/*.png"
         return self.processes.from_first(lambda: len(list(self.folder.path.glob(drawn))) < wanted)
 
@@ -312,7 +311,7 @@ class Trainer:
             paths = write_pictures(self.folder.path, self.step, pictures) if pictures and self.folder.writes else []
         if paths:
             relative = [str(path.relative_to(self.folder.path)) for path in paths]
-            self.log.emit("validation", pictures=relative, prompts=self.config.validation_prompt)
+            self.log.emit("validation", pictures=relative, prompts=self.config.drawn_prompts())
 
     @contextlib.contextmanager
     def _rescuing(self) -> Iterator[None]:
