@@ -33,6 +33,10 @@ SPECIAL = {
     "output_name": NAMES | st.none(),
     "prior_prompts": st.lists(TEXTS, max_size=3) | TEXTS | st.none(),
     "validation_prompt": st.lists(TEXTS, max_size=3) | TEXTS | st.none(),
+    "sample_prompts": st.lists(
+        st.sampled_from(["a cup --w 832 --h 1216", "b --n c, d --d 3 --l 0.5 --ss euler_a", "ü 龍"]), max_size=2
+    )
+    | st.none(),
     "target_modules": st.sampled_from(
         ["attention", "attention+ff", "all", r".*attn2\.to_[qk]", ["to_q"], ["to_k", "ff.net.2"]]
     ),

@@ -13,6 +13,7 @@ from typing import Any
 
 from .layout import lora_stem
 from .messages import nearest, shown, wrong
+from .prompts import read_prompts
 
 MODULE_PRESETS = ("attention", "attention+ff", "all")
 MAX_NAME, MAX_LORA_NAME = 255, 200  # bytes: a file system's limit, and what leaves room for suffixes
@@ -136,6 +137,17 @@ def prompts(value: Any) -> Any:
     if isinstance(value, str):
         return [value]
     return None if value in ([], ()) else value
+
+
+def samples(value: Any) -> Any:
+    """sample_prompts: a file, or lines; each as `prompts.py` writes it again, so that a saved one needs no file."""
+    if value is None or value in ([], (), ""):
+        return None
+    try:
+        found = read_prompts(value[0] if isinstance(value, list | tuple) and len(value) == 1 else value)
+    except ValueError as error:
+        raise wrong("", f"{{field}}: {error}") from None
+    return [prompt.line() for prompt in found] or None
 
 
 def file_and_scale(value: str) -> tuple[str, float]:

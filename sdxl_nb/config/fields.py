@@ -23,6 +23,7 @@ from .checks import (
     patterns,
     prompts,
     rates,
+    samples,
     text,
     two_numbers,
     weights,
@@ -35,6 +36,7 @@ Text = Annotated[str, AfterValidator(text)]
 Whole = Annotated[int, BeforeValidator(not_bool)]
 Number = Annotated[float, BeforeValidator(not_bool), Field(allow_inf_nan=False)]
 Prompts = Annotated[list[Text] | None, BeforeValidator(prompts)]
+Samples = Annotated[list[Text] | None, BeforeValidator(samples)]
 Loras = Annotated[list[Annotated[Text, AfterValidator(loras)]] | None, BeforeValidator(prompts)]
 Modules = Annotated[str | list[str], BeforeValidator(modules)]
 Mapped = Annotated[dict[Text, dict[str, Text]] | None, BeforeValidator(image_columns)]

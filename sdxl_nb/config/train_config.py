@@ -25,6 +25,7 @@ from .fields import about, schema_types
 from .layout import lora_stem
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed
+from .prompts import Drawing, read_prompts
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -264,6 +265,26 @@ class TrainConfig(Settings):
         """One seed for each validation picture of a prompt, counted up from validation_seed or seed."""
         first = self.seed if self.validation_seed is None else self.validation_seed
         return [(first + i) % 2**32 for i in range(self.num_validation_images)]
+
+    def drawings(self) -> list[Drawing]:
+        """The pictures of one look at the run: validation prompts from each seed, then sample prompts."""
+        steps, guidance, side = self.validation_inference_steps, self.validation_guidance_scale, self.resolution
+        made = [
+            Drawing(number, prompt, prompt, "", side, side, seed, steps, guidance, None)
+            for number, prompt in enumerate(self.validation_prompt or [])
+            for seed in self.validation_seeds()
+        ]
+        for number, sample in enumerate(read_prompts(self.sample_prompts or []), len(self.validation_prompt or [])):
+            size = (sample.width or sample.height or side, sample.height or sample.width or side)
+            seed = self.validation_seeds()[0] if sample.seed is None else sample.seed
+            strength = guidance if sample.guidance is None else sample.guidance
+            words = (sample.line(), sample.prompt, sample.negative or "")
+            made.append(Drawing(number, *words, *size, seed, sample.steps or steps, strength, sample.sampler))
+        return made
+
+    def drawn_prompts(self) -> list[str]:
+        """What is drawn, by number."""
+        return list({drawing.number: drawing.prompt for drawing in self.drawings()}.values())
 
     def lora_name(self) -> str:
         """Name of the kohya file without .safetensors: output_name, or the run folder's name."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.header import Objective, objective_flags
+from ..config.prompts import SAMPLERS
 from ..models.objective.base_objective import FLOW, configuration, made, with_flags
 from ..system.errors import ConfigError
 
@@ -38,6 +39,14 @@ def scheduler_for(headers: Sequence[Mapping[str, str]], own: Any) -> Any:
                 stacklevel=4,
             )
     return own
+
+
+def sampled_by(own: Any, sampler: str) -> Any:
+    """A scheduler by its name among `SAMPLERS`, of the same noise schedule as `own`. ConfigError where it has none."""
+    if type(own).__name__ in FLOW or type(own).__name__.startswith("EDM"):
+        raise ConfigError(f"--ss {sampler} is for bases that predict noise or velocity: leave it out for this base")
+    name, told = SAMPLERS[sampler]
+    return made({**configuration(own), **told, "_class_name": name})
 
 
 def redrawn(own: Any, flags: Objective) -> Any:

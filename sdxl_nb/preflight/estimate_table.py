@@ -263,7 +263,7 @@ class _Job:
         training = count.peak + self._others(config, pictures)
         if self.live_latents(config):
             training += weights + max(0, encoding - (count.peak - count.resident))
-        drawing = count.resident + weights + decoding if config.validation_prompt else 0
+        drawing = count.resident + weights + decoding if config.drawings() else 0
         return round(max(training, weights + encoding, drawing) * SPARE + (CONTEXT if cuda else 0))
 
     def live_latents(self, config: TrainConfig) -> int:

@@ -33,8 +33,8 @@ def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
     said = [_many(steps, "step") if steps else "", _many(epochs, "epoch") if epochs else ""]
     long = (" is " if steps == 1 else " are ").join(filter(None, said))
     lines.append(f"{long}; a checkpoint {_every(config.checkpointing_steps, 'step')}.")
-    if config.validation_prompt:
-        drawn = _many(len(config.validation_prompt) * config.num_validation_images, "validation picture")
+    if pictures := config.drawings():
+        drawn = _many(len(pictures), "validation picture")
         each = config.validation_epochs
         often = "with every checkpoint" if each is None else _every(each, "epoch")
         lines.append(f"{drawn} before the first step, {often} and at the end{in_all}.")

@@ -66,14 +66,14 @@ def write_card(
 def _pictures(config: TrainConfig, folder: Path) -> list[str]:
     """A table of the last validation pictures beside those of step 0."""
     steps = list(drawings(folder))
-    if not steps or not config.validation_prompt:
+    first = {drawing.number: drawing for drawing in reversed(config.drawings())}  # of each prompt
+    if not steps or not first:
         return []
     shown = [steps[0], steps[-1]] if len(steps) > 1 else steps
     lines = ["| prompt | " + " | ".join(f"step {s}" for s in shown) + " |", "|---" * (len(shown) + 1) + "|"]
-    seed = config.validation_seeds()[0]
-    for number, prompt in enumerate(config.validation_prompt):
-        cells = [f"![](validation/step-{step}/{number:02d}-{seed}.png)" for step in shown]
-        lines.append("| " + " | ".join([_escaped(prompt), *cells]) + " |")
+    for number, drawing in sorted(first.items()):
+        cells = [f"![](validation/step-{step}/{number:02d}-{drawing.seed}.png)" for step in shown]
+        lines.append("| " + " | ".join([_escaped(drawing.line), *cells]) + " |")
     return [*lines, ""]
 
 

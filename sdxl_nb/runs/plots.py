@@ -89,7 +89,7 @@ def validation_figure(run: "Run") -> "Sheet":
     if not names:
         figure.text(0.5, 0.5, "no validation picture yet", ha="center", va="center")
         return figure
-    prompts = run.config.validation_prompt or []
+    prompts = list({drawing.number: drawing.line for drawing in run.config.drawings()}.values())
     for row, axes_row in enumerate(figure.subplots(len(names), len(steps), squeeze=False)):
         for step, axes in zip(steps, axes_row, strict=True):
             path = run.folder / "validation" / f"step-{step}" / f"{names[row]}.png"

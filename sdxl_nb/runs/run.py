@@ -242,7 +242,7 @@ class Run:
 
     def draw_now(self) -> None:
         """Ask the run for validation pictures after the current step. Raises SdxlNbError where it cannot draw any."""
-        if self.status == "running" and not self.config.validation_prompt:
+        if self.status == "running" and not self.config.drawings():
             raise SdxlNbError(f"The run in {self.folder} has no validation_prompt: there is nothing for it to draw.")
         self._ask(DRAW)
 

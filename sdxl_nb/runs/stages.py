@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.layout import LORA, checkpoints, step_of
 from ..config.train_config import TrainConfig
-from ..drawing.generation import Cell, PictureGrid, generate, load_base
+from ..drawing.generation import Cell, PictureGrid, load_base
+from ..drawing.samples import draw
 from ..system.errors import SdxlNbError
 from .run import Run
 
@@ -53,9 +54,7 @@ class Stages:
         """Prompts and seeds as the run draws them, prompt by prompt; none before the run has written its settings."""
         if not self.begun:
             return []
-        config = self.run.config
-        prompts, seeds = config.validation_prompt or [], config.validation_seeds()
-        return [Row(number, prompt, seed) for number, prompt in enumerate(prompts) for seed in seeds]
+        return [Row(drawing.number, drawing.line, drawing.seed) for drawing in self.run.config.drawings()]
 
     def heldout(self) -> dict[int, float]:
         """The held-out loss by step, where the run measured it."""
@@ -121,18 +120,10 @@ class Stages:
         config, rows = self.run.config, self.rows()
         made: list[Path] = []
         steps = self.missing(scale, among)
-        settings: dict[str, Any] = {
-            "num_inference_steps": config.validation_inference_steps,
-            "guidance_scale": config.validation_guidance_scale,
-            "height": config.resolution,
-            "width": config.resolution,
-            "progress": False,
-        }
         base = base or (loaded(config) if steps else None)
-        prompts, seeds = config.validation_prompt or [], config.validation_seeds()
         for done, step in enumerate(steps, start=1):
-            grid = generate(base, self.lora_folder(step), prompts, scales=(scale,), seeds=seeds, **settings)
-            made += [_write(grid.at(row.number, 0, row.seed), self.path(step, row, scale)) for row in rows]
+            grid = draw(base, self.lora_folder(step), config.drawings(), scale)
+            made += [_write(grid.at(row.prompt, 0, row.seed), self.path(step, row, scale)) for row in rows]
             if progress:
                 progress(done, len(steps))
         return made

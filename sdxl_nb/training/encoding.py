@@ -46,7 +46,7 @@ class Encoding:
             bar = counting_bar("reading captions", studio.progress)
             self._note_long(self._long(studio.every_caption, bar))
             return studio.text_encoders(studio.encoders)
-        others = ["", *(self.config.validation_prompt or []), *prior.prompts(self.config)]
+        others = [*self._drawn(), *prior.prompts(self.config)]
         known = EmbeddedPrompts(studio.every_caption, others, self._prompts())
         load_both = functools.cache(lambda: studio.text_encoders(studio.load_encoders()))
         known.fill(load_both, self._progress("captions"), studio.processes)
@@ -57,6 +57,11 @@ class Encoding:
             (first,) = self._long([studio.every_caption[int(cut[0])]])
             self._note_long([first._replace(index=int(cut[0]))] * len(cut))
         return known
+
+    def _drawn(self) -> list[str]:
+        """What is embedded to be drawn: prompts, those that guidance leads away from, and nothing."""
+        away = dict.fromkeys(drawing.negative for drawing in self.config.drawings())
+        return list(dict.fromkeys(["", *self.config.drawn_prompts(), *away]))
 
     def _long(self, captions: Sequence[str], bar: Callable[[int, int], None] | None = None) -> list[LongCaption]:
         """Those of the captions that are cut."""

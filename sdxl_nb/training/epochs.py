@@ -71,14 +71,13 @@ def looked_at_every(config: TrainConfig, an_epoch: int) -> int:
 
 def validation_pictures(config: TrainConfig, steps: int, an_epoch: int) -> int:
     """Pictures that a run of so many steps draws in all: before the first, as often as is asked for, and at the end."""
-    once = len(config.validation_prompt or []) * config.num_validation_images
-    return once * (1 + math.ceil(steps / looked_at_every(config, an_epoch)))
+    return len(config.drawings()) * (1 + math.ceil(steps / looked_at_every(config, an_epoch)))
 
 
 def drawing_share(config: TrainConfig, steps: int, an_epoch: int) -> float:
     """The part of a run's work that its validation pictures are, by passes through the U-Net; a backward is two."""
-    passes = config.validation_inference_steps * (2 if config.validation_guidance_scale > 1 else 1)
-    drawing = validation_pictures(config, steps, an_epoch) * passes
+    each_time = sum(drawing.steps * (2 if drawing.guidance > 1 else 1) for drawing in config.drawings())
+    drawing = each_time * (1 + math.ceil(steps / looked_at_every(config, an_epoch)))
     each = 4 if config.gradient_checkpointing else 3
     training = steps * config.train_batch_size * config.gradient_accumulation_steps * each
     return drawing / (drawing + training)

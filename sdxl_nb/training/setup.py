@@ -203,7 +203,7 @@ class Studio:
         """On the CPU until it is used; where no pictures are drawn, the half that encodes."""
         if self.config.vae_tiling:
             return in_tiles(load_vae(self.source, self.dtype))
-        read = load_vae if self.config.validation_prompt else load_vae_encoder
+        read = load_vae if self.config.drawings() else load_vae_encoder
         return read(self.source, self.dtype)
 
     def load_encoders(self) -> tuple[Any, ...]:
@@ -259,7 +259,7 @@ class Studio:
     def let_vae_go(self) -> None:
         """Off the device, and out of memory unless validation pictures will want it again."""
         loaded = self.__dict__.pop("vae", None)
-        if loaded is not None and self.config.validation_prompt:
+        if loaded is not None and self.config.drawings():
             self.vae = loaded.to("cpu")
         del loaded
         give_back(self.device)
@@ -348,9 +348,11 @@ class Studio:
         for encoder in encoders:
             encoder.eval()
         with torch.no_grad():
-            prompts, empty = self.prompt(self.config.validation_prompt or []), self.prompt([""])
+            drawings = self.config.drawings()
+            prompts = self.prompt(self.config.drawn_prompts())
+            away = {text: self.prompt([text]) for text in dict.fromkeys(each.negative for each in drawings)}
         for encoder in encoders:
             encoder.train()
-        validator = Validator(self.config, self.unet, self.vae, self.objective, prompts, empty)
+        validator = Validator(drawings, self.unet, self.vae, self.objective, prompts, away)
         state = self.accelerator
         return validator.draw(self.device, self.dtype, state.process_index, state.num_processes)

@@ -199,8 +199,8 @@ class Trainer:
         if self.processes.count > 1 and self.step % LISTENS:
             return set()
         wished: set[str] = self.processes.from_first(self.wishes.take)
-        if DRAW in wished and self.config.validation_prompt is None:
-            self.log.say("There is no validation_prompt to draw.")
+        if DRAW in wished and not self.config.drawings():
+            self.log.say("There is no validation_prompt to draw, and no sample_prompts.")
         return wished
 
     def _take(self) -> None:
@@ -292,14 +292,13 @@ class Trainer:
 
     def _draws(self) -> bool:
         """Whether pictures are due at this step."""
-        return self.config.validation_prompt is not None and self._ends_epoch()
+        return self._ends_epoch() and bool(self.config.drawings())
 
     def _shows(self, asked: bool = False) -> bool:
         """Whether pictures are due at this step, or asked for, and not all there yet."""
-        config = self.config
-        if not (self._draws() or (asked and config.validation_prompt is not None)):
+        if not (self._draws() or (asked and self.config.drawings())):
             return False
-        wanted = len(config.validation_prompt or []) * config.num_validation_images
+        wanted = len(self.config.drawings())
         drawn = f"validation/step-{self.step}/*.png"
         return self.processes.from_first(lambda: len(list(self.folder.path.glob(drawn))) < wanted)
 
@@ -325,7 +324,7 @@ class Trainer:
             paths = write_pictures(self.folder.path, self.step, pictures) if pictures and self.folder.writes else []
         if paths:
             relative = [str(path.relative_to(self.folder.path)) for path in paths]
-            self.log.emit("validation", pictures=relative, prompts=self.config.validation_prompt)
+            self.log.emit("validation", pictures=relative, prompts=self.config.drawn_prompts())
 
     @contextlib.contextmanager
     def _rescuing(self) -> Iterator[None]:

@@ -5,14 +5,16 @@ changes training.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..cache.embeddings import Prompt
-from ..config.train_config import TrainConfig
+from ..config.prompts import Drawing
+from ..drawing.scheduler import sampled_by
 from ..models.inpainting import paint_everything
 from ..models.objective.base_objective import BaseObjective, made
 from ..models.quiet import hushed
@@ -23,16 +25,25 @@ if TYPE_CHECKING:
 
 
 class Validator:
-    """Draws the validation prompts with the U-Net as it is now; `empty` is the prompt that guidance leads away from."""
+    """Draws what the configuration asks for with the U-Net as it is now.
+
+    `prompts` are embedded by their numbers; `away` are those that guidance leads away from, by their texts.
+    """
 
     def __init__(
-        self, config: TrainConfig, unet: Any, vae: Any, objective: BaseObjective, prompts: Prompt, empty: Prompt
+        self,
+        drawings: Sequence[Drawing],
+        unet: Any,
+        vae: Any,
+        objective: BaseObjective,
+        prompts: Prompt,
+        away: Mapping[str, Prompt],
     ):
         with hushed():
             from diffusers import StableDiffusionXLPipeline
 
-        self.config, self.prompts, self.vae = config, prompts, vae
-        self.empty, self.latents = empty, objective.latents
+        self.drawings, self.prompts, self.vae = drawings, prompts, vae
+        self.away, self.latents = away, objective.latents
         self.pipeline = StableDiffusionXLPipeline(
             vae=vae,
             text_encoder=None,
@@ -44,6 +55,7 @@ class Validator:
             add_watermarker=False,
         )
         self.pipeline.set_progress_bar_config(disable=True)
+        self.own = self.pipeline.scheduler
         self.inpaints = objective.inpaints
 
     @torch.no_grad()
@@ -58,13 +70,12 @@ class Validator:
         training, trained = unet.training, [p for p in unet.parameters() if p.requires_grad]
         unet.eval().requires_grad_(False)  # with gradients torch may choose other kernels than for the saved LoRA
         hook = paint_everything(self.pipeline, self.latents) if self.inpaints else None
-        portions = [(number, seeds) for number in range(len(self.prompts.pooled)) for seeds in self._portions()]
         try:
             pictures: list[tuple[str, bytes]] = []
-            for number, seeds in portions[process::processes]:
+            for portion in self._portions()[process::processes]:
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    latents = self._latents(number, seeds, device, dtype)
-                names = [f"{number:02d}-{seed}.png" for seed in seeds]
+                    latents = self._latents(portion, device, dtype)
+                names = [f"{drawing.number:02d}-{drawing.seed}.png" for drawing in portion]
                 pictures += zip(names, map(_encoded, self._decode(latents)), strict=True)
             return pictures
         finally:
@@ -74,29 +85,34 @@ class Validator:
             for parameter in trained:
                 parameter.requires_grad_()
 
-    def _portions(self) -> list[list[int]]:
-        """The seeds, as many at once as surely fit beside the training: one from 512 x 512 pixels on."""
-        seeds, many = self.config.validation_seeds(), max(1, 512**2 // self.config.resolution**2)
-        return [seeds[first : first + many] for first in range(0, len(seeds), many)]
+    def _portions(self) -> list[list[Drawing]]:
+        """Each prompt's pictures, as many at once as surely fit beside the training: one from 512 x 512 pixels on."""
+        portions = []
+        for _, of_one in groupby(self.drawings, key=lambda drawing: drawing.number):
+            same = list(of_one)
+            many = max(1, 512**2 // (same[0].width * same[0].height))
+            portions += [same[first : first + many] for first in range(0, len(same), many)]
+        return portions
 
-    def _latents(self, number: int, seeds: list[int], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    def _latents(self, portion: Sequence[Drawing], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """The latents of one prompt's pictures, one generator a picture."""
-        config, many = self.config, len(seeds)
+        first, many = portion[0], len(portion)
         hidden, pooled, no_hidden, no_pooled = (
             t[at : at + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1))
-            for prompt, at in ((self.prompts, number), (self.empty, 0))
+            for prompt, at in ((self.prompts, first.number), (self.away[first.negative], 0))
             for t in prompt
         )
+        self.pipeline.scheduler = self.own if first.sampler is None else sampled_by(self.own, first.sampler)
         drawn: torch.Tensor = self.pipeline(
             prompt_embeds=hidden,
             pooled_prompt_embeds=pooled,
             negative_prompt_embeds=no_hidden,
             negative_pooled_prompt_embeds=no_pooled,
-            height=config.resolution,
-            width=config.resolution,
-            num_inference_steps=config.validation_inference_steps,
-            guidance_scale=config.validation_guidance_scale,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            height=first.height,
+            width=first.width,
+            num_inference_steps=first.steps,
+            guidance_scale=first.guidance,
+            generator=[torch.Generator("cpu").manual_seed(drawing.seed) for drawing in portion],
             output_type="latent",
         ).images
         return drawn

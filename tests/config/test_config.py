@@ -211,7 +211,8 @@ def test_a_hyperparameter_too_long_for_sagemaker_is_refused_by_name():
 LOOKING_OR_PLACES = {
     "cache_dir", "latents_cache_dir", "output_dir", "output_name", "checkpointing_steps", "checkpoints_total_limit",
     "gradient_checkpointing_policy", "save_precision",
-    "resume_from_checkpoint", "dataloader_num_workers", "validation_prompt", "num_validation_images",
+    "resume_from_checkpoint", "dataloader_num_workers", "validation_prompt", "sample_prompts",
+    "num_validation_images",
     "validation_epochs", "validation_inference_steps", "validation_guidance_scale", "validation_seed", "report_to",
     "logging_dir", "debug_loss", "push_to_hub", "hub_model_id", "overwrite_output_dir",
 }  # fmt: skip

@@ -215,6 +215,10 @@ class Kohya:
         if self.ours["multires_noise_iterations"]:
             for key in ("multires_noise_iterations", "multires_noise_discount"):
                 self.put(key, self.ours[key], key)
+        prompts = self.ours["sample_prompts"]
+        if prompts:
+            self.notes.append("sample_prompts is a file there: write these lines to one, and name it.")
+            self.told.add("sample_prompts")
         if self.ours["validation_split"]:
             self.put("validate_every_n_steps", self.ours["heldout_steps"], "heldout_steps")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...system.errors import ConfigError
 from ..messages import shown
+from ..prompts import read_prompts
 from . import optimizers
 from .keys import Draft
 from .kohya_keys import KOHYA
@@ -36,7 +37,7 @@ def read(said: Mapping[str, Any], path: Path, given: Collection[str] = (), progr
     draft = Draft(path.name, program, KOHYA, _flat(said))
     _check_base(draft)
     draft.take()
-    for part in (_objective, _pictures, _length, _rates, _network, _encoders, _memory):
+    for part in (_objective, _pictures, _length, _rates, _network, _encoders, _memory, _drawing):
         part(draft)
     _optimizer(draft, given)
     _schedule(draft, given)
@@ -146,6 +147,20 @@ def _memory(draft: Draft) -> None:
     for key in ("fp8_base", "fp8_base_unet"):
         if draft.switch(key):
             draft.set("base_precision", "fp8", key)
+
+
+def _drawing(draft: Draft) -> None:
+    """Sample prompts, where their file can be read; or the lines that the GUI has in its place."""
+    if not (given := draft.text("sample_prompts")):
+        return
+    try:
+        lines = [prompt.line() for prompt in read_prompts(given)]
+    except ValueError as error:
+        draft.drop("sample_prompts", f"{error}; give --sample_prompts".replace(".;", ";"))
+        return
+    draft.set("sample_prompts", lines, "sample_prompts")
+    every = draft.whole("sample_every_n_epochs")
+    draft.set("validation_epochs", every or None, "sample_every_n_epochs" if every else "sample_prompts")
 
 
 def _network(draft: Draft) -> None:

@@ -19,7 +19,6 @@ SHAPES = "shapes follow resolution, with sides of at most 4 to 1"
 AUGMENTED = "pictures are mirrored and cropped, and not changed otherwise"
 NOT_GROWING = "all tags are there from the first step"
 FP32 = "LoRA weights and their gradients are fp32, with any --mixed_precision"
-DRAWN = "what is drawn is given with --validation_prompt, and when with --validation_epochs"
 ALWAYS = "it is so anyway"
 TRACKERS = "the tracker is given the run folder's name"
 RESUMED = "states of other programs are not resumed: give the LoRA with --lora_weights"
@@ -234,11 +233,13 @@ KOHYA: dict[str, Key] = {
     "text_encoder_lr": together("text_encoder_lr", None, "0 for both does not train them"),
     "scale_weight_norms": dropped("norms of the weights are not bounded; max_grad_norm bounds the gradients"),
     # looking at it
-    "sample_prompts": dropped(DRAWN),
-    "sample_every_n_steps": dropped(DRAWN),
-    "sample_every_n_epochs": dropped(DRAWN),
+    "sample_prompts": together("sample_prompts", None, "where the file can be read"),
+    "sample_every_n_steps": dropped("pictures are drawn with each checkpoint, or by --validation_epochs"),
+    "sample_every_n_epochs": together("validation_epochs", None, "with sample_prompts"),
     "sample_at_first": dropped("the base is drawn before the first step anyway"),
-    "sample_sampler": dropped("the base's own kind of scheduler draws", "ddim", "euler", "euler_a", "k_euler"),
+    "sample_sampler": dropped(
+        "the base's own kind of scheduler draws, or --ss of a prompt", "ddim", "euler", "euler_a", "k_euler"
+    ),
     "validation_split": same("validation_split", 0.0),
     "validation_seed": dropped("what is held out depends on the pictures alone"),
     "validate_every_n_steps": together("heldout_steps", why="with validation_split"),

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from ..fields import MANY, Number, Prompts, Text, Whole, validation
+from ..fields import MANY, Number, Prompts, Samples, Text, Whole, validation
 
 
 class ValidationSettings(BaseModel):
@@ -10,6 +10,12 @@ class ValidationSettings(BaseModel):
 
     validation_prompt: Prompts = validation(
         None, "One or several prompts to draw while training, from fixed seeds.", weights=False
+    )
+    sample_prompts: Samples = validation(
+        None,
+        "Prompts to draw beside validation_prompt, each with its own size, seed and steps: a file (.txt, TOML, YAML, "
+        "JSON) or lines such as: a red cup --n blurry --w 832 --h 1216 --d 42 --l 6 --s 28 --ss euler_a.",
+        weights=False,
     )
     num_validation_images: Whole = validation(4, "Pictures for each validation prompt.", ge=1, le=64, weights=False)
     validation_epochs: Whole | None = validation(

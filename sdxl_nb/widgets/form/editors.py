@@ -20,7 +20,11 @@ NOT_SET = "not set"  # how the form says null
 NAME, INPUT, HINT = "240px", "490px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
 PATTERN = re.compile(r"[*+?|^$()\[\]\\]")
 SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS, "optimizer": OPTIMIZERS}
-LINES = {"validation_prompt": "one prompt a line", "base_lora": "one FILE or FILE:SCALE a line"}  # may hold blanks
+LINES = {
+    "validation_prompt": "one prompt a line",
+    "sample_prompts": "a file, or one prompt a line with --w 832 --h 1216",
+    "base_lora": "one FILE or FILE:SCALE a line",
+}  # may hold blanks
 
 
 class Editor:

@@ -52,7 +52,7 @@ class Filling:
     def _why_not(self) -> str:
         """Why nothing can be drawn now, in a sentence."""
         if not self._shown.rows:
-            return "There is no validation_prompt to draw."
+            return "There is no validation_prompt to draw, and no sample_prompts."
         if self.scale == FULL and (status := self.run.status) in GOING_ON:
             return f"The run is {status} and draws at scale 1 itself: draw what is missing when it is over."
         if not self._shown.missing:

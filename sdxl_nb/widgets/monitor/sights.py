@@ -58,7 +58,7 @@ class Newest(HBox):
         paths = [] if newest is None else drawn[newest][:SHOWN]
         found = [(path, path.stat().st_mtime_ns) for path in paths]
         if found != self._found:
-            prompts = run.config.validation_prompt or [] if paths else []
+            prompts = list({each.number: each.line for each in run.config.drawings()}.values()) if paths else []
             replace(self, [_picture(path, prompts, newest) for path in paths])
             self._found = found
 

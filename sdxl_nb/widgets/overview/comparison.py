@@ -96,7 +96,7 @@ def _prompt(run: Run, drawn: dict[int, list[Path]], place: int) -> tuple[str, st
     """The prompt and the seed of a picture, by its name."""
     path = max(drawn.values(), key=len)[place]
     number, _, seed = path.stem.partition("-")
-    prompts = run.config.validation_prompt or []
+    prompts = list({each.number: each.line for each in run.config.drawings()}.values())
     prompt = prompts[int(number)] if number.isdigit() and int(number) < len(prompts) else f"prompt {number}"
     return prompt, seed
 

@@ -1,0 +1,224 @@
+"""Prompts with options of their own, as people draw them with kohya's scripts: read, checked, and written again.
+
+    a red cup on a table --n blurry, text --w 832 --h 1216 --d 42 --l 6.5 --s 28 --ss euler_a
+
+In: a file (.txt, one a line, # begins a remark; TOML, YAML or JSON, a list of texts or of groups) or such lines. Out:
+SamplePrompts; what is left out of one is None, and is the run's. Nothing here imports torch.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .messages import nearest, shown
+
+FILES = (".txt", ".toml", ".yaml", ".yml", ".json")
+SAMPLERS: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # names of --ss: the scheduler in diffusers, and what it is told beside the base's own configuration
+    "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpm_2": ("KDPM2DiscreteScheduler", {}),
+    "dpm_2_a": ("KDPM2AncestralDiscreteScheduler", {}),
+    "dpmsolver": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+    "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpmsingle": ("DPMSolverSinglestepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+ALIASES = {f"k_{name}": name for name in ("euler", "euler_a", "dpm_2", "dpm_2_a")}
+OPTIONS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "l": "guidance", "s": "steps", "ss": "sampler"}
+KEYS = {  # of groups: names of kohya's and ours
+    "prompt": "prompt",
+    "negative_prompt": "negative",
+    "negative": "negative",
+    "width": "width",
+    "height": "height",
+    "seed": "seed",
+    "scale": "guidance",
+    "guidance_scale": "guidance",
+    "guidance": "guidance",
+    "sample_steps": "steps",
+    "steps": "steps",
+    "sample_sampler": "sampler",
+    "sampler": "sampler",
+    "scheduler": "sampler",
+}
+OTHER_MODELS = ("g", "fs", "cn", "ctr", "rcfg", "am")
+BOUNDS: dict[str, tuple[float, float]] = {
+    "width": (32, 4096),
+    "height": (32, 4096),
+    "seed": (0, 2**32 - 1),
+    "guidance": (0, 100),
+    "steps": (1, 1000),
+}
+
+
+class SamplePrompt(NamedTuple):
+    """One prompt to draw, with what it says of itself."""
+
+    prompt: str
+    negative: str | None = None
+    width: int | None = None
+    height: int | None = None
+    seed: int | None = None
+    guidance: float | None = None
+    steps: int | None = None
+    sampler: str | None = None
+
+    def line(self) -> str:
+        """The prompt as a line with its options."""
+        said = [(option, getattr(self, name)) for option, name in OPTIONS.items()]
+        return " ".join([self.prompt, *(f"--{option} {_plain(value)}" for option, value in said if value is not None)])
+
+
+class Drawing(NamedTuple):
+    """One picture to draw: `number` counts prompts, `line` is what it is called."""
+
+    number: int
+    line: str
+    prompt: str
+    negative: str
+    width: int
+    height: int
+    seed: int
+    steps: int
+    guidance: float
+    sampler: str | None
+
+
+def read_prompts(given: Any) -> list[SamplePrompt]:
+    """The prompts in a file, in lines, or in groups. ValueError with one sentence, which names the line."""
+    if isinstance(given, str) and given.lower().endswith(FILES) and "\n" not in given:
+        return _of_file(Path(given))
+    items = given.splitlines() if isinstance(given, str) else given
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"prompts must be lines or a file, not {shown(given)}: give one a line")
+    return [_of(item, f"prompt {number}") for number, item in enumerate(items, 1) if item not in ("", None)]
+
+
+def _of_file(path: Path) -> list[SamplePrompt]:
+    try:
+        text = path.expanduser().read_text("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    if path.suffix.lower() == ".txt":
+        lines = enumerate(text.splitlines(), 1)
+        found = [_of(line, f"line {number} of {path.name}") for number, line in lines if _says(line)]
+    else:
+        items = _items(text, path)
+        found = [_of(item, f"prompt {number} of {path.name}") for number, item in enumerate(items, 1)]
+    if not found:
+        raise ValueError(f"{path.name} holds no prompt: write one a line")
+    return found
+
+
+def _says(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _items(text: str, path: Path) -> list[Any]:
+    """The prompts of a TOML, YAML or JSON file; kohya's TOML has them as prompt.subset, below what holds for all."""
+    from .formats import parse
+
+    try:
+        said = parse(text, path.suffix.lower())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} cannot be read ({' '.join(str(error).split())[:150]}): correct it") from None
+    common: dict[str, Any] = {}
+    if isinstance(said, Mapping):
+        said = next((said[key] for key in ("prompt", "prompts", "samples") if key in said), said)
+    if isinstance(said, Mapping) and isinstance(said.get("subset"), list):
+        common = {key: value for key, value in said.items() if key != "subset"}
+        said = said["subset"]
+    if not isinstance(said, list):
+        raise ValueError(f"{path.name} holds no list of prompts: write them as a list")
+    return [{**common, **item} if isinstance(item, Mapping) else item for item in said]
+
+
+def _of(item: Any, place: str) -> SamplePrompt:
+    """One prompt, of a line or a group. Raises ValueError."""
+    if isinstance(item, SamplePrompt):
+        return item
+    if isinstance(item, Mapping):
+        return _of_group(item, place)
+    if not isinstance(item, str):
+        raise ValueError(f"{place} must be text, not {shown(item)}: write a prompt")
+    prompt, *options = re.split(r"(?:^|\s)--(?=[a-zA-Z])", item.strip())
+    said: dict[str, Any] = {}
+    for option in options:
+        name, _, value = option.strip().partition(" ")
+        if name.lower() in OTHER_MODELS:
+            raise ValueError(f"{place}: --{name} is for other models than SDXL: take it out")
+        if name.lower() not in OPTIONS:
+            known = " ".join(f"--{each}" for each in OPTIONS)
+            raise ValueError(f"{place}: --{name[:20]} is no option of a prompt: there are {known}")
+        said[OPTIONS[name.lower()]] = value.strip()
+    return _checked(prompt.strip(), said, place)
+
+
+def _of_group(item: Mapping[str, Any], place: str) -> SamplePrompt:
+    said: dict[str, Any] = {}
+    for key, value in item.items():
+        if key not in KEYS:
+            close = nearest(str(key), KEYS)
+            advice = f"did you mean {close}?" if close else f"there are {', '.join(KEYS)}"
+            raise ValueError(f"{place}: {key} is nothing of a prompt: {advice}")
+        if value is not None:
+            said[KEYS[key]] = value
+    return _checked(str(said.pop("prompt", "")).strip(), said, place)
+
+
+def _checked(prompt: str, said: Mapping[str, Any], place: str) -> SamplePrompt:
+    """The prompt with its options as numbers, within their bounds. Raises ValueError."""
+    if not prompt:
+        raise ValueError(f"{place} has no prompt: write what to draw before its options")
+    if "\0" in prompt or "\n" in prompt:
+        raise ValueError(f"{place} holds a line break or a NUL: write it as one line")
+    if prompt.lower().endswith(FILES) and not said:
+        raise ValueError(f"{place} ends like the name of a file: give it an option, such as --s 25")
+    found: dict[str, Any] = {}
+    for name, value in said.items():
+        if name == "negative":
+            found[name] = " ".join(str(value).split())
+        elif name == "sampler":
+            found[name] = _sampler(str(value), place)
+        else:
+            found[name] = _number(name, value, place)
+    return SamplePrompt(prompt, **{name: value for name, value in found.items() if value != ""})
+
+
+def _sampler(value: str, place: str) -> str:
+    name = value.strip().lower()
+    name = ALIASES.get(name, name)
+    if name not in SAMPLERS:
+        close = nearest(name, SAMPLERS)
+        advice = f"did you mean {close}?" if close else f"there are {', '.join(SAMPLERS)}"
+        raise ValueError(f"{place}: there is no sampler {shown(value)}: {advice}")
+    return name
+
+
+def _number(name: str, value: Any, place: str) -> float | int:
+    least, most = BOUNDS[name]
+    kind = float if name == "guidance" else int
+    try:
+        number = kind(value) if not isinstance(value, bool) else None
+    except (TypeError, ValueError):
+        number = None
+    if number is None or (isinstance(value, float) and number != value):
+        raise ValueError(f"{place}: {name} must be a {'' if kind is float else 'whole '}number, not {shown(value)}")
+    if not least <= number <= most:
+        raise ValueError(f"{place}: {name} must be from {least} to {most}, not {shown(value)}")
+    if name in ("width", "height") and number % 8:
+        below = int(number // 8 * 8)
+        raise ValueError(f"{place}: {name} must be a multiple of 8, not {number}: use {below} or {below + 8}")
+    return number
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

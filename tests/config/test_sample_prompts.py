@@ -1,0 +1,82 @@
+"""Sample prompts: kohya's lines, and lists in TOML, YAML and JSON; what is wrong is one sentence with its line."""
+
+import pytest
+
+from sdxl_nb.config.prompts import SamplePrompt, read_prompts
+from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.system.errors import ConfigError
+
+CUP = SamplePrompt("a cup, red", "blurry, text", 832, 1216, 42, 6.5, 28, "euler_a")
+LINE = "a cup, red --n blurry, text --w 832 --h 1216 --d 42 --l 6.5 --s 28 --ss euler_a"
+FILES = {
+    "a.txt": f"# what is drawn\n\n{LINE.replace('euler', 'k_euler')}\na tin\n",
+    "b.toml": '[prompt]\nwidth = 832\nheight = 1216\nsample_steps = 28\n[[prompt.subset]]\nprompt = "a cup, red"\n'
+    'negative_prompt = "blurry, text"\nseed = 42\nscale = 6.5\nsample_sampler = "euler_a"\n'
+    '[[prompt.subset]]\nprompt = "a tin"\nwidth = 64\nheight = 64\nsample_steps = 2',
+    "c.yaml": "- prompt: a cup, red\n  negative: blurry, text\n  width: 832\n  height: 1216\n  seed: 42\n"
+    "  guidance_scale: 6.5\n  steps: 28\n  scheduler: euler_a\n- a tin",
+    "d.json": f'{{"prompts": ["{LINE}", "a tin"]}}',
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_say_the_same(name, tmp_path):
+    (tmp_path / name).write_text(FILES[name], encoding="utf-8")
+    first, second = read_prompts(str(tmp_path / name))
+    assert first == CUP
+    assert second == (
+        SamplePrompt("a tin", width=64, height=64, steps=2) if name == "b.toml" else SamplePrompt("a tin")
+    )
+
+
+def test_a_configuration_keeps_the_lines_and_needs_no_file(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text(FILES["a.txt"], encoding="utf-8")
+    config = TrainConfig(sample_prompts=str(file), validation_prompt="sky", num_validation_images=2, seed=9)
+    file.unlink()
+    assert config.sample_prompts == [CUP.line(), "a tin"]
+    assert TrainConfig(**config.model_dump()) == config
+    assert [(each.number, each.width, each.height, each.seed, each.steps) for each in config.drawings()] == [
+        (0, 1024, 1024, 9, 25),
+        (0, 1024, 1024, 10, 25),
+        (1, 832, 1216, 42, 28),
+        (2, 1024, 1024, 9, 25),
+    ]
+    assert config.drawn_prompts() == ["sky", "a cup, red", "a tin"]
+    assert config.fingerprint() == TrainConfig(seed=9).fingerprint()
+
+
+WRONG = [
+    ("a\n\n# b\nc --w 100", "line 4 of p.txt: width must be a multiple of 8, not 100: use 96 or 104"),
+    ("a --h big", "line 1 of p.txt: height must be a whole number, not 'big'"),
+    ("a --s 0", "line 1 of p.txt: steps must be from 1 to 1000, not '0'"),
+    ("a --l nan", "line 1 of p.txt: guidance must be from 0 to 100, not 'nan'"),
+    ("a --ss eulr", "line 1 of p.txt: there is no sampler 'eulr': did you mean euler?"),
+    ("--w 64", "line 1 of p.txt has no prompt: write what to draw before its options"),
+    ("a --x 3", "line 1 of p.txt: --x is no option of a prompt: there are --n --w --h --d --l --s --ss"),
+    ("a --cn pose.png", "line 1 of p.txt: --cn is for other models than SDXL: take it out"),
+    ("# nothing", "p.txt holds no prompt: write one a line"),
+]
+
+
+@pytest.mark.parametrize("text, sentence", WRONG)
+def test_what_is_wrong_is_said_with_its_line(text, sentence, tmp_path):
+    (tmp_path / "p.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        TrainConfig(sample_prompts=str(tmp_path / "p.txt"))
+    assert str(refused.value) == f"sample_prompts: {sentence}"
+
+
+def test_groups_and_files_that_are_wrong(tmp_path):
+    for text, sentence in (
+        ('[{"prompt": "a", "widht": 8}]', "prompt 1 of p.json: widht is nothing of a prompt: did you mean width?"),
+        ('[{"prompt": "a", "width": 64.5}]', "prompt 1 of p.json: width must be a whole number, not 64.5"),
+        ("[3]", "prompt 1 of p.json must be text, not 3: write a prompt"),
+        ("3", "p.json holds no list of prompts: write them as a list"),
+    ):
+        (tmp_path / "p.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError) as refused:
+            TrainConfig(sample_prompts=str(tmp_path / "p.json"))
+        assert str(refused.value) == f"sample_prompts: {sentence}"
+    with pytest.raises(ConfigError, match=r"^sample_prompts: .*none\.txt cannot be read: No such file"):
+        TrainConfig(sample_prompts=str(tmp_path / "none.txt"))
