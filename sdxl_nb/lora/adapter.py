@@ -1,9 +1,10 @@
-"""LoRA put on a base: peft's layers, made as a TrainConfig says, where the weights that training changes are.
+"""LoRA put on a base as a TrainConfig says, in peft's layers or plain ones like them: the weights that are trained.
 
 In: a TrainConfig and frozen models. Out: the same models with trainable layers on them, which change nothing yet.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +12,11 @@ from torch import nn
 from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 from ..models.sources import first_line
+from ..models.unet import SdxlUNet
 from ..system.errors import ConfigError
 from ..system.importing import uncollected
 from .layers import LoraWeights, lora_modules, lora_names
+from .plain import put_plain
 from .starting.going_on import put_on
 from .targets import check_patterns, target_modules, text_target_modules
 
@@ -26,9 +29,9 @@ def add_lora(
     text_encoders: tuple[nn.Module, ...] = (),
     start: LoraWeights | None = None,
 ) -> list[str]:
-    """Put peft LoRA layers on the U-Net, and with `train_text_encoder` on the text encoders; weights in fp32.
+    """Put LoRA layers on the U-Net, and with `train_text_encoder` on the text encoders; weights in fp32.
 
-    Returns the names of the models that got them. peft draws the first values from torch's global generator, which
+    Returns the names of the models that got them. The first values are drawn from torch's global generator, which
     is seeded with `config.seed` here, so that the same config always starts from the same weights. Layers start as
     zero (B = 0), so the first picture is the base's own (arXiv 2106.09685); with `start` they are that LoRA.
     """
@@ -36,9 +39,6 @@ def add_lora(
         names = put_on(config, start, unet, text_encoders)
         _trainable({"unet": unet, **dict(zip(TEXT_PARTS, text_encoders, strict=False))}, names)
         return names
-    with uncollected():
-        from peft import LoraConfig, inject_adapter_in_model
-
     common = {
         "r": config.rank,
         "lora_alpha": config.alpha(),
@@ -57,7 +57,10 @@ def add_lora(
         torch.manual_seed(config.seed)
         for name, (model, targets) in models.items():
             try:
-                inject_adapter_in_model(LoraConfig(target_modules=targets, **common), model)
+                if isinstance(model, SdxlUNet) and not config.use_dora:
+                    put_plain(model, targets, config)
+                else:
+                    _put_pefts(model, target_modules=targets, **common)
             except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
                 raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
     _trainable({name: model for name, (model, _) in models.items()}, models)
@@ -65,6 +68,13 @@ def add_lora(
         _exact_magnitudes(model)
     check_patterns(config, [name for model, _ in models.values() for name in lora_names(model)])
     return list(models)
+
+
+def _put_pefts(model: Any, **settings: Any) -> None:
+    with uncollected():
+        from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(**settings), model)
 
 
 def _trainable(models: Mapping[str, nn.Module], names: Iterable[str]) -> None:

@@ -83,10 +83,8 @@ def models_of(models: "Models") -> dict[str, nn.Module]:
 
 
 def lora_modules(model: nn.Module) -> "Iterator[tuple[str, LoraLayer]]":
-    """The modules of a live model that carry LoRA layers, by name."""
-    from peft.tuners.lora import LoraLayer
-
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+    """The modules of a live model that carry LoRA layers, by name: peft's, or those of plain.py."""
+    return ((name, cast("LoraLayer", m)) for name, m in model.named_modules() if hasattr(m, "lora_A"))
 
 
 def lora_names(model: nn.Module) -> list[str]:

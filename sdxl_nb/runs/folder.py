@@ -9,14 +9,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..config.layout import DRAW, LORA, SAVE, checkpoints
+from ..config.layout import DRAW, LORA, SAVE, SCORES, checkpoints
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError, SdxlNbError
 from . import events
 from .checkpoints import find, sweep
 from .renaming import follow
 
-OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation")
+OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation", SCORES)
 
 
 class RunFolder:

@@ -312,7 +312,8 @@ class Trainer:
         former = self.record.best_step
         best = self.record.take(self.step, loss, self.config.early_stopping_threshold)
         self.superseded = former if best and former and former % self.config.checkpointing_steps else None
-        self.log.emit("heldout", loss=loss, best=best, pictures=len(self.studio.heldout))
+        single = {"losses": loss.pictures} if isinstance(loss, heldout.Measured) and loss.pictures else {}
+        self.log.emit("heldout", loss=float(loss), best=best, pictures=len(self.studio.heldout), **single)
         return best
 
     def _validate(self) -> None:

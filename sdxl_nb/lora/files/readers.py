@@ -15,14 +15,14 @@ magnitudes. No file can suit all of them, so ours hold what was trained, and a s
 
 import html
 import json
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base import SDXL, Base
-from ..names import Layout, diffusers_key, kohya_key, naming_of, split_key
+from ..names import TE2, Layout, diffusers_key, kohya_key, naming_of, split_key
 from .contents import Contents, first_few, other_kind
 from .patterns import unfold
 
@@ -71,6 +71,11 @@ def _load(name: str) -> Reader:
         modules |= dict.fromkeys(unfold(group["modules"]), frozenset(group["parts"]))  # one set for them all
     parts = sorted({part for group in data["keys"] for part in group["parts"]})
     return Reader(data["reader"], data["repository"], data["commit"], MEANT[name], modules, tuple(parts))
+
+
+def is_sdxls(path: str) -> bool:
+    """Whether full-size SDXL has this module: diffusers knows all of them but one; its inventory would be computed."""
+    return path in recorded_readers()[0].modules or path == f"{TE2}.text_projection"
 
 
 class Row(NamedTuple):
@@ -151,12 +156,19 @@ def key_table(
         notes.append(OTHER_SIZE)
     if any(key.startswith("lora_te") for key in keys):
         notes.append(WHOLE)
+    return KeyTable((*rows, *_recorded_rows(tuple(keys), base)), tuple(notes))
+
+
+@lru_cache(maxsize=16)
+def _recorded_rows(keys: tuple[str, ...], base: Base) -> tuple[Row, ...]:
+    """What the recorded lists say; a run asks for the same keys at every file that it writes."""
     naming = naming_of(keys)
     as_sdxl = {} if _is_sdxl(base) else {key: _counterpart(key, base) for key in keys}
+    rows = []
     for reader in recorded_readers():
         known = {key for key in keys if key in reader or as_sdxl.get(key, "") in reader}
         rows.append(_row(reader.name, keys, known, reader.naming == naming))
-    return KeyTable(tuple(rows), tuple(notes))
+    return tuple(rows)
 
 
 def _told_apart(keys: list[str], layout: Layout) -> tuple[list[str], list[str]]:
@@ -187,7 +199,7 @@ def reader_remarks(found: Contents) -> list[str]:
     return told
 
 
-def _row(reader: str, keys: list[str], accepted: Container[str], meant: bool = True) -> Row:
+def _row(reader: str, keys: Sequence[str], accepted: Container[str], meant: bool = True) -> Row:
     unknown = tuple(key for key in keys if key not in accepted)
     return Row(reader, len(keys) - len(unknown), unknown, meant)
 
@@ -201,6 +213,6 @@ def _is_sdxl(base: Base) -> bool:
 def _counterpart(key: str, base: Base) -> str:
     """The key that the same tensor of the same module has in a file for full-size SDXL."""
     path, part = split_key(key, base.layout) or ("", "")
-    if path not in SDXL.inventory:
+    if not is_sdxls(path):
         return ""
     return (kohya_key(path, part, SDXL.layout) if key.startswith("lora_") else diffusers_key(path, part)) or ""
