@@ -16,6 +16,7 @@ from photographs import CAPTIONS, path
 from PIL import Image
 from playwright.sync_api import expect
 from safetensors.torch import load_file
+from test_overview import trained
 
 from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.train_config import TrainConfig
@@ -178,6 +179,27 @@ def test_a_monitor_of_a_run_that_caches_and_of_one_that_failed(lab):
     lab.photograph("monitor-caching-failed", ".jp-Notebook")
     log.close()
     caching.release()
+
+
+def test_runs_are_compared_and_their_curve_is_read_without_a_mouse(lab):
+    place = lab.folder / "output"
+    for name, rank in (("one", 4), ("two", 8)):
+        trained(place / name, rank=rank, validation_prompt=["a cat"])
+    page = lab.open('from sdxl_nb import Runs\nRuns("output")')
+    boxes = page.get_by_label("compare", exact=True)
+    expect(boxes).to_have_count(2)
+    for number in range(2):  # the newest first
+        boxes.nth(number).focus()
+        page.keyboard.press("Space")
+    canvas = page.get_by_role("slider", name="Losses of two and of one")
+    expect(page.locator(".sdxl-nb-settings")).to_contain_text("rank84")
+    expect(page.locator(".sdxl-nb-pair img.over")).to_be_visible()
+    canvas.focus()
+    page.keyboard.press("Home")
+    expect(canvas).to_have_attribute("aria-valuetext", re.compile("^step 1: two 0.5, two, held out 0.5, one 0.5"))
+    page.keyboard.press("ArrowRight")
+    expect(canvas).to_have_attribute("aria-valuetext", re.compile("^step 2: .*held out 0.25"))
+    lab.photograph("runs", ".sdxl-nb", both=False)
 
 
 class Mouse:

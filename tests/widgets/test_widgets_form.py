@@ -13,6 +13,7 @@ from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.presets import names
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import PICTURES
+from sdxl_nb.preflight.estimate_table import Machine, Row
 from sdxl_nb.preflight.plan import plan, remarks
 from sdxl_nb.runs.events import update
 from sdxl_nb.runs.folder import RunFolder
@@ -258,6 +259,8 @@ def test_steps_are_counted_as_training_counts_them(form, tmp_path):
 
 def test_the_estimate_is_made_when_asked_for_and_gone_with_the_next_change(form, monkeypatch):
     class Table:
+        rows = (Row(Machine("this machine", "cpu", 1, None, None), 1, 1, 36.0, 200),)
+
         def _repr_html_(self):
             return "<table>two hours</table>"
 
@@ -267,8 +270,9 @@ def test_the_estimate_is_made_when_asked_for_and_gone_with_the_next_change(form,
     form._outlook._button.click()
     form._outlook.wait(60)
     assert asked == [form.config] and "two hours" in form._outlook._table.value
+    assert form.start.button.description == "Start · about 2 h 0 min"
     type_in(form, rank="16")
-    assert form._outlook._table.value == ""
+    assert form._outlook._table.value == "" and form.start.button.description == "Start"
     monkeypatch.setattr("sdxl_nb.preflight.estimate_table.estimate", lambda config: 1 / 0)
     form._outlook._button.click()
     form._outlook.wait(60)

@@ -66,8 +66,8 @@ class ConfigForm(Twin, VBox):
         self._base = self._given = self._shown = config or TrainConfig()
         self._notice = Notice()
         guard = self._notice.guard
-        self._outlook = Outlook(guard(self._mark))
         self.start = Start(lambda: self.config, self._moved)
+        self._outlook = Outlook(guard(self._mark), self.start.foretell)
         self._takeaway = Takeaway(guard, self._notice.say, self._notice.fail)
         self._editors = {name: Editor(name, guard(self._typed)) for name in TrainConfig.model_fields}
         self._build()

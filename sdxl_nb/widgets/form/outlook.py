@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 from IPython.display import HTML as Table
 from ipywidgets import HTML, Button, VBox
@@ -33,12 +34,14 @@ NOT_HERE, NOT_THESE = "Not on this machine", "These pictures cannot be trained o
 class Outlook(VBox):
     """One framed block of text; `show` says what is known at once, and what must be looked up when it is.
 
+    `estimated(estimate)` is called with what `estimate` said of the settings shown, and with None once they change.
     `looked()` is called when something was looked up; then `fault` says what is wrong with the pictures. Who shows that
     holds `lock`, for what is typed and what was looked up come from two threads.
     """
 
-    def __init__(self, looked: Callable[[], object]) -> None:
+    def __init__(self, looked: Callable[[], object], estimated: Callable[[Any], object]) -> None:
         self._work, self._looked, self.lock = Worker(), looked, threading.RLock()
+        self._estimated = estimated
         self._counts: dict[Key, Counts] = {}
         self._faults: dict[Key, str] = {}
         self._text, self._table, self._notice = HTML(), HTML(), Notice()
@@ -65,6 +68,7 @@ class Outlook(VBox):
             if config is not None and config == self._newest:
                 return
             self._newest, self._table.value = config, ""  # an estimate is one of the settings it was made for
+            self._estimated(None)
             self._notice.say("")
             self._button.disabled = config is None
             if config is None:
@@ -82,12 +86,14 @@ class Outlook(VBox):
             raise SdxlNbError("There is nothing to estimate until the settings above are mended.")
         self._notice.say("Counting ...")
         try:
-            table = FLAG.sub("", estimate(config)._repr_html_())
+            made = estimate(config)
+            table = FLAG.sub("", made._repr_html_())
         except SdxlNbError as error:
             raise SdxlNbError(explained(error)) from error
         with self.lock:
             if config is self._newest:
                 self._table.value = table
+                self._estimated(made)
                 self._notice.say("")
 
     def wait(self, timeout: float | None = None) -> None:

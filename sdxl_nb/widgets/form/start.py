@@ -5,6 +5,7 @@ holds a run (go on, a new folder, replace), and the monitor of the run. It train
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import traitlets
 from ipywidgets import HTML, Button, HBox, Layout, VBox
@@ -15,21 +16,25 @@ from ...runs.launcher import launch
 from ...runs.run import GOING_ON, Run
 from ...system.errors import SdxlNbError
 from ..monitor.monitor import RunMonitor
+from ..monitor.readings import duration
 from ..parts.children import replace
 from ..parts.hearing import hear_at_once
 from ..parts.watching import Notice, Worker
+
+ABOUT = "Train with these settings, here, in a process of its own"
 
 
 class Start(VBox):
     """`begin` is what the button does; `run` is what came of it. `moved(folder)` is told where a run goes instead."""
 
+    foretold = traitlets.Unicode(help="What the button says of time and price, once they were estimated.")
     run = traitlets.Instance(Run, allow_none=True, help="The run that was started, or found.")
 
     def __init__(self, config: Callable[[], TrainConfig], moved: Callable[[str], object], watch: bool = True):
         self._config, self._moved, self._watch = config, moved, watch
         self._notice, self._work = Notice(), Worker()
         self.button = Button(description="Start", icon="play", button_style="primary", layout=Layout(width="auto"))
-        self.button.tooltip = "Train with these settings, here, in a process of its own"
+        self.button.tooltip = ABOUT
         self.button.on_click(self._notice.guard(lambda button: self.begin()))
         self._goes_on = self._asks("Go on with it", "play", self.go_on)
         self._other = self._asks("Start in a new folder", "folder", self.elsewhere)
@@ -42,6 +47,18 @@ class Start(VBox):
         button = Button(description=words, icon=icon, layout=Layout(width="auto"))
         button.on_click(self._notice.guard(lambda button: action()))
         return button
+
+    def foretell(self, estimate: Any) -> None:
+        """Put the time that it takes here, and a price, onto the button, from an Estimate; None takes them away."""
+        row = estimate.rows[0] if estimate else None
+        words = "" if row is None or not row.hours else f" · about {duration(row.hours * 3600)}"
+        price = row.cost(row.machine.hourly) if row else None
+        lacks = " · does not fit into memory here" if row is not None and not row.fits else ""
+        self.foretold = lacks or f"{words}{f', ${price:,.2f}' if price else ''}"
+
+    @traitlets.observe("foretold")
+    def _told(self, change: Any) -> None:
+        self.button.description = f"Start{change['new']}"
 
     def begin(self) -> None:
         """Start, or ask what is to become of the run that lies in the folder. Raises ConfigError."""

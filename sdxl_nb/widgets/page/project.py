@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import traitlets
 from ipywidgets import HTML, VBox
 from PIL.Image import Image
 
@@ -62,6 +63,7 @@ class Project(Twin, VBox):
         self._build()
         self.browser.changed = self._notice.guard(self._pictures_changed)
         self.form.observe(self._notice.guard(lambda change: self._settings_changed()), "value")
+        traitlets.dlink((self.form.start, "foretold"), (self.start, "foretold"))
         self.start.observe(self._notice.guard(lambda change: self._started(change["new"])), "run")
         self._pictures_changed()
         if run := self.folder.run():
