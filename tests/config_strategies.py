@@ -131,7 +131,7 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("enable_xformers_memory_efficient_attention"):
         values.pop("enable_npu_flash_attention", None)
     if values.get("lora_kind", "lora") != "lora":
-        for name in ("use_dora", "use_rslora", "lora_dropout", "loraplus_lr_ratio"):
+        for name in ("use_dora", "use_rslora", "lora_dropout", "loraplus_lr_ratio", "torch_compile"):
             values.pop(name, None)
     if values.get("lora_kind") != "lokr":
         values.pop("lokr_factor", None)

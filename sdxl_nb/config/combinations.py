@@ -134,6 +134,11 @@ def _check_kinds(config: "TrainConfig") -> None:
         if getattr(config, name) != default:
             raise wrong(name, f"{name} is of lora_kind lora, and this one is {config.lora_kind}: drop {name}")
 
+    if config.lora_kind != "lora" and config.torch_compile:
+        raise wrong(
+            "torch_compile",
+            f"torch_compile is for lora_kind lora alone, and this one is {config.lora_kind}: drop torch_compile",
+        )
     drops = [name for name in ("rank_dropout", "module_dropout") if getattr(config, name)]
     if config.use_dora and drops:
         raise wrong(drops[0], f"{drops[0]} leaves DoRA's magnitudes without their layer: drop it, or use_dora")
