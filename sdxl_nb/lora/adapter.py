@@ -1,4 +1,4 @@
-"""LoRA put on a base: peft's layers, made as a TrainConfig says, where the weights that training changes are.
+"""LoRA put on a base as a TrainConfig says, in peft's layers or plain ones like them: the weights that are trained.
 
 In: a TrainConfig and frozen models. Out: the same models with trainable layers on them, which change nothing yet.
 """
@@ -13,10 +13,12 @@ from torch import nn
 from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 from ..models.sources import first_line
+from ..models.unet import SdxlUNet
 from ..system.errors import ConfigError
 from ..system.importing import uncollected
 from .kinds.peft_layers import config_of, made_ready
 from .layers import LoraWeights, lora_modules, lora_names
+from .plain import put_plain
 from .starting.going_on import put_on
 from .targets import check_patterns, target_modules, text_target_modules
 
@@ -30,9 +32,9 @@ def add_lora(
     text_encoders: tuple[nn.Module, ...] = (),
     start: LoraWeights | None = None,
 ) -> list[str]:
-    """Put peft LoRA layers on the U-Net, and with `train_text_encoder` on the text encoders; weights in fp32.
+    """Put LoRA layers on the U-Net, and with `train_text_encoder` on the text encoders; weights in fp32.
 
-    Returns the names of the models that got them. peft draws the first values from torch's global generator, which
+    Returns the names of the models that got them. The first values are drawn from torch's global generator, which
     is seeded with `config.seed` here, so that the same config always starts from the same weights. Layers start as
     zero (B = 0), so the first picture is the base's own (arXiv 2106.09685); with `start` they are that LoRA.
     """
@@ -40,9 +42,6 @@ def add_lora(
         names = put_on(config, start, unet, text_encoders)
         _trainable({"unet": unet, **dict(zip(TEXT_PARTS, text_encoders, strict=False))}, names)
         return names
-    with uncollected():
-        from peft import inject_adapter_in_model
-
     models: dict[str, tuple[nn.Module, list[str] | str]] = {"unet": (unet, target_modules(config.target_modules, unet))}
     if config.train_text_encoder:
         for name, encoder in zip(TEXT_PARTS, text_encoders, strict=True):
@@ -51,7 +50,10 @@ def add_lora(
         torch.manual_seed(config.seed)
         for name, (model, targets) in models.items():
             try:
-                inject_adapter_in_model(_peft_config(config, targets), model)
+                if isinstance(model, SdxlUNet) and config.lora_kind == "lora" and not config.use_dora:
+                    put_plain(model, targets, config)
+                else:
+                    _put_pefts(model, targets, config)
             except ValueError as error:  # peft's, when no layer has such a name or is of a kind that takes LoRA
                 raise ConfigError(f"target_modules cannot be put on the {name}: {first_line(error)}") from error
             for _, module in lora_modules(model) if config.lora_kind != "lora" else ():
@@ -85,6 +87,13 @@ def _peft_config(config: TrainConfig, targets: list[str] | str) -> Any:
         use_rslora=config.use_rslora,
         **common,
     )
+
+
+def _put_pefts(model: Any, targets: list[str] | str, config: TrainConfig) -> None:
+    with uncollected():
+        from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(_peft_config(config, targets), model)
 
 
 def _trainable(models: Mapping[str, nn.Module], names: Iterable[str]) -> None:

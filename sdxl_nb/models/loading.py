@@ -37,7 +37,7 @@ from .sources import (
     vae_subfolder,
 )
 from .stored import store_all
-from .streaming import Change, Filling, Weights
+from .streaming import Change, Filling, Hollow, Weights
 from .variants import only, taken
 
 if TYPE_CHECKING:
@@ -93,6 +93,17 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "Vae
         return load_vae(source, dtype)
     filling.fill()
     return cast(VaeEncoder, filling.model).requires_grad_(False).eval()
+
+
+TILE = 512  # pixels a side, of which a quarter overlaps, as in diffusers
+
+
+def in_tiles(vae: "AutoencoderKL") -> "AutoencoderKL":
+    """The same VAE; what is larger than TILE is encoded and decoded in overlapping tiles, blended where they meet."""
+    vae.enable_tiling()
+    vae.tile_sample_min_size = TILE
+    vae.tile_latent_min_size = TILE // 2 ** (len(vae.config.block_out_channels) - 1)
+    return vae
 
 
 def scheduler_config(source: Source) -> Mapping[str, Any]:
@@ -193,7 +204,7 @@ def _filling(
 
     try:
         weights = Weights(path for path in found_files.files(source, part) if path.suffix == ".safetensors")
-        with ALONE, torch.device("meta"):
+        with ALONE, Hollow():
             model = make()
         if source.is_single_file and not (part == "vae" and source.vae is not None):
             return Filling(model, weights, lambda name: place(part, name, config), dtype, precision, change)
@@ -217,7 +228,7 @@ def _ours(config: Mapping[str, Any], weights: dict[str, torch.Tensor], source: S
     """Our U-Net around weights that are here already: no copy is made."""
     from .unet import SdxlUNet
 
-    with ALONE, torch.device("meta"):
+    with ALONE, Hollow():
         unet = SdxlUNet(config)
     wrong = unet.load_state_dict(weights, strict=False, assign=True)
     _complete(unet, {"missing_keys": wrong.missing_keys}, f"the unet of {source.name}")

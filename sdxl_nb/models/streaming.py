@@ -11,11 +11,31 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .checkpoint_names import Place
 from .stored import Stored, stored
 
 LET_GO = 2**25  # bytes read before a file is opened anew
+META = torch.device("meta")
+
+
+class Hollow(TorchFunctionMode):
+    """Within the block modules of this thread are shapes alone, on the meta device, and torch.nn.init does nothing."""
+
+    def __enter__(self) -> "Hollow":
+        META.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        META.__exit__(*exception)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 class Weights:

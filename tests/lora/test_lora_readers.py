@@ -23,6 +23,7 @@ from sdxl_nb.lora.files.readers import (
     OPENVINO_CONV,
     OTHER_SIZE,
     WHOLE,
+    is_sdxls,
     key_table,
     recorded_readers,
 )
@@ -194,3 +195,9 @@ def test_an_inpainting_base_has_the_keys_of_full_size_sdxl():
     about["unet"]["block_out_channels"] = [64, 96, 128]
     other = key_table(["unet.mid_block.attentions.0.proj_in.lora_A.weight"], Base(json.dumps(about)), SDXL.inventory)
     assert OTHER_SIZE in other.notes
+
+
+def test_the_recorded_list_of_diffusers_tells_full_size_sdxls_modules():
+    listed = [path for path in recorded_readers()[0].modules if path.startswith(("unet.", "text_encoder"))]
+    assert {path for path in {*listed, *SDXL.inventory} if is_sdxls(path)} == set(SDXL.inventory)
+    assert not is_sdxls("") and not is_sdxls("unet.down_blocks.0.attentions.0.proj_in")

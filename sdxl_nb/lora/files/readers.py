@@ -15,7 +15,7 @@ magnitudes. No file can suit all of them, so ours hold what was trained, and a s
 
 import html
 import json
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ..base import SDXL, Base
 from ..kinds.factored import PARTS
-from ..names import Layout, diffusers_key, kohya_key, naming_of, split_key
+from ..names import TE2, Layout, diffusers_key, kohya_key, naming_of, split_key
 from .contents import Contents, first_few, other_kind
 from .patterns import unfold
 
@@ -79,6 +79,11 @@ def _load(name: str) -> Reader:
         modules |= dict.fromkeys(unfold(group["modules"]), frozenset(group["parts"]))  # one set for them all
     parts = sorted({part for group in data["keys"] for part in group["parts"]})
     return Reader(data["reader"], data["repository"], data["commit"], MEANT[name], modules, tuple(parts))
+
+
+def is_sdxls(path: str) -> bool:
+    """Whether full-size SDXL has this module: diffusers knows all of them but one; its inventory would be computed."""
+    return path in recorded_readers()[0].modules or path == f"{TE2}.text_projection"
 
 
 class Row(NamedTuple):
@@ -159,18 +164,35 @@ def key_table(
         notes.append(OTHER_SIZE)
     if any(key.startswith("lora_te") for key in keys):
         notes.append(WHOLE)
+    notes += _factored_notes(keys)
+    return KeyTable((*rows, *_recorded_rows(tuple(keys), base)), tuple(notes))
+
+
+@lru_cache(maxsize=16)
+def _recorded_rows(keys: tuple[str, ...], base: Base) -> tuple[Row, ...]:
+    """What the recorded lists say; a run asks for the same keys at every file that it writes."""
     naming = naming_of(keys)
     as_sdxl = {} if _is_sdxl(base) else {key: _counterpart(key, base) for key in keys}
-    factored = _factored(keys)
-    if factored and naming != "kohya":
-        notes.append(FACTORED)
-    silent = [reader for reader in recorded_readers() if factored and not FACTORS & set(reader.parts)]
+    factored, rows = _factored(keys), []
     for reader in recorded_readers():
-        said = [key for key in keys if key not in factored] if reader in silent else keys
+        said = [key for key in keys if key not in factored] if _is_silent(reader) else list(keys)
         known = {key for key in said if key in reader or as_sdxl.get(key, "") in reader}
         rows.append(_row(reader.name, said, known, reader.naming == naming))
-    notes += [UNRECORDED.format(reader.name) for reader in silent if reader.naming == naming == "kohya"]
-    return KeyTable(tuple(rows), tuple(notes))
+    return tuple(rows)
+
+
+def _is_silent(reader: Reader) -> bool:
+    """Whether a reader's list was recorded without LoHa and LoKr."""
+    return not FACTORS & set(reader.parts)
+
+
+def _factored_notes(keys: Iterable[str]) -> list[str]:
+    """What the recorded lists cannot say of LoHa and LoKr."""
+    if not _factored(keys):
+        return []
+    if naming_of(keys) != "kohya":
+        return [FACTORED]
+    return [UNRECORDED.format(each.name) for each in recorded_readers() if each.naming == "kohya" and _is_silent(each)]
 
 
 def _told_apart(keys: list[str], layout: Layout) -> tuple[list[str], list[str]]:
@@ -208,7 +230,7 @@ def reader_remarks(found: Contents) -> list[str]:
     return told
 
 
-def _row(reader: str, keys: list[str], accepted: Container[str], meant: bool = True) -> Row:
+def _row(reader: str, keys: Sequence[str], accepted: Container[str], meant: bool = True) -> Row:
     unknown = tuple(key for key in keys if key not in accepted)
     return Row(reader, len(keys) - len(unknown), unknown, meant)
 
@@ -222,6 +244,6 @@ def _is_sdxl(base: Base) -> bool:
 def _counterpart(key: str, base: Base) -> str:
     """The key that the same tensor of the same module has in a file for full-size SDXL."""
     path, part = split_key(key, base.layout) or ("", "")
-    if path not in SDXL.inventory:
+    if not is_sdxls(path):
         return ""
     return (kohya_key(path, part, SDXL.layout) if key.startswith("lora_") else diffusers_key(path, part)) or ""

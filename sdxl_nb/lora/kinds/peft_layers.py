@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 def adapters_of(module: Any) -> set[str]:
     """The names of the adapters that one of peft's layers carries, of whichever kind."""
+    if hasattr(module, "lora_A"):
+        return set(module.lora_A)
     names: set[str] = module._get_available_adapters()
     return names
 
 
 def is_factored(module: Any) -> bool:
     """Whether it is one of peft's layers of LoHa or LoKr."""
-    from peft.tuners.lycoris_utils import LycorisLayer
-
-    return isinstance(module, LycorisLayer)
+    return hasattr(module, "hada_w1_a") or hasattr(module, "lokr_w1")
 
 
 def config_of(algo: str, **options: Any) -> Any:

@@ -18,6 +18,7 @@ from ...config.train_config import TrainConfig
 from ...models.sources import first_line
 from ...system.errors import ConfigError
 from ..state.parameters import FlatParameters
+from .adamw import AdamW
 from .dotted import load_class, try_out
 from .groups import Group, groups
 
@@ -158,7 +159,7 @@ def _adafactor_options(config: TrainConfig) -> Options:
 
 def _adamw(parameters: ParameterGroups, options: Options) -> torch.optim.Optimizer:
     other = options.keys() & {"foreach", "fused", "capturable", "differentiable"}
-    return torch.optim.AdamW(parameters, **(options if other else options | {"fused": True}))
+    return AdamW(parameters, **(options if other else options | {"fused": True}))
 
 
 def _eight_bits(name: str) -> Callable[[ParameterGroups, Options], torch.optim.Optimizer]:

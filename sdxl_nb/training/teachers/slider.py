@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..config.train_config import TrainConfig
+from ...config.train_config import TrainConfig
 from .prior import without_lora
 
 if TYPE_CHECKING:
-    from .setup import Batch, Studio
+    from ..setup import Batch, Studio
 
 
 def prompts(config: TrainConfig) -> list[str]:
