@@ -135,12 +135,23 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("enable_xformers_memory_efficient_attention"):
         values.pop("enable_npu_flash_attention", None)
     if values.get("lora_kind", "lora") != "lora":
-        for name in ("use_dora", "use_rslora", "lora_dropout", "loraplus_lr_ratio"):
+        for name in ("use_dora", "use_rslora", "lora_dropout", "loraplus_lr_ratio", "torch_compile"):
             values.pop(name, None)
     if values.get("lora_kind") != "lokr":
         values.pop("lokr_factor", None)
     if values.get("use_dora") or values.get("optimizer", "").endswith("_schedulefree"):
         for name in ("rank_dropout", "module_dropout", "scale_weight_norms"):
+            values.pop(name, None)
+    if values.get("slider_positive") is None:
+        for name in ("slider_negative", "slider_target", "slider_guidance"):
+            values.pop(name, None)
+    else:
+        values["slider_negative"] = values["slider_positive"] + "!"
+        for name in ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir"):
+            values.pop(name, None)
+        for name in ("mask_column", "unmasked_weight", "unmasked_probability"):
+            values.pop(name, None)
+        for name in ("heldout_steps", "early_stopping_patience", "load_best_model_at_end", "early_stopping_threshold"):
             values.pop(name, None)
     if values.get("with_prior_preservation") or values.get("prior_loss_weight") == 0:
         values.pop("prior_without_pictures", None)

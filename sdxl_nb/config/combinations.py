@@ -33,6 +33,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_heldout,
         _check_attention,
         _check_prior_preservation,
+        _check_slider,
         _check_output,
     ):
         check(config)
@@ -133,6 +134,11 @@ def _check_kinds(config: "TrainConfig") -> None:
         if getattr(config, name) != default:
             raise wrong(name, f"{name} is of lora_kind lora, and this one is {config.lora_kind}: drop {name}")
 
+    if config.lora_kind != "lora" and config.torch_compile:
+        raise wrong(
+            "torch_compile",
+            f"torch_compile is for lora_kind lora alone, and this one is {config.lora_kind}: drop torch_compile",
+        )
     drops = [name for name in ("rank_dropout", "module_dropout") if getattr(config, name)]
     if config.use_dora and drops:
         raise wrong(drops[0], f"{drops[0]} leaves DoRA's magnitudes without their layer: drop it, or use_dora")
@@ -206,6 +212,19 @@ def _check_prior_preservation(config: "TrainConfig") -> None:
             continue
         if getattr(config, name) != default:
             raise wrong(name, f"{name} needs with_prior_preservation: add it, or drop {name}")
+
+
+def _check_slider(config: "TrainConfig") -> None:
+    for name, default in (("slider_negative", None), ("slider_target", None), ("slider_guidance", 1.0)):
+        if config.slider_positive is None and getattr(config, name) != default:
+            raise wrong(name, f"{name} needs slider_positive: say what the slider adds, or drop {name}")
+    if config.slider_positive is None:
+        return
+    if config.slider_positive == (config.slider_negative or ""):
+        raise wrong("slider_negative", "slider_positive and slider_negative are the same: a slider needs a difference")
+    for name in ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir"):
+        if getattr(config, name):
+            raise wrong(name, f"{name} means pictures and captions, which a slider does not learn: drop {name}")
 
 
 def _check_output(config: "TrainConfig") -> None:

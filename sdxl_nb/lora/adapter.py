@@ -65,13 +65,6 @@ def add_lora(
     return list(models)
 
 
-def _put_pefts(model: Any, targets: list[str] | str, config: TrainConfig) -> None:
-    with uncollected():
-        from peft import inject_adapter_in_model
-
-    inject_adapter_in_model(_peft_config(config, targets), model)
-
-
 def _peft_config(config: TrainConfig, targets: list[str] | str) -> Any:
     """peft's configuration of the layers that `config` asks for."""
     from peft import LoraConfig
@@ -94,6 +87,13 @@ def _peft_config(config: TrainConfig, targets: list[str] | str) -> Any:
         use_rslora=config.use_rslora,
         **common,
     )
+
+
+def _put_pefts(model: Any, targets: list[str] | str, config: TrainConfig) -> None:
+    with uncollected():
+        from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(_peft_config(config, targets), model)
 
 
 def _trainable(models: Mapping[str, nn.Module], names: Iterable[str]) -> None:

@@ -109,12 +109,8 @@ def models_of(models: "Models") -> dict[str, nn.Module]:
 
 
 def lora_modules(model: nn.Module) -> "Iterator[tuple[str, LoraLayer]]":
-    """The modules of a live model that carry layers of any kind of LoRA, by name: peft's, or those of plain.py."""
-    return (
-        (name, cast("LoraLayer", module))
-        for name, module in model.named_modules()
-        if hasattr(module, "lora_A") or is_factored(module)
-    )
+    """The modules of a live model with layers of any kind of LoRA, by name: peft's, or those of plain.py."""
+    return ((name, cast("LoraLayer", m)) for name, m in model.named_modules() if hasattr(m, "lora_A") or is_factored(m))
 
 
 def lora_names(model: nn.Module) -> list[str]:

@@ -24,7 +24,7 @@ from ..runs.events import EventLog
 from ..system.errors import Stopped
 from ..system.memory import give_back
 from ..system.progress import counting_bar
-from . import prior
+from .teachers import prior, slider
 
 if TYPE_CHECKING:
     from .setup import Studio
@@ -46,7 +46,7 @@ class Encoding:
             bar = counting_bar("reading captions", studio.progress)
             self._note_long(self._long(studio.every_caption, bar))
             return studio.text_encoders(studio.encoders)
-        others = [*self._drawn(), *prior.prompts(self.config)]
+        others = [*self._drawn(), *prior.prompts(self.config), *slider.prompts(self.config)]
         known = EmbeddedPrompts(studio.every_caption, others, self._prompts())
         load_both = functools.cache(lambda: studio.text_encoders(studio.load_encoders()))
         known.fill(load_both, self._progress("captions"), studio.processes)

@@ -19,7 +19,7 @@ from ..lora.dropout import keyed
 from ..models.objective.base_objective import WORDS
 from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
-from . import objective, prior
+from . import objective
 from .noise.further import offset_noise, perturbation, pyramid
 from .noise.noising import Noising
 from .noise.timesteps import spread, stratified
@@ -30,6 +30,7 @@ from .optimizing.schedules import learning_rates
 from .processes import Processes
 from .setup import Batch, Studio
 from .state.parameters import Average, FlatParameters
+from .teachers import prior, slider
 
 WEIGHTS = ("snr_gamma", "debiased_estimation_loss", "p2_gamma", "soft_snr_gamma")  # at most one is asked for
 WEIGHTS_OF_NOTHING = ("snr_gamma", "p2_gamma", "soft_snr_gamma")  # 0 where snr is, for v
@@ -242,7 +243,13 @@ class Step:
             c = objective.huber_c(config.huber_schedule, config.huber_c, batch.timesteps, self.alpha_bar)
         mask = self.studio.mask(pictures, choices)
         weight = self._weight(batch.timesteps)
-        each = self.errors(batch, noise, weight, config.loss_type, c, mask, seen)
+        if config.slider_positive is not None:
+            told = batch._replace(timesteps=self.noising.times(batch.timesteps))
+            noisy = self.noising.noisy(batch.latents, noise if seen is None else seen, batch.timesteps)
+            predicted, wanted = slider.pair(config, self.studio, noisy, told)
+            each = objective.losses(predicted, wanted, weight, config.loss_type, c)
+        else:
+            each = self.errors(batch, noise, weight, config.loss_type, c, mask, seen)
         counts = self.studio.weights(pictures)
         if counts is not None:
             each = each * counts

@@ -14,6 +14,8 @@ CHANGES = [
     {},
     {"rank": 3, "use_dora": True},
     {"target_modules": "attention"},
+    {"lora_kind": "loha", "target_modules": ["to_q", "conv1", "proj_in"]},
+    {"lora_kind": "lokr", "lokr_factor": 4, "rank": 2, "target_modules": "all"},
     {"target_modules": "attention+ff", "train_text_encoder": True},
     {"target_modules": ["to_q", "conv1", "q_proj"], "train_text_encoder": True},
     {"target_modules": r".*mid_block.*to_(q|k)", "rank_pattern": {"attn2.to_k": 7}},
@@ -28,7 +30,12 @@ def test_as_many_as_peft_makes(changes):
     encoders = tuple(load(source, name) for name in ("text_encoder", "text_encoder_2"))
     add_lora(config, unet, encoders)
     models = (unet, *encoders)
-    made = sum(p.numel() for model in models for n, p in model.named_parameters() if "lora_" in n)
+    made = sum(
+        p.numel()
+        for model in models
+        for n, p in model.named_parameters()
+        if any(k in n for k in ("lora_", "hada_", "lokr_"))
+    )
     assert trainable_parameters(config) == made > 0
 
 

@@ -7,9 +7,9 @@ from small_runs import assert_same, small, studio, train
 from sdxl_nb.data.sampling import Choices
 from sdxl_nb.lora.layers import lora_modules
 from sdxl_nb.system.errors import ConfigError
-from sdxl_nb.training import prior
 from sdxl_nb.training.processes import Processes
 from sdxl_nb.training.step import Step
+from sdxl_nb.training.teachers import prior
 
 pytestmark = pytest.mark.slow
 PRIOR = {"prior_without_pictures": True, "prior_prompts": ["a card", "a plain card"]}

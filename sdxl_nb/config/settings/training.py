@@ -139,6 +139,21 @@ class TrainingSettings(BaseModel):
         "noisy pictures, with the LoRA off, is to be predicted with it on.",
         later=True,
     )
+    slider_positive: Text | None = training(
+        None,
+        "Train a concept slider (arXiv 2311.12092), which adds what this prompt says when its strength is raised; "
+        "the pictures are only noised, their captions not read.",
+        later=True,
+    )
+    slider_negative: Text | None = training(
+        None, "What a slider takes away, the opposite of slider_positive; null is the empty prompt.", later=True
+    )
+    slider_target: Text | None = training(
+        None, "Prompt of what a slider changes; null is the empty prompt, everything.", later=True
+    )
+    slider_guidance: Number = training(
+        1.0, "How far a slider of strength 1 goes, in differences of its two prompts.", gt=0, le=100, later=True
+    )
     prior_prompts: Prompts = training(
         None,
         "Plain prompts of prior_without_pictures, each time one of them; null is class_prompt, else the empty prompt.",

@@ -164,25 +164,35 @@ def key_table(
         notes.append(OTHER_SIZE)
     if any(key.startswith("lora_te") for key in keys):
         notes.append(WHOLE)
-    recorded = _recorded(tuple(keys), base)
-    return KeyTable((*rows, *recorded.rows), (*notes, *recorded.notes))
+    notes += _factored_notes(keys)
+    return KeyTable((*rows, *_recorded_rows(tuple(keys), base)), tuple(notes))
 
 
 @lru_cache(maxsize=16)
-def _recorded(keys: tuple[str, ...], base: Base) -> KeyTable:
+def _recorded_rows(keys: tuple[str, ...], base: Base) -> tuple[Row, ...]:
     """What the recorded lists say; a run asks for the same keys at every file that it writes."""
     naming = naming_of(keys)
     as_sdxl = {} if _is_sdxl(base) else {key: _counterpart(key, base) for key in keys}
-    factored = _factored(keys)
-    notes = [FACTORED] if factored and naming != "kohya" else []
-    silent = [reader for reader in recorded_readers() if factored and not FACTORS & set(reader.parts)]
-    rows = []
+    factored, rows = _factored(keys), []
     for reader in recorded_readers():
-        said = [key for key in keys if key not in factored] if reader in silent else keys
+        said = [key for key in keys if key not in factored] if _is_silent(reader) else list(keys)
         known = {key for key in said if key in reader or as_sdxl.get(key, "") in reader}
         rows.append(_row(reader.name, said, known, reader.naming == naming))
-    notes += [UNRECORDED.format(reader.name) for reader in silent if reader.naming == naming == "kohya"]
-    return KeyTable(tuple(rows), tuple(notes))
+    return tuple(rows)
+
+
+def _is_silent(reader: Reader) -> bool:
+    """Whether a reader's list was recorded without LoHa and LoKr."""
+    return not FACTORS & set(reader.parts)
+
+
+def _factored_notes(keys: Iterable[str]) -> list[str]:
+    """What the recorded lists cannot say of LoHa and LoKr."""
+    if not _factored(keys):
+        return []
+    if naming_of(keys) != "kohya":
+        return [FACTORED]
+    return [UNRECORDED.format(each.name) for each in recorded_readers() if each.naming == "kohya" and _is_silent(each)]
 
 
 def _told_apart(keys: list[str], layout: Layout) -> tuple[list[str], list[str]]:

@@ -83,9 +83,9 @@ def is_whole(parts: Parts) -> bool:
         tensors = {name: tensor.to("meta") for name, tensor in parts.items()}
         one = Factored(tensors, 1.0)
         made = one.change()
+        return one.rank > 0 and (made.shape[0], made[0].numel()) == (one.outputs, one.columns)
     except (KeyError, IndexError, RuntimeError, ZeroDivisionError, ValueError):
         return False
-    return one.rank > 0 and (made.shape[0], made[0].numel()) == (one.outputs, one.columns)
 
 
 def _loha(parts: Parts) -> torch.Tensor:

@@ -5,7 +5,6 @@ each), which compute as peft's do but draw nothing from torch's global generator
 while it trains, also without dropout, and then leaves a layer out once in 17 million times.
 """
 
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,14 +17,16 @@ if TYPE_CHECKING:
 
 
 def adapters_of(module: Any) -> set[str]:
-    """The names of the adapters that a layer carries, of whichever kind."""
-    return set(module._get_available_adapters() if is_factored(module) else module.lora_A)
+    """The names of the adapters that one of peft's layers carries, of whichever kind."""
+    if hasattr(module, "lora_A"):
+        return set(module.lora_A)
+    names: set[str] = module._get_available_adapters()
+    return names
 
 
 def is_factored(module: Any) -> bool:
-    """Whether it is one of peft's layers of LoHa or LoKr; without peft there is none."""
-    lycoris = sys.modules.get("peft.tuners.lycoris_utils")
-    return lycoris is not None and isinstance(module, lycoris.LycorisLayer)
+    """Whether it is one of peft's layers of LoHa or LoKr."""
+    return hasattr(module, "hada_w1_a") or hasattr(module, "lokr_w1")
 
 
 def config_of(algo: str, **options: Any) -> Any:

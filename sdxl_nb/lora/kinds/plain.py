@@ -33,7 +33,7 @@ class PlainLora(nn.Module):
         self.lora_magnitude_vector: dict[str, nn.Module] = {}
         self.lora_variant: dict[str, object] = {}
         self.lora_bias: dict[str, bool] = {}
-        self.merged = False
+        self.merged = self._disable_adapters = False
         self.cast_input_dtype_enabled = True
 
     def get_base_layer(self) -> nn.Linear | nn.Conv2d:
@@ -41,6 +41,8 @@ class PlainLora(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result = self.base_layer(x)
+        if self._disable_adapters:
+            return cast(torch.Tensor, result)
         down, up = self.lora_A[ADAPTER], self.lora_B[ADAPTER]
         if self.cast_input_dtype_enabled:
             x = x.to(cast(torch.Tensor, down.weight).dtype)

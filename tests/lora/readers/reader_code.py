@@ -9,7 +9,7 @@ import torch
 from probe_files import CLIP_G, CLIP_L, FAMILIES, LDM, accepted, every_name, stand_in, tensors
 
 from sdxl_nb.lora.base import SDXL, Base
-from sdxl_nb.lora.names import KOHYA_PREFIXES, canonical_name, kohya_name
+from sdxl_nb.lora.names import KOHYA_PREFIXES, kohya_name
 
 
 def enter(reader: str, checkout: Path) -> None:
@@ -200,39 +200,7 @@ def sdscripts(checkout: Path, also) -> tuple[set[str], dict]:
         result = network.load_state_dict(read, strict=False)
         if network.unet_loras:
             used |= set(read) - set(result.unexpected_keys)
-    used |= _by_lycoris(encoders, unet, names)
     return used, {"dora": "dora_scale is overlooked: the layers act as plain LoRA"}
-
-
-def _by_lycoris(encoders, unet, names) -> set[str]:
-    """The keys of LoHa and LoKr that its --network_module lycoris.kohya loads (the package lycoris-lora)."""
-    from lycoris import kohya
-
-    used = set()
-    paths = {name: canonical_name(name) for name in names}
-    for family in (
-        {"hada_w1_a": "o1", "hada_w1_b": "1c", "hada_w2_a": "o1", "hada_w2_b": "1c"},
-        {"hada_w1_a": "1o", "hada_w1_b": "1i", "hada_w2_a": "1o", "hada_w2_b": "1i", "hada_t1": "t", "hada_t2": "t"},
-        {"lokr_w1": "11", "lokr_w2": "oi"},
-        {"lokr_w1_a": "41", "lokr_w1_b": "14", "lokr_w2_a": "O1", "lokr_w2_b": "1C"},
-        {"lokr_w1": "11", "lokr_w2_a": "1o", "lokr_w2_b": "1i", "lokr_t2": "t"},
-    ):
-        file = {}
-        for name, path in paths.items():
-            module = SDXL.inventory.get(path)
-            if module and ("t" not in family.values() or module.kernel != (1, 1)):
-                sides = {"o": module.outputs, "i": module.inputs, "1": 1}
-                sides["c"] = module.inputs * module.kernel[0] * module.kernel[1]
-                sides |= {"4": 4, "O": sides["o"] // 4, "C": sides["c"] // 4}  # all of SDXL's widths are fours
-                for part, shape in family.items():
-                    size = [1, 1, *module.kernel] if shape == "t" else [sides[side] for side in shape]
-                    size += list(module.kernel) if part == "lokr_w2" and module.kind == "conv" else []
-                    file[f"{name}.{part}"] = torch.empty(size, device="meta")
-                file[f"{name}.alpha"] = torch.ones(())
-        network, read = kohya.create_network_from_weights(1.0, None, None, encoders, unet, weights_sd=file)
-        held = {lora.lora_name for lora in network.unet_loras + network.text_encoder_loras}
-        used |= {key for key in read if key.partition(".")[0] in held}
-    return used
 
 
 def diffusers(checkout, also) -> tuple[set[str], dict]:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ..config.train_config import TrainConfig
-from ..data.sampling import Choices
-from ..lora.layers import lora_modules
+from ...config.train_config import TrainConfig
+from ...data.sampling import Choices
+from ...lora.layers import lora_modules
 
 
 def prompts(config: TrainConfig) -> list[str]:
