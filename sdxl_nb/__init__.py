@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.aws.diagnosis import doctor as doctor
     from sdxl_nb.aws.job import launch_sagemaker as launch_sagemaker
     from sdxl_nb.aws.pipeline import start_pipeline as start_pipeline
+    from sdxl_nb.aws.search.start import tune_sagemaker as tune_sagemaker
+    from sdxl_nb.aws.search.tuning_job import TuningJob as TuningJob
+    from sdxl_nb.config.search_space import Range as Range
     from sdxl_nb.config.train_config import TrainConfig as TrainConfig
     from sdxl_nb.data.dataset import open_dataset as open_dataset
     from sdxl_nb.drawing.generation import generate as generate
@@ -20,11 +23,13 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.preflight.estimate_table import estimate as estimate
     from sdxl_nb.runs.launcher import launch as launch
     from sdxl_nb.runs.run import Run as Run
+    from sdxl_nb.scoring.run_scores import score_run as score_run
     from sdxl_nb.training.trainer import fine_tune as fine_tune
     from sdxl_nb.widgets.dataset.browser import DatasetBrowser as DatasetBrowser
     from sdxl_nb.widgets.form.form import ConfigForm as ConfigForm
     from sdxl_nb.widgets.grid.grid import ValidationGrid as ValidationGrid
     from sdxl_nb.widgets.monitor.monitor import RunMonitor as RunMonitor
+    from sdxl_nb.widgets.overview.overview import Runs as Runs
     from sdxl_nb.widgets.page.project import Project as Project
     from sdxl_nb.widgets.playground.playground import LoraPlayground as LoraPlayground
 
@@ -38,9 +43,12 @@ _MODULES = {
     "ConfigForm": "widgets.form.form",
     "LoraFile": "lora.files.file",
     "Project": "widgets.page.project",
+    "Range": "config.search_space",
     "Run": "runs.run",
     "RunMonitor": "widgets.monitor.monitor",
+    "Runs": "widgets.overview.overview",
     "TrainConfig": "config.train_config",
+    "TuningJob": "aws.search.tuning_job",
     "audit_dataset": "audit.inspection",
     "doctor": "aws.diagnosis",
     "estimate": "preflight.estimate_table",
@@ -49,7 +57,9 @@ _MODULES = {
     "launch": "runs.launcher",
     "launch_sagemaker": "aws.job",
     "open_dataset": "data.dataset",
+    "score_run": "scoring.run_scores",
     "start_pipeline": "aws.pipeline",
+    "tune_sagemaker": "aws.search.start",
 }
 # What `Run.open` needs of the floor above it, which it may not import: a job that runs elsewhere is a run too.
 _OF_JOBS = {"JobRun": "aws.job_run", "open_run": "aws.job"}

@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = public(
     {
         "launch_sagemaker": "job",  # a training job
         "start_pipeline": "pipeline",  # a pipeline, created and started
+        "tune_sagemaker": "search.start",  # many jobs that search for the best settings
+        "TuningJob": "search.tuning_job",  # such a search, found again by its name
         "doctor": "diagnosis",  # what is missing on this account
         "JobRun": "job_run",  # a job as a Run
         "open_run": "job",  # the Run of a job's name or prefix

@@ -11,6 +11,7 @@ stop. SDXL_NB_ML_ROOT is another place for /opt/ml, for a dry run.
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -78,6 +79,7 @@ def train() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what follows takes a moment and must not be cut short
     if rank == 0:
         deliver(config)
+        tell_loss(config)
     return 0
 
 
@@ -115,9 +117,9 @@ def read_config(tell: bool = False) -> "TrainConfig":
     config = config_of({name: _in_root(value) for name, value in written.items()})
     found = run_folder.find(config)
     run_folder.refuse_changed(config, found, os.environ.get(content.VARIABLE, ""), run_folder.places())
-    folder = run_folder.name(settings, found)
+    job = os.environ.get("TRAINING_JOB_NAME", "here")
+    folder = run_folder.name(settings, found, job if run_folder.TRIAL in written else None)
     if tell:
-        job = os.environ.get("TRAINING_JOB_NAME", "here")
         for sentence in run_folder.remember(root, job, settings, folder, found):
             print(f"Note: {sentence}", flush=True)
     if run_folder.is_drawn(config.class_data_dir):
@@ -267,6 +269,8 @@ def as_line(event: Mapping[str, Any]) -> str:
         return "start: " + _numbers({name: event.get(name) for name in shown})
     if kind == "step":
         return _numbers({"step": step, **{name: event[name] for name in ("train_loss", "lr", "seconds")}})
+    if kind == "heldout" and step == 0:  # the base's own is no metric, so that no trial is judged by it
+        return f"The held-out loss of the base alone is {event.get('loss')}."
     if kind == "heldout":
         return _numbers({"step": step, "heldout_loss": event.get("loss")})
     lines = {
@@ -295,6 +299,20 @@ def deliver(config: "TrainConfig") -> None:
     steps = list(drawings(folder).values())
     for path in {*steps[:1], *steps[-1:]}:
         shutil.copytree(path, model / "validation" / path.name, dirs_exist_ok=True)
+
+
+def tell_loss(config: "TrainConfig") -> None:
+    """Print the held-out loss of the LoRA that is delivered: the last that is printed is what the job is judged by.
+
+    Raises SdxlNbError for a trial whose last one is no number: an earlier one, better than it is, would count for it.
+    """
+    loss = run_folder.delivered_loss(config)
+    if loss is None:
+        return
+    if math.isfinite(loss):
+        print(f"The LoRA's own: {_numbers({'heldout_loss': loss})}", flush=True)
+    elif run_folder.TRIAL in read_json("hyperparameters"):
+        raise SdxlNbError("The held-out loss of this trial is no number: its learning_rate is too high, most likely.")
 
 
 def report_failure(error: BaseException) -> None:

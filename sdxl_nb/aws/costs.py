@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 from ..preflight import prices
+from ..system.errors import ConfigError
 from .tuning_step import Job
 
 
@@ -61,3 +62,35 @@ def _seconds_since(said: dict[str, Any]) -> int:
     began = said.get("TrainingStartTime")
     ended = said.get("TrainingEndTime") or datetime.datetime.now(datetime.timezone.utc)
     return max(0, round((ended - began).total_seconds())) if began else 0
+
+
+def ceiling_of_search(job: Job, jobs: int, region: str, ceiling: float | None) -> str:
+    """The sentence about what `jobs` trainings cost at most. Raises ConfigError where that is more than `ceiling`.
+
+    The service holds it: it starts no more trainings than that, and ends each at max_run.
+    """
+    hours = job.max_run / 3600
+    terms = f"{jobs} trainings of {hours:g} h (max_run) on {job.instance_count} × {job.instance_type}"
+    price = hourly(job.instance_type, region)
+    if price is None:
+        if ceiling is not None:
+            raise ConfigError(
+                f"ceiling cannot be kept, the price of {job.instance_type} in {region} is not known here: take another "
+                "instance_type, or leave it out and hold max_jobs and max_run low"
+            )
+        return (
+            f"The search costs at most {terms}; the price in {region} is not known here: see "
+            "aws.amazon.com/sagemaker/pricing."
+        )
+    dollars = prices.cents(price.hourly * hours * job.instance_count * jobs)
+    if ceiling is not None and dollars > ceiling:
+        fitting = int(ceiling / (price.hourly * job.instance_count * jobs) * 3600)
+        advice = f"raise it, lower max_jobs, or set max_run to {fitting}" if fitting >= 60 else "raise it"
+        raise ConfigError(
+            f"{terms} at {prices.an_hour(price.hourly)} an hour cost up to ${dollars:,.2f}, more than the ceiling of "
+            f"${ceiling:,.2f}: {advice}"
+        )
+    kept = "" if ceiling is None else f", within the ceiling of ${ceiling:,.2f}"
+    most = f"The search costs at most ${dollars:,.2f}{kept}: {terms} at {prices.an_hour(price.hourly)} an hour"
+    most += f" ({price.source})"
+    return f"{most}; spot instances are usually far cheaper." if job.spot else f"{most}."

@@ -154,6 +154,9 @@ def _pass_role(session: Session, role: str) -> tuple[bool | None, str]:
     asked = {  # one question for each, since each has its own kind of resource
         "iam:PassRole": role,
         "sagemaker:CreateTrainingJob": f"arn:aws:sagemaker:{region}:{account}:training-job/sdxl-nb-x",
+        "sagemaker:CreateHyperParameterTuningJob": (
+            f"arn:aws:sagemaker:{region}:{account}:hyper-parameter-tuning-job/sdxl-nb-x"
+        ),
         "sagemaker:StartPipelineExecution": f"arn:aws:sagemaker:{region}:{account}:pipeline/sdxl-nb",
     }
     refused = []

@@ -256,6 +256,11 @@ class JobRun(Run):
         newest = self.fetch_lora(steps[-1]) if steps and not (self.folder / LORA).is_file() else None
         return LoraFile(newest) if newest else super().lora
 
+    @property
+    def log_file(self) -> None:
+        """None: a job's log is CloudWatch's."""
+        return None
+
     def log(self, lines: int = 20) -> str:
         """The last lines that the job printed, from CloudWatch; of several instances the first's. Raises AwsError."""
         with explained(f"The log of job {self.job}"):
@@ -294,6 +299,9 @@ class JobRun(Run):
                 if self.trouble:
                     raise self.trouble from error
         self._looked = -1e9
+
+    def _ask(self, wish: str) -> None:
+        raise SdxlNbError(f"Job {self.job} hears nothing but stop: its pictures and checkpoints come at their steps.")
 
     @property
     def price(self) -> str:  # type: ignore[override]  # nobody sets it

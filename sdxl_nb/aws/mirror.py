@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..config.layout import whole
+from ..config.layout import DRAW, SAVE, whole
 from ..data.sources.s3 import split_url, write_whole
 from ..system.errors import DataError
 from .messages import explained
 from .session import Session
 
 KNOWN = ".mirror.json"
-LEFT = ("lock", "stop", "wandb")
+LEFT = ("lock", "stop", DRAW, SAVE, "wandb")
 LAST = ("events.jsonl", "run.json")  # they tell of the other files, so they come when those are there
 
 

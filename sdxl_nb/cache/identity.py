@@ -16,7 +16,7 @@ from ..models.sources import WEIGHTS, Source
 
 # Raised when our own code comes to make other latents or embeddings of the same input (data.decoding, data.crops,
 # latents.encode, TextEncoders.encode): what former versions cached is then computed anew.
-FORMAT = 2
+FORMAT = 3
 
 
 def identity(source: Source, part: str, memo: Memo, *more: object) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..system.errors import ConfigError
+from ..system.remarks import on_stderr
 from . import presets
 from .fields import about
 from .messages import unknown
@@ -49,7 +50,9 @@ def train_parser(prog: str, description: str) -> Parser:
     parser = Parser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--preset", metavar="NAME", help=f"start from a preset: {', '.join(presets.names())}")
     parser.add_argument(
-        "--config", metavar="FILE", help="start from a saved configuration: JSON, YAML, or a LoRA .safetensors of ours"
+        "--config",
+        metavar="FILE",
+        help="start from a saved configuration: JSON, YAML, a LoRA .safetensors of ours, or another trainer's file",
     )
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # old launchers add it; LOCAL_RANK is what counts
     types = TrainConfig.json_types()
@@ -82,7 +85,8 @@ def read_flags(parser: Parser, argv: Sequence[str] | None = None) -> tuple[Train
     types = TrainConfig.json_types()
     given = {name: value for name, value in vars(namespace).items() if name in types}
     flags = {name: _value(value, types[name]) for name, value in given.items()}
-    return TrainConfig.build(flags=flags, file=namespace.config, preset=namespace.preset), namespace
+    with on_stderr():
+        return TrainConfig.build(flags=flags, file=namespace.config, preset=namespace.preset), namespace
 
 
 def _value(value: Any, types: set[str]) -> Any:

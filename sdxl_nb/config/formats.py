@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 from ast import literal_eval
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -20,12 +21,14 @@ PLACES = ("pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", 
 
 
 def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings in a JSON or YAML file. Raises ConfigError."""
+    """The settings in a JSON, YAML or TOML file. Raises ConfigError."""
     path = Path(path)
-    if path.suffix not in (".json", ".yaml", ".yml"):
-        raise ConfigError(f"config file {path} must end in .json, .yaml or .yml")
+    if path.suffix not in (".json", ".yaml", ".yml", ".toml"):
+        raise ConfigError(
+            f"config file {path} must end in .json, .yaml, .yml or .toml (or .sh or .txt, for a command line)"
+        )
     try:
-        values = parse(path.read_text("utf-8"), path.suffix)
+        values = parse(path.read_text("utf-8-sig"), path.suffix)
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -37,9 +40,11 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse(content: str, suffix: str) -> Any:
-    """JSON or YAML text as Python values. Raises ValueError."""
+    """JSON, YAML or TOML text as Python values. Raises ValueError."""
     if suffix == ".json":
         return json.loads(content)
+    if suffix == ".toml":
+        return toml(content)
     import yaml
 
     try:
@@ -48,6 +53,15 @@ def parse(content: str, suffix: str) -> Any:
         raise ValueError(f"{error.problem}, line {error.problem_mark.line + 1}") from None
     except yaml.YAMLError:
         raise ValueError("it holds a character that YAML does not allow") from None
+
+
+def toml(content: str) -> Any:
+    """TOML text as Python values. Raises ValueError."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(content)
 
 
 def write_file(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:

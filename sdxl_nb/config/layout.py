@@ -6,7 +6,9 @@ from pathlib import Path
 
 LORA = "pytorch_lora_weights.safetensors"  # diffusers' name for it
 CHECKPOINT, DRAWING = re.compile(r"checkpoint-(\d+)"), re.compile(r"step-(\d+)")
+DRAW, SAVE = "draw_now", "save_now"  # files by which a run is asked for something while it goes on
 CLASS_RECORD = "class_pictures.json"  # what the class pictures in a folder were drawn for
+SCORES = "scores"  # what scoring keeps: pictures and numbers
 CLASS_PICTURE = re.compile(r"class-(\d+)\.png")
 
 

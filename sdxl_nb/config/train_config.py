@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, model_validator
 
+from ..system.errors import ConfigError
+from ..system.remarks import remark
 from . import formats, presets
 from .checks import file_and_scale
 from .combinations import check_combinations
@@ -24,6 +26,9 @@ from .layout import lora_stem
 from .messages import check_names, refusal
 from .precedence import DEFAULT_BASE, fill_in, overlay, resumed_seed
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .foreign.keys import Draft
 
 COLUMNS = {  # data sets whose columns we know: image, caption
     "lambdalabs/naruto-blip-captions": ("image", "text"),
@@ -79,22 +84,40 @@ class TrainConfig(Settings):
         file: str | os.PathLike[str] | None = None,
         preset: str | None = None,
     ) -> "TrainConfig":
-        """The configuration of these layers: defaults < preset < file < flags. Raises ConfigError."""
+        """The configuration of these layers: defaults < preset < file < flags. Raises ConfigError.
+
+        The file may be another trainer's (docs/other-trainers.md): what of it is lost or meant otherwise is warned of.
+        """
         values: dict[str, Any] = presets.read(preset) if preset is not None else {}
+        given, foreign = flags or {}, None
         if file is not None:
-            values = overlay(values, cls._stored(Path(file), flags or {}))
-        return cls(**overlay(values, flags or {}))
+            stored, foreign = cls._stored(Path(file), given)
+            values = overlay(values, stored)
+        try:
+            made = cls(**overlay(values, given))
+        except ConfigError as error:
+            raise foreign.blamed(error, given) if foreign else error from None
+        for sentence in foreign.remarks if foreign else []:
+            remark(sentence)
+        return made
 
     @classmethod
-    def _stored(cls, file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings in a file: JSON, YAML, or the header of a LoRA, where some are `given` over it."""
+    def _stored(cls, file: Path, given: Mapping[str, Any]) -> "tuple[dict[str, Any], Draft | None]":
+        """The settings in a file where some are `given` over it, and the draft of another program's file.
+
+        A file of ours is JSON or YAML, or a LoRA with a header; another program's is known by its keys.
+        """
         if file.suffix == ".safetensors":
             from .header import read_config
 
-            return read_config(file, cls.model_fields, given)
-        stored = formats.read_file(file)
+            return read_config(file, cls.model_fields, given), None
+        from .foreign.files import read
+
+        stored, foreign = read(file, given)
+        if foreign:
+            return foreign.values, foreign
         check_names(stored, cls.model_fields, where=f" in {file.name}")
-        return stored
+        return stored, None
 
     @classmethod
     def from_lora(cls, path: str | os.PathLike[str], **changes: Any) -> "TrainConfig":
@@ -118,7 +141,7 @@ class TrainConfig(Settings):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TrainConfig":
-        """The configuration saved at path, JSON or YAML."""
+        """The configuration saved at path, JSON or YAML, or another trainer's, with a warning for what is lost."""
         return cls.build(file=path)
 
     @classmethod

@@ -21,6 +21,7 @@ from .colour import statements
 from .colour.chunks import openable
 from .colour.conversion import Colours, to_srgb
 from .colour.depth import low_bytes
+from .colour.tiffs import OddSamples, as_meant
 from .crops import half
 
 MAX_PIXELS = 200_000_000  # of one picture; more is refused by its header
@@ -51,8 +52,9 @@ FORMATS = (
 # Pictures that people do put into the folder and that would otherwise vanish without a word.
 UNREADABLE_SUFFIXES = (".svg", ".psd", ".pdf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
-READING = 4  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
+READING = 5  # raised when files come to be read or refused otherwise: what file_facts.py knows is then looked at again
 
+EIGHT_BITS = "save it with 8 or 16 bits a channel"
 ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 lie on their side
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -203,8 +205,16 @@ def loaded(picture: Image.Image, name: str) -> Image.Image:
         with pillows_limit_lifted() if is_large(picture.size) or _beyond_pillow(picture.size) else nullcontext():
             picture.load()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, EOFError, struct.error, zlib.error, ...
-        raise PictureError(f"{name} is damaged or cut short ({first_line(error)}): replace or remove it.") from error
+        raise unreadable(picture, name, first_line(error)) from error
     return picture
+
+
+def unreadable(picture: Image.Image, name: str, said: str) -> PictureError:
+    """What to say of a picture that cannot be decoded; a TIFF may be whole and packed in a way that Pillow lacks."""
+    if (picture.format == "TIFF" and "decoder error" in said) or "raw mode" in said:
+        packed = picture.info.get("compression", "raw")
+        return PictureError(f"{name} is damaged, or packed in a way that cannot be read ({packed}): save it as PNG.")
+    return PictureError(f"{name} is damaged or cut short ({said}): replace or remove it.")
 
 
 def open_header(data: bytes, name: str) -> Image.Image:
@@ -217,11 +227,13 @@ def open_header(data: bytes, name: str) -> Image.Image:
     Image.init()
     prepare_plugin(data, name)
     try:
-        picture = opened(openable(data), readable(name))
+        picture = as_meant(opened(openable(data), readable(name)))
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a picture that can be read: save it as JPEG, PNG or WebP.") from error
     except Image.DecompressionBombError as error:
         raise too_many(name) from error
+    except OddSamples as error:
+        raise PictureError(f"{name} has {error}, of which nobody can tell black and white: {EIGHT_BITS}.") from None
     except Exception as error:
         raise PictureError(f"{name} has a damaged header ({first_line(error)}): replace or remove it.") from error
     refuse_huge(picture.size, name)
@@ -317,6 +329,8 @@ def to_rgb(
         refuse_32_bits(picture, name)
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    if picture.mode == "La":  # Pillow makes nothing else of grey multiplied with its alpha
+        picture = picture.convert("LA")
     seen = to_srgb(picture, colours, low)
     if not picture.has_transparency_data:
         return seen
@@ -339,9 +353,7 @@ def refuse_32_bits(picture: Image.Image, name: str) -> None:
     """Raise PictureError for grey of more than 16 bits."""
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise PictureError(
-            f"{name} has {picture.mode} pixels (32 bits a channel): save it with 8 or 16 bits a channel."
-        )
+        raise PictureError(f"{name} has {picture.mode} pixels (32 bits a channel): {EIGHT_BITS}.")
 
 
 def is_text(value: str) -> bool:

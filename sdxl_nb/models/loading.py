@@ -95,6 +95,17 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "Vae
     return cast(VaeEncoder, filling.model).requires_grad_(False).eval()
 
 
+TILE = 512  # pixels a side, of which a quarter overlaps, as in diffusers
+
+
+def in_tiles(vae: "AutoencoderKL") -> "AutoencoderKL":
+    """The same VAE; what is larger than TILE is encoded and decoded in overlapping tiles, blended where they meet."""
+    vae.enable_tiling()
+    vae.tile_sample_min_size = TILE
+    vae.tile_latent_min_size = TILE // 2 ** (len(vae.config.block_out_channels) - 1)
+    return vae
+
+
 def scheduler_config(source: Source) -> Mapping[str, Any]:
     """The configuration of the base's noise schedule, complete; see base_objective.py."""
     return base_objective.of(source).scheduler

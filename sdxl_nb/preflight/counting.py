@@ -2,30 +2,26 @@
 
 In: a TrainConfig and a U-Net's configuration. Out: a Count. The U-Net, its LoRA layers and the flat weights are made
 by the modules that train (models/unet.py, lora/adapter.py, training/state/parameters.py, lora/acceleration.py), of
-tensors that have shapes and no memory. A dispatch mode follows every storage from birth to death, through forward and
-backward, so the peak has the true lifetimes of activations, gradients and temporaries. Real SDXL takes seconds,
+tensors that have shapes and no memory. A Ledger (ledger.py) follows every storage through forward and backward, so the
+peak has the true lifetimes of activations, gradients and temporaries. Real SDXL takes seconds,
 anywhere.
 """
 
 import functools
 import json
 import time
-import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from ..config.train_config import TrainConfig
 from ..models.lock import ALONE
 from ..models.stored import apart, store_all
 from ..system.misfits import leave_out_xformers
+from .ledger import Device, Ledger
 
 if TYPE_CHECKING:
     from ..training.state.parameters import FlatParameters
@@ -44,7 +40,6 @@ STATE_BYTES = {  # a weight
     "prodigy_schedulefree": 4.6,
 }
 UNKNOWN = 8.0  # of a class by its path: as AdamW
-FREE = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view", "alias", "lift_fresh"}
 
 
 @dataclass(frozen=True)
@@ -80,96 +75,6 @@ class Timing(NamedTuple):
 
     seconds: float
     peak: int | None
-
-
-class Ledger(TorchDispatchMode):
-    """Follows storages while it is on: `now` and `peak` bytes, and FLOPs and operations dispatched."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = self.flops = self.operations = 0
-        self._alive: dict[int, Any] = {}
-
-    def add(self, tensor: torch.Tensor) -> None:
-        """Count a tensor's storage, once, until it is gone."""
-        storage = tensor.untyped_storage()
-        if storage._cdata in self._alive:
-            return
-        size = storage.nbytes()
-        self._alive[storage._cdata] = weakref.finalize(storage, self._drop, storage._cdata, size)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-    def _drop(self, key: int, size: int) -> None:
-        self._alive.pop(key, None)
-        self.now -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func._overloadpacket.__name__
-        returns = func._schema.returns
-        view = bool(returns) and returns[0].alias_info is not None and not returns[0].alias_info.is_write
-        self.operations += not view and name not in FREE
-        if counted := flop_registry.get(func._overloadpacket):
-            self.flops += counted(*args, **(kwargs or {}), out_val=out)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.add(leaf)
-        return out
-
-
-class _Attention(torch.autograd.Function):
-    """Fused attention as every device has it: keeps q, k, v, its output and one number a query."""
-
-    @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ledger: Ledger) -> torch.Tensor:
-        out, sums = torch.empty_like(q), torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-        ctx.save_for_backward(q, k, v, out, sums)
-        ctx.ledger, ctx.flops = ledger, 4 * q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] * q.shape[3]
-        ledger.flops, ledger.operations = ledger.flops + ctx.flops, ledger.operations + 1
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        q, k, v, _, _ = ctx.saved_tensors
-        ctx.ledger.flops += ctx.flops * 5 // 2  # five products instead of two
-        ctx.ledger.operations += 1
-        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), None
-
-
-class Device(TorchFunctionMode):
-    """Makes the meta device compute as the one that is meant: fused attention, and autocast to `dtype` where given.
-
-    `norms_in_fp32` as CUDA's autocast has it (the CPU's has not). Casts of weights are kept until the end, as there.
-    """
-
-    PRODUCTS = (F.linear, F.conv2d, torch.matmul, torch.bmm)
-    NORMS = (F.group_norm, F.layer_norm, torch.group_norm, torch.layer_norm)
-
-    def __init__(self, ledger: Ledger, dtype: torch.dtype | None, norms_in_fp32: bool):
-        super().__init__()
-        self.ledger, self.dtype, self.norms_in_fp32 = ledger, dtype, norms_in_fp32
-        self._casts: dict[int, torch.Tensor] = {}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return _Attention.apply(*(self._cast(t, self.dtype) for t in args[:3]), self.ledger)
-        if func in self.PRODUCTS:
-            args = [self._cast(value, self.dtype) for value in args]
-        elif func in self.NORMS and self.norms_in_fp32:
-            args = [self._cast(value, torch.float32) for value in args]
-            kwargs = {name: self._cast(value, torch.float32) for name, value in kwargs.items()}
-        return func(*args, **kwargs)
-
-    def _cast(self, value: Any, dtype: torch.dtype | None) -> Any:
-        if not isinstance(value, torch.Tensor) or dtype is None or not value.is_floating_point():
-            return value
-        if value.dtype == dtype or not (value.is_leaf and value.requires_grad):
-            return value.to(dtype)
-        if id(value) not in self._casts:
-            self._casts[id(value)] = value.to(dtype)
-        return self._casts[id(value)]
 
 
 class _NoValues(TorchFunctionMode):
@@ -286,14 +191,18 @@ def _ready(
     return unet, flat
 
 
-def count_vae(vae: dict[str, Any], pixels: int, dtype: torch.dtype) -> tuple[int, int, int, int, int]:
+def count_vae(
+    vae: dict[str, Any], pixels: int, dtype: torch.dtype, tiled: bool = False
+) -> tuple[int, int, int, int, int]:
     """(bytes of its weights, most that encoding one picture and decoding one take beside them, FLOPs of either)."""
-    from ..models.loading import hushed
+    from ..models.loading import hushed, in_tiles
 
     with ALONE, hushed(), torch.device("meta"):
         from diffusers import AutoencoderKL
 
         model = AutoencoderKL.from_config(vae).to(dtype).requires_grad_(False).eval()
+    if tiled:
+        in_tiles(model)
     side = pixels // 2 ** (len(vae["block_out_channels"]) - 1)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     ledgers = []

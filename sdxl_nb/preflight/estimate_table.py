@@ -233,7 +233,7 @@ class _Job:
         self.config, self.built, self.entries = config, built, entries
         self.count = self._count(config, cuda=True)
         self.dtype = counting.DTYPES[config.mixed_precision or "no"]
-        self.vae = counting.count_vae(built.vae, config.resolution, self._vae_dtype())
+        self.vae = counting.count_vae(built.vae, config.resolution, self._vae_dtype(), config.vae_tiling)
 
     def _vae_dtype(self) -> torch.dtype:
         return counting.DTYPES["no"] if self.built.vae.get("force_upcast", True) else self.dtype

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = public(
     __name__,
     {
         "Run": "run",  # a run by its folder, prefix or job
+        "RunList": "overview",  # all runs of a folder
         "launch": "launcher",  # training in a process of its own
         "RunFolder": "folder",  # the folder, as its one writer sees it
         "EventLog": "events",  # what a run writes of itself

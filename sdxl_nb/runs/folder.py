@@ -9,14 +9,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..config.layout import LORA, checkpoints
+from ..config.layout import DRAW, LORA, SAVE, SCORES, checkpoints
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError, SdxlNbError
 from . import events
 from .checkpoints import find, sweep
 from .renaming import follow
 
-OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation")
+OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation", SCORES)
 
 
 class RunFolder:
@@ -37,7 +37,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / "lock")
             self._lock.acquire(timeout=1)  # Run.status may hold it for a moment
-            self.stop_file.unlink(missing_ok=True)  # nobody else runs here, so it was meant for a run that is over
+            self._forget_requests()  # nobody else runs here, so they were meant for a run that is over
         except Timeout:
             raise ConfigError(f"output_dir {self.path} belongs to a run that is going on: choose another") from None
         except OSError as error:
@@ -49,12 +49,17 @@ class RunFolder:
         if not self.writes:
             return
         with contextlib.suppress(OSError):  # someone may have moved the folder away
-            self.stop_file.unlink(missing_ok=True)
+            self._forget_requests()
             (self.path / "lock").unlink(missing_ok=True)  # while it is held: whoever waits sees that it is gone
         self._lock.release()
         with contextlib.suppress(OSError):  # not empty, then: the others above it are not either
             for folder in self._made:
                 folder.rmdir()
+
+    def _forget_requests(self) -> None:
+        """Remove what a run was asked for by files."""
+        for file in (self.stop_file, self.path / DRAW, self.path / SAVE):
+            file.unlink(missing_ok=True)
 
     def refuse_foreign(self, config: TrainConfig) -> None:
         """A folder that holds another run, or files of a run's names, is written to only when that was said."""

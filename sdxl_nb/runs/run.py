@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sdxl_nb
 
-from ..config.layout import LORA, checkpoints, drawings
+from ..config.layout import DRAW, LORA, SAVE, checkpoints, drawings
 from ..system.errors import SdxlNbError
 from .events import EventReader
 from .process import SILENCE, Launched, alive, is_heard_of, is_taken
@@ -198,6 +198,12 @@ class Run:
         pace = self.seconds_per_step
         return None if pace is None or not self.steps or self.status != "running" else pace * (self.steps - self.step)
 
+    @property
+    def log_file(self) -> Path | None:
+        """The file of what the run prints, which grows line by line; None before it has begun."""
+        path = self.folder / "log.txt"
+        return path if not Launched(self.folder).status() and path.is_file() else None
+
     def log(self, lines: int = 20) -> str:
         """The last lines that the run printed; before it has begun, those of its process."""
         begun = not Launched(self.folder).status() and (self.folder / "log.txt").exists()
@@ -233,6 +239,21 @@ class Run:
             Launched(self.folder).end()
         elif self.status == "running":
             (self.folder / "stop").touch()
+
+    def draw_now(self) -> None:
+        """Ask the run for validation pictures after the current step. Raises SdxlNbError where it cannot draw any."""
+        if self.status == "running" and not self.config.validation_prompt:
+            raise SdxlNbError(f"The run in {self.folder} has no validation_prompt: there is nothing for it to draw.")
+        self._ask(DRAW)
+
+    def save_now(self) -> None:
+        """Ask the run for a checkpoint after the current step. Raises SdxlNbError where it is not running."""
+        self._ask(SAVE)
+
+    def _ask(self, wish: str) -> None:
+        if (status := self.status) != "running":
+            raise SdxlNbError(f"The run in {self.folder} is {status}: only one that is running draws or saves now.")
+        (self.folder / wish).touch()
 
     def resume(self, num_processes: int | None = None, *, say: Callable[[str], object] = print) -> "Run":
         """Go on from the newest checkpoint in a new process, on as many processes as before; returns this run.

@@ -23,6 +23,7 @@ from ..data.dataset import CaptionedPictures
 from ..data.decoding import SUFFIXES
 from ..data.sources.folders.tree import real, walk
 from ..data.sources.listing import Files, Listing, text_column
+from ..models.loading import in_tiles
 from ..models.objective import base_objective
 from ..models.objective.base_objective import BaseObjective
 from ..models.sources import Source
@@ -125,9 +126,7 @@ def draw(
     objective: BaseObjective | None,
 ) -> None:
     """Draw the pictures of these numbers, each file complete or absent. Raises DataError or ModelError."""
-    from ..drawing.generation import load_base
-
-    pipeline = cache(lambda: load_base(Source.of(config), objective or base_objective.of_config(config)))
+    pipeline = cache(lambda: load_pipeline(config, objective or base_objective.of_config(config)))
 
     def work(share: range) -> None:
         rest = [numbers[at] for at in share if not (folder / file_name(numbers[at])).exists()]
@@ -146,6 +145,16 @@ def draw(
     finally:
         pipeline.cache_clear()
         give_back()  # it leaves memory before training's own models come
+
+
+def load_pipeline(config: TrainConfig, objective: BaseObjective) -> Any:
+    """The base as class pictures are drawn with it. Raises ModelError."""
+    from ..drawing.generation import load_base
+
+    pipeline = load_base(Source.of(config), objective)
+    if config.vae_tiling:
+        in_tiles(pipeline.vae)
+    return pipeline
 
 
 def draw_batch(config: TrainConfig, folder: Path, pipeline: Any, numbers: list[int]) -> None:

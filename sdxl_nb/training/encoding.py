@@ -90,7 +90,7 @@ class Encoding:
             return live(studio.everything, config, studio.vae.to(studio.device), studio.shape, latents)
         about = vae_config(studio.source)
         dtype = torch.float32 if about.get("force_upcast", True) else studio.dtype  # as load_vae does
-        digest = identity(studio.source, "vae", studio.memo, dtype)
+        digest = identity(studio.source, "vae", studio.memo, dtype, *(["tiles"] if config.vae_tiling else []))
         store = self._store("latents", digest, "--no_cache_latents")
         cached = CachedLatents(studio.everything, config, latents, store, studio.shape)
         cached.fill(lambda: studio.vae.to(studio.device), self._progress("pictures"), studio.processes)

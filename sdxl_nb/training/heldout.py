@@ -18,6 +18,13 @@ from ..system.memory import is_out_of_memory
 from .step import Step
 
 TIMESTEPS = 4  # of each picture: the middles of the schedule's quarters
+MOST = 1000  # pictures whose own losses are reported: an event is a line
+
+
+class Measured(float):
+    """The mean over all held-out pictures; `pictures` has the mean of each, none where there are more than MOST."""
+
+    pictures: tuple[float, ...] = ()
 
 
 def choices(identity: str, timesteps: int) -> list[Choices]:
@@ -31,7 +38,7 @@ def choices(identity: str, timesteps: int) -> list[Choices]:
 
 
 @torch.no_grad()
-def measure(step: Step) -> float:
+def measure(step: Step) -> Measured:
     """The mean squared error of a Step's models over all held-out pictures, divided between the processes.
 
     Plain: no loss weights, noise offset, dropout or empty captions, so that runs with other objectives compare.
@@ -50,7 +57,11 @@ def measure(step: Step) -> float:
         for model in models:
             model.train()
     everyone = [loss for part in processes.gather(losses) for loss in part]
-    return math.fsum(everyone) / len(everyone)
+    loss = Measured(math.fsum(everyone) / len(everyone))
+    if len(everyone) <= MOST * TIMESTEPS:
+        own = (everyone[at : at + TIMESTEPS] for at in range(0, len(everyone), TIMESTEPS))
+        loss.pictures = tuple(round(math.fsum(each) / TIMESTEPS, 7) for each in own)
+    return loss
 
 
 def _attempt(step: Step, mine: range) -> list[float] | None:

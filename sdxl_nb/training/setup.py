@@ -31,7 +31,7 @@ from ..lora.layers import LoraWeights, collect
 from ..lora.starting.frozen import Change, FrozenLoras
 from ..lora.starting.going_on import file_of, shapes_of, starting_weights
 from ..models import variants
-from ..models.loading import load, load_text_encoder, load_vae, load_vae_encoder, open_unet
+from ..models.loading import in_tiles, load, load_text_encoder, load_vae, load_vae_encoder, open_unet
 from ..models.objective import base_objective
 from ..models.objective.base_objective import BaseObjective
 from ..models.sources import Source
@@ -201,6 +201,8 @@ class Studio:
     @functools.cached_property
     def vae(self) -> Any:
         """On the CPU until it is used; where no pictures are drawn, the half that encodes."""
+        if self.config.vae_tiling:
+            return in_tiles(load_vae(self.source, self.dtype))
         read = load_vae if self.config.validation_prompt else load_vae_encoder
         return read(self.source, self.dtype)
 

@@ -1,4 +1,6 @@
-"""Being asked to stop: Ctrl-C, SIGTERM, or a file named `stop` in the run folder. Training polls it once a step."""
+"""Being asked for something: to stop, by Ctrl-C, SIGTERM, or a file named `stop` in the run folder; to draw or to save
+now, by a file `draw_now` or `save_now` there. Training looks once a step.
+"""
 
 import signal
 import threading
@@ -6,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from ..config.layout import DRAW, SAVE
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # what Python had for a signal
 
@@ -42,3 +46,17 @@ class StopRequest:
     def asked(self) -> bool:
         """Whether anyone has asked; cheap."""
         return self._asked or self.file.exists()
+
+
+class Wishes:
+    """What a run is asked for while it goes on: a file for each in the run folder, gone as soon as it is taken."""
+
+    def __init__(self, folder: Path):
+        self.files = {wish: folder / wish for wish in (DRAW, SAVE)}
+
+    def take(self) -> set[str]:
+        """What was asked for since the last time; cheap."""
+        asked = {wish for wish, file in self.files.items() if file.exists()}
+        for wish in asked:
+            self.files[wish].unlink(missing_ok=True)
+        return asked

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..config.layout import checkpoints
+from ..config.layout import DRAW, SAVE, checkpoints
 from ..config.machine import check_machine
 from ..config.train_config import TrainConfig
 from ..lora.starting.going_on import remarks, taken_over
@@ -31,11 +31,12 @@ from .processes import Processes
 from .reports import reporting
 from .reports.trackers import Trackers
 from .setup import Studio, prepare
-from .signals import StopRequest
+from .signals import StopRequest, Wishes
 from .state import checkpoint, resuming
 from .step import Numbers, Step
 from .validation import write_pictures
 
+LISTENS = 10  # steps after which several processes agree on what was asked for; one looks at every step
 MOST_OVERFLOWS = 20  # fp16 steps in a row: by then GradScaler has gone from 65,536 to a sixteenth
 
 
@@ -118,6 +119,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, studio: Studio, folder: RunFolder, stop: StopRequest, processes: Processes):
         self.config, self.studio, self.folder, self.stop, self.processes = config, studio, folder, stop, processes
         batch = config.train_batch_size * config.gradient_accumulation_steps * processes.count
+        self.wishes = Wishes(folder.path)
         self.stream = studio.stream(batch)
         self.steps = config.max_train_steps or config.num_train_epochs * self.stream.steps_per_epoch
         self.updates = Step(config, studio, processes, self.stream, self.steps, self._warn, self._debug)
@@ -177,19 +179,29 @@ class Trainer:
         with reporting.bar(self) as self.bar:
             while self.step < self.steps and not self._enough():
                 self._take()
-                occasion = self._is_over() or self._saves() or self._measures() or self._draws()
+                wished = self._wished()
+                occasion = self._is_over() or self._saves() or self._measures() or self._draws() or bool(wished)
                 stop = self._settle(self.step if occasion else self.step - self.lag) and not self._is_over()
                 if stop:
                     self._settle(self.step)
                 best = not stop and self._measures() and self._measure()
-                saves = stop or best or self._is_over() or self._saves()
+                saves = stop or best or self._is_over() or self._saves() or SAVE in wished
                 if saves:
                     saving.save(self)
                 if stop:
                     return False
-                if self._shows():
+                if self._shows(asked=DRAW in wished):
                     self._validate()
         return True
+
+    def _wished(self) -> set[str]:
+        """What the first process finds that somebody has asked for; all call it."""
+        if self.processes.count > 1 and self.step % LISTENS:
+            return set()
+        wished: set[str] = self.processes.from_first(self.wishes.take)
+        if DRAW in wished and self.config.validation_prompt is None:
+            self.log.say("There is no validation_prompt to draw.")
+        return wished
 
     def _take(self) -> None:
         """Launch the next step."""
@@ -282,10 +294,10 @@ class Trainer:
         """Whether pictures are due at this step."""
         return self.config.validation_prompt is not None and self._ends_epoch()
 
-    def _shows(self) -> bool:
-        """Whether pictures are due at this step and not all there yet."""
+    def _shows(self, asked: bool = False) -> bool:
+        """Whether pictures are due at this step, or asked for, and not all there yet."""
         config = self.config
-        if not self._draws():
+        if not (self._draws() or (asked and config.validation_prompt is not None)):
             return False
         wanted = len(config.validation_prompt or []) * config.num_validation_images
         drawn = f"validation/step-{self.step}/*.png"
@@ -300,7 +312,8 @@ class Trainer:
         former = self.record.best_step
         best = self.record.take(self.step, loss, self.config.early_stopping_threshold)
         self.superseded = former if best and former and former % self.config.checkpointing_steps else None
-        self.log.emit("heldout", loss=loss, best=best, pictures=len(self.studio.heldout))
+        single = {"losses": loss.pictures} if isinstance(loss, heldout.Measured) and loss.pictures else {}
+        self.log.emit("heldout", loss=float(loss), best=best, pictures=len(self.studio.heldout), **single)
         return best
 
     def _validate(self) -> None:

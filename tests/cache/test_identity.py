@@ -75,7 +75,7 @@ def test_the_pixels_that_this_version_caches():
     for target, flip, method in (((32, 32), False, "lanczos"), ((24, 40), True, "lanczos"), (32, True, "bilinear")):
         crop = plan_crop((48, 64), target, flip=flip, u=0.5, v=0.5, interpolation=method)
         digest.update(repr(crop.time_ids).encode() + crop.apply(picture).tobytes())
-    assert (module.FORMAT, digest.hexdigest()[:16]) == (2, "58af9d9b7c0d83ea")
+    assert (module.FORMAT, digest.hexdigest()[:16]) == (3, "58af9d9b7c0d83ea")
 
 
 def test_files_that_are_not_used_do_not_count(base, tmp_path):

@@ -25,7 +25,7 @@ FILES = {
     "sources.yaml": "dataset_name: a/b\ntrain_data_dir: pictures",
     "latin.json": b'{"trigger_word": "\xfc"}',
     "columns.json": '{"a/b": ["image"]}',
-    "run.toml": "rank = 8",
+    "run.ini": "rank = 8",
     "null.json": '{"rank": null}',
 }
 BAD = [
@@ -90,8 +90,8 @@ BAD = [
     ("--enable_xformers_memory_efficient_attention --enable_npu_flash_attention", "enable_xformers_memory_efficient_attention and enable_npu_flash_attention exclude each other: drop one"),
     # files
     ("--config none.json", "config file none.json cannot be read: No such file or directory"),
-    ("--config .", "config file . must end in .json, .yaml or .yml"),
-    ("--config run.toml", "config file run.toml must end in .json, .yaml or .yml"),
+    ("--config .", "config file . must end in .json, .yaml, .yml or .toml (or .sh or .txt, for a command line)"),
+    ("--config run.ini", "config file run.ini must end in .json, .yaml, .yml or .toml (or .sh or .txt, for a command line)"),
     ("--config typo.json", "unknown setting rnk in typo.json: did you mean rank?"),
     ("--config broken.yaml", "config file broken.yaml is not valid YAML: expected ',' or ']', but got '<stream end>', line 1"),
     ("--config list.yaml", "config file list.yaml must hold settings as NAME: VALUE, not a list"),

@@ -108,11 +108,11 @@ def test_a_run_from_caching_to_its_end(trainer, watch):
     trainer.log.say("five <steps>")
     monitor.refresh()
     assert (monitor.step, monitor.steps, monitor._bar.value, monitor._stop.disabled) == (5, 10, 0.5, False)
-    for said in ("step 5 of 10", "<td>0.1250</td>", "1.00e-04", "3.50 GB", "five &lt;steps&gt;"):
+    for said in ("step 5 of 10", "<td>0.1250</td>", "1.00e-04", "3.50 GB", "five <steps>"):
         assert said in text(monitor)
-    assert 'src="data:image/png;base64,iVBORw0KGgo' in monitor._curve.value and monitor._curve.layout.display is None
     said = "up to step 5: training loss, smoothed, 0.4208 at step 5, held-out loss 0.1250 at step 5"
-    assert f'alt="Curve of the loss {said}"' in monitor._curve.value
+    assert monitor._curve.words == f"Curve of the loss {said}" and monitor._curve.layout.display is None
+    assert [line["name"] for line in monitor._curve.lines] == ["each step", "smoothed", "held out", "learning rate"]
     (picture,) = monitor._drawn.children
     small, words = (part.value for part in picture.children)
     assert len(small) < 4000 and 'alt="a &lt;b&gt;card&lt;/b&gt;, step 0, seed 0"' in small
@@ -226,6 +226,21 @@ def test_stop_asks_the_run(trainer, watch):
     assert monitor._notice.value == "" and not monitor._resume.disabled
 
 
+def test_draw_now_and_save_now_ask_the_run_while_it_goes_on(trainer, watch):
+    trainer.start(4)
+    trainer.steps(1, 1)
+    monitor = watch()
+    monitor._draw_now.click()
+    assert (trainer.path / "draw_now").exists() and "Pictures are drawn after the current" in monitor._notice.value
+    monitor._save_now.click()
+    assert (trainer.path / "save_now").exists() and "A checkpoint is saved" in monitor._notice.value
+    trainer.end("completed")
+    monitor._save_now.click()  # before the monitor has seen it
+    assert "is completed: only one that is running draws or saves now" in monitor._notice.value
+    monitor.refresh()
+    assert monitor._draw_now.disabled and monitor._save_now.disabled
+
+
 def test_stop_of_a_run_that_is_over_meanwhile_says_so(trainer, watch):
     trainer.start(4)
     trainer.steps(1, 4)
@@ -287,17 +302,17 @@ def test_trouble_with_looking_is_shown_as_long_as_it_lasts(trainer, watch):
     assert "Stopping." in monitor._notice.value  # only what it said itself is taken away
 
 
-def test_the_curve_is_drawn_seldom_and_at_the_end(trainer, watch, monkeypatch):
-    drawn = []
+def test_the_curve_is_sent_seldom_and_at_the_end(trainer, watch, monkeypatch):
+    sent = []
 
     def dear(run):
         begun = time.thread_time()
         while time.thread_time() < begun + 0.1:
             pass
-        drawn.append(run.step)
-        return b"PNG"
+        sent.append(run.step)
+        return []
 
-    monkeypatch.setattr(sights, "curve", dear)
+    monkeypatch.setattr(sights, "curves", dear)
     monkeypatch.setattr(sights, "SHARE", 0.0001)  # for a thousand seconds
     trainer.start(9)
     trainer.steps(1, 2)
@@ -306,17 +321,17 @@ def test_the_curve_is_drawn_seldom_and_at_the_end(trainer, watch, monkeypatch):
         trainer.steps(step, step)
         monitor.refresh()
         assert monitor.step == step
-    assert drawn == [2]
+    assert sent == [2]
     monkeypatch.setattr(sights, "SHARE", 1.0)
     monitor._curve._next = 0.0
     monitor.refresh()
     monitor.refresh()  # nothing new
-    assert drawn == [2, 8]
+    assert sent == [2, 8]
     monitor._curve._next = time.monotonic() + 1000
     trainer.steps(9, 9)
     trainer.end("completed")
     monitor.refresh()
-    assert drawn == [2, 8, 9]
+    assert sent == [2, 8, 9]
 
 
 def turned(monitor, looks):
@@ -328,7 +343,7 @@ def turned(monitor, looks):
 
 def test_a_run_that_is_over_is_left_alone_until_it_goes_on(trainer, watch, monkeypatch):
     looks = []
-    monkeypatch.setattr(Run, "log", lambda run, lines: looks.append(1) or "")
+    monkeypatch.setattr(monitors.Log, "follow", lambda log, run: looks.append(1) or 0)
     trainer.start(4)
     trainer.steps(1, 1)
     trainer.end("stopped")

@@ -7,7 +7,9 @@ runs of the same settings; whether the run in the folder is complete, and from w
 
 import contextlib
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,8 @@ from .content import CHANNELS, CLASS, Content
 if TYPE_CHECKING:
     from ...config.train_config import TrainConfig
 
+TRIAL = "_tuning_objective_metric"  # the hyperparameter that SageMaker gives to jobs of a search
+RESUMED = re.compile(r"-r\d+$")  # what JobRun.resume adds to a job's name
 WORDS = {  # what a channel holds, to people
     "train": "pictures",
     "class": "class pictures",
@@ -65,13 +69,17 @@ def _read(config: "TrainConfig") -> Content | None:
     return None
 
 
-def name(config: "TrainConfig", found: Mapping[str, Content]) -> str:
-    """The run folder's name: equal settings and equal content are the same run, wherever they lie."""
-    if not found:
+def name(config: "TrainConfig", found: Mapping[str, Content], trial: str | None = None) -> str:
+    """The run folder's name: equal settings and equal content are the same run, wherever they lie.
+
+    Trials of a search share a prefix, and two of them may get the same values: `trial`, the job's name, tells them
+    apart, so that none goes on from another's checkpoints or writes over them.
+    """
+    if not found and trial is None:
         return config.fingerprint()
-    return formats.digest(
-        {"settings": config.identity(), "content": {key: value.bytes for key, value in found.items()}}
-    )
+    parts: dict[str, Any] = {"settings": config.identity()}
+    parts |= {"content": {key: value.bytes for key, value in found.items()}}
+    return formats.digest(parts if trial is None else parts | {"trial": RESUMED.sub("", trial)})
 
 
 def class_folder(config: "TrainConfig", found: Mapping[str, Content]) -> str:
@@ -163,6 +171,23 @@ def steps_of(file: Path) -> int:
             return int((opened.metadata() or {}).get("ss_steps", -1))
     except (SafetensorError, ValueError):
         return -1
+
+
+def delivered_loss(config: "TrainConfig") -> float | None:
+    """The held-out loss of a completed run's LoRA: the best one where that is taken, else the last; None without one.
+
+    NaN where the last one was no number.
+    """
+    from ...runs.run import Run
+
+    run = Run(config.output_dir)
+    losses = [event.get("loss") for event in run.events("heldout") if event["step"] > 0]  # 0 is the base's own
+    numbers = [loss for loss in losses if loss is not None]
+    if not losses or run.info.get("status") != "completed":
+        return None
+    if config.load_best_model_at_end and numbers:
+        return min(numbers)
+    return math.nan if losses[-1] is None else losses[-1]
 
 
 def newest_step(folder: Path) -> int:

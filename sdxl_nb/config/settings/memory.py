@@ -37,6 +37,12 @@ class MemorySettings(BaseModel):
     cache_text_embeddings: bool = memory(
         True, "Compute the prompt embeddings once; with train_text_encoder they are live."
     )
+    vae_tiling: bool = memory(
+        False,
+        "Encode and decode pictures larger than 512 px in overlapping tiles: the VAE takes less memory, the latents "
+        "are faintly others.",
+        later=True,
+    )
     latents_cache_dir: Text | None = memory(
         None,
         "Folder of cached latents and prompt embeddings, shared by all runs and safe to delete; null is SDXL_NB_CACHE, "

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = public(
         "Colours": "conversion",  # a profile, or None for sRGB, and what cannot be honoured
         "to_srgb": "conversion",  # decoded pixels -> RGB in sRGB
         "low_bytes": "depth",  # the other half of 16-bit colours
+        "as_meant": "tiffs",  # an opened TIFF -> one that Pillow decodes as it was meant
         "openable": "chunks",  # a PNG without what Pillow refuses it for
     },
 )

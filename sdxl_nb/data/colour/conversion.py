@@ -26,6 +26,7 @@ class Colours(NamedTuple):
     doubt: str = ""
     kind: str = RGB  # GREY, RGB, CMYK or LAB
     inverted: bool = False  # 0 is white, and Pillow does not say so
+    white: int = 65535  # of grey of more than 8 bits
 
 
 class Misfit(ValueError):
@@ -70,15 +71,15 @@ def to_srgb(picture: Image.Image, colours: Colours, low: Image.Image | None = No
     moved = to_srgb_by(colours.profile, colours.kind) if colours.profile else None
     if colours.kind == GREY and (moved or picture.mode.startswith("I")):
         table = moved.table if moved else STORED
-        return _grey(picture, table[::-1] if colours.inverted else table, low)
+        return _grey(picture, table[::-1] if colours.inverted else table, low, colours.white)
     if moved is None:
         return picture.convert(RGB)
     picture = picture.convert(colours.kind)
     return between_levels(picture, low.convert(colours.kind), moved.way) if low else moved.way.apply(picture)
 
 
-def _grey(picture: Image.Image, table: np.ndarray, low: Image.Image | None) -> Image.Image:
-    """Grey, of 16 bits at its full scale: 65535 becomes 255, where Pillow would clip."""
+def _grey(picture: Image.Image, table: np.ndarray, low: Image.Image | None, white: int) -> Image.Image:
+    """Grey, of 16 bits at its full scale: `white` becomes 255, where Pillow would clip."""
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.uint16)
     elif low is not None:
@@ -86,5 +87,5 @@ def _grey(picture: Image.Image, table: np.ndarray, low: Image.Image | None) -> I
     else:
         grey = picture.getchannel(0) if len(picture.getbands()) > 2 else picture.convert(GREY)
         return Image.merge(RGB, [grey.point(column.tolist()) for column in table.T])
-    finer = [np.interp(np.arange(65536) / 257, np.arange(256), column) for column in table.T]
+    finer = [np.interp(np.arange(65536) * 255 / white, np.arange(256), column) for column in table.T]
     return Image.fromarray(np.rint(np.stack(finer, axis=1)).astype(np.uint8)[values])

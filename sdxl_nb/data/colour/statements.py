@@ -16,6 +16,7 @@ from .boxes import ColourBoxes, colour_boxes
 from .chunks import colour_chunks, png_profile
 from .conversion import CMYK, GREY, LAB, RGB, Colours, Misfit, to_srgb_by
 from .profiles import CURVES, HDR, PRIMARIES, SRGB, SRGB_CURVE, Curve, of_gamma, profile_of
+from .tiffs import white_of
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 AS_STORED = 1.05  # times 2.2: PNG gammas up to here mean sRGB, as libpng and browsers have it
@@ -35,7 +36,7 @@ def colours_of(picture: Image.Image, data: bytes) -> Colours:
     profile = next(_said(picture, data, boxes, kind, doubts), None)
     if profile is None and kind == LAB:
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    return Colours(profile, "; ".join(doubts), kind, _is_inverted(picture))
+    return Colours(profile, "; ".join(doubts), kind, _is_inverted(picture), white_of(picture))
 
 
 def _kind(picture: Image.Image, data: bytes, boxes: ColourBoxes) -> str:

@@ -6,12 +6,12 @@ In: the path of a YAML, TOML or JSON file. Out: its Manifest. Adding a format is
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ...config.checks import is_data_file
+from ...config.formats import toml
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
 from . import kohya, kohya_metadata, onetrainer, own, simpletuner
@@ -72,14 +72,6 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".") or "nested too deep"
 
 
-def _toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
-
-
 def _yaml(text: str) -> Any:
     import yaml
 
@@ -124,7 +116,7 @@ def _lines(text: str) -> list[Any]:
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    ".toml": _toml,
+    ".toml": toml,
     ".yaml": _yaml,
     ".yml": _yaml,
     ".json": _json,

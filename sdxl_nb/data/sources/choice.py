@@ -14,12 +14,11 @@ from typing import Any
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...system.errors import DataError
-from ..captions import alternatives
 from ..decoding import SUFFIXES, is_text
 from . import metadata
 from .archives.archives import ending, list_archives
 from .folders import folders
-from .folders.file_names import mask_column
+from .folders.file_names import captions_of, mask_column
 from .folders.strangers import RUN_FILES
 from .folders.suffixes import ARCHIVES, PACKED
 from .folders.tree import inside
@@ -203,7 +202,7 @@ def _names(folder: Path, table: str, config: TrainConfig) -> Listing:
             raise NoPictures(f"{table} names '{name}' more than once: keep one line per picture.")
         seen.add(name)
         names.append(name)
-        captions.append(_captions(row.get(caption)))
+        captions.append(_captions(row.get(caption), told_by))
     listed, (texts, further) = names.finish(), captions.finish()
     files = Files(str(folder), listed)
     note = f"Captions are those of {table} (columns {image} and {caption})."
@@ -241,9 +240,8 @@ def _file(folder: Path, root: Path, value: Any, told_by: str) -> str:
     raise NoPictures(f"{told_by} names {shown(value)}, but there is no such file in {folder}: correct the name.")
 
 
-def _captions(value: Any) -> list[str]:
-    try:
-        found = alternatives(value)
-    except TypeError:
-        return []
+def _captions(value: Any, told_by: str) -> list[str]:
+    found, foreign = captions_of(value)
+    if foreign:
+        raise NoPictures(f"{told_by} has a caption that is no text but {foreign}: write it as text.")
     return found if all(map(is_text, found)) else []

@@ -173,7 +173,7 @@ def read_captions(table: "Dataset", column: str, source: str) -> tuple[pa.Array,
     """`captions` and `further` of a Listing."""
     texts = CaptionColumn()
     for value in column_values(table, column, source):
-        if isinstance(value, dict):  # webdataset's json
+        if isinstance(value, dict) and not value.keys().isdisjoint(SAID):  # webdataset's json
             value = next((value[key] for key in SAID if value.get(key) is not None), None)
         try:
             texts.append(alternatives(value))

@@ -19,10 +19,10 @@ from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker, check_traits, run_of
-from .readings import announcement, headline, log_block, numbers, progress, stopping
+from .log import Log
+from .readings import announcement, gpus, headline, numbers, progress, stopping
 from .sights import Curve, Newest
 
-LINES = 12  # of the log
 OFTEN, SHARE = 1.0, 0.05  # seconds between two looks, and the share of one core that looking may take at most
 SETTLED, RARELY = 180.0, 60.0  # seconds after which a run that is over is looked at seldom, and between two looks then
 COLOURS = {"running": "info", "completed": "success", "stopped": "warning", "failed": "danger", "interrupted": "danger"}
@@ -43,7 +43,7 @@ class RunMonitor(Twin, VBox):
         self.run = run_of(type(self), run)
         super().__init__()
         self.add_class("sdxl-nb")
-        self._notice, self._work, self._lock = Notice(), Worker(), threading.Lock()
+        self._notice, self._work, self._lock = Notice(), Worker(), threading.RLock()
         self._seen: tuple[object, ...] | None = None
         self._known: tuple[str | None, str] | None = None
         self._troubled = self._priced = False
@@ -55,7 +55,7 @@ class RunMonitor(Twin, VBox):
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _build(self) -> None:
-        self._headline, self._numbers, self._log = HTML(), HTML(), HTML()
+        self._headline, self._numbers, self._gpus, self._log = HTML(), HTML(), HTML(), Log()
         self._announced = HTML(layout=Layout(height="0", margin="0"))
         self._bar = FloatProgress(max=1.0, layout=Layout(width="auto"))
         self._curve, self._drawn = Curve(), Newest()
@@ -64,22 +64,29 @@ class RunMonitor(Twin, VBox):
         self._resume = Button(description="Resume", icon="play", tooltip=where)
         self._stop.on_click(self._notice.guard(lambda button: self.stop()))
         self._resume.on_click(self._notice.guard(lambda button: self.resume()))
-        hear_at_once(self._stop, self._resume)
-        buttons = HBox(
-            [self._stop, self._resume, self._notice], layout=Layout(flex_flow="row wrap", align_items="center")
-        )
+        self._draw_now = self._wish("Draw now", "paint-brush", "Validation pictures after this step", "draw_now")
+        self._save_now = self._wish("Save now", "save", "Keep a checkpoint and its LoRA after this step", "save_now")
+        hear_at_once(self._stop, self._resume, self._draw_now, self._save_now)
+        pressed = [self._stop, self._resume, self._draw_now, self._save_now, self._notice]
+        buttons = HBox(pressed, layout=Layout(flex_flow="row wrap", align_items="center"))
         self.children = [
             *(style_sheet(), Aria(), self._announced, self._headline, self._bar, buttons),
-            *(self._numbers, self._curve, self._drawn, self._log),
+            *(self._numbers, self._gpus, self._curve, self._drawn, self._log),
         ]
+
+    def _wish(self, words: str, icon: str, about: str, wish: str) -> Button:
+        """A button that asks the run for something while it goes on."""
+        button = Button(description=words, icon=icon, tooltip=about)
+        button.on_click(self._notice.guard(lambda button: self._ask(wish)))
+        return button
 
     def refresh(self) -> None:
         """Look at the run now, and show what is new."""
+        self.run.refresh()  # what may take its time is fetched while buttons are heard
         with self._lock:
             before = self.status
-            self.run.refresh()
             self._show()
-            self._curve.show(self.run, self.status)
+            self._curve.follow(self.run, self.status)
             self._tell(self.run.trouble)
         if before in GOING_ON and self.status not in GOING_ON:
             self.renew()  # what a page without a kernel shows from now on
@@ -88,7 +95,8 @@ class RunMonitor(Twin, VBox):
         run = self.run
         status = run.status
         share, said = progress(run, status)
-        log = log_block(run, LINES)
+        log = self._log.follow(run)
+        self._gpus.value = gpus(run, status)
         seen = (self._id(), status, said, run.step, log, len(list(run.events())))
         if seen == self._seen:
             return
@@ -105,8 +113,8 @@ class RunMonitor(Twin, VBox):
             self.status not in GOING_ON,
             self.status in (*GOING_ON, "completed"),
         )
+        self._draw_now.disabled = self._save_now.disabled = self.status != "running"
         self._numbers.value = numbers(run)
-        self._log.value = log
         self._drawn.show(run)
         self._seen, self._known = seen, (self._id(), status)
 
@@ -146,6 +154,10 @@ class RunMonitor(Twin, VBox):
 
     def stop(self) -> None:
         """Ask the run to keep what is done, and end; where it is over already, say so."""
+        with self._lock:
+            self._stop_it()
+
+    def _stop_it(self) -> None:
         self._stop.disabled = True
         if (status := self.run.status) not in GOING_ON:
             self.refresh()
@@ -154,10 +166,18 @@ class RunMonitor(Twin, VBox):
         self._notice.say(stopping(self.run))  # first: it may be over at once, and then this is taken away
         self.run.stop()
 
+    def _ask(self, wish: str) -> None:
+        """Ask the run for pictures or a checkpoint, which come after its current step."""
+        with self._lock:
+            getattr(self.run, wish)()
+            what = "Pictures are drawn" if wish == "draw_now" else "A checkpoint is saved"
+            self._notice.say(f"{what} after the current step.")
+
     def resume(self) -> None:
         """Go on from the newest checkpoint in a process of its own; where that costs money, only the second time."""
-        self._resume.disabled = True
-        self._notice.say("Resuming ...")
+        with self._lock:
+            self._resume.disabled = True
+            self._notice.say("Resuming ...")
         self._work.start(self._notice.guard(self._resumed))
 
     def _resumed(self) -> None:

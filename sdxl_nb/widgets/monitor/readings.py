@@ -3,15 +3,13 @@
 In: a Run. Out: HTML. What a run or a person wrote (folders, errors, log) is escaped.
 """
 
-from collections.abc import Iterable
+import socket
 from html import escape
 from typing import Any
 
-import numpy as np
-
-from ...runs.plots import smooth
-from ...runs.run import Run
-from ...system.errors import SdxlNbError
+from ...runs.plots import gapped, smooth
+from ...runs.run import GOING_ON, Run
+from ...system.gpus import gpu_lines
 
 SIGNS = {
     "starting": "◌ Starting",
@@ -84,7 +82,7 @@ def announcement(status: str) -> str:
 def numbers(run: Run) -> str:
     """The newest loss, held-out loss, learning rate, pace and memory, as a table of one line."""
     events = list(run.events("step"))
-    losses = smooth(_numbers(e["train_loss"] for e in events[-100:]))
+    losses = smooth(gapped(e["train_loss"] for e in events[-100:]))
     heldout, pace = run.heldout()[1], run.seconds_per_step
     memory = next((e["memory"] for e in reversed(events[-1:]) if e.get("memory")), None)
     cells = {
@@ -106,14 +104,8 @@ def _rate(event: dict[str, Any]) -> str:
     return escape(", ".join(several)) or f"{event['lr']:.2e}"
 
 
-def _numbers(values: Iterable[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
-
-
-def log_block(run: Run, lines: int) -> str:
-    """The log's last lines, in a box that scrolls; where it cannot be read, why."""
-    try:
-        text = run.log(lines)
-    except SdxlNbError as error:
-        text = str(error)
-    return f'<pre class="sdxl-nb-log" tabindex="0" aria-label="log">{escape(text)}</pre>' if text else ""
+def gpus(run: Run, status: str) -> str:
+    """What the GPUs do that a run trains on; nothing when it is over, or trains on another machine."""
+    if status not in GOING_ON or run.info.get("host") != socket.gethostname():
+        return ""
+    return "".join(f'<div class="sdxl-nb-hint">{escape(line)}</div>' for line in gpu_lines())

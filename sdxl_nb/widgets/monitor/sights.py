@@ -1,44 +1,46 @@
-"""What the monitor lets one see of a run: its curve and its newest pictures, each with words for who does not see it.
+"""What the monitor lets one see of a run: its curves and its newest pictures, each with words for who does not see it.
 
 In: a Run, at every look. Out: two widgets that are built anew only when there is something new.
 """
 
 import base64
-import io
 import time
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ipywidgets import HTML, HBox, Layout, VBox
 
-from ...runs.plots import loss_figure, smooth
+from ...runs.plots import gapped, smooth
 from ...runs.run import GOING_ON, Run
 from ..parts.caption import caption
 from ..parts.children import replace
 from ..parts.pictures import thumbnail
+from ..parts.plot import Line, Plot
 
-SHARE = 0.02  # the part of one core that drawing the curve may take, ten times as dear as all else in a look
+SHARE = 0.02  # the part of one core that preparing the curves may take
 SHOWN, SIDE = 8, 160  # pictures at most, and their side in CSS pixels
 
 
-class Curve(HTML):
-    """The losses, drawn when there is more of them: seldom while the run goes on, at once when it is over."""
+class Curve(Plot):
+    """The losses and rates, sent when there is more of them: seldom while the run goes on, at once when it is over."""
 
     def __init__(self) -> None:
-        super().__init__(layout=Layout(max_width="720px", width="100%", display="none"))
+        super().__init__(layout=Layout(max_width="960px", width="100%", display="none"))
         self._next = time.monotonic()
         self._upto: tuple[object, ...] | None = None
 
-    def show(self, run: Run, status: str) -> None:
-        """Draw the curve of a run if it is time for it; before the first step there is none."""
+    def follow(self, run: Run, status: str) -> None:
+        """Show the curves of a run if it is time for it; before the first step there is none."""
         upto = run.info.get("id"), run.step, run.heldout()
         self.layout.display = None if run.step else "none"
         early = status in GOING_ON and time.monotonic() < self._next
         if upto == self._upto or early or not run.step:
             return
         begun = time.thread_time()
-        self.value, self._upto = image("png", curve(run), in_words(run), "width:100%"), upto
+        self.show(curves(run), in_words(run))
+        self._upto = upto
         self._next = time.monotonic() + (time.thread_time() - begun) / SHARE
 
 
@@ -75,11 +77,27 @@ def image(kind: str, data: bytes, words: str, style: str) -> str:
     return f'<img src="data:image/{kind};base64,{content}" alt="{escape(words)}" style="{style}">'
 
 
-def curve(run: Run) -> bytes:
-    """The loss as PNG, without a ground of its own, sharp on fine screens."""
-    buffer = io.BytesIO()
-    loss_figure(run, see_through=True).savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+def curves(run: Run) -> list[Line]:
+    """The loss of each step and its average, the held-out loss, and every learning rate."""
+    events = list(run.events("step"))
+    steps = np.array([event["step"] for event in events], dtype=float)
+    losses = gapped(event["train_loss"] for event in events)
+    at, heldout = run.heldout()
+    lines = [Line("each step", steps, losses, look="faint"), Line("smoothed", steps, losses, smoothed=True)]
+    if at:
+        lines.append(Line("held out", np.array(at, dtype=float), np.array(heldout), look="dots", colour=1))
+    return lines + rates(events, steps)
+
+
+def rates(events: list[dict[str, Any]], steps: np.ndarray) -> list[Line]:
+    """The learning rate by step, or that of each group of weights where there are several."""
+    names = list(dict.fromkeys(name for event in events for name in event.get("rates", ())))
+    groups = [(f"rate of {name}", [event.get("rates", {}).get(name) for event in events]) for name in names]
+    known = groups or [("learning rate", [event.get("lr") for event in events])]
+    return [
+        Line(name, steps, gapped(values), panel="rate", colour=2 + number % 4)
+        for number, (name, values) in enumerate(known)
+    ]
 
 
 def in_words(run: Run) -> str:

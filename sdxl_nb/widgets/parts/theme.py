@@ -37,6 +37,19 @@ CSS = """
 .sdxl-nb-where { font-weight: 400; font-size: 12px; color: var(--jp-ui-font-color2, #666); overflow-wrap: anywhere; }
 .sdxl-nb-caption { width: 160px; font-size: 12px; line-height: 1.3; color: var(--jp-ui-font-color2, #666);
   overflow-wrap: anywhere; }
+.sdxl-nb .sdxl-nb-entry { border-top: 1px solid var(--jp-border-color2, #ccc); padding: 8px 2px; }
+.sdxl-nb .sdxl-nb-entry > :nth-child(2) > .widget-html-content { line-height: 1.45; overflow-wrap: anywhere; }
+.sdxl-nb-none { text-align: center; box-sizing: border-box; border: 1px dashed var(--jp-border-color2, #ccc);
+  font-size: 12px; color: var(--jp-ui-font-color2, #666); }
+.sdxl-nb-name { font-size: 15px; font-weight: 600; }
+.sdxl-nb-apart { display: flex; flex-wrap: wrap; gap: 4px 6px; padding-top: 3px; }
+.sdxl-nb-apart span { border: 1px solid var(--jp-border-color2, #ccc); border-radius: 3px; padding: 0 6px;
+  font-size: 12px; line-height: 1.5; background: var(--jp-layout-color2, #eee); }
+.sdxl-nb h3.sdxl-nb-between { font-size: 16px; margin: 12px 0 4px; color: var(--jp-ui-font-color1, inherit); }
+.sdxl-nb table.sdxl-nb-settings { border-collapse: collapse; font-size: 13px; margin: 2px 0 6px; }
+.sdxl-nb table.sdxl-nb-settings :is(th, td) { text-align: left; padding: 2px 18px 2px 0; line-height: 1.4;
+  overflow-wrap: anywhere; }
+.sdxl-nb table.sdxl-nb-settings th { font-weight: 600; border-bottom: 1px solid var(--jp-border-color2, #ccc); }
 .sdxl-nb .progress, .sdxl-nb .widget-hprogress .progress { background: var(--jp-layout-color3, #ddd); }
 """
 

@@ -54,6 +54,13 @@ class Watching(Protocol):
     comm: Any
 
 
+class GoesOn(Protocol):
+    """What is looked at again and again: a run, or a list of them."""
+
+    @property
+    def status(self) -> str: ...
+
+
 class Worker:
     """Runs one job at a time in a thread of its own; of those that come meanwhile only the newest follows."""
 
@@ -90,7 +97,7 @@ class Worker:
             thread.join(timeout)
 
 
-def watched(widget: Watching, run: Run, refresh: Callable[[], object]) -> threading.Event:
+def watched(widget: Watching, run: GoesOn, refresh: Callable[[], object]) -> threading.Event:
     """Call `refresh` again and again in a thread until the widget is closed; returns the event that ends it."""
     over, look = threading.Event(), widget._notice.guard(refresh)
     goes_on = widget._notice.guard(lambda: run.status in GOING_ON)

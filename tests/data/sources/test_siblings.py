@@ -5,6 +5,8 @@ import json
 import shutil
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_choice import MADE, ROWS, noted
 from test_dataset import png
@@ -137,3 +139,34 @@ def test_companions_of_other_programs_need_their_picture(root, opened):
 def test_parameters_that_a1111_writes_beside_pictures_are_a_finding(text):
     assert prompt_syntax(text)
     assert not prompt_syntax("steps: 20 of them, a sampler of yarn, a negative prompt on a screen")
+
+
+WRONG = [({"en": "a card"}, "an object"), (5, "a number"), (False, "true or false"), ([["a card"]], "a list")]
+
+
+@pytest.mark.parametrize(("said", "kind"), WRONG)
+@pytest.mark.parametrize("table", ["metadata.jsonl", "captions.jsonl", "set.zip"])
+def test_a_caption_that_is_no_text_is_not_taken_for_none(table, said, kind, root, opened):
+    """With a trigger word such a picture would be trained on it alone."""
+    lines = "\n".join(json.dumps({"file_name": name, "text": text}) for name, text in (("a.png", "x"), ("b.png", said)))
+    files = {"a.png": png("red"), "b.png": png("blue")}
+    if table == "set.zip":
+        with zipfile.ZipFile(root / table, "w") as archive:
+            for name, content in {**files, "metadata.jsonl": lines}.items():
+                archive.writestr(name, content)
+    else:
+        fill(root, {**files, table: lines})
+    pictures = opened(root, trigger_word="sks")
+    if table == "captions.jsonl":  # one of several ways to caption a folder: it is passed over, with its reason
+        assert any(f"row 2 of {table} has a caption that is no text but {kind}" in note for note in pictures.notes)
+        return
+    assert pictures.captions == ["sks, x"]
+    assert [fault.sentence for fault in pictures.faults] == [
+        f"b.png has a caption in metadata.jsonl that is no text but {kind}: write it as text."
+    ]
+
+
+def test_a_column_of_objects_is_no_column_of_captions(root, opened):
+    pq.write_table(pa.table({"image": [png("red")], "text": [{"short": "x", "long": "y"}]}), root / "a.parquet")
+    with pytest.raises(DataError, match=r"column 'text' of .* holds dict, not text: name another with --caption_"):
+        opened(root, trigger_word="sks")

@@ -27,6 +27,7 @@ from .tree import inside, is_plain_file, real_inside
 
 OF_ANOTHER = ("_file_name", "_file_names")  # how columns end that name what belongs to a picture
 MASKS = ("mask_file_name", "mask")  # the columns of the masks, where none is named
+OTHER_KINDS = {"dict": "an object", "int": "a number", "float": "a number", "bool": "true or false", "list": "a list"}
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."
 
 
@@ -158,12 +159,14 @@ def read_table(path: metadata.Readable, config: TrainConfig) -> Said:
     beside: dict[str, dict[int, Any]] = {}
     caption_column = config.columns()[1]
     for row, values in enumerate(metadata.rows(path)):
-        texts = captions_of(values.get(caption_column))
-        if metadata.REST in values:
+        texts, foreign = captions_of(values.get(caption_column))
+        if foreign:
+            bad[row] = f"has a caption in {path.name} that is no text but {foreign}: write it as text."
+        elif metadata.REST in values:
             bad[row] = f"has more cells in {path.name} than there are columns: put quotes around text with commas."
-            del values[metadata.REST]
         elif not all(map(is_text, texts)):
             bad[row] = HALF
+        values.pop(metadata.REST, None)
         captions.append(texts if row not in bad else [])
         ours.append(values.get("file_name"))
         if config.image_column:
@@ -185,12 +188,14 @@ def names_another(column: Any, config: TrainConfig) -> bool:
     return column.endswith(OF_ANOTHER) or (config.masked_loss and column in (config.mask_column, *MASKS))
 
 
-def captions_of(value: Any) -> list[str]:
-    """The captions in a cell; what is no text counts as missing."""
+def captions_of(value: Any) -> tuple[list[str], str]:
+    """The captions in a cell, and what it holds instead where that is no text; a table's empty cell may be NaN."""
+    if isinstance(value, float) and value != value:
+        return [], ""
     try:
-        return alternatives(value)
-    except TypeError:
-        return []
+        return alternatives(value), ""
+    except TypeError as error:
+        return [], OTHER_KINDS.get(str(error), "something else")
 
 
 def checked_name(root: Path, table: str, number: int, name: Any, folder: Callable[[str], str | None]) -> str:

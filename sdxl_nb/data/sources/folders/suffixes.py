@@ -20,7 +20,10 @@ RAW = (
 DRAWING = ".ai .cdr .emf .eps .pdf .ps .svg .svgz .wmf"
 LAYERED = ".afphoto .clip .kra .mdp .ora .pdn .procreate .psb .psd .sai .sai2 .xcf"
 VIDEO = ".3gp .avi .flv .gifv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv"
-RARE = ".bpg .cur .dcm .dds .exr .fit .fits .flif .hdr .icns .ico .jxr .pcx .pfm .ras .sgi .wdp .xbm .xpm"
+RARE = (
+    ".bpg .cur .dcm .dds .exr .fit .fits .flif .hdr .icns .ico .iff .jls .jxr .pam .pcx .pfm .pict .qoi .ras .sgi .wdp "
+    ".xbm .xpm"
+)
 NONE = (  # of no picture, so that nobody needs to look inside
     ".md .rst .json .jsonl .csv .tsv .yaml .yml .toml .xml .html .htm .css .js .ts .log .ini .cfg .conf .lock .db "
     ".sqlite .url .lnk .py .pyc .ipynb .sh .bat .ps1 .rtf .doc .docx .xls .xlsx .odt .zip .tar .gz .tgz .bz2 .xz .zst "
