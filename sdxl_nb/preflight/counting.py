@@ -137,7 +137,8 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
     mixed = dtype != torch.float32 and not is_short(unet)
     with torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, mixed and cuda):
         loss = _forward(unet, unet_config, side, tokens, pictures, dtype)
-        kept = ledger.now - resident - (_storages(unet) - before)  # weights are laid out anew for the first step
+        resident += _storages(unet) - before  # weights are laid out anew for the first step
+        kept = ledger.now - resident
         _backward(loss)
     trained = flat.weights.numel()
     frozen = resident - 8 * trained
