@@ -6,7 +6,8 @@ In: a U-Net of models/unet.py that carries peft layers, and the flat vector of t
 (training/state/parameters.py). Out: a `run` for its forward pass. Layers that share an input are one product (W and A
 stacked); LoRA computes in the U-Net's dtype over the fp32 masters, cast once a step; the backward pass adds each
 gradient where it belongs in one flat buffer, with no parameter-by-parameter bookkeeping. peft's layers stay what is
-saved, and what draws pictures.
+saved, and what draws pictures. Layers of one width, rank and scale are fewer products still (stacked/); those are
+the attentions', in a base that is not stored in other numbers.
 Ideas: RunLoRA (arXiv 2312.03415), LoRAFusion (arXiv 2510.00206), sd-scripts pull request 1156.
 """
 
@@ -20,14 +21,17 @@ from torch import nn
 from ..models import stored
 from ..models.stored import Stored
 from ..system.memory import trim
+from .plain import ADAPTER
+from .stacked.matrices import One, Several, alike, kind, texts
+from .stacked.products import Multiple, Onto, Single
+from .stacked.shifts import Shifts
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
-    from ..models.unet import SdxlUNet
+    from ..models.unet import Attention, Resnet, SdxlUNet
     from ..training.state.parameters import FlatParameters
 
-ADAPTER = "default"
 LARGE = 2**20  # bytes
 
 
@@ -97,24 +101,58 @@ def _is_plain(module: "LoraLayer") -> bool:
 
 
 class LoraFast:
-    """See the module. `flat` is a FlatParameters that holds the U-Net's LoRA; its `weights.grad` gets the gradients."""
+    """See the module. `flat` is a FlatParameters that holds the U-Net's LoRA; its `weights.grad` gets the gradients.
 
-    token: torch.Tensor  # from here on: what `begin` makes
-    low: torch.Tensor
+    Without `stacks` every layer, or those that share an input, are computed by themselves: for comparison.
+    """
+
+    low: torch.Tensor  # from here on: what `begin` makes
     low_grad: torch.Tensor
     casts: bool
 
-    def __init__(self, unet: "SdxlUNet", flat: "FlatParameters"):
-        self.unet, self.flat = unet, flat
+    def __init__(self, unet: "SdxlUNet", flat: "FlatParameters", stacks: bool = True):
+        self.unet, self.flat, self.stacks = unet, flat, stacks
         self.products: dict[nn.Module, Product | None] = {}
+        self.ones: dict[nn.Module, One | None] = {}
+        self.several: dict[nn.Module, Several | None] = {}
+        self.texts: list[tuple[list[Attention], Several]] | None = None
+        self.shifts: Shifts | None = None
         self.places: dict[int, int] = {}  # identity of a parameter: where it begins in the flat weights
+        self.copies: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])  # to, from: before each forward pass
 
-    def begin(self) -> "LoraFast":
-        """Take the weights as they are now; before each forward pass."""
+    def begin(self, prompt: torch.Tensor) -> "Pass":
+        """Take the weights as they are now; before each forward pass, which is about this prompt."""
         if not self.places:
             self._lay_out()
-        self.token = _Begin.apply(self.flat.weights, self)  # type: ignore[no-untyped-call]  # torch says no types
-        return self
+        if self.copies[0]:
+            torch._foreach_copy_(*self.copies)
+        return Pass(self, _Begin.apply(self.flat.weights, self), prompt)  # type: ignore[no-untyped-call]  # no types
+
+    def copy_in(self, places: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> None:
+        """Copy weights of the LoRA to these places now and before each forward pass."""
+        targets, sources = list(places), [weight.data for weight in weights]
+        torch._foreach_copy_(targets, sources)
+        self.copies[0].extend(targets)
+        self.copies[1].extend(sources)
+
+    def one(self, layer: nn.Module) -> One | None:
+        """A layer's matrix, if it can have one; its weight becomes a view of it."""
+        if layer not in self.ones:
+            self.ones[layer] = One(self, layer) if self.stacks and kind(layer) else None
+        return self.ones[layer]
+
+    def many(self, layers: Sequence[nn.Module]) -> Several | None:
+        """The matrix of layers that share an input, if they can have one."""
+        if layers[0] not in self.several:
+            self.several[layers[0]] = Several(self, layers) if self.stacks and alike(layers) else None
+        return self.several[layers[0]]
+
+    def over_text(self) -> "list[tuple[list[Attention], Several]]":
+        """Attentions over the prompt, whose k and v are computed at once; not those that are computed again later."""
+        if self.texts is None:
+            found = texts(self.unet.attentions_over_text()) if self.stacks else ()
+            self.texts = [(each, Several(self, [m for a in each for m in (a.to_k, a.to_v)])) for each in found]
+        return self.texts
 
     def _lay_out(self) -> None:
         """The buffers that the products look into: the weights themselves in fp32, else copies in the U-Net's dtype."""
@@ -127,17 +165,17 @@ class LoraFast:
             places.append(places[-1] + size)
         self.places = {id(p): place for p, place in zip(self.flat.parameters, places, strict=False)}
 
-    def __call__(self, x: torch.Tensor, *layers: nn.Module) -> Sequence[torch.Tensor]:
-        """The outputs of layers that share the input x."""
+    def over_time(self) -> Shifts:
+        """What the residual blocks make of the timestep's embedding, all at once where they have no LoRA."""
+        if self.shifts is None:
+            self.shifts = Shifts(self.unet.resnets() if self.stacks else [])
+        return self.shifts
+
+    def product(self, layers: Sequence[nn.Module]) -> Product | None:
+        """The Product of layers that share an input; None where none of them has a LoRA."""
         if layers[0] not in self.products:
-            self.products[layers[0]] = self._product(layers)
-        product = self.products[layers[0]]
-        if product is None:
-            return [layer(x) for layer in layers]
-        if product.options:
-            return (_LoraConv.apply(x, self.token, product),)  # type: ignore[no-untyped-call]  # torch says no types
-        outputs: tuple[torch.Tensor, ...] = _LoraLinear.apply(x, self.token, product)  # type: ignore[no-untyped-call]  # torch says no types
-        return outputs
+            self.products[layers[0]] = self._product(cast("Sequence[LoraLayer]", layers))
+        return self.products[layers[0]]
 
     def _product(self, layers: "Sequence[LoraLayer]") -> Product | None:
         if not any(hasattr(layer, "lora_A") for layer in layers):
@@ -152,17 +190,17 @@ class LoraFast:
         scales = [None] * len(layers) if scale is None else scale.split(widths)
         for layer, rank, rows, factor in zip(layers, ranks, weight.split(widths), scales, strict=True):
             pieces.append(Piece(rows, factor, self._up(layer) if rank else None))
-        down, down_grad = self._views([layer.lora_A[ADAPTER] for layer in loras])
+        down, down_grad = self.places_of([layer.lora_A[ADAPTER] for layer in loras])
         options = (bases[0].stride, bases[0].padding, bases[0].dilation) if weight.ndim == 4 else ()
         weight_t, down_t = (weight, down) if options else (weight.t(), down.t())
         frozen = (weight, weight_t, codes, scale, bases[0].bias)
         return Product(*frozen, down, down_t, down_grad, pieces, widths, ranks, options)
 
     def _up(self, layer: "LoraLayer") -> Up:
-        weight, grad = self._views([layer.lora_B[ADAPTER]])
+        weight, grad = self.places_of([layer.lora_B[ADAPTER]])
         return Up(weight, weight.t() if weight.ndim == 2 else weight, grad, layer.scaling[ADAPTER])
 
-    def _views(self, modules: Sequence[nn.Linear | nn.Conv2d]) -> tuple[torch.Tensor, torch.Tensor]:
+    def places_of(self, modules: Sequence[nn.Linear | nn.Conv2d]) -> tuple[torch.Tensor, torch.Tensor]:
         """The stacked weights of some of peft's layers and their gradients, inside the flat buffers."""
         weights = [module.weight for module in modules]
         first, size = self.places[id(weights[0])], sum(w.numel() for w in weights)
@@ -171,6 +209,56 @@ class LoraFast:
             raise ValueError("LoRA layers that share an input do not lie side by side in the flat weights")
         shape = (sum(w.shape[0] for w in weights), *weights[0].shape[1:])
         return self.low[first : first + size].view(shape), self.low_grad[first : first + size].view(shape)
+
+
+class Pass:
+    """One forward pass: the `run` of its layers."""
+
+    def __init__(self, fast: LoraFast, token: torch.Tensor, prompt: torch.Tensor):
+        self.fast, self.token = fast, token
+        self.of_time: dict[nn.Module, torch.Tensor] | None = None
+        self.of_text: dict[nn.Module, Sequence[torch.Tensor]] = {}
+        for attentions, several in fast.over_text():
+            made = Multiple.apply(prompt, token, several)  # type: ignore[no-untyped-call]  # torch says no types
+            self.of_text |= {each: made[2 * at : 2 * at + 2] for at, each in enumerate(attentions)}
+
+    def __call__(self, x: torch.Tensor, *layers: nn.Module) -> Sequence[torch.Tensor]:
+        """The outputs of layers that share the input x."""
+        product = self.fast.product(layers)
+        if product is None:
+            return [layer(x) for layer in layers]
+        if product.options:
+            return (_LoraConv.apply(x, self.token, product),)  # type: ignore[no-untyped-call]  # torch says no types
+        outputs: tuple[torch.Tensor, ...] = _LoraLinear.apply(x, self.token, product)  # type: ignore[no-untyped-call]  # torch says no types
+        return outputs
+
+    def heads(self, x: torch.Tensor, *layers: nn.Module) -> Sequence[torch.Tensor]:
+        """The same of an attention's projections, whose rows may lie apart in memory."""
+        if len(layers) == 1 and alike(layers) and (one := self.fast.one(layers[0])):
+            return (Single.apply(x, self.token, one),)  # type: ignore[no-untyped-call]  # torch says no types
+        if len(layers) > 1 and (several := self.fast.many(layers)):
+            outputs: tuple[torch.Tensor, ...] = Multiple.apply(x, self.token, several)  # type: ignore[no-untyped-call]  # torch says no types
+            return outputs
+        return self(x, *layers)
+
+    def text(self, attention: "Attention", prompt: torch.Tensor) -> Sequence[torch.Tensor]:
+        """k and v of an attention over the prompt."""
+        return self.of_text.get(attention) or self.heads(prompt, attention.to_k, attention.to_v)
+
+    def onto(self, y: torch.Tensor, x: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+        """y and the output of a layer together."""
+        if one := self.fast.one(layer):
+            return cast(torch.Tensor, Onto.apply(y, x, self.token, one))  # type: ignore[no-untyped-call]  # no types
+        return self(x, layer)[0] + y
+
+    def shifted(self, x: torch.Tensor, embedding: torch.Tensor, resnet: "Resnet") -> torch.Tensor:
+        """The first convolution of a residual block, moved by what it makes of the timestep's embedding."""
+        shifts = self.fast.over_time()
+        if embedding.requires_grad or resnet not in shifts.widths:
+            return self(x, resnet.conv1)[0] + self(embedding, resnet.time_emb_proj)[0][:, :, None, None]
+        if self.of_time is None:
+            self.of_time = shifts.of(embedding)
+        return shifts.convolved(x, self.of_time[resnet], resnet)
 
 
 def _stacked(layers: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -209,16 +297,15 @@ class _Begin(torch.autograd.Function):
         if fast.casts:
             fast.low.copy_(weights)
             fast.low_grad.zero_()  # of a step that ran out of memory halfway
-        return weights.new_zeros(())
+        return torch.zeros((), dtype=weights.dtype, device=weights.device)
 
     @staticmethod
-    def backward(ctx: Any, _: Any) -> tuple[torch.Tensor | None, None]:
+    def backward(ctx: Any, _: Any) -> tuple[None, None]:
         fast = ctx.fast
-        if not fast.casts:
-            return None, None  # fp32: written into weights.grad already
-        gradient = fast.low_grad.float()
-        fast.low_grad.zero_()
-        return gradient, None
+        if fast.casts:  # else it is written into the gradient already
+            fast.flat.gradient.add_(fast.low_grad)
+            fast.low_grad.zero_()
+        return None, None
 
 
 class _LoraLinear(torch.autograd.Function):

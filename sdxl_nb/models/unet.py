@@ -6,11 +6,10 @@ cover (`covers` says so) is left to diffusers' UNet2DConditionModel: other block
 embeddings, other attention than SDPA. Architecture: SDXL paper (arXiv 2307.01952, section 2.1), on Rombach et al.
 2022 (arXiv 2112.10752).
 
-Every layer that can carry a LoRA is called through `run(x, *layers)`, layers that share an input together: plainly,
-layer by layer, or as `lora/fast.py` does it in a training step.
+Every layer that can carry a LoRA is called through a `Run`, layers that share an input together: plainly, layer by
+layer, or as `lora/fast.py` does it in a training step.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -19,14 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .geglu import gated
+from .running import Run, gated, plain, sinusoid
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
     from ..lora.fast import LoraFast
 
-Run = Callable[..., Sequence[torch.Tensor]]
 Layer = TypeVar("Layer", bound=nn.Module)
 UNet: TypeAlias = "SdxlUNet | UNet2DConditionModel"  # ours, or diffusers' where it does not cover a base
 
@@ -96,22 +94,9 @@ def covers(config: Mapping[str, Any]) -> bool:
     )
 
 
-def plain(x: torch.Tensor, *layers: nn.Module) -> list[torch.Tensor]:
-    """Each layer's own output."""
-    return [layer(x) for layer in layers]
-
-
 def listed(modules: Iterable[Layer]) -> Sequence[Layer]:
     """An nn.ModuleList, which by itself does not say of what."""
     return cast(Sequence[Layer], nn.ModuleList(modules))
-
-
-def sinusoid(values: torch.Tensor, width: int) -> torch.Tensor:
-    """Cosines, then sines, of each value at `width / 2` frequencies (arXiv 1706.03762): (N,) -> (N, width) fp32."""
-    half = width // 2
-    exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=values.device)
-    angles = values[:, None].float() * torch.exp(exponents / half)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class Part(nn.Module):
@@ -155,8 +140,7 @@ class Resnet(Part):
         self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor, run: Run) -> torch.Tensor:
-        (h,) = run(F.silu(self.norm1(x)), self.conv1)
-        h = h + run(embedding, self.time_emb_proj)[0][:, :, None, None]
+        h = run.shifted(F.silu(self.norm1(x)), embedding, self)
         (h,) = run(F.silu(self.norm2(h)), self.conv2)
         return (x if self.conv_shortcut is None else run(x, self.conv_shortcut)[0]) + h
 
@@ -172,14 +156,15 @@ class Attention(Part):
         self.to_v = nn.Linear(context, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor | None, run: Run) -> torch.Tensor:
+    def forward(self, y: torch.Tensor, x: torch.Tensor, context: torch.Tensor | None, run: Run) -> torch.Tensor:
+        """y and what x attends to."""
         if context is None:
-            q, k, v = run(x, self.to_q, self.to_k, self.to_v)
+            q, k, v = run.heads(x, self.to_q, self.to_k, self.to_v)
         else:
-            (q,), (k, v) = run(x, self.to_q), run(context, self.to_k, self.to_v)
+            (q,), (k, v) = run.heads(x, self.to_q), run.text(self, context)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return run(mixed, self.to_out[0])[0]
+        return run.onto(y, mixed, self.to_out[0])
 
 
 class FeedForward(Part):
@@ -190,9 +175,9 @@ class FeedForward(Part):
         self.net = nn.ModuleList([nn.Module(), nn.Identity(), nn.Linear(4 * width, width)])
         self.net[0].proj = nn.Linear(width, 8 * width)
 
-    def forward(self, x: torch.Tensor, run: Run) -> torch.Tensor:
-        (wide,) = run(x, self.net[0].proj)
-        return run(gated(wide), self.net[2])[0]
+    def forward(self, y: torch.Tensor, x: torch.Tensor, run: Run) -> torch.Tensor:
+        (wide,) = run(x, cast(nn.Module, self.net[0].proj))
+        return run.onto(y, gated(wide), self.net[2])
 
 
 class Block(Part):
@@ -205,15 +190,15 @@ class Block(Part):
         self.norm3, self.ff = nn.LayerNorm(width), FeedForward(width)
 
     def forward(self, x: torch.Tensor, prompt: torch.Tensor, run: Run) -> torch.Tensor:
-        x = self.attn1(self.norm1(x), None, run) + x
-        x = self.attn2.segment(self._look, x, prompt, run) + x
-        return self.ff.segment(self._widen, x, run) + x
+        x = self.attn1(x, self.norm1(x), None, run)
+        x = self.attn2.segment(self._look, x, prompt, run)
+        return self.ff.segment(self._widen, x, run)
 
     def _look(self, x: torch.Tensor, prompt: torch.Tensor, run: Run) -> torch.Tensor:
-        return self.attn2(self.norm2(x), prompt, run)
+        return self.attn2(x, self.norm2(x), prompt, run)
 
     def _widen(self, x: torch.Tensor, run: Run) -> torch.Tensor:
-        return self.ff(self.norm3(x), run)
+        return self.ff(x, self.norm3(x), run)
 
 
 class Transformer(nn.Module):
@@ -323,6 +308,14 @@ class SdxlUNet(nn.Module):
                 selected = name.endswith((".attn2", ".ff"))
                 part.recomputed = isinstance(part, (Resnet, Block)) if policy == "whole" else selected
 
+    def attentions_over_text(self) -> list[Attention]:
+        """Those over the prompt, in their order, whose blocks are not computed again in the backward pass."""
+        blocks = (part for part in self.modules() if isinstance(part, Block))
+        return [block.attn2 for block in blocks if not block.recomputed]
+
+    def resnets(self) -> list[Resnet]:
+        return [part for part in self.modules() if isinstance(part, Resnet)]
+
     def compile_repeated_blocks(self, **options: Any) -> None:
         """Compile each transformer block by itself, at its first call; options are those of torch.compile."""
         for part in self.modules():
@@ -344,7 +337,9 @@ class SdxlUNet(nn.Module):
         """
         if any(value is not None for value in unused.values()):
             raise TypeError(f"this U-Net does not take {', '.join(unused)}")
-        run: Run = self.fast.begin() if self.fast is not None and self.training else plain
+        run: Run = plain
+        if self.fast is not None and self.training:
+            run = self.fast.begin(encoder_hidden_states)
         if run is not plain:  # on CPUs pixels as tokens need no copy then
             sample = sample.contiguous(memory_format=torch.channels_last)
         embedding = F.silu(self._embed(sample, timestep, added_cond_kwargs, run))

@@ -118,6 +118,12 @@ class _Config:
         return hash(self.settings)
 
 
+def _storages(model: torch.nn.Module) -> int:
+    """Bytes of what a model's parameters lie in."""
+    found = [parameter.untyped_storage() for parameter in model.parameters()]
+    return sum({storage._cdata: storage.nbytes() for storage in found}.values())
+
+
 @functools.lru_cache(maxsize=64)
 def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictures: int, cuda: bool) -> Count:
     from ..lora.acceleration import is_short
@@ -128,10 +134,11 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
     ledger = Ledger()
     for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.gradient):
         ledger.add(tensor)
-    resident = ledger.now
+    resident, before = ledger.now, _storages(unet)
     mixed = dtype != torch.float32 and not is_short(unet)
     with torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, mixed and cuda):
         loss = _forward(unet, unet_config, side, tokens, pictures, dtype)
+        resident += _storages(unet) - before  # weights are laid out anew for the first step
         kept = ledger.now - resident
         _backward(loss)
     trained = flat.weights.numel()

@@ -123,11 +123,12 @@ def test_estimates_take_little_time(real, tmp_path):
 
 def test_real_sdxl_is_counted(real):
     table, _ = real
-    assert table.count.frozen == 2 * 2_567_463_684  # the U-Net in bf16
+    unet = 2 * 2_567_463_684  # in bf16; with it lie copies of the LoRA, for products that compute both
+    assert unet < table.count.frozen < 1.03 * unet
     assert table.count.trained == 4 * 5_806_080
     assert 4.5e9 < table.count.kept < 5.2e9
     assert 13.5e12 < table.count.flops < 15e12
-    assert 5000 < table.count.operations < 8000
+    assert 3500 < table.count.operations < 5000
     assert architectures.SDXL.text_parameters() == 817_720_320
 
 
