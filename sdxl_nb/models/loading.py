@@ -333,7 +333,6 @@ def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
 
 
 TEXT = ("text_encoder", "text_encoder_2")
-BYTES = 256  # tokens that every CLIP tokenizer has
 CLASSES = {  # library and class of each part
     "tokenizer": ("transformers", "CLIPTokenizer"),
     "tokenizer_2": ("transformers", "CLIPTokenizer"),
@@ -368,7 +367,7 @@ def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
         if _among(error, "SafetensorError", "SingleFileComponentError"):
             raise ModelError(_capital(_reason(error, source, part, what, other))) from error
         raise
-    if part.startswith("tokenizer") and len(loaded) < BYTES:  # transformers makes one of 2 tokens where files lack
+    if part.startswith("tokenizer") and len(loaded) < 256:  # transformers makes one of 2 tokens without files
         raise ModelError(_capital(no_vocabulary(what)))
     return loaded.requires_grad_(False).eval() if isinstance(loaded, torch.nn.Module) else loaded
 
