@@ -6,11 +6,12 @@ nothing is computed: a base is refused before any picture is encoded.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..config.precedence import DEFAULT_BASE
 from ..system.errors import ModelError
-from .sources import WEIGHTS, Source, checkpoint_shapes
+from .sources import WEIGHTS, Source, checkpoint_shapes, whole_numbers
 
 TEXT_CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
 QUANTISED = (".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant", ".absmax", ".quant_map", "scaled_fp8")
@@ -28,6 +29,7 @@ RELATIVES = {  # transformer blocks a level, by which their U-Nets differ from S
     (2, 5): "KOALA-700M",
     (2, 6): "KOALA-1B",
 }
+VOCABULARIES = ("tokenizer.json", "vocab.json")
 UNET_FILE, CONDITIONER = "model.diffusion_model.", "conditioner.embedders."
 
 
@@ -52,12 +54,24 @@ def _check_folder(source: Source) -> None:
         if part in index and not _missing(index, part):
             continue
         raise ModelError(f"{source.name} has no {part} (its model_index.json says so): give a whole SDXL model.")
+    _check_tokenizers(source)
     configs = {part: source.config(f"{part}/config.json") or {} for part in WEIGHTS}
     for part, config in configs.items():
         if config.get("quantization_config"):
             raise ModelError(_quantised(source.name, f"its {part}'s config.json says so"))
     _check_channels(source.name, unet.get("in_channels", 4), configs["vae"].get("latent_channels", 4))
     _check_widths(source.name, unet, configs["text_encoder"], configs["text_encoder_2"])
+
+
+def _check_tokenizers(source: Source) -> None:
+    """A folder that lacks a tokenizer's files would have every word unknown; of a hub's the loader says so."""
+    for part in ("tokenizer", "tokenizer_2") if Path(source.location).is_dir() else ():
+        if not any(Path(source.location, part, name).is_file() for name in VOCABULARIES):
+            raise ModelError(no_vocabulary(f"The {part} of {source.name}"))
+
+
+def no_vocabulary(what: str) -> str:
+    return f"{what} has no vocabulary (tokenizer.json, or vocab.json with merges.txt): download it again."
 
 
 def _check_text_classes(source: Source, index: Mapping[str, Any]) -> None:
@@ -119,12 +133,16 @@ def _check_checkpoint(source: Source) -> None:
     for key in shapes:
         if key.endswith(QUANTISED) or ".quant_state." in key:
             raise ModelError(_quantised(name, f"it has the tensor {key}"))
+    if found := whole_numbers(source.location, name):
+        raise ModelError(_quantised(name, f"it has {found}"))
     if some(f"{CONDITIONER}1.transformer."):
         raise ModelError(f"{name} has its two text encoders swapped: download it again, or give another.")
     if some(f"{CONDITIONER}0.model."):
         raise ModelError(_refiner(name))
     if some(("down_blocks.", "mid_block.", "unet.down_blocks.")):
         raise ModelError(f"{name} is a U-Net alone, under diffusers' names: give a whole SDXL checkpoint or folder.")
+    if some("input_blocks.") and some("label_emb."):  # as ComfyUI keeps it in its folder diffusion_models
+        raise ModelError(f"{name} is a U-Net alone: give a whole SDXL checkpoint, with text encoders and VAE.")
     if not some(f"{UNET_FILE}label_emb."):
         raise ModelError(_not_sdxl(name, "the file has no SDXL U-Net"))
     _check_unet_shapes(source, shapes)

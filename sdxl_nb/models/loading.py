@@ -18,7 +18,7 @@ from ..system.importing import uncollected
 from . import files as found_files
 from .checkpoint_names import Place, place
 from .inpainting import paint_everything
-from .kinds import check_base
+from .kinds import check_base, no_vocabulary
 from .lock import ALONE
 from .objective import base_objective
 from .quiet import hushed as hushed
@@ -367,6 +367,8 @@ def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
         if _among(error, "SafetensorError", "SingleFileComponentError"):
             raise ModelError(_capital(_reason(error, source, part, what, other))) from error
         raise
+    if part.startswith("tokenizer") and len(loaded) < 256:  # transformers makes one of 2 tokens without files
+        raise ModelError(_capital(no_vocabulary(what)))
     return loaded.requires_grad_(False).eval() if isinstance(loaded, torch.nn.Module) else loaded
 
 

@@ -102,6 +102,8 @@ def find(where: str, file: str, revision: str | None = None, cache_dir: str | No
     if Path(where).is_dir():
         path = Path(where, file)
         return path if path.is_file() else None
+    if Path(where).is_file():
+        raise ModelError(f"{where} is a file whose name does not end in .safetensors: only those are read.")
     if where.startswith(("/", "./", "../")):
         raise ModelError(f"{where} does not exist: give a hub id, a diffusers folder or a .safetensors file.")
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
@@ -156,6 +158,16 @@ def checkpoint_shapes(path: str, name: str) -> dict[str, list[int]]:
     """The names and shapes of the tensors of a safetensors file; ModelError when it is not one."""
     with opened(path, name) as file:
         return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  (it is no mapping)
+
+
+def whole_numbers(path: str, name: str) -> str | None:
+    """The first matrix of a safetensors file that holds whole numbers, and their kind; None where none does."""
+    with opened(path, name) as file:
+        for key in file.keys():  # noqa: SIM118  (it is no mapping)
+            about = file.get_slice(key)
+            if about.get_dtype()[0] in "IU" and len(about.get_shape()) > 1 and key.endswith("weight"):
+                return f"{key} of {about.get_dtype()}"
+    return None
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def test_nan_and_infinity_are_named_and_refused(tmp_path, capsys, part, dtype, v
     bad = tensors[f"{SELF}.{part}"].float()
     bad.view(-1)[-1] = value
     path = written(tmp_path, tensors | {f"{SELF}.{part}": bad.to(dtype)})
-    said = f"a.safetensors: 1 of 6 tensor holds NaN or infinity ({SELF}.{part}), which draws black"
+    said = f"a.safetensors: 1 of 6 tensors holds NaN or infinity ({SELF}.{part}), which draws black"
     assert refusal(path).startswith(said)
     assert said in str(LoraFile(path).info())
     goal = str(tmp_path / "b.safetensors")

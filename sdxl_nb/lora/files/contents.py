@@ -52,6 +52,7 @@ class Contents:
     others: dict[str, Parts] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)  # of the others: kind -> number of keys
     unknown: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)  # keys of a part that another key gave otherwise
 
     @classmethod
     def of(cls, tensors: Mapping[str, torch.Tensor], layout: Layout = SDXL) -> "Contents":
@@ -63,7 +64,9 @@ class Contents:
                 found.others.setdefault(path, {})[part] = tensor
                 found.kinds[kind] = found.kinds.get(kind, 0) + 1
             elif place := split_key(key, layout):
-                found.layers.setdefault(place[0], {})[place[1]] = tensor
+                known = found.layers.setdefault(place[0], {}).setdefault(place[1], tensor)
+                if known is not tensor and not torch.equal(known, tensor):
+                    found.doubled.append(key)
             else:
                 found.unknown.append(key)
         for path in found.others.keys() & found.layers.keys():  # alpha and dora_scale are spelled alike in all kinds
@@ -127,10 +130,20 @@ def said_not_finite(tensors: Mapping[str, torch.Tensor], name: str) -> str | Non
     keys = not_finite(tensors)
     if not keys:
         return None
-    hold = "tensor holds" if len(keys) == 1 else "tensors hold"
+    hold = "holds" if len(keys) == 1 else "hold"
     return (
-        f"{name}: {len(keys)} of {len(tensors)} {hold} NaN or infinity ({first_few(keys)}), which draws black: get the "
-        "file again, or take an earlier checkpoint."
+        f"{name}: {len(keys)} of {len(tensors)} tensors {hold} NaN or infinity ({first_few(keys)}), which draws black: "
+        "get the file again, or take an earlier checkpoint."
+    )
+
+
+def said_doubled(found: Contents, name: str) -> str | None:
+    """The sentence about weights that a file holds twice, if there are any."""
+    if not found.doubled:
+        return None
+    return (
+        f"{name}: {first_few(found.doubled)} gives weights that the file holds under another name too, and otherwise; "
+        "one of them has to go."
     )
 
 

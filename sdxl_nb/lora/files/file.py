@@ -21,11 +21,12 @@ from .contents import (
     Contents,
     dora_over_inputs,
     first_few,
+    said_doubled,
     said_kind,
     said_not_finite,
 )
 from .metadata import BASE_KEY
-from .reader import header_alphas, layer_of, open_lora, read_lora, refuse_foreign
+from .reader import header_alphas, layer_of, open_lora, read_lora, refuse_foreign, said_misfits
 from .readers import KeyTable, key_table, reader_remarks
 
 SGM_NAMES = "Its dotted names are neither kohya's nor diffusers': convert writes those, for every reader."
@@ -112,10 +113,14 @@ class LoraFile:
         """
         tensors, metadata = open_lora(self.path, self.path.name)
         base = Base.from_json(metadata[BASE_KEY]) if BASE_KEY in metadata else SDXL
-        table = key_table(tensors, base, base.inventory if base_inventory is None else base_inventory, readers)
+        inventory = base.inventory if base_inventory is None else base_inventory
+        table = key_table(tensors, base, inventory, readers)
         found = Contents.of(tensors, base.layout)
         wrong = None if BASE_KEY in metadata else why_not_sdxl(found, metadata, base)
         faults = [said_not_finite(tensors, self.path.name), f"It is no SDXL LoRA: {wrong}." if wrong else None]
+        misfits = None if wrong else said_misfits(found, metadata, self.path, inventory)
+        faults += [said_doubled(found, self.path.name), misfits]
+        faults += [None if tensors else f"{self.path.name} holds no tensors; it is no LoRA."]
         notes = [*table.notes, *self._remarks(found, tensors, metadata, base)]
         notes += reader_remarks(found) if readers is None else []
         return replace(table, notes=tuple(notes), faults=tuple(filter(None, faults)))

@@ -16,12 +16,21 @@ import torch
 
 from ...config.header import find_lora, opened
 from ...system.errors import ModelError
-from ..base import SDXL, Base
+from ..base import SDXL, Base, Module
 from ..kinds.factored import PARTS, WORDS, Factored, is_whole
-from ..layers import AnyLayer, Layer, LoraWeights
+from ..layers import AnyLayer, Layer, LoraWeights, fit
 from ..names import COMPONENTS, UNET, split_key
 from .architecture import what_else, why_not_sdxl
-from .contents import OVER_INPUTS, Contents, Parts, algo_of, dora_over_inputs, said_kind, said_not_finite
+from .contents import (
+    OVER_INPUTS,
+    Contents,
+    Parts,
+    algo_of,
+    dora_over_inputs,
+    said_doubled,
+    said_kind,
+    said_not_finite,
+)
 from .metadata import ADAPTER_KEY, BASE_KEY
 
 
@@ -43,19 +52,29 @@ def read_file(path: Path, name: str, base: Base | None) -> LoraWeights:
     inventory = base.inventory if base == made_for else None  # a file of ours: each of its keys has a module
     found = Contents.of(tensors, base.layout)
     refuse_foreign(found, metadata, base, name)
+    if found.unknown and base != made_for:
+        raise ModelError(f"{name} was trained on a base of other shapes: this one has no place for {found.unknown[0]}.")
     if found.others:
         raise ModelError(f"{name} is {said_kind(found)}")
     for key in tensors if inventory else ():
         place = split_key(key, base.layout)
         if inventory and (not place or place[0] not in inventory):
             raise ModelError(f"{name}: the key {key} names no module of the base model; the file was changed by hand.")
-    if sentence := said_not_finite(tensors, name):
+    if sentence := said_doubled(found, name) or said_not_finite(tensors, name):
         raise ModelError(sentence)
     for module in dora_over_inputs(found, tensors, metadata, base.layout):
         raise ModelError(f"{name}: the DoRA of {module} {OVER_INPUTS}")
     alphas = header_alphas(metadata, path, name)
     layers = {module: layer_of(module, parts, alphas, name) for module, parts in found.layers.items()}
-    return LoraWeights(layers, base, metadata)
+    return LoraWeights({module: _in_shape(layer, base, module) for module, layer in layers.items()}, base, metadata)
+
+
+def _in_shape(layer: Layer, base: Base, module: str) -> Layer:
+    """A linear layer that was written as a 1x1 convolution, or the other way round, as the base's module is."""
+    try:
+        return fit(layer, base.inventory[module], module) if module in base.inventory else layer
+    except ModelError:  # of other widths, which whoever uses the layer says
+        return layer
 
 
 def refuse_foreign(found: Contents, metadata: Mapping[str, str], base: Base, name: str) -> None:
@@ -85,6 +104,9 @@ def layer_of(module: str, parts: Parts, alphas: Callable[[str, int], float], nam
     for part in ("down", "up"):
         if part not in parts:
             raise ModelError(f"{name}: the {part} weight of {module} is missing; the file is incomplete.")
+    if not (parts["down"].is_floating_point() and parts["up"].is_floating_point()):
+        kind = str(parts["down"].dtype).removeprefix("torch.")
+        raise ModelError(f"{name}: the weights of {module} are whole numbers ({kind}) without a scale; get it as fp16.")
     down, up = parts["down"].float(), parts["up"].float()
     if "mid" in parts:
         down = _untuckered(down, parts["mid"].float(), module, name)
@@ -120,6 +142,27 @@ def _factored(module: str, algo: str, parts: Parts, alphas: Callable[[str, int],
     alpha = _alpha(module, parts, name)
     rank = Factored(tensors, 1.0).rank
     return Factored(tensors, alphas(module, rank) if alpha is None else alpha)
+
+
+def said_misfits(
+    found: Contents, metadata: Mapping[str, str], path: Path, inventory: Mapping[str, Module]
+) -> str | None:
+    """The sentence about the first layer that cannot be read, if there is one, and how many others there are."""
+    said = []
+    try:
+        alphas = header_alphas(metadata, path, path.name)
+        for module, parts in found.layers.items():
+            try:
+                plain = {name: part for name, part in parts.items() if name != "dora_scale"}
+                layer = layer_of(module, plain, alphas, path.name)
+                if module in inventory:
+                    fit(layer, inventory[module], module)
+            except ModelError as error:
+                said.append(str(error))
+    except ModelError as error:
+        said.append(str(error))
+    more = f" So with {len(said) - 1} more." if len(said) > 1 else ""
+    return said[0] + more if said else None
 
 
 def _matching(down: torch.Tensor, up: torch.Tensor) -> bool:

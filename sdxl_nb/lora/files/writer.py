@@ -97,6 +97,8 @@ def _contents(weights: LoraWeights, naming: str, metadata: Mapping[str, str] | N
 
 def _refuse_unknown(weights: LoraWeights) -> None:
     for path in unknown_modules(weights):
+        if path in weights.base.inventory:
+            fit(weights.layers[path], weights.base.inventory[path], path)
         raise ModelError(f"The LoRA's module {path} is not one of the base model's; nothing was written.")
 
 

@@ -273,6 +273,10 @@ def _latents(source: Source, said: Statement) -> LatentScaling:
     if said.latents is not None:
         return said.latents
     if source.vae is None or source.vae.endswith(".safetensors"):
-        return LatentScaling.of(source.config("vae/config.json") or {})
-    file = "/".join(filter(None, [vae_subfolder(source), "config.json"]))
-    return LatentScaling.of(read_json(find(locate(source.vae), file, None, source.cache_dir), source.vae) or {})
+        config = source.config("vae/config.json") or {}
+    else:
+        file = "/".join(filter(None, [vae_subfolder(source), "config.json"]))
+        config = read_json(find(locate(source.vae), file, None, source.cache_dir), source.vae) or {}
+    if fault := LatentScaling.fault(config):
+        raise ModelError(f"The VAE of {source.vae or source.name} has {fault} in its config.json: download it again.")
+    return LatentScaling.of(config)
