@@ -45,7 +45,8 @@ class Results:
             return func(*args, **kwargs)
         if (known := self._layouts.get(key)) is None:
             out = func(*args, **kwargs)
-            self._layouts[key] = _layout(func, out, (args, kwargs))
+            changed = _described(args) != key[1]  # resized, turned
+            self._layouts[key] = "shared" if changed else _layout(func, out, (args, kwargs))
             return out
         if known == "itself":
             return args[0]

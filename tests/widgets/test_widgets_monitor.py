@@ -16,7 +16,6 @@ from sdxl_nb.system.errors import SdxlNbError
 from sdxl_nb.widgets.monitor import monitor as monitors
 from sdxl_nb.widgets.monitor import sights
 from sdxl_nb.widgets.monitor.monitor import RunMonitor
-from sdxl_nb.widgets.monitor.readings import duration
 
 
 class Trainer:
@@ -403,10 +402,3 @@ def test_ten_thousand_steps_are_looked_at_quickly(trainer, watch):
     monitor.refresh()
     assert monitor.step == 10_010 and time.thread_time() - begun < 2
     assert len(Run.open(trainer.path).plot().axes[0].lines[0].get_xdata()) <= 2000
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "1 s"), (59, "59 s"), (61, "1 min 1 s"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")]
-)
-def test_durations(seconds, said):
-    assert duration(seconds) == said

@@ -69,7 +69,7 @@ def read_file(path: Path, name: str, base: Base | None) -> LoraWeights:
     return LoraWeights({module: _in_shape(layer, base, module) for module, layer in layers.items()}, base, metadata)
 
 
-def _in_shape(layer: Layer, base: Base, module: str) -> Layer:
+def _in_shape(layer: AnyLayer, base: Base, module: str) -> AnyLayer:
     """A linear layer that was written as a 1x1 convolution, or the other way round, as the base's module is."""
     try:
         return fit(layer, base.inventory[module], module) if module in base.inventory else layer

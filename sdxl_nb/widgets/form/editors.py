@@ -24,6 +24,7 @@ LINES = {
     "validation_prompt": "one prompt a line",
     "sample_prompts": "a file, or one prompt a line with --w 832 --h 1216",
     "base_lora": "one FILE or FILE:SCALE a line",
+    "prior_prompts": "one prompt a line",
 }  # may hold blanks
 
 
