@@ -21,7 +21,7 @@ from torch import nn
 from ..models import stored
 from ..models.stored import Stored
 from ..system.memory import trim
-from .plain import ADAPTER
+from .kinds.plain import ADAPTER
 from .stacked.matrices import One, Several, alike, kind, texts
 from .stacked.products import Multiple, Onto, Single
 from .stacked.shifts import Shifts
