@@ -15,7 +15,7 @@ from torch import nn
 
 from ...models.stored import Stored
 from ...system.memory import trim
-from ..plain import ADAPTER
+from ..kinds.plain import ADAPTER
 
 if TYPE_CHECKING:
     from ..fast import LoraFast
