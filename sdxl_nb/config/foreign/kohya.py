@@ -175,10 +175,12 @@ def _network(draft: Draft) -> None:
     said = {name: str(value) for name, value in _arguments(draft).items()}
     algorithm = said.get("algo", "lora").strip("'\"").lower()
     lycoris = module == "lycoris.kohya"
-    if lycoris and algorithm not in ("lora", "locon"):
-        draft.differs(f"network_args algo={algorithm}", "a LoRA of network_dim is trained")
     draft.set("target_modules", "attention+ff", "network_module")
     _convolutions(draft, said, lycoris)
+    if lycoris and algorithm in ("loha", "lokr"):
+        return _factored(draft, said, algorithm)
+    if lycoris and algorithm not in ("lora", "locon"):
+        draft.differs(f"network_args algo={algorithm}", "a LoRA of network_dim is trained")
     if said.get("dora_wd", "").lower() == "true":
         draft.set("use_dora", True, "network_args")
         if said.get("wd_on_output", said.get("wd_on_out", "true")).lower() == "false":
@@ -186,12 +188,45 @@ def _network(draft: Draft) -> None:
     if "loraplus_unet_lr_ratio" in said or "loraplus_lr_ratio" in said:
         ratio = said.get("loraplus_lr_ratio") or said["loraplus_unet_lr_ratio"]
         draft.set("loraplus_lr_ratio", ratio, "network_args")
-    used = {"conv_dim", "conv_alpha", "dora_wd", "wd_on_output", "wd_on_out", "loraplus_lr_ratio", "preset", "algo"}
+    used = {"dora_wd", "wd_on_output", "wd_on_out", "loraplus_lr_ratio"}
     if "loraplus_lr_ratio" not in said:
         used.add("loraplus_unet_lr_ratio")
+    if draft.values.get("use_dora"):  # those of a layer with magnitudes are not left out, nor bounded
+        if draft.values.pop("scale_weight_norms", None) is not None:
+            draft.drop("scale_weight_norms", "DoRA's magnitudes are not bounded", draft.get("scale_weight_norms"))
+    else:
+        used |= _dropouts(draft, said)
+    _unused(draft, said, used, "a LoRA")
+
+
+def _factored(draft: Draft, said: Mapping[str, str], algorithm: str) -> None:
+    """LyCORIS' LoHa and LoKr."""
+    word = {"loha": "LoHa", "lokr": "LoKr"}[algorithm]
+    draft.set("lora_kind", algorithm, "network_args")
+    used = _dropouts(draft, said)
+    if algorithm == "lokr":
+        used.add("factor")
+        if (factor := said.get("factor", "-1")) != "-1":
+            draft.set("lokr_factor", factor, "network_args")
+    if draft.values.pop("lora_dropout", None):
+        draft.drop("network_dropout", f"{word} drops ranks and layers alone", draft.get("network_dropout"))
+    _unused(draft, said, used, f"a {word}")
+
+
+def _dropouts(draft: Draft, said: Mapping[str, str]) -> set[str]:
+    """Take rank_dropout and module_dropout of network_args; their names."""
+    for name in ("rank_dropout", "module_dropout"):
+        if said.get(name, "0").lower() not in WITHOUT:
+            draft.set(name, said[name], "network_args")
+    return {"rank_dropout", "module_dropout"}
+
+
+def _unused(draft: Draft, said: Mapping[str, str], used: Collection[str], kind: str) -> None:
+    """Say what of network_args has no effect."""
+    used = {*used, "conv_dim", "conv_alpha", "preset", "algo"}
     for name, value in said.items():
         if name not in used and value.lower() not in WITHOUT and not (name == "factor" and value == "-1"):
-            draft.drop(f"network_args {name}", "a LoRA has no such thing here", value)
+            draft.drop(f"network_args {name}", f"{kind} has no such thing here", value)
 
 
 def _arguments(draft: Draft) -> dict[str, Any]:

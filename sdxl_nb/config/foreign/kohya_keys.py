@@ -215,13 +215,17 @@ KOHYA: dict[str, Key] = {
     "token_warmup_min": dropped(NOT_GROWING, 1),
     "token_warmup_step": dropped(NOT_GROWING, 0),
     # the LoRA
-    "network_module": together("", "networks.lora", "another kind than LoRA is trained as LoRA"),
+    "network_module": together(
+        "lora_kind", "networks.lora", "another kind than LoRA, LoHa and LoKr is trained as LoRA"
+    ),
     "network_dim": same("rank", 4),
     "network_alpha": same("lora_alpha", 1.0),
     "network_dropout": same("lora_dropout"),
     "network_args": together(
-        "target_modules rank_pattern alpha_pattern use_dora loraplus_lr_ratio",
-        why="conv_dim, conv_alpha, dora_wd, loraplus_lr_ratio and preset are taken",
+        "lora_kind lokr_factor target_modules rank_pattern alpha_pattern use_dora loraplus_lr_ratio rank_dropout "
+        "module_dropout",
+        why="algo, factor, conv_dim, conv_alpha, dora_wd, loraplus_lr_ratio, rank_dropout, module_dropout and preset "
+        "are taken",
     ),
     "network_weights": same("lora_weights", why="rank, alpha and layers are taken from that file"),
     "dim_from_weights": dropped("rank, alpha and layers are always taken from network_weights"),
@@ -231,7 +235,7 @@ KOHYA: dict[str, Key] = {
     "network_train_text_encoder_only": together("unet_lr", False),
     "unet_lr": same("unet_lr"),
     "text_encoder_lr": together("text_encoder_lr", None, "0 for both does not train them"),
-    "scale_weight_norms": dropped("norms of the weights are not bounded; max_grad_norm bounds the gradients"),
+    "scale_weight_norms": same("scale_weight_norms", how=lambda value: None if float(value) == 0 else value),
     # looking at it
     "sample_prompts": together("sample_prompts", None, "where the file can be read"),
     "sample_every_n_steps": dropped("pictures are drawn with each checkpoint, or by --validation_epochs"),
