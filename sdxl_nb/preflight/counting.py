@@ -118,27 +118,15 @@ class _Config:
         return hash(self.settings)
 
 
-def _storages(model: torch.nn.Module) -> int:
-    """Bytes of what a model's parameters lie in."""
-    found = [parameter.untyped_storage() for parameter in model.parameters()]
-    return sum({storage._cdata: storage.nbytes() for storage in found}.values())
-
-
 @functools.lru_cache(maxsize=64)
 def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictures: int, cuda: bool) -> Count:
-    from ..lora.acceleration import is_short
-
     config, unet_config = wrapped.config, json.loads(architecture)
     dtype = DTYPES[config.mixed_precision or "no"]
-    unet, flat = _of_shapes(wrapped, architecture)
-    ledger = Ledger()
-    for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.gradient):
-        ledger.add(tensor)
-    resident, before = ledger.now, _storages(unet)
-    mixed = dtype != torch.float32 and not is_short(unet)
+    unet, flat, ledger, mixed = _of_shapes(wrapped, architecture)
+    ledger.begin()
+    resident = ledger.now
     with torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, mixed and cuda):
         loss = _forward(unet, unet_config, side, tokens, pictures, dtype)
-        resident += _storages(unet) - before  # weights are laid out anew for the first step
         kept = ledger.now - resident
         _backward(loss)
     trained = flat.weights.numel()
@@ -147,10 +135,23 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
 
 
 @functools.lru_cache(maxsize=1)
-def _of_shapes(wrapped: _Config, architecture: str) -> "tuple[nn.Module, FlatParameters]":
-    """`_ready` on the meta device, for one count after the other: it takes longer than a step."""
-    dtype = DTYPES[wrapped.config.mixed_precision or "no"]
-    return _ready(wrapped.config, json.loads(architecture), dtype, torch.device("meta"))
+def _of_shapes(wrapped: _Config, architecture: str) -> "tuple[nn.Module, FlatParameters, Ledger, bool]":
+    """`_ready` on the meta device, for one count after the other: it takes longer than a step.
+
+    With the ledger that knows all that stays, after a small pass: the first one lays the weights out (lora/stacked). At
+    last whether autocast is used.
+    """
+    from ..lora.acceleration import is_short
+
+    config, unet_config = wrapped.config, json.loads(architecture)
+    dtype = DTYPES[config.mixed_precision or "no"]
+    unet, flat = _ready(config, unet_config, dtype, torch.device("meta"))
+    mixed, ledger = dtype != torch.float32 and not is_short(unet), Ledger()
+    for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.gradient):
+        ledger.add(tensor)
+    with torch.no_grad(), torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, False):
+        _forward(unet, unet_config, 8, 1, 1, dtype)
+    return unet, flat, ledger, mixed
 
 
 def time_step(

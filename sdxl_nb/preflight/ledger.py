@@ -100,6 +100,10 @@ class Ledger(TorchDispatchMode):
         self.now = self.peak = self.flops = self.operations = 0
         self._alive: dict[int, Any] = {}
 
+    def begin(self) -> None:
+        """Count anew; what is alive stays known."""
+        self.peak, self.flops, self.operations = self.now, 0, 0
+
     def add(self, tensor: torch.Tensor) -> None:
         """Count a tensor's storage, once, until it is gone."""
         storage = tensor.untyped_storage()
