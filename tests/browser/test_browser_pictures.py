@@ -123,7 +123,7 @@ def test_long_prompts_leave_room_and_without_prompts_a_lora_is_shipped(lab, run_
     expect(plain.get_by_role("button", name="Ship 7")).to_be_enabled()
     expect(plain.get_by_label("LoRA scale")).to_be_hidden()
     expect(pictures(grid)).to_have_count(6)
-    expect(monitor.get_by_role("img", name="Curve of the loss up to step 14: training loss")).to_be_visible()
+    expect(monitor.get_by_role("slider", name="Curve of the loss up to step 14: training loss")).to_be_visible()
     drawn = monitor.get_by_role("img", name="step 14, seed")
     expect(drawn).to_have_count(2)
     for words in page.locator(".sdxl-nb-caption").all():

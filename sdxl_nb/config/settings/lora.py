@@ -10,19 +10,6 @@ from ..fields import Alphas, Loras, Modules, Number, Ranks, Text, Whole, lora
 class LoraSettings(BaseModel):
     """Which layers learn, at which rank; see each field's sentence."""
 
-    lora_kind: Literal["lora", "loha", "lokr"] = lora(
-        "lora",
-        "Kind of the layers: lora, loha (FedPara, arXiv 2108.06098) or lokr (Kronecker products, arXiv 2212.10650, the "
-        "smallest files), as LyCORIS has them.",
-        later=True,
-    )
-    lokr_factor: Whole | None = lora(
-        None,
-        "Sides of LoKr's smaller matrix, at most; null makes its two matrices as alike as they can be.",
-        ge=1,
-        le=1024,
-        later=True,
-    )
     rank: Whole = lora(4, "Rank of the LoRA matrices.", ge=1, le=1024)
     lora_alpha: Number | None = lora(None, "LoRA strength is lora_alpha / rank; null means rank.", gt=0)
     lora_dropout: Number = lora(0.0, "Dropout on the input of the LoRA layers.", ge=0, lt=1)
@@ -35,6 +22,19 @@ class LoraSettings(BaseModel):
     )
     module_dropout: Number = lora(
         0.0, "Chance that a layer's whole LoRA is left out for a picture.", ge=0, lt=1, later=True
+    )
+    lora_kind: Literal["lora", "loha", "lokr"] = lora(
+        "lora",
+        "Kind of the layers: lora, loha (FedPara, arXiv 2108.06098) or lokr (Kronecker products, arXiv 2212.10650, the "
+        "smallest files), as LyCORIS has them.",
+        later=True,
+    )
+    lokr_factor: Whole | None = lora(
+        None,
+        "Sides of LoKr's smaller matrix, at most; null makes its two matrices as alike as they can be.",
+        ge=1,
+        le=1024,
+        later=True,
     )
     target_modules: Modules = lora(
         "attention",
