@@ -48,15 +48,9 @@ class StopRequest:
         return self._asked or self.file.exists()
 
 
-class Wishes:
-    """What a run is asked for while it goes on: a file for each in the run folder, gone as soon as it is taken."""
-
-    def __init__(self, folder: Path):
-        self.files = {wish: folder / wish for wish in (DRAW, SAVE)}
-
-    def take(self) -> set[str]:
-        """What was asked for since the last time; cheap."""
-        asked = {wish for wish, file in self.files.items() if file.exists()}
-        for wish in asked:
-            self.files[wish].unlink(missing_ok=True)
-        return asked
+def taken(folder: Path) -> set[str]:
+    """What a run is asked for while it goes on, since the last time: a file for each, gone as soon as it is taken."""
+    asked = {wish for wish in (DRAW, SAVE) if (folder / wish).exists()}
+    for wish in asked:
+        (folder / wish).unlink(missing_ok=True)
+    return asked

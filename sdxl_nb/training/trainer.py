@@ -31,7 +31,7 @@ from .processes import Processes
 from .reports import reporting
 from .reports.trackers import Trackers
 from .setup import Studio, prepare
-from .signals import StopRequest, Wishes
+from .signals import StopRequest, taken
 from .state import checkpoint, resuming
 from .step import Numbers, Step
 from .validation import write_pictures
@@ -119,7 +119,6 @@ class Trainer:
     def __init__(self, config: TrainConfig, studio: Studio, folder: RunFolder, stop: StopRequest, processes: Processes):
         self.config, self.studio, self.folder, self.stop, self.processes = config, studio, folder, stop, processes
         batch = config.train_batch_size * config.gradient_accumulation_steps * processes.count
-        self.wishes = Wishes(folder.path)
         self.stream = studio.stream(batch)
         self.steps = config.max_train_steps or config.num_train_epochs * self.stream.steps_per_epoch
         self.updates = Step(config, studio, processes, self.stream, self.steps, self._warn, self._debug)
@@ -198,7 +197,7 @@ class Trainer:
         """What the first process finds that somebody has asked for; all call it."""
         if self.processes.count > 1 and self.step % LISTENS:
             return set()
-        wished: set[str] = self.processes.from_first(self.wishes.take)
+        wished: set[str] = self.processes.from_first(lambda: taken(self.folder.path))
         if DRAW in wished and not self.config.drawings():
             self.log.say("There is no validation_prompt to draw, and no sample_prompts.")
         return wished

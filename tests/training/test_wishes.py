@@ -8,7 +8,7 @@ from sdxl_nb.config.layout import checkpoints
 from sdxl_nb.runs.folder import RunFolder
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import SdxlNbError
-from sdxl_nb.training.signals import Wishes
+from sdxl_nb.training.signals import taken
 
 PROMPTS = {"validation_prompt": "a card", "num_validation_images": 1, "validation_inference_steps": 1}
 
@@ -36,7 +36,7 @@ def test_only_a_run_with_prompts_draws(tmp_path):
     with pytest.raises(SdxlNbError, match="has no validation_prompt: there is nothing for it to draw"):
         Run.open(tmp_path).draw_now()
     Run.open(tmp_path).save_now()
-    assert Wishes(tmp_path).take() == {"save_now"} and Wishes(tmp_path).take() == set()
+    assert taken(tmp_path) == {"save_now"} and taken(tmp_path) == set()
     Run.open(tmp_path).save_now()
     folder.release()
     assert not (tmp_path / "save_now").exists()  # nobody would hear it
