@@ -8,10 +8,9 @@ Out: the run folder, and the exit code: 0, 2 for a setting that cannot work, 1 f
 reason, 130 when interrupted before there was a step to finish.
 """
 
-import contextlib
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .config.flags import read_flags, train_parser
@@ -53,28 +52,13 @@ def train(config: TrainConfig, *callback: Callable[[dict[str, Any]], None]) -> "
 def _load_fine_tune() -> "Callable[..., Run]":
     """What trains; nothing of it is ever collected."""
     try:
-        with uncollected(), _hidden("boto3"):
-            import accelerate  # noqa: F401 - it would import boto3 to ask about SageMaker, which costs more than itself
-
+        with uncollected():
             from .training.trainer import fine_tune
     except Exception as error:  # some say it in their own way
         raise SdxlNbError(misfit(error)) from error
     gc.collect()
     gc.freeze()
     return fine_tune
-
-
-@contextlib.contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Within the block a package that nobody has imported seems not to be installed."""
-    hides = name not in sys.modules
-    if hides:
-        sys.modules[name] = None  # type: ignore[assignment]  # what importlib says of such
-    try:
-        yield
-    finally:
-        if hides:
-            del sys.modules[name]
 
 
 if __name__ == "__main__":

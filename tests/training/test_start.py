@@ -6,7 +6,7 @@ import sys
 
 from small_runs import small, train
 
-HEAVY = ["torch._dynamo", "torch.distributed.tensor", "transformers", "diffusers", "peft", "boto3", "scipy", "pandas"]
+HEAVY = ["torch._dynamo", "torch.distributed.tensor", "transformers", "diffusers", "peft", "scipy", "pandas"]
 
 
 def test_a_warm_run_imports_what_it_uses(tmp_path):
