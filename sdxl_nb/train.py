@@ -46,14 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: TrainConfig, *callback: Callable[[dict[str, Any]], None]) -> "Run":
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
-    return _load_fine_tune()(config, *callback)
+    return _load_fine_tune(config)(config, *callback)
 
 
-def _load_fine_tune() -> "Callable[..., Run]":
-    """What trains; nothing of it is ever collected."""
+def _load_fine_tune(config: TrainConfig) -> "Callable[..., Run]":
+    """What trains, and what this run imports later: no run begins that would fail there. Nothing is ever collected."""
     try:
         with uncollected():
             from .training.trainer import fine_tune
+
+            if config.drawings() or config.with_prior_preservation or config.vae_tiling:
+                from diffusers import AutoencoderKL  # noqa: F401
+            if config.use_dora or config.lora_kind != "lora" or config.train_text_encoder or config.lora_weights:
+                import peft  # noqa: F401
     except Exception as error:  # some say it in their own way
         raise SdxlNbError(misfit(error)) from error
     gc.collect()
