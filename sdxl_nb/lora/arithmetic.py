@@ -53,6 +53,20 @@ def resize(weights: LoraWeights, rank: int) -> Reduced:
     return reduced
 
 
+def fold_alpha(weights: LoraWeights) -> LoraWeights:
+    """The same changes with an alpha that is the rank, so that a reader which ignores alpha draws them as all others.
+
+    What alpha / rank was lies in the up weights. ModelError for LoHa and LoKr, whose alphas no such reader meets.
+    """
+    layers: dict[str, AnyLayer] = {}
+    for path, layer in weights.layers.items():
+        if not isinstance(layer, Layer):
+            raise ModelError(f"{path} is no LoRA of two matrices: resize makes one of it, and then its alpha folds.")
+        up = layer.up * (layer.alpha / layer.rank)
+        layers[path] = Layer(layer.down, up, float(layer.rank), layer.dora_scale)
+    return LoraWeights(layers, weights.base, dict(weights.metadata))
+
+
 def _plain(layer: AnyLayer, path: str, weights: LoraWeights) -> Layer:
     """The layer as LoRA's two matrices. ModelError for a LoHa or LoKr of a module that its base does not have."""
     if isinstance(layer, Layer):

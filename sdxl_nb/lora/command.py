@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("file")
     convert.add_argument("goal")
     convert.add_argument("--to", choices=("kohya", "diffusers"), default="kohya")
+    convert.add_argument("--fold_alpha", action="store_true", help="alpha is the rank: for readers that ignore it")
     convert.set_defaults(run=_convert)
     merge = commands.add_parser("merge", help="weighted sum of LoRAs")
     merge.add_argument("files", nargs="+", metavar="FILE[=WEIGHT]")
@@ -81,9 +82,11 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    from .arithmetic import fold_alpha
     from .files.reader import read_lora
 
-    return _save(read_lora(arguments.file), arguments.goal, arguments, arguments.to)
+    weights = read_lora(arguments.file)
+    return _save(fold_alpha(weights) if arguments.fold_alpha else weights, arguments.goal, arguments, arguments.to)
 
 
 def _resize(arguments: argparse.Namespace) -> int:

@@ -91,6 +91,19 @@ def test_commands(files, pair, tmp_path, capsys):
     assert capsys.readouterr().err.count("error: ") == 2
 
 
+def test_alpha_is_folded_for_readers_that_ignore_it(files, pair, tmp_path):
+    goal = tmp_path / "folded.safetensors"
+    assert main(["convert", str(files[0]), str(goal), "--fold_alpha"]) == 0
+    folded = read_lora(goal)
+    assert pair[0].layers.keys() == folded.layers.keys()
+    for path, layer in folded.layers.items():
+        assert (layer.alpha, layer.rank) == (4.0, 4) and torch.equal(layer.down, pair[0].layers[path].down)
+        assert torch.equal(layer.up, 2 * pair[0].layers[path].up)  # its alpha was 8
+    assert LoraFile(goal).info().alphas == (4.0,)
+    said = [note for note in LoraFile(files[0]).check().notes if "--fold_alpha" in note]
+    assert len(said) == 1 and not [note for note in LoraFile(goal).check().notes if "--fold_alpha" in note]
+
+
 def test_the_module_is_a_command(files):
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "sdxl_nb.lora", "info", str(files[0])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

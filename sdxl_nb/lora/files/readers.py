@@ -36,7 +36,9 @@ DORA = (
 )
 OTHER_SIZE = "The base is not SDXL-sized: each key was looked up under the name its module has in full-size SDXL."
 
-OPENVINO_ALPHA = "OpenVINO GenAI ignores alpha: where it is not the rank, it draws at another strength."
+OPENVINO_ALPHA = (
+    "OpenVINO GenAI ignores alpha: where it is not the rank, it draws at another strength; convert --fold_alpha helps."
+)
 OPENVINO_CONV = "OpenVINO GenAI fails at the first picture on LoRA layers of 3x3 convolutions."
 NO_MIDDLE = "Draw Things takes a LoRA without the middle block's attention for one of SSD-1B."
 WHOLE = "diffusers fails on a kohya file with both text encoders (its issue 13984): give it the diffusers file."
