@@ -165,7 +165,8 @@ def _mapped(mapping: dict[str, Any], name: str | None, staged: Staged) -> dict[s
 
 def as_text(value: Any) -> str:
     """A setting as TrainConfig.from_hyperparameters reads it: a text as it is where that is safe, else JSON."""
-    single = value[0] if isinstance(value, list) and len(value) == 1 else value
+    # one text NAME=VALUE NAME=VALUE would be read as several of optimizer_args
+    single = value[0] if isinstance(value, list) and len(value) == 1 and "=" not in str(value[0]) else value
     if isinstance(single, str) and single.isprintable() and single == single.strip():
         try:
             json.loads(single)

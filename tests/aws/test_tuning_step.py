@@ -108,6 +108,7 @@ def test_metrics_are_found_in_the_lines_that_the_container_prints():
         ("a dragon", "a dragon"),
         (["a dragon"], "a dragon"),
         (["a", "b"], '["a", "b"]'),
+        (["y= a b=c"], '["y= a b=c"]'),  # of optimizer_args two, were it one text
         ("7", '"7"'),
         (["null"], '["null"]'),
         ("two\nlines", '"two\\nlines"'),
