@@ -18,7 +18,7 @@ from .config.machine import check_machine
 from .config.train_config import TrainConfig
 from .system.errors import ConfigError, SdxlNbError
 from .system.importing import uncollected
-from .system.misfits import misfit
+from .system.misfits import leave_out_xformers, misfit
 
 if TYPE_CHECKING:
     from .runs.run import Run
@@ -56,6 +56,7 @@ def _load_fine_tune(config: TrainConfig) -> "Callable[..., Run]":
             from .training.trainer import fine_tune
 
             if config.drawings() or config.with_prior_preservation or config.vae_tiling:
+                leave_out_xformers()
                 from diffusers import AutoencoderKL  # noqa: F401
             if config.use_dora or config.lora_kind != "lora" or config.train_text_encoder or config.lora_weights:
                 import peft  # noqa: F401
