@@ -4,12 +4,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
-from test_widgets_monitor import trainer, watch  # noqa: F401 - fixtures
+from monitored import trainer_fixture, watch_fixture  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 
 
-def test_what_a_page_without_a_kernel_shows_is_renewed_when_the_run_ends(trainer, watch):  # noqa: F811
+def test_what_a_page_without_a_kernel_shows_is_renewed_when_the_run_ends(trainer, watch):
     InteractiveShell.instance()
     trainer.start(4)
     monitor = watch()
