@@ -344,12 +344,7 @@ def _schedule(draft: Draft, given: Collection[str]) -> None:
     known = {"constant": "constant", "constant_with_warmup": "constant_with_warmup", "polynomial": "polynomial"}
     known |= {"cosine": "cosine", "cosine_with_restarts": "cosine"}
     if name not in known:
-        if "lr_scheduler" not in given:
-            raise ConfigError(
-                f"train.lr_scheduler {name} in {draft.file} is none that there is here: give --lr_scheduler"
-            )
-        draft.drop("train.lr_scheduler", "lr_scheduler is given besides", name)
-        return
+        return draft.no_schedule("train.lr_scheduler", name, given)
     if name == "cosine_with_restarts":
         draft.differs(
             "train.lr_scheduler cosine_with_restarts", "over all steps it falls once, there too: it is a cosine"

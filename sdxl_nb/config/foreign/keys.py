@@ -141,6 +141,14 @@ class Draft:
         """Say that a key is taken, but meant otherwise."""
         self.say(f"{key} in {self.file} is meant otherwise here: {how}.")
 
+    def no_schedule(self, key: str, name: str, given: Collection[str]) -> None:
+        """Drop a course of the learning rate that there is not here; ConfigError unless another one is given."""
+        if "lr_scheduler" not in given:
+            raise ConfigError(
+                f"{key} {name} in {self.file} is none that there is here: give --lr_scheduler (cosine, say)"
+            )
+        self.drop(key, "lr_scheduler is given besides", name)
+
     def take(self) -> None:
         """Read every row that stands alone, and say what is dropped or not known."""
         for key, value in self.said.items():

@@ -283,12 +283,7 @@ def _schedule(draft: Draft, given: Collection[str]) -> None:
     least, steps = draft.number("lr_scheduler_min_lr_ratio"), draft.values.get("max_train_steps")
     if custom or name not in (*SCHEDULERS, "cosine_with_min_lr", "warmup_stable_decay", "adafactor"):
         key = "lr_scheduler_type" if custom else "lr_scheduler"
-        if "lr_scheduler" not in given:
-            raise ConfigError(
-                f"{key} {custom or name} in {draft.file} is none that there is here: give --lr_scheduler (cosine, say)"
-            )
-        draft.drop(key, "lr_scheduler is given besides", custom or name)
-        return
+        return draft.no_schedule(key, custom or name, given)
     if draft.get("lr_scheduler_args"):
         draft.drop("lr_scheduler_args", "it is for lr_scheduler_type")
     if name == "adafactor":

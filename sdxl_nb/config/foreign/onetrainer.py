@@ -272,13 +272,7 @@ def _schedule(draft: Draft, given: Collection[str]) -> None:
     _rate(draft)
     name = draft.text("learning_rate_scheduler")
     if name not in SCHEDULES:
-        if "lr_scheduler" not in given:
-            raise ConfigError(
-                f"learning_rate_scheduler {name} in {draft.file} is none that there is here: give --lr_scheduler "
-                "(cosine, say)"
-            )
-        draft.drop("learning_rate_scheduler", "lr_scheduler is given besides", name)
-        return
+        return draft.no_schedule("learning_rate_scheduler", name, given)
     if name in NOT_SO:
         draft.differs(f"learning_rate_scheduler {name}", NOT_SO[name])
     ours = SCHEDULES[name]

@@ -325,12 +325,7 @@ def _schedule(draft: Draft, given: Collection[str]) -> None:
         draft.set("lr_scheduler", "constant", "lr_scheduler")
         return
     if spelled not in SCHEDULERS:
-        if "lr_scheduler" not in given:
-            raise ConfigError(
-                f"lr_scheduler {spelled} of {draft.file} is none that there is here: give --lr_scheduler (cosine, say)"
-            )
-        draft.drop("lr_scheduler", "lr_scheduler is given besides", spelled)
-        return
+        return draft.no_schedule("lr_scheduler", spelled, given)
     warm, rate = draft.whole("lr_warmup_steps") or 0, float(draft.values.get("learning_rate") or 1)
     least = (draft.number("lr_end") or 0.0) / rate if rate else 0.0
     draft.set("lr_scheduler", spelled, "lr_scheduler")
