@@ -111,7 +111,6 @@ class Step:
 
     step: int  # the one that `take` is at
     still: list[bool]  # which groups learn no more
-    noised: Noised  # the micro-batch that was computed last
     scaled: torch.Tensor | None = None  # how many layers scale_weight_norms scaled at this step
 
     def take(self, step: int, asked_to_stop: bool = False) -> Numbers:
@@ -221,12 +220,13 @@ class Step:
 
     def _losses(self, positions: range, pictures: list[int]) -> Iterator[torch.Tensor]:
         """The summed loss of these pictures at these positions, then that of keeping what the base makes of others."""
-        yield self._loss(positions, pictures)
+        loss, noised = self._loss(positions, pictures)
+        yield loss
         if self.config.prior_without_pictures:
-            yield self._kept()
+            yield self._kept(noised)
 
-    def _loss(self, positions: range, pictures: list[int]) -> torch.Tensor:
-        """The summed loss of these pictures at these positions; leaves what it was computed of in `noised`."""
+    def _loss(self, positions: range, pictures: list[int]) -> tuple[torch.Tensor, Noised]:
+        """The summed loss of these pictures at these positions, and what it was computed of."""
         config = self.config
         timesteps, empty = len(self.alpha_bar), self.studio.empty_share
         choices = [
@@ -255,17 +255,17 @@ class Step:
             each = each * counts
         if config.debug_loss:
             self.debug(dict(zip(batch.names, each.tolist(), strict=True)))
-        self.noised = Noised(batch, choices, noise if seen is None else seen, weight, c)
-        return each.sum()
+        return each.sum(), Noised(batch, choices, noise if seen is None else seen, weight, c)
 
-    def _kept(self) -> torch.Tensor:
+    def _kept(self, noised: Noised) -> torch.Tensor:
         """The summed loss between what is predicted for plain prompts and what the base itself predicts for them."""
-        config, studio, (batch, choices, seen, weight, c) = self.config, self.studio, self.noised
+        config, studio, (batch, choices, seen, weight, c) = self.config, self.studio, noised
         texts = prior.chosen(config, choices)
         noisy = self.noising.noisy(batch.latents, seen, batch.timesteps)
         told = batch._replace(timesteps=self.noising.times(batch.timesteps))
         with prior.without_lora(studio.trained):
             wanted = studio.predict(noisy, told._replace(prompt=studio.embedded(texts)))
+        # text encoders that learn make another embedding with their LoRA on
         predicted = studio.predict(noisy, told._replace(prompt=studio.embedded(texts)))
         return config.prior_loss_weight * objective.losses(predicted, wanted, weight, config.loss_type, c).sum()
 

@@ -18,8 +18,7 @@ def test_the_loss_is_the_guided_difference_of_the_bases_own_predictions(tmp_path
     made = studio(config)
     step = Step(config, made, Processes.join(), made.stream(2), 4, print, print)
     with torch.no_grad():
-        loss = step._loss(range(2), [0, 1])
-        batch, _, seen, _, _ = step.noised
+        loss, (batch, _, seen, _, _) = step._loss(range(2), [0, 1])
         noisy = step.noising.noisy(batch.latents, seen, batch.timesteps)
         positive, negative = (
             made.predict(noisy, batch._replace(prompt=made.embedded([text] * 2))).float()

@@ -25,6 +25,4 @@ class AdamW(torch.optim.AdamW):
     load_state_dict = _bare("load_state_dict")
     zero_grad = _bare("zero_grad")
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        return _bare("step")(self, closure)
+    step = torch.no_grad()(_bare("step"))
