@@ -10,6 +10,7 @@ from bases import configure_single_files, file, folder, scheduler
 from random_sdxl import make_pipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_factored import KINDS, add
 from test_lora import add_lora, encode, make_models, models_of, predict
 from test_single_file import sgm_checkpoint
 
@@ -139,16 +140,19 @@ def test_a_lora_of_another_objective_makes_a_base_of_that(tmp_path, loras):
 
 @pytest.fixture(scope="module")
 def tiny_loras(tmp_path_factory):
-    """LoRA and DoRA on every kind of module, for the embedded base."""
+    """LoRA, DoRA, LoHa and LoKr on every kind of module, for the embedded base."""
     paths = {}
-    for name, settings in {"lora": {"lora_alpha": 6}, "dora": {"use_dora": True}}.items():
+    for name, settings in {"lora": {"lora_alpha": 6}, "dora": {"use_dora": True}, "loha": {}, "lokr": {}}.items():
         models = models_of(load_pipeline(BASE))
-        add_lora(models, "all", **settings)
+        if name in KINDS:
+            add(models, name)
+        else:
+            add_lora(models, "all", **settings)
         paths[name] = save_lora(collect(**models), tmp_path_factory.mktemp(name), "style", {})[1]
     return paths
 
 
-@pytest.mark.parametrize(("kind", "scale"), [("lora", 0.4), ("dora", 1.0)])
+@pytest.mark.parametrize(("kind", "scale"), [("lora", 0.4), ("dora", 1.0), ("loha", 0.4), ("lokr", 0.4)])
 def test_a_fused_file_is_the_fused_folder(tmp_path, monkeypatch, tiny_loras, kind, scale):
     configure_single_files(monkeypatch)
     base = file(tmp_path / "base.safetensors", {"title": "mine", "modelspec.hash_sha256": "0x0"}, v_pred=[], ztsnr=[])
