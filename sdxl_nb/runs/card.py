@@ -116,7 +116,7 @@ def _scheduler(config: TrainConfig, objective: BaseObjective | None) -> tuple[st
 
 
 def _usage(config: TrainConfig, objective: BaseObjective | None) -> list[str]:
-    prompt = json.dumps((config.validation_prompt or [config.trigger_word or "a picture"])[0], ensure_ascii=False)
+    prompt = json.dumps((config.drawn_prompts() or [config.trigger_word or "a picture"])[0], ensure_ascii=False)
     single = config.pretrained_model_name_or_path.endswith(".safetensors")
     load, what = ("from_single_file", "file") if single else ("from_pretrained", "model")
     scheduler, lines = _scheduler(config, objective)

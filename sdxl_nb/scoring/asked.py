@@ -124,15 +124,13 @@ def check_metric(name: str, known: Iterable[str], lacking: dict[str, str], where
 
 def _usual(config: "TrainConfig", pictures: "TrainingPictures", notes: list[str]) -> list[str]:
     """The run's own prompts, else some captions of its pictures."""
-    if config.validation_prompt:
-        return list(dict.fromkeys(config.validation_prompt))
+    if drawn := config.drawn_prompts():
+        return list(dict.fromkeys(drawn))
     captions = [caption for caption in dict.fromkeys(pictures.captions()) if caption.strip()]
     few = captions[:: -(-len(captions) // CAPTIONS)] if captions else []
     if not few:
-        raise ConfigError("the run has neither validation_prompt nor captions: give prompts=[...]")
-    notes.append(
-        f"The run has no validation_prompt: {len(few)} captions of its pictures were drawn, give prompts=[...]"
-    )
+        raise ConfigError("the run has neither prompts nor captions: give prompts=[...]")
+    notes.append(f"The run draws no prompts: {len(few)} captions of its pictures were drawn, give prompts=[...]")
     return few
 
 

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 from small_encoders import clip, dino
 
+from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.scoring import metrics
+from sdxl_nb.scoring.asked import _usual
 from sdxl_nb.scoring.encoders import AestheticHead, Pixels, open_encoder
 from sdxl_nb.scoring.evidence import Evidence, Training
 from sdxl_nb.scoring.registry import as_scorer
@@ -191,3 +193,8 @@ def test_what_is_no_encoder_is_refused_in_one_sentence(folders, tmp_path):
         open_encoder(str(broken))
     with pytest.raises(ModelError, match=r"The encoder: no-one/nothing .* Or give a local folder, or pixels"):
         open_encoder("no-one/nothing")
+
+
+def test_what_a_run_draws_is_what_it_is_scored_by():
+    config = TrainConfig(validation_prompt=["a cat"], sample_prompts=["a red cup --w 832 --h 1216", "a cat --s 9"])
+    assert _usual(config, None, []) == ["a cat", "a red cup"]

@@ -30,7 +30,9 @@ from .takeaway import Takeaway
 GIVEN = "as given"
 GIVEN_MEANS = "Starts from the configuration that the form was made with. Another preset keeps what you typed."
 PLACES = ("output_dir", "output_name")  # that no preset moves
-OWN = ("train_data_dir", "trigger_word", "validation_prompt", "validation_split")  # of who has own pictures, as well
+OWN = (  # of who has own pictures, as well
+    *("train_data_dir", "trigger_word", "validation_prompt", "sample_prompts", "validation_split"),
+)
 OPEN = (  # what a person changes; the rest is folded
     "pretrained_model_name_or_path",
     "dataset_name",
