@@ -85,7 +85,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise ConfigError(f"config file {path} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def render(values: Mapping[str, Any], suffix: str) -> str:

@@ -8,13 +8,13 @@ In: a run folder. Out: values whose key is still the one asked for; a key change
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from ..config.formats import write_text
 from ..config.layout import SCORES
 from ..system.errors import SdxlNbError
 
@@ -60,10 +60,7 @@ class Store:
     def put(self, step: int, metric: str, key: str, kept: Kept) -> None:
         """Keep a metric's values; the file is whole at any moment."""
         self._known.setdefault(str(step), {})[metric] = {"key": key, **kept._asdict()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_name(f".scores.json.{os.getpid()}")
-        draft.write_text(json.dumps({"version": VERSION, "scores": self._known}, indent=1), encoding="utf-8")
-        os.replace(draft, self.file)
+        write_text(self.file, json.dumps({"version": VERSION, "scores": self._known}, indent=1))
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:

@@ -7,10 +7,10 @@ In: a folder. Out: rows. A sweep that was killed goes on from here; one asked fo
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config.formats import write_text
 from ..system.errors import ConfigError, SdxlNbError
 
 VERSION = 1
@@ -25,6 +25,11 @@ class Row(NamedTuple):
     loss: float | None = None
     step: int | None = None
     error: str | None = None
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """The run folder of a trial in a sweep's folder."""
+    return folder / f"trial-{number:03d}"
 
 
 class Ledger:
@@ -54,7 +59,7 @@ class Ledger:
 
     def trial(self, number: int) -> Path:
         """The run folder of a trial."""
-        return self.folder / f"trial-{number:03d}"
+        return trial_folder(self.folder, number)
 
     def add(self, row: Row) -> None:
         """Keep a row; the file is whole at any moment."""
@@ -63,8 +68,5 @@ class Ledger:
 
     def write(self) -> None:
         """Write the file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_name(f".sweep.json.{os.getpid()}")
         content = {"version": VERSION, "asked": self.asked, "rows": [row._asdict() for row in self.rows]}
-        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(draft, self.file)
+        write_text(self.file, json.dumps(content, indent=1))

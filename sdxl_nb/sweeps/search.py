@@ -19,7 +19,7 @@ from ..system.errors import ConfigError, SdxlNbError
 from . import following
 from .budget import seconds
 from .following import Told, training_seconds
-from .ledger import Ledger, Row
+from .ledger import Ledger, Row, trial_folder
 from .samplers import Sampler, check_sampler, sampler
 from .space import Space, written
 from .table import NAMES, Sweep
@@ -108,7 +108,7 @@ class Search:
 
     def _trial_config(self, number: int, values: Mapping[str, Any]) -> "TrainConfig":
         """The configuration of a trial; ConfigError where the values do not go together."""
-        folder = Path(self.config.output_dir) / f"trial-{number:03d}"
+        folder = trial_folder(Path(self.config.output_dir), number)
         try:
             return self.config.replace(**values, output_dir=str(folder), overwrite_output_dir=False)
         except ConfigError as error:
