@@ -62,7 +62,7 @@ def _record(path: str, config: Any) -> None:
 
     drawn: dict[int, list[Any]] = {}
     order: list[tuple[int, int]] = []
-    noise, loss = sampling.Choices.noise, step.Step._loss
+    noise, noised = sampling.Choices.noise, step.Step._noised
 
     def recorded(choices: Any, shape: tuple[int, ...]) -> Any:
         values = noise(choices, shape)
@@ -71,7 +71,7 @@ def _record(path: str, config: Any) -> None:
 
     def ordered(self: Any, positions: Any, pictures: Any) -> Any:
         order.extend(zip(positions, pictures, strict=True))
-        return loss(self, positions, pictures)
+        return noised(self, positions, pictures)
 
     def save() -> None:
         choices = [sampling.Choices.at(config.seed, p, timesteps=1000, empty_share=0) for p, _ in order]
@@ -84,7 +84,7 @@ def _record(path: str, config: Any) -> None:
             seed=config.seed,
         )
 
-    sampling.Choices.noise, step.Step._loss = recorded, ordered
+    sampling.Choices.noise, step.Step._noised = recorded, ordered
     atexit.register(save)
 
 

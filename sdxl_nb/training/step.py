@@ -67,11 +67,12 @@ class Numbers:
 
 
 class Noised(NamedTuple):
-    """What the loss of a micro-batch was computed of: `seen` is the noise of its input."""
+    """What the loss of a micro-batch is computed of: `seen` is the noise of its input, where that is another."""
 
     batch: Batch
     choices: list[Choices]
-    seen: torch.Tensor
+    noise: torch.Tensor
+    seen: torch.Tensor | None
     weight: torch.Tensor | None
     c: torch.Tensor | None
 
@@ -220,13 +221,13 @@ class Step:
 
     def _losses(self, positions: range, pictures: list[int]) -> Iterator[torch.Tensor]:
         """The summed loss of these pictures at these positions, then that of keeping what the base makes of others."""
-        loss, noised = self._loss(positions, pictures)
-        yield loss
+        noised = self._noised(positions, pictures)
+        yield self._loss(pictures, noised)
         if self.config.prior_without_pictures:
             yield self._kept(noised)
 
-    def _loss(self, positions: range, pictures: list[int]) -> tuple[torch.Tensor, Noised]:
-        """The summed loss of these pictures at these positions, and what it was computed of."""
+    def _noised(self, positions: range, pictures: list[int]) -> Noised:
+        """These pictures with the noise, and all other random choices, of these positions."""
         config = self.config
         timesteps, empty = len(self.alpha_bar), self.studio.empty_share
         choices = [
@@ -241,33 +242,40 @@ class Step:
         c = None
         if config.loss_type in ("huber", "smooth_l1"):
             c = objective.huber_c(config.huber_schedule, config.huber_c, batch.timesteps, self.alpha_bar)
-        mask = self.studio.mask(pictures, choices)
-        weight = self._weight(batch.timesteps)
+        return Noised(batch, choices, noise, seen, self._weight(batch.timesteps), c)
+
+    def _loss(self, pictures: list[int], noised: Noised) -> torch.Tensor:
+        """The summed loss of these pictures."""
+        config, (batch, choices, noise, seen, weight, c) = self.config, noised
         if config.slider_positive is not None:
-            told = batch._replace(timesteps=self.noising.times(batch.timesteps))
-            noisy = self.noising.noisy(batch.latents, noise if seen is None else seen, batch.timesteps)
-            predicted, wanted = slider.pair(config, self.studio, noisy, told)
+            predicted, wanted = slider.pair(config, self.studio, *self._told(noised))
             each = objective.losses(predicted, wanted, weight, config.loss_type, c)
         else:
+            mask = self.studio.mask(pictures, choices)
             each = self.errors(batch, noise, weight, config.loss_type, c, mask, seen)
         counts = self.studio.weights(pictures)
         if counts is not None:
             each = each * counts
         if config.debug_loss:
             self.debug(dict(zip(batch.names, each.tolist(), strict=True)))
-        return each.sum(), Noised(batch, choices, noise if seen is None else seen, weight, c)
+        return each.sum()
 
     def _kept(self, noised: Noised) -> torch.Tensor:
         """The summed loss between what is predicted for plain prompts and what the base itself predicts for them."""
-        config, studio, (batch, choices, seen, weight, c) = self.config, self.studio, noised
-        texts = prior.chosen(config, choices)
-        noisy = self.noising.noisy(batch.latents, seen, batch.timesteps)
-        told = batch._replace(timesteps=self.noising.times(batch.timesteps))
+        config, studio, texts = self.config, self.studio, prior.chosen(self.config, noised.choices)
+        noisy, told = self._told(noised)
         with prior.without_lora(studio.trained):
             wanted = studio.predict(noisy, told._replace(prompt=studio.embedded(texts)))
         # text encoders that learn make another embedding with their LoRA on
         predicted = studio.predict(noisy, told._replace(prompt=studio.embedded(texts)))
-        return config.prior_loss_weight * objective.losses(predicted, wanted, weight, config.loss_type, c).sum()
+        each = objective.losses(predicted, wanted, noised.weight, config.loss_type, noised.c)
+        return config.prior_loss_weight * each.sum()
+
+    def _told(self, noised: Noised) -> tuple[torch.Tensor, Batch]:
+        """The noisy latents, and the batch with the times that the U-Net is told."""
+        batch, seen = noised.batch, noised.noise if noised.seen is None else noised.seen
+        noisy = self.noising.noisy(batch.latents, seen, batch.timesteps)
+        return noisy, batch._replace(timesteps=self.noising.times(batch.timesteps))
 
     def _at_timesteps(self, choices: list[Choices], positions: range) -> list[Choices]:
         """The choices at the timesteps that the distribution asked for makes of theirs."""

@@ -30,7 +30,7 @@ def test_it_is_nothing_at_first_and_pulls_back_later(tmp_path):
             parameter.data.normal_(generator=torch.Generator().manual_seed(1))
     own, kept = one._losses(range(2), [0, 1])
     assert kept > 0.01
-    config, (_, (batch, choices, seen, _, _)) = one.config, one._loss(range(2), [0, 1])
+    config, (batch, choices, seen, *_) = one.config, one._noised(range(2), [0, 1])
     texts = prior.chosen(config, choices)
     assert set(texts) <= set(PRIOR["prior_prompts"])
     told = batch._replace(prompt=one.studio.embedded(texts))

@@ -18,7 +18,8 @@ def test_the_loss_is_the_guided_difference_of_the_bases_own_predictions(tmp_path
     made = studio(config)
     step = Step(config, made, Processes.join(), made.stream(2), 4, print, print)
     with torch.no_grad():
-        loss, (batch, _, seen, _, _) = step._loss(range(2), [0, 1])
+        noised = step._noised(range(2), [0, 1])
+        loss, (batch, _, seen, *_) = step._loss([0, 1], noised), noised
         noisy = step.noising.noisy(batch.latents, seen, batch.timesteps)
         positive, negative = (
             made.predict(noisy, batch._replace(prompt=made.embedded([text] * 2))).float()
