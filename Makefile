@@ -16,7 +16,7 @@ demo: .venv/ready  ## the main job, from pictures to a LoRA, as one HTML page
 	@echo "The notebook, with its pictures: $(CURDIR)/output/quickstart.html"
 	@echo "The run, with its LoRA files:    $(CURDIR)/output/quickstart/ (of a second time quickstart-2/, and so on)"
 
-gallery: .venv/ready  ## every notebook, executed (06 on an emulated SageMaker), as pages: output/gallery/index.html
+gallery: .venv/ready  ## every notebook, executed (06 on an emulated SageMaker), as pages: docs/gallery
 	@PYTHONPATH=tests $(RUN) sagemaker_emulator .venv/bin/python docs/make_gallery.py
 
 lab: .venv/ready  ## JupyterLab on this folder, with the page that says which notebook is for whom

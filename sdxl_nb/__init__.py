@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.drawing.generation import generate as generate
     from sdxl_nb.lora.files.file import LoraFile as LoraFile
     from sdxl_nb.preflight.estimate_table import estimate as estimate
+    from sdxl_nb.preflight.this_machine import inspect_machine as inspect_machine
     from sdxl_nb.runs.launcher import launch as launch
     from sdxl_nb.runs.run import Run as Run
     from sdxl_nb.scoring.run_scores import score_run as score_run
@@ -54,6 +55,7 @@ _MODULES = {
     "estimate": "preflight.estimate_table",
     "fine_tune": "training.trainer",
     "generate": "drawing.generation",
+    "inspect_machine": "preflight.this_machine",
     "launch": "runs.launcher",
     "launch_sagemaker": "aws.job",
     "open_dataset": "data.dataset",

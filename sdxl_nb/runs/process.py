@@ -11,11 +11,13 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from .events import update
@@ -23,6 +25,10 @@ from .events import update
 if TYPE_CHECKING:
     from ..config.train_config import TrainConfig
 
+# a session of its own; what Windows has for that is a group of processes
+APART: dict[str, Any] = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+)
 GRACE = 40.0  # seconds that a process which still starts has to end itself; torchrun gives its own 30
 SILENCE = 900.0  # seconds without a word after which a run on another machine is gone, if it holds no lock
 RAISED = re.compile(
@@ -53,7 +59,7 @@ class Launched:
         started = round(time.time(), 3)
         with open(self.output, "wb") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, **APART
             )
         update(self.file, pid=process.pid, host=socket.gethostname(), started=started, ended=False, **about)
         return process
@@ -115,7 +121,7 @@ class Launched:
         about = self.about()
         update(self.file, ended=True)
         if about["host"] == socket.gethostname() and alive(about["pid"]):
-            _signal(about["pid"], signal.SIGTERM)
+            _end(about["pid"])
             threading.Thread(target=self._insist, args=(about["pid"],), daemon=True).start()
 
     def _insist(self, pid: int) -> None:
@@ -124,7 +130,7 @@ class Launched:
         while alive(pid) and time.monotonic() < until:
             time.sleep(0.1)
         if alive(pid) and not self.has_begun():
-            _signal(pid, signal.SIGKILL)
+            _end(pid, at_once=True)
 
     def forget(self) -> None:
         """Remove the two files, and the folders made for them if nothing else is there; not when they were before."""
@@ -153,9 +159,16 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _signal(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+def _end(pid: int, at_once: bool = False) -> None:
+    """Ask the process and those it has started to end, or end them; Windows knows no asking."""
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL if at_once else signal.SIGTERM)
+        return
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in [*process.children(recursive=True), process]:
+            each.kill()
 
 
 def is_taken(folder: Path) -> bool:
@@ -183,9 +196,8 @@ def is_heard_of(folder: Path, *files: Path) -> bool:
 def alive(pid: int) -> bool:
     """Whether a process has this pid and goes on; one that has ended and is only not asked for its code does not."""
     try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except (PermissionError, FileNotFoundError):  # another user's, or a system without /proc
+    except psutil.AccessDenied:  # another user's
         return True

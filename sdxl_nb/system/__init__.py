@@ -1,4 +1,4 @@
-"""What does the machine offer? Errors, bars, memory, threads, transfers and figures; this wing knows no other."""
+"""What does the machine offer? Errors, bars, memory, threads, transfers, figures, reports; it knows no other wing."""
 
 from .lazy import public
 
@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = public(
         "sent": "transfer",  # a tensor on its way to the device
         "picture_sheet": "figures",  # a figure of rows of pictures
         "misfit": "misfits",  # a sentence for a package that cannot be imported
+        "Report": "report",  # checks, one line each, as text and as a table
         "key_of": "keys",  # the key of a row in a cache
     },
 )

@@ -55,3 +55,14 @@ def _line(nvml: Any, gpu: Any) -> str:
         said.append(f"{nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)} °C")
     name = name.decode() if isinstance(name, bytes) else name
     return f"{name}: {', '.join(said) or 'nothing can be read of it'}"
+
+
+def has_nvidia() -> bool:
+    """Whether an NVIDIA GPU and its driver are on this machine, whatever PyTorch finds."""
+    nvml, _ = _library()
+    if nvml is None:
+        return DRIVER.exists()
+    try:
+        return bool(nvml.nvmlDeviceGetCount())
+    except nvml.NVMLError:
+        return DRIVER.exists()

@@ -13,10 +13,11 @@ from moto.server import ThreadedMotoServer
 from sagemaker_emulator import SageMakerEmulator
 
 from sdxl_nb.aws import session as sessions
-from sdxl_nb.aws.diagnosis import Check, Report, doctor
+from sdxl_nb.aws.diagnosis import doctor
 from sdxl_nb.aws.messages import AwsError, explain, explained
 from sdxl_nb.aws.session import Session
 from sdxl_nb.aws.stack import StackOutputs
+from sdxl_nb.system.report import Check, Report
 
 GIVEN, STACK = "arn:aws:iam::123456789012:role/given", "arn:aws:iam::123456789012:role/stack"
 NAMES = (

@@ -1,4 +1,4 @@
-"""What the README promises: its pictures, links, presets and commands are there."""
+"""What README and the pages of docs/ promise: pictures, links, presets and commands are there."""
 
 import re
 import shlex
@@ -13,7 +13,10 @@ from sdxl_nb.config.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PICTURES = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+PAGES = [ROOT / "README.md", ROOT / "infrastructure" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())
+SHOWN = re.compile(r"!\[[^\]]+\]\(([^)]+)\)")
 
 
 def headings(text: str) -> set[str]:
@@ -22,21 +25,37 @@ def headings(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in lines}
 
 
-def leads_somewhere(link: str) -> bool:
-    page, _, anchor = link.partition("#")
-    file = ROOT / (page or "README.md")
+def leads_somewhere(link: str, page: str = "README.md") -> bool:
+    other, _, anchor = link.partition("#")
+    file = (ROOT / page).parent / other if other else ROOT / page
     return file.is_file() and (not anchor or anchor in headings(file.read_text(encoding="utf-8")))
 
 
-def test_links_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
-    assert len(links) > 4 and not leads_somewhere("#nowhere") and not leads_somewhere("nowhere.md")
-    assert [link for link in links if not leads_somewhere(link)] == []
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page: str):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXTS[page]) if not link.startswith("http")]
+    assert [link for link in links if not leads_somewhere(link, page)] == []
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_pictures_are_small(name: str):
-    assert 2_000 < (ROOT / name).stat().st_size < 200_000
+def test_a_link_into_nothing_is_found():
+    assert leads_somewhere("docs/training.md#presets")
+    assert not leads_somewhere("#nowhere") and not leads_somewhere("nowhere.md")
+
+
+def test_every_page_of_docs_is_led_to_from_the_readme():
+    pages = {page for page in TEXTS if page.startswith("docs/")}
+    assert pages <= set(re.findall(r"\]\((docs/[^)#]+)", README))
+
+
+def test_the_readme_is_a_screen():
+    assert len(README.split()) < 600 and SHOWN.findall(README)[0].endswith(".gif")
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
+def test_pictures_are_small_and_shown(picture: Path):
+    assert 2_000 < picture.stat().st_size < (1_500_000 if picture.suffix == ".gif" else 200_000)
+    shown = {(ROOT / page).parent.joinpath(link).resolve() for page in TEXTS for link in SHOWN.findall(TEXTS[page])}
+    assert picture.resolve() in shown
 
 
 def test_presets_are_all_in_the_table():
@@ -45,7 +64,7 @@ def test_presets_are_all_in_the_table():
 
 def test_peaks_are_those_of_the_presets():
     computed = {name: stated(name) for name in presets.names()[1:]}
-    assert dict(re.findall(r"^\| `(sdxl-\w+)` \|.*\| ([\d.]+) GB \|$", README, re.M)) == computed
+    assert dict(re.findall(r"^\| `(sdxl-\w+)` \|[^|]+\| ([\d.]+) GB \|", README, re.M)) == computed
     assert "estimated, not measured" in README
     notebook = (ROOT / "notebooks" / "00_quickstart.ipynb").read_text(encoding="utf-8")
     assert dict(re.findall(r"\| `(sdxl-\w+)` \| ([\d.]+) of \d+ GB \|", notebook)) == computed
@@ -53,10 +72,10 @@ def test_peaks_are_those_of_the_presets():
 
 def test_commands_parse(tmp_path):
     TrainConfig().save(tmp_path / "saved.json")
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    blocks = [block for text in TEXTS.values() for block in re.findall(r"```bash\n(.*?)```", text, re.S)]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     commands = [shlex.split(line) for line in lines if "sdxl_nb.train" in line]
-    assert len(commands) == 4
+    assert len(commands) > 4
     for words in commands:
         argv = words[words.index("sdxl_nb.train") + 1 :]
         if "--config" in argv:  # a LoRA that is not there

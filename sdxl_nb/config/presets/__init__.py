@@ -32,6 +32,13 @@ def describe(name: str) -> str:
     return sentence
 
 
+def fitting(memory: int) -> str | None:
+    """The largest preset for a GPU with so many bytes of memory; None where not even the smallest fits."""
+    size = memory / 1e9 + 1  # a GPU sold as one of 8 GB tells of a little less
+    held = [name for name in names()[1:] if int(name.removeprefix("sdxl-").removesuffix("gb")) <= size]
+    return held[-1] if held else None
+
+
 def _document(name: str) -> dict[str, Any]:
     if name not in names():
         raise unknown(str(name), names(), kind="preset", advice=f"choose from {', '.join(names())}")

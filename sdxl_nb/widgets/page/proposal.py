@@ -58,7 +58,8 @@ def _preset(memory: int | None) -> tuple[str, str]:
             "There is no GPU here, so the tiny base is proposed. It learns in minutes and shows the way, but it knows "
             "plain coloured shapes alone: of photographs it makes mush."
         )
-    size = memory / 1e9
-    fitting = [name for name in presets.names()[1:] if int(name.removeprefix("sdxl-").removesuffix("gb")) <= size + 1]
-    name = fitting[-1] if fitting else presets.names()[1]
-    return name, f"The GPU here has {size:.0f} GB: {name} is the largest preset that it holds."
+    size, fitting = memory / 1e9, presets.fitting(memory)
+    if fitting is None:
+        name = presets.names()[1]
+        return name, f"The GPU here has {size:.0f} GB, less than any preset wants: {name} is the smallest."
+    return fitting, f"The GPU here has {size:.0f} GB: {fitting} is the largest preset that it holds."
