@@ -111,9 +111,11 @@ def plain(text: str, folder: str) -> str:
 
 
 def small(png: bytes) -> bytes:
-    """A picture with a palette, which is enough for a page."""
+    """A picture with as few bytes as it takes; its ground stays the page's own."""
     made = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGBA").quantize(256, Image.Quantize.FASTOCTREE).save(
+        made, "PNG", optimize=True
+    )
     return made.getvalue()
 
 

@@ -1,18 +1,21 @@
 """Pictures in rows and columns with their words, as a matplotlib figure that shows itself in a notebook.
 
-In: PIL pictures and texts. Out: a `Sheet`, white on any page, without pyplot. Places are counted in whole pixels, so
-that the tiny base's 64 px pictures are enlarged by a whole factor: every pixel of theirs is an equal square.
+In: PIL pictures and texts. Out: a `Sheet`, for light pages and dark ones, without pyplot. Places are counted in whole
+pixels, so that the tiny base's 64 px pictures are enlarged by a whole factor: every pixel of theirs is a square.
 """
 
+import contextlib
 import functools
 import io
 import math
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.colors import is_color_like as is_colour_like
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -27,6 +30,7 @@ MANY = 4
 LABEL = 170  # pixels at most for the words beside a row
 LINE = 15  # pixels that a line of text takes at FONT points
 FONT = 9
+INK = "#777777"  # as readable on white (4.5 : 1) as on the grounds of dark themes (4.2 : 1)
 CHARACTER = 7.4  # pixels of an average character at FONT points
 SCRIPTS = (  # fonts for what the usual one, DejaVu Sans, does not write
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Hiragino Sans"),
@@ -53,10 +57,35 @@ class Sheet(Figure):
             warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
             return super().draw(renderer)
 
-    def _repr_png_(self) -> bytes:
+    def png(self) -> bytes:
+        """The figure as a file to keep: black on white."""
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
         return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        """The figure on whatever page it stands, light or dark: without a ground, its black parts in grey."""
+        buffer = io.BytesIO()
+        with inked(self):
+            self.savefig(buffer, format="png", facecolor="none")
+        return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def inked(figure: Figure) -> Iterator[None]:
+    """Draw what is black in grey, and white grounds not at all, as long as the block lasts."""
+    before = []
+    for artist in figure.findobj():
+        for kind, old, new in (("color", "black", INK), ("edgecolor", "black", INK), ("facecolor", "white", "none")):
+            colour = getattr(artist, f"get_{kind}", lambda: None)()
+            if colour is not None and is_colour_like(colour) and to_rgb(colour) == to_rgb(old):
+                before.append((getattr(artist, f"set_{kind}"), colour))
+                before[-1][0](new)
+    try:
+        yield
+    finally:
+        for restore, colour in before:
+            restore(colour)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ def card(colour, size=(64, 64)):
 
 
 def pixels(sheet):
-    return np.asarray(Image.open(io.BytesIO(sheet._repr_png_())).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(sheet.png())).convert("RGB")).astype(int)
 
 
 def share(sheet, colour):
@@ -94,3 +94,14 @@ def test_wide_characters_have_the_room_of_two():
     lines = wrapped("\N{CJK UNIFIED IDEOGRAPH-5BB6}" * 60, 20).split("\n")
     assert len(lines) == 5 and all(len(line) <= 10 for line in lines[:-1])
     assert figures.width_of(lines[:1]) == figures.width_of(["x" * 20])
+
+
+def test_on_a_page_words_stand_on_its_own_ground_light_or_dark_and_the_file_to_keep_stays_as_it_was():
+    sheet = picture_sheet([[card("black"), "no picture"]], above=["one", "two"], title="Both")
+    kept = sheet.png()
+    page = np.asarray(Image.open(io.BytesIO(sheet._repr_png_())).convert("RGBA")).astype(int)
+    words, picture = page[:40], page[60:180, 20:120]
+    inked = words[words[..., 3] > 0]
+    assert len(inked) > 50 and (inked[:, :3] == 0x77).all()  # no black, and nothing of a white ground
+    assert (picture == [0, 0, 0, 255]).all()  # what is black in a picture stays
+    assert (page[..., 3] == 0).mean() > 0.3 and sheet.png() == kept

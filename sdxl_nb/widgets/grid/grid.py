@@ -142,7 +142,7 @@ class ValidationGrid(Filling, Twin, VBox):
         return self.stages.figure(steps, self.scale)
 
     def _png(self) -> bytes:
-        return self.figure()._repr_png_()
+        return self.figure().png()
 
     def close(self) -> None:
         """Stop looking, and give back the memory of the base; the run goes on."""
