@@ -5,10 +5,12 @@ metadata.jsonl, .csv or .parquet that names it, or a text beside it. Data sets o
 not changed; DataError says what to do instead.
 """
 
+import contextlib
 import csv
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from .sources.folders.layouts import training_folder
 from .sources.folders.lines import judged, lined, plain
 from .sources.folders.suffixes import CAPTIONS, USUAL, ending
 from .sources.folders.tree import inside
+
+LONGEST = 240  # bytes of a picture's name: file systems take 255, a number or a caption's ending may come behind it
 
 
 def editable_folder(config: TrainConfig) -> Path:
@@ -80,7 +84,10 @@ def add_picture(config: TrainConfig, name: str, data: bytes, caption: str = "") 
     """
     folder = editable_folder(config)
     decode(data, name)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made ({error.strerror}): name another folder.") from error
     name = free_name(folder, Path(name.replace("\\", "/")).name)
     tables = tables_above(folder, name)
     _write(folder / name, data)
@@ -107,10 +114,16 @@ def caption_file(folder: Path, name: str) -> Path:
 
 
 def free_name(folder: Path, name: str) -> str:
-    """The name, numbered where it is taken, also as the stem of another picture, which would share the caption."""
+    """The name, cut where it is too long, numbered where it is taken, also as the stem of another picture.
+
+    That would share the caption.
+    """
     stem, suffix = os.path.splitext(name)
+    if not name.isprintable():
+        raise DataError(f"{name!r} holds a character that names of files cannot have: rename it.")
     if suffix.lower() not in SUFFIXES or not stem or stem.startswith("."):
         raise DataError(f"{name} does not end like a picture ({', '.join(USUAL)}): rename it.")
+    stem = stem.encode()[: LONGEST - len(suffix)].decode(errors="ignore")
     taken = {os.path.splitext(path.name)[0].lower() for path in folder.iterdir()}
     numbered = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
     return next(one for one in numbered if one.lower() not in taken) + suffix
@@ -167,11 +180,12 @@ def parquet_bytes(rows: list[metadata.Row]) -> bytes:
 
 def _write(path: Path, data: bytes) -> Path:
     """Write a file whole or not at all. Raises DataError when the folder cannot be written."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft = path.with_name(f".{secrets.token_hex(8)}.draft")  # the name itself may be as long as names can be
     try:
         draft.write_bytes(data)
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise DataError(f"{path} cannot be written ({error.strerror}): check the folder.") from error
     return path

@@ -79,6 +79,10 @@ class Run:
             known: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         except FileNotFoundError:
             return {}
+        except ValueError:
+            raise SdxlNbError(
+                f"{self.folder / 'run.json'} cannot be read: restore it, or train in another folder."
+            ) from None
         return known
 
     @property

@@ -160,8 +160,9 @@ class Stages:
         """The folder with the LoRA of this step; SdxlNbError when it is gone."""
         if (folder := self.lora_folder(step)) is not None:
             return folder
-        kept = ", ".join(map(str, self.steps_with_lora())) or "none"
-        raise SdxlNbError(f"The LoRA of step {step} was not kept; there are those of steps {kept}.")
+        kept = ", ".join(map(str, self.steps_with_lora()))
+        there = f"there are those of steps {kept}" if kept else "no step has one any more"
+        raise SdxlNbError(f"The LoRA of step {step} was not kept; {there}.")
 
     def ship(self, step: int, folder: str | os.PathLike[str]) -> Path:
         """Copy the LoRA of a step, its pictures and a card into a new folder; returns the folder.

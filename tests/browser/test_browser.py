@@ -56,9 +56,9 @@ def button(page, name):
     return page.locator(".sdxl-nb button", has_text=name)
 
 
-def tab_to(page, place):
+def tab_to(page, place, most=40):
     """Go to a button as one does without a mouse, from where the focus is."""
-    for _ in range(40):
+    for _ in range(most):
         page.keyboard.press("Tab")
         if place.evaluate("place => place === document.activeElement"):
             return
@@ -203,14 +203,37 @@ def test_runs_are_compared_and_their_curve_is_read_without_a_mouse(lab):
 
 
 class Mouse:
-    """Counts what is pressed."""
+    """Presses by mouse, and counts."""
 
-    def __init__(self):
-        self.clicks = 0
+    def __init__(self, page):
+        self.page, self.clicks = page, 0
 
     def press(self, place):
         place.click()
         self.clicks += 1
+
+    def write(self, place, text):
+        place.fill(text)
+        place.press("Tab")
+
+
+class Keyboard(Mouse):
+    """Goes everywhere with Tab, from where the focus is, and presses Enter."""
+
+    def press(self, place):
+        self.go(place)
+        self.page.keyboard.press("Enter")
+
+    def write(self, place, text):
+        self.go(place)
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Tab")
+
+    def go(self, place):
+        expect(place).to_be_enabled()
+        if not place.evaluate("place => place === document.activeElement"):
+            tab_to(self.page, place, most=300)
 
 
 def exactly(page, words):
@@ -230,17 +253,17 @@ def photographs(folder: Path, many: int) -> list[Path]:
     return made
 
 
-def bring(page, files, mouse):
+def bring(page, files, hand):
     """Choose files with the button; they come in parts, with a bar each."""
     with page.expect_file_chooser() as chooser:
-        mouse.press(exactly(page, "Choose files"))
+        hand.press(exactly(page, "Choose files"))
     chooser.value.set_files(files)
 
 
-def write_captions(page, many):
+def write_captions(page, many, hand):
     """Type every caption, going on with Ctrl+Enter; the last is left with Tab."""
     first = page.get_by_label(re.compile("caption of"), exact=False).first
-    first.focus()
+    hand.go(first) if isinstance(hand, Keyboard) else first.focus()
     for number in range(many):
         box = page.locator("textarea:focus")
         expect(box).to_have_value("")
@@ -260,24 +283,25 @@ def project(lab):
         run.wait(300)
 
 
-@pytest.mark.parametrize("many", [4, pytest.param(25, marks=pytest.mark.soak)])
-def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, many):
-    mouse, page = Mouse(), lab.open(PAGE, "ready = True")
+@pytest.mark.parametrize(
+    ("by", "many"), [(Mouse, 4), *(pytest.param(by, 25, marks=pytest.mark.soak) for by in (Mouse, Keyboard))]
+)
+def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, by, many):
+    page = lab.open(PAGE, "ready = True")
+    hand = by(page)
     expect(page.get_by_text("There is no picture yet in")).to_be_visible()
     lab.photograph("project-empty", ".sdxl-nb")
-    bring(page, photographs(tmp_path / "photographs", many), mouse)
+    bring(page, photographs(tmp_path / "photographs", many), hand)
     expect(page.get_by_text(f"0 of {many} captioned")).to_be_visible()
-    write_captions(page, many)
+    write_captions(page, many, hand)
     assert (project / "pictures" / "00.txt").read_text() == "a portrait of an astronaut, 0\n"
     steps = page.get_by_label("Steps", exact=True)
     expect(steps).to_have_value(re.compile(r"\d+"))
-    steps.fill("999")
-    steps.press("Tab")
-    page.get_by_label("Word that calls it").fill("zarko")
-    page.get_by_label("Word that calls it").press("Tab")
+    hand.write(steps, "999")
+    hand.write(page.get_by_label("Word that calls it"), "zarko")
     expect(page.get_by_label("Trigger word")).to_have_value("zarko")
     lab.photograph("project-settings", ".sdxl-nb")
-    mouse.press(exactly(page, "Start"))
+    hand.press(exactly(page, "Start"))
     expect(page.locator(".sdxl-nb-status")).to_contain_text("Running: step")
     wait_for_step(page, 2)
 
@@ -292,7 +316,7 @@ def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, many
     assert TrainConfig.load(project / "settings.json").trigger_word == run.config.trigger_word == "zarko"
 
     lab.begin_cell(1, WAIT)
-    mouse.press(exactly(page, "Stop"))
+    hand.press(exactly(page, "Stop"))
     expect(page.locator(".jp-OutputArea-output", has_text="the cell waited: stopped")).to_be_visible()
     expect(page.locator(".sdxl-nb-status")).to_contain_text("Stopped")
     expect(page.get_by_text("Stopping after the current step")).to_have_count(0)
@@ -300,16 +324,16 @@ def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, many
     assert stopped < 999
 
     expect(page.get_by_label("Stage", exact=True)).to_have_value(re.compile(f"step {stopped}"))
-    mouse.press(exactly(page, "Resume"))
+    hand.press(exactly(page, "Resume"))
     wait_for_step(page, stopped)
     assert run.info["pid"] != pid
-    mouse.press(exactly(page, "Star it"))
+    hand.press(exactly(page, "Star it"))
     expect(page.get_by_text(f"Step {stopped} is starred")).to_be_visible()
     with page.expect_download() as download:
-        mouse.press(exactly(page, "Download the LoRA"))
+        hand.press(exactly(page, "Download the LoRA"))
     assert download.value.suggested_filename == f"mine-step{stopped}.safetensors"
     assert len(load_file(download.value.path())) > 10
-    assert mouse.clicks <= 12
+    assert hand.clicks <= 12
     run.stop()
     run.wait(300)
     expect(page.locator(".sdxl-nb-status")).to_contain_text("Stopped")

@@ -5,6 +5,7 @@ captions in that folder, each whole or not at all, and a sentence that says what
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 from ...config.train_config import TrainConfig
@@ -35,7 +36,7 @@ def add_file(config: TrainConfig, path: Path, name: str) -> str:
 def _is_there(config: TrainConfig, name: str, path: Path) -> bool:
     """Whether the folder holds this very file."""
     place = editable_folder(config) / name
-    same_size = place.is_file() and place.stat().st_size == path.stat().st_size
+    same_size = os.path.isfile(place) and place.stat().st_size == path.stat().st_size
     return same_size and place.read_bytes() == path.read_bytes()
 
 
@@ -62,21 +63,35 @@ def glob_escape(text: str) -> str:
 
 def add_archive(config: TrainConfig, path: Path, name: str) -> str:
     """Add the pictures of a zip or tar with their captions. Raises DataError for one that holds none."""
-    whole = path.with_suffix(ending(name))
-    path.rename(whole)
-    try:
-        plain = config.replace(train_data_dir=str(whole))
-        listing = list_directory(str(whole), plain)
-        added, refused = 0, [fault.sentence for fault in listing.faults]
-        for row in range(len(listing)):
-            picture, caption = listing.names[row].as_py(), listing.captions[row].as_py()
-            try:
-                add_picture(config, Path(picture).name, listing.read(row), caption or "")
-                added += 1
-            except DataError as error:
-                refused.append(str(error))
-    finally:
-        whole.rename(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # under its own name, by which it is spoken of
+        whole = path.rename(Path(folder, f"archive{ending(name)}"))
+        try:
+            added, refused = _unpacked(config, whole)
+        except DataError as error:
+            raise DataError(_said_of(error, whole, name).replace(": check --train_data_dir", "")) from error
+        finally:
+            whole.rename(path)
+    refused = [_said_of(sentence, whole, name) for sentence in refused]
     if not added:
         raise DataError(f"{name} holds no picture that can be used{': ' + refused[0] if refused else '.'}")
-    return f"{added} pictures added" + (f"; {len(refused)} refused, the first: {refused[0]}" if refused else "")
+    said = f"{added} picture{'s' * (added != 1)} added"
+    return said + (f"; {len(refused)} refused, the first: {refused[0]}" if refused else "")
+
+
+def _unpacked(config: TrainConfig, archive: Path) -> tuple[int, list[str]]:
+    """How many of its pictures were added, and sentences about the others. Raises DataError for what is no archive."""
+    listing = list_directory(str(archive), config.replace(train_data_dir=str(archive)))
+    added, refused = 0, [fault.sentence for fault in listing.faults]
+    for row in range(len(listing)):
+        picture, caption = listing.names[row].as_py(), listing.captions[row].as_py()
+        try:
+            add_picture(config, Path(picture).name, listing.read(row), caption or "")
+            added += 1
+        except DataError as error:
+            refused.append(str(error))
+    return added, refused
+
+
+def _said_of(words: object, archive: Path, name: str) -> str:
+    """What was said of the archive by the name under which it lies here, by its own."""
+    return str(words).replace(str(archive), name).replace(archive.name, name)

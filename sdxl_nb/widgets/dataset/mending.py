@@ -3,6 +3,7 @@
 In: a browser. Out: the tools above its cards, and the methods behind them. Files change only in a local folder.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -15,7 +16,7 @@ from ...audit.findings import AuditReport
 from ...config.train_config import TrainConfig
 from ...data.dataset import CaptionedPictures, open_dataset
 from ...data.decoding import Fault
-from ...data.editing import editable_folder, save_caption
+from ...data.editing import caption_file, editable_folder, save_caption
 from ...system.errors import DataError
 from ..parts.uploads import DropZone
 from ..parts.watching import Worker
@@ -45,6 +46,8 @@ class Mending(Measuring):
 
     captioner: Callable[[Image], str] | None = None  # what writes a caption for a picture
     editable = False
+    _read_at = 0  # when the captions were read, in nanoseconds
+    _overtaken: dict[str, str]  # what other programs made of captions since then, as far as it was said
     changed: Callable[[], object] = staticmethod(lambda: None)  # called when pictures, captions or `config` are others
 
     @property
@@ -146,12 +149,27 @@ class Mending(Measuring):
 
     def save(self, name: str, caption: str) -> None:
         """Store a corrected caption beside its picture, and say so on its card. Raises DataError."""
+        self._refuse_overtaken(name, caption)
         path = save_caption(self.settings, name, caption)
         alone = "" if caption.strip() else f" It is empty: training gives {self.settings.trigger_word} alone."
         for card in self._cards_of(name):
             card.say(escape(f"Saved in {path.name}.{alone}"))
         self.reopen(stay=True)
         self._notice.say(f"The caption of {name} is in {path.name}.{alone}")
+
+    def _refuse_overtaken(self, name: str, caption: str) -> None:
+        """Raise DataError, once, where another program changed a caption after it was read here."""
+        file = caption_file(editable_folder(self.settings), name)
+        if not file.is_file() or file.stat().st_mtime_ns <= self._read_at:  # a clock elsewhere may be ahead of ours
+            return
+        known = self._overtaken.get(name) or _caption_in(self.dataset, name)
+        now = _caption_in(open_dataset(self.settings, uncaptioned=True), name)
+        if now not in (known, " ".join(caption.split())):
+            self._overtaken[name] = now
+            raise DataError(
+                f"The caption of {name} was changed by another program meanwhile, to “{now}”: "
+                "take over what you want of it, or save once more to replace it."
+            )
 
     def _typed_trigger(self, word: str) -> None:
         if word.strip() != (self.settings.trigger_word or ""):
@@ -191,6 +209,7 @@ class Mending(Measuring):
 
     def opened(self) -> CaptionedPictures:
         """The data set as it is now; its pictures may all lack captions, for here they can get some."""
+        self._read_at, self._overtaken = time.time_ns(), {}
         return open_dataset(self.settings, uncaptioned=True)
 
     def reopen(self, *, stay: bool = False) -> None:
@@ -207,3 +226,9 @@ class Mending(Measuring):
                 self.filter(self.page)
         self.measure()
         self.changed()
+
+
+def _caption_in(dataset: CaptionedPictures, name: str) -> str:
+    """The caption of a picture as it is written; nothing where it lacks, or the picture is gone."""
+    found = selection.again(dataset, [name])
+    return selection.words_of(dataset, found[0])[1] if len(found) else ""

@@ -9,8 +9,10 @@ time.
     runs/            a folder for each run
 """
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,17 @@ from ...config.train_config import TrainConfig
 from ...runs.events import update
 from ...runs.folder import new_folder
 from ...runs.run import Run
-from ...system.errors import DataError, SdxlNbError
+from ...system.errors import ConfigError, DataError, SdxlNbError
 
 
 class ProjectFolder:
     """See the module; nothing is written before there is something to keep."""
 
     def __init__(self, place: str | os.PathLike[str]):
-        self.path = Path(place).expanduser()
+        name = os.fspath(place) if isinstance(place, (str, os.PathLike)) else ""
+        if not name.strip() or "://" in name:
+            raise DataError(f"{place!r} names no folder of this machine: name one for the project, new or of before.")
+        self.path = Path(name).expanduser()
         if self.path.exists() and not self.path.is_dir():
             raise DataError(f"{self.path} is a file: name a folder for the project, new or of before.")
 
@@ -43,12 +48,15 @@ class ProjectFolder:
             return None
         run = self.run()
         places = {"train_data_dir": str(self.pictures), "output_dir": str(run.folder) if run else self.next_run()}
-        return TrainConfig.load(self.settings).replace(**places)  # the project may have been moved
+        try:
+            return TrainConfig.load(self.settings).replace(**places)  # the project may have been moved
+        except ConfigError as error:
+            raise ConfigError(f"{self.settings} is no use ({error}): mend it, or delete it to begin anew") from None
 
     def keep(self, config: TrainConfig) -> None:
         """Store the settings."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        config.save(self.settings)
+        with self._writing():
+            config.save(self.settings)
 
     def next_run(self) -> str:
         """A folder for a run that is none yet."""
@@ -56,7 +64,8 @@ class ProjectFolder:
 
     def run(self) -> Run | None:
         """The run that is shown; None before there was one, or when it was deleted."""
-        if not (name := self._known().get("run")):
+        name = self._known().get("run")
+        if not isinstance(name, str) or not name:
             return None
         try:
             return Run.open(self.path / name)
@@ -72,7 +81,8 @@ class ProjectFolder:
     @property
     def star(self) -> int | None:
         """The step that was starred."""
-        return self._known().get("star")
+        star = self._known().get("star")
+        return star if isinstance(star, int) else None
 
     @star.setter
     def star(self, step: int | None) -> None:
@@ -88,5 +98,16 @@ class ProjectFolder:
         return known if isinstance(known, dict) else {}
 
     def _note(self, **values: Any) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        update(self.path / "project.json", **values)
+        with self._writing():
+            update(self.path / "project.json", **values)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Make the folder, and say in one sentence where it cannot be written to."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{self.path} cannot be written to ({error.strerror}): make room, or name another."
+            ) from error

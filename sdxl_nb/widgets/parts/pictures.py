@@ -10,16 +10,23 @@ from typing import Any
 
 import anywidget
 import traitlets
-from PIL import Image
+from PIL import Image, ImageDraw
 
 SIDE = 256  # pixels of a thumbnail's longer side: 2 kB as WEBP, where a 1024 px PNG has 300 kB
 
 
 def thumbnail(picture: Any, side: int = SIDE) -> bytes:
-    """A picture (PIL, or its file) as WEBP with its longer side `side`; a tiny one is enlarged pixel by pixel."""
+    """A picture (PIL, or its file) as WEBP with its longer side `side`; a tiny one is enlarged pixel by pixel.
+
+    In the place of a file that cannot be read stands a picture that says so.
+    """
     if isinstance(picture, str | Path):
-        with Image.open(picture) as opened:
-            picture = opened.convert("RGB")
+        try:
+            with Image.open(picture) as opened:
+                picture = opened.convert("RGB")
+        except OSError:  # it was cut, or replaced by something else
+            picture = Image.new("RGB", (side, side), "#777777")
+            ImageDraw.Draw(picture).text((side / 2, side / 2), "cannot be read", "white", anchor="mm")
     factor = side // max(picture.size)
     if factor > 1:
         size = (picture.width * factor, picture.height * factor)
