@@ -219,13 +219,16 @@ def _label(step: int, heldout: Mapping[int, float]) -> str:
 
 
 def _opened(path: Path) -> "Image | str":
-    """The picture in a file; where there is none, the words for that."""
+    """The picture in a file; where there is none that can be read, the words for that."""
     from PIL.Image import open as open_picture
 
     if not path.is_file():
         return "not drawn"
-    with open_picture(path) as picture:
-        copied: Image = picture.copy()
+    try:
+        with open_picture(path) as picture:
+            copied: Image = picture.copy()
+    except OSError:  # it was cut, or replaced by something else
+        return "cannot be read"
     return copied
 
 
