@@ -6,6 +6,7 @@ Every value is handed to TrainConfig as text, so that flags and files share thei
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -106,10 +107,17 @@ def _default(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
+@functools.cache
+def _properties() -> dict[str, Any]:
+    """The schema of every field; made anew for each of them it took five seconds."""
+    properties: dict[str, Any] = TrainConfig.model_json_schema()["properties"]
+    return properties
+
+
 def allowed(name: str) -> str:
     """What a field takes, in a few words: its choices, or its type and bounds."""
     field = TrainConfig.model_fields[name]
-    schema = TrainConfig.model_json_schema()["properties"][name]
+    schema = _properties()[name]
     for part in schema.get("anyOf", [schema]):
         if "enum" in part:
             return ", ".join(part["enum"])

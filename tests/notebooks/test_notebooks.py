@@ -84,7 +84,8 @@ def test_no_input_no_install_no_swallowed_error(notebook):
 
 def test_short_runs_change_parameters_only(notebook):
     (parameters,) = (cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", []))
-    names = {target.id for node in ast.parse(parameters.source).body for target in node.targets}
+    given = [target for node in ast.parse(parameters.source).body for target in node.targets]
+    names = {name.id for target in given for name in ast.walk(target) if isinstance(name, ast.Name)}
     mocked = {name for cell in code(notebook) for name in cell.metadata.get("nbmake", {}).get("mock", {})}
     assert mocked <= names
 

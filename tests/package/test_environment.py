@@ -102,7 +102,6 @@ def test_hooks_use_the_pinned_tools():
 
 
 def test_readme_has_the_flags_table():
-    made = subprocess.run([sys.executable, "-m", "sdxl_nb.flags"], check=True, capture_output=True, text=True).stdout
     written = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
     made = subprocess.run([sys.executable, "-m", "sdxl_nb.flags"], capture_output=True, text=True, check=True).stdout
     assert written == made, "docs/flags.md is old: python -m sdxl_nb.flags > docs/flags.md makes it again"
