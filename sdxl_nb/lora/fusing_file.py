@@ -14,8 +14,8 @@ from typing import IO, Any
 import torch
 
 from ..config.header import Objective, objective_flags
-from ..models.kinds import check_base
 from ..models.objective.markers import V_MARKER, ZERO_MARKER
+from ..models.refusals.kinds import check_base
 from ..models.sources import Source, opened
 from ..system.errors import ModelError
 from .base import RELATIVE_FIELDS, TEXT_FIELDS, UNET_FIELDS, Base

@@ -54,6 +54,14 @@ class Place(NamedTuple):
     transposed: bool = False
     convolution: bool = False
 
+    def inner(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tensor, of that of what the file has there."""
+        if self.third is not None and stored[0] % 3 == 0:
+            stored = (stored[0] // 3, *stored[1:])
+        if self.convolution and stored[2:] == (1, 1):
+            stored = stored[:2]
+        return stored[::-1] if self.transposed else stored
+
 
 def place(part: str, name: str, config: Mapping[str, Any]) -> Place:
     """The Place of a tensor of unet, vae, text_encoder or text_encoder_2; KeyError for a name that has none."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system.errors import ModelError
-from .sources import WEIGHTS, Source, checkpoint_configs, config_folder, find, locate, vae_subfolder
+from .sources import WEIGHTS, Source, checkpoint_configs, config_folder, find, locate, read_json, vae_subfolder
 from .variants import only, taken
 
 TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
@@ -68,8 +68,15 @@ def _weights(find: Find, part: str, variant: str | None, folder: str | None = No
     index = [] if whole else _present(find, [f"{folder}{WEIGHTS[part]}.safetensors.index{tail}.json"])
     if not index:
         return whole  # where there is none the loader will say what is wrong
-    shards = sorted(set(json.loads(index[0].read_text(encoding="utf-8"))["weight_map"].values()))
-    return [*index, *_present(find, [f"{folder}{name}" for name in shards])]
+    return [*index, *_present(find, [f"{folder}{name}" for name in shards(index[0], f"the {part}")])]
+
+
+def shards(index: Path, what: str) -> list[str]:
+    """The names of the shards in the index of `what`. ModelError for one that cannot be read."""
+    named = (read_json(index, what) or {}).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(shard, str) for shard in named.values()):
+        raise ModelError(f"{index.name} of {what} names no files: download it again.")
+    return sorted(set(named.values()))
 
 
 def _another_vae(source: Source) -> list[Path]:

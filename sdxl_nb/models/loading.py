@@ -18,22 +18,20 @@ from ..system.importing import uncollected
 from . import files as found_files
 from .checkpoint_names import Place, place
 from .inpainting import paint_everything
-from .kinds import check_base, no_vocabulary
 from .lock import ALONE
 from .objective import base_objective
 from .quiet import hushed as hushed
+from .refusals.kinds import check_base, no_vocabulary
+from .refusals.sentences import among, capital, lacking, reason
+from .refusals.weights import check_weights
 from .sources import (
     WEIGHTS,
     Source,
-    broken,
     checkpoint_configs,
     checkpoint_shapes,
     config_folder,
     find,
-    first_line,
-    has_weights,
     locate,
-    unreachable,
     vae_subfolder,
 )
 from .stored import store_all
@@ -52,7 +50,7 @@ def load(source: Source, part: str, dtype: torch.dtype = torch.float32) -> Any:
 
     Models come frozen and in eval mode. Raises ModelError when the part cannot be found or read.
     """
-    _checked(source)
+    _checked(source, part)
     if part == "vae":
         return load_vae(source, dtype)
     if part == "scheduler":
@@ -69,7 +67,7 @@ def load_vae(source: Source, dtype: torch.dtype) -> "AutoencoderKL":
     diffusers marks an unsafe VAE by `force_upcast`; SDXL's original is one, madebyollin/sdxl-vae-fp16-fix is not.
     Raises ModelError too for a VAE whose latents do not fit the base.
     """
-    _checked(source)
+    _checked(source, "vae")
     read = _another_vae if source.vae is not None else _from_checkpoint if source.is_single_file else _from_folder
     vae = _guarded(lambda: read(source, "vae", torch.float32), source, "vae")
     return vae if vae.config.force_upcast else _cast(vae, dtype)
@@ -82,7 +80,7 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "Vae
     """
     from .vae import VaeEncoder, covers
 
-    _checked(source)
+    _checked(source, "vae")
     config = next((path for path in found_files.files(source, "vae") if path.suffix == ".json"), None)
     about = json.loads(config.read_text(encoding="utf-8")) if config else {}
     if not covers(about):
@@ -132,7 +130,7 @@ def open_unet(
     """
     from .unet import SdxlUNet, covers
 
-    _checked(source)
+    _checked(source, "unet")
     config = _config(source, "unet") if ours else None
     filling = None
     if config is not None and covers(config):
@@ -150,7 +148,7 @@ def load_text_encoder(
     source: Source, part: str, dtype: torch.dtype, precision: str | None = None, change: Change | None = None
 ) -> Any:
     """text_encoder or text_encoder_2, with `precision` and `change` as in `open_unet`. ModelError as in `load`."""
-    _checked(source)
+    _checked(source, part)
     encoder = _text_encoder(source, part, dtype, precision, change) if precision or change else None
     if encoder is None:
         encoder = _changed(load(source, part, dtype), change)
@@ -267,9 +265,11 @@ def _cast(model: Any, dtype: torch.dtype) -> Any:
         return model.to(dtype)
 
 
-def _checked(source: Source) -> None:
+def _checked(source: Source, part: str) -> None:
     """Check a base on the hub once, and one on this machine each time: it may have changed."""
     (check_base if Path(source.location).exists() else _checked_once)(source)
+    if part in WEIGHTS:
+        check_weights(source, part)
 
 
 _checked_once = functools.lru_cache(maxsize=8)(check_base)
@@ -326,9 +326,7 @@ def _complete(model: Any, info: dict[str, Any], what: str) -> Any:
     """The model, unless weights were missing: the libraries draw those at random and only log it."""
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ModelError(
-            _capital(f"{what} lacks {len(missing)} of its tensors, {missing[0]} first: download it again.")
-        )
+        raise ModelError(lacking(what, missing))
     return model
 
 
@@ -362,39 +360,11 @@ def _guarded(read: Callable[[], Any], source: Source, part: str) -> Any:
     except ModelError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(_capital(_reason(error, source, part, what, other))) from error
+        raise ModelError(reason(error, source, part, what, other)) from error
     except Exception as error:
-        if _among(error, "SafetensorError", "SingleFileComponentError"):
-            raise ModelError(_capital(_reason(error, source, part, what, other))) from error
+        if among(error, "SafetensorError", "SingleFileComponentError"):
+            raise ModelError(reason(error, source, part, what, other)) from error
         raise
     if part.startswith("tokenizer") and len(loaded) < 256:  # transformers makes one of 2 tokens without files
-        raise ModelError(_capital(no_vocabulary(what)))
+        raise ModelError(capital(no_vocabulary(what)))
     return loaded.requires_grad_(False).eval() if isinstance(loaded, torch.nn.Module) else loaded
-
-
-def _reason(error: Exception, source: Source, part: str, what: str, other: bool) -> str:
-    """The sentence for a part that cannot be loaded."""
-    if _among(error, "SafetensorError"):
-        return broken(what)
-    if _among(error, "ConnectError", "ConnectTimeout", "ConnectionError", "LocalEntryNotFoundError"):
-        return unreachable(what)
-    if part in WEIGHTS and not other and not source.is_single_file and not has_weights(source, part):
-        if source.variant:
-            return f"{what} has no {source.variant} weights as safetensors: give another --variant, or none."
-        return f"{what} has no safetensors weights, and pickled ones (.bin) are never read: give a model that has."
-    if "meta tensor" in str(error):  # where a file left a weight empty
-        return f"{what} lacks tensors that SDXL has: download it again, or give another."
-    return f"Cannot load {what}: {first_line(error)}"
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
-
-
-def _among(error: BaseException | None, *names: str) -> bool:
-    """Whether an error, or one that led to it, is of a class with one of these names."""
-    while error is not None:
-        if {kind.__name__ for kind in type(error).__mro__} & set(names):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -160,16 +160,6 @@ def checkpoint_shapes(path: str, name: str) -> dict[str, list[int]]:
         return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  (it is no mapping)
 
 
-def whole_numbers(path: str, name: str) -> str | None:
-    """The first matrix of a safetensors file that holds whole numbers, and their kind; None where none does."""
-    with opened(path, name) as file:
-        for key in file.keys():  # noqa: SIM118  (it is no mapping)
-            about = file.get_slice(key)
-            if about.get_dtype()[0] in "IU" and len(about.get_shape()) > 1 and key.endswith("weight"):
-                return f"{key} of {about.get_dtype()}"
-    return None
-
-
 @contextlib.contextmanager
 def opened(path: str, name: str, framework: str = "np") -> Iterator[Any]:
     """An open safetensors file of a base; ModelError when it is not one."""

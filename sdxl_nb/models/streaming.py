@@ -113,11 +113,7 @@ class Filling:
             self._hollow(slot, precision)
 
     def _slot(self, name: str, parameter: torch.Tensor, place: Place) -> Slot:
-        wanted, found = tuple(parameter.shape), self.weights.shapes[place.key]
-        if place.third is not None:
-            found = (found[0] // 3, *found[1:])
-        found = found[::-1] if place.transposed else found
-        if found not in (wanted, (*wanted, 1, 1) if place.convolution else wanted):
+        if place.inner(self.weights.shapes[place.key]) != tuple(parameter.shape):
             raise KeyError(name)
         module, _, leaf = name.rpartition(".")
         return Slot(name, self.model.get_submodule(module), leaf, place, parameter.shape)

@@ -190,7 +190,7 @@ def test_a_file_that_is_known_to_be_absent_is_not_asked_for_again(tmp_path):
 
 def test_a_hub_that_is_down_is_said_at_once(tmp_path):
     script = "import time; time.sleep = lambda seconds: print('slept')  # as the client does before it asks again\n"
-    script += f"from sdxl_nb.models.kinds import check_base; from sdxl_nb.models.sources import Source; check_base(Source({DEFAULT_BASE!r}))"
+    script += f"from sdxl_nb.models.refusals.kinds import check_base; from sdxl_nb.models.sources import Source; check_base(Source({DEFAULT_BASE!r}))"
     with Hub() as hub:
         environment = hub.environment(tmp_path / "home")
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)

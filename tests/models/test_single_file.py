@@ -233,7 +233,8 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(checkpoint, tmp_path):
     del tensors["model.diffusion_model.middle_block.0.in_layers.2.weight"]
     save_file(tensors, tmp_path / "holes.safetensors")
     assert refused(tmp_path / "holes.safetensors") == (
-        "The unet of FILE lacks tensors that SDXL has: download it again, or give another."
+        "The unet of FILE lacks 1 of its tensors, model.diffusion_model.middle_block.0.in_layers.2.weight first: "
+        "download it again."
     )
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from ...config.train_config import TrainConfig
 from ...system.errors import ConfigError, ModelError
 from ..inpainting import inpaints
-from ..kinds import check_base
 from ..lock import ALONE
 from ..quiet import hushed
+from ..refusals.kinds import check_base
 from ..sources import Source, find, locate, read_json, vae_subfolder
 from .latent_scaling import LatentScaling
 from .markers import ZERO, Statement, in_file

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..config.precedence import DEFAULT_BASE
-from ..system.errors import ModelError
-from .sources import WEIGHTS, Source, checkpoint_shapes, whole_numbers
+from ...config.precedence import DEFAULT_BASE
+from ...system.errors import ModelError
+from ..sources import WEIGHTS, Source
+from .sentences import quantised
+from .weights import check_local, check_numbers, header
 
 TEXT_CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
-QUANTISED = (".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant", ".absmax", ".quant_map", "scaled_fp8")
 OTHERS = (  # what some tensor's name begins with or holds, and what the file then is
     (("lora_",), (".lora_", ".lora.", ".hada_w", ".lokr_w"), "a LoRA file"),
     (("cond_stage_model.",), (), "a Stable Diffusion 1 or 2 checkpoint"),
@@ -36,6 +37,7 @@ UNET_FILE, CONDITIONER = "model.diffusion_model.", "conditioner.embedders."
 def check_base(source: Source) -> None:
     """Raise ModelError unless the source is an SDXL base with two text encoders that can be trained."""
     (_check_checkpoint if source.is_single_file else _check_folder)(source)
+    check_local(source)
 
 
 def _check_folder(source: Source) -> None:
@@ -46,6 +48,8 @@ def _check_folder(source: Source) -> None:
         )
     _check_text_classes(source, index)
     unet = source.config("unet/config.json")
+    if unet is None and not _missing(index, "unet"):
+        raise ModelError(f"{source.name} has no unet/config.json: download it again, or give a whole SDXL model.")
     if unet is None or unet.get("addition_embed_type") != "text_time":
         raise ModelError(_not_sdxl(source.name, f"it is a {index.get('_class_name', 'model of another kind')}"))
     if _missing(index, "text_encoder"):
@@ -58,7 +62,7 @@ def _check_folder(source: Source) -> None:
     configs = {part: source.config(f"{part}/config.json") or {} for part in WEIGHTS}
     for part, config in configs.items():
         if config.get("quantization_config"):
-            raise ModelError(_quantised(source.name, f"its {part}'s config.json says so"))
+            raise ModelError(quantised(source.name, f"its {part}'s config.json says so"))
     _check_channels(source.name, unet.get("in_channels", 4), configs["vae"].get("latent_channels", 4))
     _check_widths(source.name, unet, configs["text_encoder"], configs["text_encoder_2"])
 
@@ -118,23 +122,16 @@ def _refiner(name: str) -> str:
     return f"{name} is SDXL's refiner, which has one text encoder: give a base model, for example {DEFAULT_BASE}."
 
 
-def _quantised(name: str, reason: str) -> str:
-    return f"{name} holds quantised weights ({reason}), whose scales would be lost: give the fp16, bf16 or fp32 model."
-
-
 def _check_checkpoint(source: Source) -> None:
     """Tell from the names of its tensors what a checkpoint file is (the sgm layout of SDXL's first release)."""
     name = source.name
-    shapes = checkpoint_shapes(source.location, name)
+    tensors = header(source.location, name)
+    shapes = {key: kept.shape for key, kept in tensors.items()}
     some = partial(_some, shapes)
     for beginnings, inside, what in OTHERS:
         if some(beginnings) or any(text in key for key in shapes for text in inside):
             raise ModelError(_not_sdxl(name, f"it is {what}"))
-    for key in shapes:
-        if key.endswith(QUANTISED) or ".quant_state." in key:
-            raise ModelError(_quantised(name, f"it has the tensor {key}"))
-    if found := whole_numbers(source.location, name):
-        raise ModelError(_quantised(name, f"it has {found}"))
+    check_numbers(name, "it has", tensors)
     if some(f"{CONDITIONER}1.transformer."):
         raise ModelError(f"{name} has its two text encoders swapped: download it again, or give another.")
     if some(f"{CONDITIONER}0.model."):
