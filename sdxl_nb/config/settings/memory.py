@@ -36,8 +36,8 @@ class MemorySettings(BaseModel):
     )
     cached_variants: Whole = memory(
         1,
-        "Crops of each picture that are encoded and kept, the middle one and others of its own, every second mirrored "
-        "with random_flip; each position draws one of them. 1 keeps the middle alone.",
+        "Crops of each picture that are encoded and kept: 1 is the middle alone, more are others too, every second "
+        "mirrored with random_flip, of which each time one is drawn.",
         ge=1,
         le=64,
         later=True,
