@@ -145,6 +145,8 @@ def generate(
             raise ConfigError(f"generate: {name} must be a list of different values, and not empty.")
     if num_inference_steps < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
+    if clip_skip is not None and clip_skip < 1:
+        raise ConfigError("generate: clip_skip must be 1 or more, counted from the last layer; 2 is SDXL's own.")
     settings: dict[str, Any] = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     settings |= {"height": height, "width": width}
     pipeline = load_base(base)
@@ -239,7 +241,9 @@ class _attached:
         self.pipeline, self.loras = pipeline, _weighted(lora)
         self.own = self.scheduler = pipeline.scheduler  # that of the pipeline, and that which the LoRAs want
         self.asked = clip_skip
-        self.own_layer = self.layer = clip_skip or getattr(pipeline, "reads_at", 2)  # where prompts are read, as well
+        # where prompts are read, as well
+        self.own_layer: int = getattr(pipeline, "reads_at", 2) if clip_skip is None else clip_skip
+        self.layer = self.own_layer
 
     def __enter__(self) -> "_attached":
         from ..lora.base import Base

@@ -1,5 +1,7 @@
 """Several kept crops of a picture: each position draws one, and a cache of them gives what encoding them live gives."""
 
+import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -85,6 +87,19 @@ def test_masks_are_cut_where_the_pictures_are(tmp_path, vae):
         args = [5, 1], choices([position] * 2)
         assert torch.equal(cached(*args), LiveMasks(masks, live, 4)(*args))
     assert cached.computed == 3
+
+
+def test_a_folder_of_middle_crops_has_one_beside_others(tmp_path, vae):
+    for name in ("wide", "middle"):
+        (tmp_path / name).mkdir()
+        for suffix in ("png", "txt"):
+            shutil.copy(home()[0] / "pictures" / f"5.{suffix}", tmp_path / name / f"5.{suffix}")
+    folders = [{"path": "wide"}, {"path": "middle", "center_crop": True}]
+    (tmp_path / "data.json").write_text(json.dumps({"folders": folders}))
+    config = small(tmp_path / "run", **CROPS | {"train_data_dir": str(tmp_path / "data.json")})
+    stored = CachedLatents(open_dataset(config), config, LatentScaling.of(vae.config), Store(tmp_path / "s"))
+    lefts = [[stored.variant(index, number).left for number in range(3)] for index in range(2)]
+    assert len(set(lefts[0])) == 3 and len(set(lefts[1])) == 1
 
 
 @pytest.mark.slow

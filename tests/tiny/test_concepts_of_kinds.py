@@ -99,12 +99,14 @@ def radii(folder, scales):
 
 
 def test_a_slider_goes_from_small_to_large(root):
-    """The checker's radius rises with the strength from -1 to 1, for colours that its prompts never named."""
-    found = radii(
-        trained(root / "slider", seed=0, max_train_steps=150, slider_guidance=2.0, **SLIDER), (-1, -0.5, 0, 0.5, 1)
-    )
+    """The checker's radius rises with the strength from -1 to 1, for colours that its prompts never named.
+
+    Measured: 9.5, 13.5, 17.3, 21.2 and 23.9 px.
+    """
+    few = {"train_batch_size": 4, "max_train_steps": 80, "checkpointing_steps": 75, "slider_guidance": 2.0}
+    found = radii(trained(root / "slider", seed=0, **few, **SLIDER), (-1, -0.5, 0, 0.5, 1))
     print("radius", found)
-    assert all(high > low for low, high in pairwise(found))
+    assert all(high > low for low, high in pairwise(found)) and found[-1] >= 2 * found[0]
 
 
 def long_pictures(folder):

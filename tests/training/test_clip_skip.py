@@ -75,6 +75,8 @@ def test_a_layer_that_the_base_lacks_is_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "run" / "checkpoint-2").exists()
     with pytest.raises(ConfigError, match="clip_skip"):
         small(tmp_path, clip_skip=13)
+    with pytest.raises(ConfigError, match="clip_skip must be 1 or more, counted from the last layer"):
+        generate(str(home()[0] / "base"), None, "a", clip_skip=0)
 
 
 @pytest.mark.parametrize(
