@@ -104,6 +104,8 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
     if any(values.get(name) is not None for name in ("snr_gamma", "p2_gamma", "soft_snr_gamma")):
         values.pop("rescale_betas_zero_snr", None)
         values.pop("debiased_estimation_loss", None)
+    if values.get("center_crop"):
+        values.pop("cached_variants", None)
     if (values.get("max_timestep") or 10_000) <= values.get("min_timestep", 0):
         values.pop("max_timestep")
     if values.get("timestep_distribution", "uniform") in ("uniform", "stratified"):

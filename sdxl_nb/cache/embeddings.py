@@ -4,7 +4,7 @@ SDXL paper (arXiv 2307.01952), section 2.1. An empty caption is all zeros where 
 (`force_zeros_for_empty_prompt`), so that training without a caption and guidance away from none are the same thing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..data.words.chunks import Chunks
-from ..system.errors import SdxlNbError
+from ..system.errors import ConfigError, SdxlNbError
 from ..system.keys import key_of
 from ..system.threads import Group, share_out
 from ..system.transfer import sent
@@ -28,26 +28,41 @@ class Prompt(NamedTuple):
     pooled: torch.Tensor
 
 
+def refuse_too_deep(clip_skip: int, layers: Iterable[int]) -> None:
+    """Raise ConfigError where one of the text encoders, of so many layers each, has no such layer."""
+    fewest = min(layers)
+    if clip_skip > fewest:
+        raise ConfigError(f"clip_skip {clip_skip} is more than the {fewest} layers of a text encoder: lower it")
+
+
 class TextEncoders:
     """Both tokenizers and encoders; `encode(captions)` keeps gradients where the encoders have any to keep."""
 
     def __init__(
-        self, tokenizers: Sequence[Any], encoders: Sequence[Any], *, zeros_for_empty: bool = True, chunks: int = 1
+        self,
+        tokenizers: Sequence[Any],
+        encoders: Sequence[Any],
+        *,
+        zeros_for_empty: bool = True,
+        chunks: int = 1,
+        clip_skip: int = 2,
     ):
         self.tokenizers, self.encoders = tuple(tokenizers), tuple(encoders)
-        self.zeros_for_empty, self.chunks = zeros_for_empty, chunks
+        self.zeros_for_empty, self.chunks, self.clip_skip = zeros_for_empty, chunks, clip_skip
+        refuse_too_deep(clip_skip, (encoder.config.num_hidden_layers for encoder in self.encoders))
 
     def encode(self, captions: Sequence[str]) -> Prompt:
         """One Prompt for a batch of captions; longer ones than `chunks` of the tokenizers' lengths are cut.
 
-        Each chunk is encoded by itself, and what they are is put side by side; pooled is that of the first.
+        Each chunk is encoded by itself, and what they are is put side by side; pooled is that of the first, at the
+        last layer whatever `clip_skip` says.
         """
         hidden = []
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
             device = next(encoder.parameters()).device
             ids = torch.tensor(Chunks(tokenizer, self.chunks).rows(captions))
             out = encoder(sent(ids, device), output_hidden_states=True)
-            last = out.hidden_states[-2]
+            last = out.hidden_states[-self.clip_skip]
             hidden.append(last.reshape(len(captions), -1, last.shape[-1]))
         pooled = out.text_embeds[:: self.chunks]  # the second one's
         if not self.zeros_for_empty:

@@ -17,7 +17,7 @@ import torch
 from ..config.train_config import TrainConfig
 from ..data.crops import Crop, plan_crop
 from ..data.dataset import CaptionedPictures
-from ..data.sampling import Choices
+from ..data.sampling import Choices, crop_place
 from ..models.inpainting import draw_hole, hollowed, mask_of
 from ..models.objective.latent_scaling import LatentScaling
 from ..system.errors import ModelError, SdxlNbError
@@ -44,7 +44,8 @@ class Encoder:
     """Crops pictures and draws their latents: the part that both ways share.
 
     `target(index)` is the (height, width) in pixels that a picture is trained at; by default the square of
-    `resolution`. A batch holds pictures of one target.
+    `resolution`. A batch holds pictures of one target. With cached_variants K above 1 each picture has K crops, every
+    second one mirrored with `random_flip`, of which a position takes one.
     """
 
     def __init__(
@@ -57,11 +58,15 @@ class Encoder:
         self.pictures, self.sizes, self.config, self.scaling = pictures, pictures.sizes(), config, scaling
         self.target = target or (lambda index: (self.config_of(index).resolution,) * 2)
         self.largest = max(each.resolution for each in pictures.configs(config))
+        self.kept = config.cached_variants
 
     def crop(self, index: int, choices: Choices | None, flip: bool) -> Crop:
         """The crop of a picture; without choices the one that does not change: its centre, or place (u, v) = (½, ½)."""
-        config = self.config_of(index)
         u, v = (choices.u, choices.v) if choices else (0.5, 0.5)
+        return self._planned(index, u, v, flip)
+
+    def _planned(self, index: int, u: float, v: float, flip: bool) -> Crop:
+        config = self.config_of(index)
         size = tuple(self.sizes[index].tolist())
         return plan_crop(size, self.target(index), config.center_crop, flip, u, v, config.image_interpolation_mode)
 
@@ -72,9 +77,18 @@ class Encoder:
     def flips(self, index: int, choices: Choices) -> bool:
         return self.config_of(index).random_flip and choices.flip
 
-    def variant(self, index: int, flip: bool) -> Crop:
-        """The crop that does not change, mirrored or not; a picture that is never mirrored has one."""
-        return self.crop(index, None, flip and self.config_of(index).random_flip)
+    def variant(self, index: int, number: int) -> Crop:
+        """A crop that does not change: of one the middle, mirrored or not; a picture that is never mirrored has one."""
+        if self.kept == 1:
+            return self.crop(index, None, number > 0 and self.config_of(index).random_flip)
+        u, v = crop_place(self.pictures.identity(index), number)
+        return self._planned(index, u, v, number % 2 > 0 and self.config_of(index).random_flip)
+
+    def taken(self, index: int, choices: Choices) -> Crop:
+        """The crop that a position takes of a picture which is encoded for it."""
+        if self.kept > 1:
+            return self.variant(index, choices.variant(self.kept))
+        return self.crop(index, choices, self.flips(index, choices))
 
     def sample(self, mean: torch.Tensor, std: torch.Tensor, choices: Sequence[Choices]) -> torch.Tensor:
         """Latents drawn from the VAE's distribution, shifted and scaled, where mean and std are."""
@@ -88,6 +102,12 @@ def encode(vae: Any, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.
     batch = sent(torch.from_numpy(np.stack(pixels)), vae.device).to(vae.dtype)
     latents = vae.encode(batch).latent_dist
     return latents.mean.float(), latents.std.float()
+
+
+def encode_alike(vae: Any, pixels: Sequence[np.ndarray], batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same on the CPU, always as many at once, so that no latent depends on what is encoded beside it."""
+    mean, std = encode(vae, [*pixels, *[pixels[-1]] * (batch - len(pixels))])
+    return mean[: len(pixels)].cpu(), std[: len(pixels)].cpu()
 
 
 def refuse_no_numbers(mean: torch.Tensor) -> None:
@@ -136,7 +156,11 @@ class LiveLatents(Encoder):
     def _encoded(self, pixels: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of their latents."""
         some = at_once(self.largest, self.vae.device)  # the U-Net's batch is larger than the VAE has room for
-        parts = [encode(self.vae, pixels[first : first + some]) for first in range(0, len(pixels), some)]
+        cut = [pixels[first : first + some] for first in range(0, len(pixels), some)]
+        if self.kept > 1:  # the very numbers that a cache would have
+            parts = [encode_alike(self.vae, part, some) for part in cut]
+        else:
+            parts = [encode(self.vae, part) for part in cut]
         mean, std = map(torch.cat, zip(*parts, strict=True))
         if not self.works:
             refuse_no_numbers(mean)
@@ -146,7 +170,7 @@ class LiveLatents(Encoder):
     def _cut(self, chosen: tuple[int, Choices]) -> tuple[np.ndarray, tuple[int, ...]]:
         """Pixels and time ids of a picture."""
         index, choices = chosen
-        crop = self.crop(index, choices, self.flips(index, choices))
+        crop = self.taken(index, choices)
         return crop.apply(self.pictures[index].picture), crop.time_ids
 
 
@@ -177,9 +201,9 @@ class Piece(NamedTuple):
 class CachedLatents(Encoder):
     """Each picture's latents at one crop, and mirrored too with `random_flip`, from a Store; `fill` adds what lacks.
 
-    A row is a variant of a picture: picture x variants + whether it is mirrored. Its key tells the picture's bytes
-    and its crop, so what changed is encoded anew and nothing else. Where some folders are mirrored and others not, the
-    two rows of a picture that is not are one.
+    A row is a variant of a picture: picture x variants + its number, which of two says whether it is mirrored. Its key
+    tells the picture's bytes and its crop, so what changed is encoded anew and nothing else. Where some folders are
+    mirrored and others not, the two rows of a picture that is not are one.
     """
 
     def __init__(
@@ -192,9 +216,9 @@ class CachedLatents(Encoder):
     ):
         super().__init__(pictures, config, scaling, target)
         mirrored = any(each.random_flip for each in pictures.configs(config))
-        self.store, self.variants = store, (False, True) if mirrored else (False,)
+        self.store, self.variants = store, self.kept if self.kept > 1 else 1 + mirrored
         self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
-        self.keys = np.empty(len(pictures) * len(self.variants), KEY)
+        self.keys = np.empty(len(pictures) * self.variants, KEY)
         for index in range(len(pictures)):
             background = pictures.background(index)
             self._note(index, pictures.identity(index) + (background if background != "white" else ""))
@@ -202,11 +226,11 @@ class CachedLatents(Encoder):
         self.computed = 0  # pictures that `fill` encoded
 
     def _note(self, index: int, digest: str) -> None:
-        for flip in self.variants:
-            crop = self.variant(index, flip)
+        for number in range(self.variants):
+            crop = self.variant(index, number)
             size = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size)
-            self.keys[index * len(self.variants) + flip] = key_of(digest, (*size, crop.flip, crop.interpolation))
-        self.moving += not self.config_of(index).center_crop and crop.resized != crop.target_size
+            self.keys[index * self.variants + number] = key_of(digest, (*size, crop.flip, crop.interpolation))
+        self.moving += self.kept == 1 and not self.config_of(index).center_crop and crop.resized != crop.target_size
 
     def missing(self) -> int:
         """How many rows are not in the store."""
@@ -220,7 +244,7 @@ class CachedLatents(Encoder):
         batch: int | None = None,
     ) -> None:
         """Encode what is not in the store; `load_vae()` is called only when something is. Raises SdxlNbError."""
-        many = len(self.variants)
+        many = self.variants
 
         def work(share: range) -> None:
             rows = (np.asarray(share)[:, None] * many + np.arange(many)).ravel()
@@ -240,26 +264,26 @@ class CachedLatents(Encoder):
     def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Callable[[int], None]) -> None:
         """Encode these rows, those of one shape together, and count pictures."""
         batch = batch or at_once(self.largest, vae.device)
-        targets = np.array([self.target(row // len(self.variants)) for row in rows.tolist()])
+        targets = np.array([self.target(row // self.variants) for row in rows.tolist()])
         shapes, numbers = np.unique(targets, axis=0, return_inverse=True)
         wanted = [rows[numbers.ravel() == number] for number in range(len(shapes))]
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         areas = [height * width // scale**2 * len(part) for (height, width), part in zip(shapes, wanted, strict=True)]
         self.store.refuse_to_fill(int(sum(areas)) * vae.config.latent_channels * 8 + 40 * len(rows))
+        seen: set[int] = set()
         for part in wanted:
             with self.store.writer() as writer:
                 # on a CPU the VAE has the cores already, and a thread's pictures would only cost memory
                 pieces = self._pieces(part, threads=1 if vae.device.type == "cpu" else None)
                 while portion := list(islice(pieces, batch)):
                     self._encode(portion, vae, batch, writer)
-                    done = len({piece.row // len(self.variants) for piece in portion})
-                    self.computed += done
-                    progress(done)
+                    new = {piece.row // self.variants for piece in portion} - seen
+                    seen |= new
+                    self.computed += len(new)
+                    progress(len(new))
 
     def _encode(self, portion: list[Piece], vae: Any, batch: int, writer: Writer) -> None:
-        # always as many at once, so that no latent depends on what was encoded beside it, or was cached already
-        pixels = [piece.pixels for piece in portion]
-        mean, std = (each.cpu() for each in encode(vae, pixels + pixels[-1:] * (batch - len(pixels))))
+        mean, std = encode_alike(vae, [piece.pixels for piece in portion], batch)
         refuse_no_numbers(mean)
         for number, piece in enumerate(portion):
             time_ids = torch.tensor(piece.crop.time_ids, dtype=torch.float32)
@@ -272,21 +296,26 @@ class CachedLatents(Encoder):
             yield from pieces
 
     def _still_missing(self, rows: np.ndarray) -> Iterator[list[int]]:
-        for _, same in groupby(rows.tolist(), key=lambda row: row // len(self.variants)):
+        for _, same in groupby(rows.tolist(), key=lambda row: row // self.variants):
             self.store.refresh()
             lacking = [row for row in same if self.store.find(self.keys[row : row + 1])[0] < 0]
             if lacking:
                 yield lacking
 
     def _cut(self, rows: list[int]) -> list[Piece]:
-        index = rows[0] // len(self.variants)
+        index = rows[0] // self.variants
         picture = self.pictures[index].picture
-        crops = [(row, self.variant(index, bool(row % len(self.variants)))) for row in rows]
+        crops = [(row, self.variant(index, row % self.variants)) for row in rows]
         return [Piece(row, crop, crop.apply(picture)) for row, crop in crops]
 
+    def row(self, index: int, choices: Choices) -> int:
+        """The row that a position takes of a picture."""
+        if self.kept > 1:
+            return index * self.variants + choices.variant(self.kept)
+        return index * self.variants + (self.flips(index, choices) if self.variants > 1 else 0)
+
     def __call__(self, indices: Sequence[int], choices: Sequence[Choices]) -> tuple[torch.Tensor, torch.Tensor]:
-        many = len(self.variants)
-        rows = [i * many + (self.flips(i, c) if many > 1 else 0) for i, c in zip(indices, choices, strict=True)]
+        rows = [self.row(index, chosen) for index, chosen in zip(indices, choices, strict=True)]
         mean, std, time_ids = self.store.read(self.places[rows], ("mean", "std", "time_ids"))
         return self.sample(mean, std, choices), time_ids
 

@@ -40,8 +40,7 @@ class LiveMasks:
 
     def _live(self, chosen: tuple[int, Choices]) -> np.ndarray:
         index, choices = chosen
-        crop = self.latents.crop(index, choices, self.latents.flips(index, choices))
-        return self.masks.cut(index, crop, self.scale)
+        return self.masks.cut(index, self.latents.taken(index, choices), self.scale)
 
 
 class CachedMasks(LiveMasks):
@@ -52,18 +51,18 @@ class CachedMasks(LiveMasks):
 
     def __init__(self, masks: Masks, latents: CachedLatents, scale: int, store: Store):
         super().__init__(masks, latents, scale)
+        self.latents: CachedLatents = latents
         self.store, self.variants = store, latents.variants
-        self.keys = np.zeros(len(masks.kinds) * len(self.variants), KEY)
+        self.keys = np.zeros(len(masks.kinds) * self.variants, KEY)
         self.rows = np.array([row for index in masks.indices() for row in self._rows(index)], np.int64)
         for row in self.rows.tolist():
-            index, flip = divmod(row, len(self.variants))
-            self.keys[row] = key_of(masks.keys[index], latents.variant(index, bool(flip)), scale)
+            index, number = divmod(row, self.variants)
+            self.keys[row] = key_of(masks.keys[index], latents.variant(index, number), scale)
         self.places = np.full(len(self.keys), -1, np.int64)
         self.computed = 0  # masks that `fill` cut
 
     def _rows(self, index: int) -> range:
-        many = len(self.variants)
-        return range(index * many, index * many + many)
+        return range(index * self.variants, (index + 1) * self.variants)
 
     def fill(self, progress: Progress | None = None, processes: Group | None = None) -> None:
         """Cut what is not in the store. Raises SdxlNbError."""
@@ -83,7 +82,7 @@ class CachedMasks(LiveMasks):
         target = self.latents.target
 
         def shape(row: int) -> tuple[int, int]:
-            return target(row // len(self.variants))
+            return target(row // self.variants)
 
         done = 0
         for _, same in groupby(sorted(rows, key=shape), key=shape):
@@ -96,12 +95,12 @@ class CachedMasks(LiveMasks):
                         progress(done, len(rows))
 
     def _cut(self, row: int) -> tuple[int, np.ndarray]:
-        index, flip = divmod(row, len(self.variants))
-        return row, self.masks.cut(index, self.latents.variant(index, bool(flip)), self.scale)
+        index, number = divmod(row, self.variants)
+        return row, self.masks.cut(index, self.latents.variant(index, number), self.scale)
 
     def _live(self, chosen: tuple[int, Choices]) -> np.ndarray:
         index, choices = chosen
-        row = index * len(self.variants) + (self.latents.flips(index, choices) if len(self.variants) > 1 else 0)
+        row = self.latents.row(index, choices)
         if self.places[row] < 0:
             return self.masks.cut(index, self.latents.crop(index, None, False), self.scale)
         (mask,) = self.store.read(self.places[row : row + 1], ("mask",))

@@ -24,6 +24,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_sources,
         _check_embedded,
         _check_resolution,
+        _check_crops,
         _check_objective,
         _check_loss,
         _check_timesteps,
@@ -62,6 +63,14 @@ def _check_resolution(config: "TrainConfig") -> None:
     if config.resolution != below:
         near = f"{below} or {below + 8}"
         raise wrong("resolution", f"resolution must be a multiple of 8, not {config.resolution}: use {near}")
+
+
+def _check_crops(config: "TrainConfig") -> None:
+    if config.cached_variants > 1 and config.center_crop:
+        raise wrong(
+            "cached_variants",
+            "cached_variants keeps other crops than the middle, which center_crop asks for: drop one of them",
+        )
 
 
 def _check_objective(config: "TrainConfig") -> None:

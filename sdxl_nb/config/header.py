@@ -98,6 +98,18 @@ def objective_flags(metadata: Mapping[str, str]) -> Objective | None:
     return found if found != Objective() else None
 
 
+def clip_skip_of(metadata: Mapping[str, str]) -> int:
+    """The layer, counted from the last, at which captions were read for a LoRA of ours; SDXL's own for any other.
+
+    What sd-scripts notes as ss_clip_skip has no effect there for SDXL, so none is believed here.
+    """
+    try:
+        layer = config_from_header(metadata).get("clip_skip")
+    except ModelError:
+        return 2
+    return layer if isinstance(layer, int) and not isinstance(layer, bool) and 1 <= layer <= 12 else 2
+
+
 def find_config(path: str | os.PathLike[str]) -> Path:
     """The file whose header holds a run's configuration. ConfigError if there is none at that path."""
     try:

@@ -75,6 +75,8 @@ class FolderSettings:
         changes = dict(self.settings)
         if "center_crop" in changes:  # which says of the run whether there are buckets
             changes.setdefault("aspect_ratio_buckets", config.uses_buckets())
+        if changes.get("center_crop"):  # however many crops the pictures of other folders have
+            changes["cached_variants"] = 1
         return config.replace(**changes) if changes else config
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..system.keys import key_of
+
 # The upper bits of a key say what its stream is for; a position's own is 0.
-_NOISE, _STRATA = 1 << 60, (1 << 61) + (1 << 60)
+_NOISE, _STRATA, _VARIANT = 1 << 60, (1 << 61) + (1 << 60), (1 << 62) + (1 << 60)
 _MASK, _CAPTION, _WHICH = 1 << 61, 1 << 62, (1 << 62) + (1 << 61)
 _ORDER, _BATCHES, _CLASS, _DROPOUT = ((1 << 63) + upper for upper in (0, 1 << 61, 1 << 62, (1 << 62) + (1 << 61)))
 
@@ -61,7 +63,8 @@ class Choices:
     timestep: int
     generator: np.random.Generator
     seed: int = 0
-    position: int = 0  # those two for `words`, `one_of` and `goes_unmasked`
+    position: int = 0  # those two for what is drawn apart from the others
+    middle: bool = False  # it takes the middle crop, whatever others are kept
 
     @classmethod
     def at(cls, seed: int, position: int, *, timesteps: int, empty_share: float) -> "Choices":
@@ -83,6 +86,10 @@ class Choices:
         """Which of so many captions this position takes, apart from all other draws."""
         return int(_stream(self.seed, _WHICH + self.position).random() * count)
 
+    def variant(self, count: int) -> int:
+        """Which of so many kept crops this position takes, apart from all other draws."""
+        return 0 if self.middle else int(_stream(self.seed, _VARIANT + self.position).random() * count)
+
     def dropout_key(self) -> int:
         """32 bits from which the dropout of this position comes, apart from all other draws."""
         return int(_stream(self.seed, _DROPOUT + self.position).integers(1 << 32))
@@ -94,6 +101,17 @@ class Choices:
     def goes_unmasked(self, share: float) -> bool:
         """Whether this position takes its picture without the mask, at this chance; apart from all other draws."""
         return share > 0 and bool(_stream(self.seed, _MASK + self.position).random() < share)
+
+
+def crop_place(identity: str, number: int) -> tuple[float, float]:
+    """Where kept crop `number` of a picture lies, (u, v) in (0, 1): the middle, then places far from each other.
+
+    Those are Roberts' sequence R2 (extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences), for
+    half of the pictures from the other end, so that no side is preferred; the same ones in any run.
+    """
+    u, v = ((0.5 + number * step) % 1 for step in (0.7548776662466927, 0.5698402909980532))
+    down, across = (each % 2 > 0 for each in key_of(identity)[:2])
+    return 1 - u if down else u, 1 - v if across else v
 
 
 def strata(positions: range, seed: int) -> list[int]:

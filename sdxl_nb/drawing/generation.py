@@ -123,6 +123,7 @@ def generate(
     height: int | None = None,
     width: int | None = None,
     negative_prompt: str | None = None,
+    clip_skip: int | None = None,
     batch_size: int | None = None,
     progress: bool = True,
 ) -> PictureGrid:
@@ -131,8 +132,10 @@ def generate(
     `base`: embedded:tiny-sdxl, a hub id, a folder, a checkpoint, or a ready StableDiffusionXLPipeline (left as it
     came). `lora`: a file, run folder or LoraFile; a list or {lora: weight} of several, each multiplied by the scale.
     Pictures are drawn by the base's own scheduler; a LoRA whose header says that it was trained for another objective
-    is drawn for that. Scale 0 gives the base's pictures exactly. `batch_size` pictures are drawn at once, by default
-    eight small ones or one from 512 x 512 pixels on. ConfigError for empty or repeated lists, ModelError for the files.
+    is drawn for that, and prompts are read at the layer of the text encoders that it says (`clip_skip`, counted as the
+    setting), unless one is given. Scale 0 gives the base's pictures exactly. `batch_size` pictures are drawn at once,
+    by default eight small ones or one from 512 x 512 pixels on. ConfigError for empty or repeated lists, ModelError for
+    the files.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     scales = [float(scale) for scale in scales] if lora is not None else [0.0]
@@ -142,19 +145,21 @@ def generate(
             raise ConfigError(f"generate: {name} must be a list of different values, and not empty.")
     if num_inference_steps < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
+    if clip_skip is not None and clip_skip < 1:
+        raise ConfigError("generate: clip_skip must be 1 or more, counted from the last layer; 2 is SDXL's own.")
     settings: dict[str, Any] = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     settings |= {"height": height, "width": width}
     pipeline = load_base(base)
     batch_size = batch_size or at_once(*_size(pipeline, height, width))
-    with _attached(pipeline, lora) as attached:
+    with _attached(pipeline, lora, clip_skip) as attached:
         return _draw_all(pipeline, attached, prompts, scales, seeds, settings, negative_prompt, batch_size, progress)
 
 
-def load_base(base: Any, objective: "BaseObjective | None" = None) -> Any:
+def load_base(base: Any, objective: "BaseObjective | None" = None, clip_skip: int = 2) -> Any:
     """A pipeline that is ready to draw: fp16 on a CUDA GPU, fp32 on the CPU; a ready one is given back.
 
-    It draws as `objective` says, by default as the base says of itself. Where the GPU has no room for the whole base,
-    its models come there one after the other.
+    It draws as `objective` says, by default as the base says of itself, and `generate` reads prompts at `clip_skip`.
+    Where the GPU has no room for the whole base, its models come there one after the other.
     """
     import torch
 
@@ -164,9 +169,11 @@ def load_base(base: Any, objective: "BaseObjective | None" = None) -> Any:
     if not isinstance(base, str | os.PathLike | Source):
         return base
     source = base if isinstance(base, Source) else source_of(str(base))
-    if not torch.cuda.is_available():
-        return _with_loras(load_pipeline(source, objective=objective), source)
-    pipeline = _with_loras(load_pipeline(source, torch.float16, objective), source)
+    on_gpu = torch.cuda.is_available()
+    pipeline = _with_loras(load_pipeline(source, torch.float16 if on_gpu else torch.float32, objective), source)
+    pipeline.reads_at = clip_skip
+    if not on_gpu:
+        return pipeline
     pipeline.vae.enable_slicing()  # decodes one by one
     give_back()
     if fits(_bytes_of(pipeline), torch.cuda.mem_get_info()[0]):
@@ -230,9 +237,13 @@ def _size(pipeline: Any, height: int | None, width: int | None) -> tuple[int, in
 class _attached:
     """Within the block the pipeline carries the LoRAs; after it, the pipeline is as it came."""
 
-    def __init__(self, pipeline: Any, lora: Any):
+    def __init__(self, pipeline: Any, lora: Any, clip_skip: int | None):
         self.pipeline, self.loras = pipeline, _weighted(lora)
         self.own = self.scheduler = pipeline.scheduler  # that of the pipeline, and that which the LoRAs want
+        self.asked = clip_skip
+        # where prompts are read, as well
+        self.own_layer: int = getattr(pipeline, "reads_at", 2) if clip_skip is None else clip_skip
+        self.layer = self.own_layer
 
     def __enter__(self) -> "_attached":
         from ..lora.base import Base
@@ -254,6 +265,8 @@ class _attached:
                 attach(weights, self.pipeline, f"generate_{number}")
             headers += [weights.metadata for _, weights in read]
             self.scheduler = scheduler_for(headers, self.pipeline.scheduler)
+            if self.asked is None and headers:
+                self.layer = _layer_for(headers, self.own_layer)
             _say_what_lacks(self.pipeline, headers)
         except BaseException:
             self.__exit__()
@@ -266,6 +279,24 @@ class _attached:
         self.pipeline.scheduler = self.own
         for name in self.adapters:
             detach(self.pipeline, name)
+
+
+def _layer_for(headers: Sequence[Mapping[str, str]], own: int) -> int:
+    """Where prompts are read for these LoRAs. ConfigError where they learned from captions read at different layers."""
+    from ..config.header import clip_skip_of
+
+    layers = list(map(clip_skip_of, headers))
+    others = sorted(set(layers) - {2})
+    if len(others) > 1:
+        each = " and ".join(map(str, others))
+        raise ConfigError(f"generate: these LoRAs were trained with clip_skip {each}: say which one with clip_skip.")
+    if others and 2 in layers:
+        warnings.warn(
+            f"One LoRA was trained with clip_skip {others[0]}, another with SDXL's own: all are drawn with "
+            f"{others[0]}; give clip_skip for another.",
+            stacklevel=4,
+        )
+    return others[0] if others else own
 
 
 def _weighted(lora: Any) -> "list[tuple[Lora, float]]":
@@ -297,13 +328,15 @@ def _draw_all(
     found: dict[Cell, Image] = {}
     with progress_bar(total=len(jobs) * len(scales), unit="picture", disable=not progress, leave=False) as bar:
         for scale in scales:
-            pipeline.scheduler = attached.scheduler if scale and adapters else own
+            changed = scale and adapters
+            pipeline.scheduler = attached.scheduler if changed else own
+            layer = attached.layer if changed else attached.own_layer
             if adapters:
                 set_scale(pipeline, {name: scale * weight for name, weight in adapters.items()})
             label = f"scale {scale:g}" if adapters else "base"
             for start in range(0, len(jobs), batch_size):
                 batch = jobs[start : start + batch_size]
-                pictures = _draw_batch(pipeline, batch, settings, negative_prompt)
+                pictures = _draw_batch(pipeline, batch, settings, negative_prompt, layer)
                 found |= {Cell(p, label, seed): picture for (p, seed), picture in zip(batch, pictures, strict=True)}
                 bar.update(len(batch))
     labels = list(dict.fromkeys(cell.label for cell in found))
@@ -313,7 +346,7 @@ def _draw_all(
 
 
 def _draw_batch(
-    pipeline: Any, batch: list[tuple[str, int]], settings: dict[str, Any], negative_prompt: str | None
+    pipeline: Any, batch: list[tuple[str, int]], settings: dict[str, Any], negative_prompt: str | None, layer: int
 ) -> "list[Image]":
     import torch
 
@@ -321,8 +354,10 @@ def _draw_batch(
     negative = None if negative_prompt is None else [negative_prompt] * len(batch)
     prompts = [prompt for prompt, _ in batch]
     words: dict[str, Any] = {"prompt": prompts, "negative_prompt": negative}
-    if (chunks := _chunks(pipeline, [*prompts, negative_prompt or ""])) > 1:
-        words = _embedded(pipeline, prompts, negative or [""] * len(batch), chunks, settings["guidance_scale"] > 1)
+    chunks = _chunks(pipeline, [*prompts, negative_prompt or ""])
+    if chunks > 1 or layer != 2:  # the pipeline's own clip_skip would leave the negative prompt out
+        guided = settings["guidance_scale"] > 1
+        words = _embedded(pipeline, prompts, negative or [""] * len(batch), chunks, layer, guided)
     images: list[Image] = pipeline(**words, generator=generators, **settings).images
     return images
 
@@ -336,16 +371,16 @@ def _chunks(pipeline: Any, prompts: Sequence[str]) -> int:
 
 
 def _embedded(
-    pipeline: Any, prompts: Sequence[str], negative: Sequence[str], chunks: int, guided: bool
+    pipeline: Any, prompts: Sequence[str], negative: Sequence[str], chunks: int, layer: int, guided: bool
 ) -> dict[str, Any]:
-    """Prompts of several chunks as what the pipeline takes in their place."""
+    """Prompts of several chunks, or read at another layer, as what the pipeline takes in their place."""
     import torch
 
     from ..cache.embeddings import TextEncoders
 
     zeros = bool(pipeline.config.force_zeros_for_empty_prompt)
     parts = (pipeline.tokenizer, pipeline.tokenizer_2), (pipeline.text_encoder, pipeline.text_encoder_2)
-    encode = TextEncoders(*parts, zeros_for_empty=zeros, chunks=chunks).encode
+    encode = TextEncoders(*parts, zeros_for_empty=zeros, chunks=chunks, clip_skip=layer).encode
     with torch.no_grad():
         found = dict(zip(("prompt_embeds", "pooled_prompt_embeds"), encode(prompts), strict=True))
         if guided:

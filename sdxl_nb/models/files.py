@@ -38,6 +38,18 @@ def vae_config(source: Source) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def text_layers(source: Source) -> list[int]:
+    """How many layers each text encoder has, by its config.json; [] where none says it."""
+    paths = [
+        path
+        for part in ("text_encoder", "text_encoder_2")
+        for path in files(source, part)
+        if path.name == "config.json"
+    ]
+    found = [json.loads(path.read_text(encoding="utf-8")).get("num_hidden_layers") for path in paths]
+    return [layers for layers in found if isinstance(layers, int)]
+
+
 def _config(find: Find, part: str) -> list[Path]:
     path = find(f"{part}/{'config' if part in WEIGHTS else 'tokenizer_config'}.json")
     return [] if path is None else [path]

@@ -357,7 +357,7 @@ class _Job:
         drawing, drawn = max(passes * forward / rate, passes * self.count.operations / 3 * LAUNCH) + decoding / rate, 0
         if self.entries and steps:
             drawn = validation_pictures(config, steps, steps_per_epoch(config, self.entries, processes))
-        encoded = self.entries or 0 if config.cache_latents else 0
+        encoded = (self.entries or 0) * config.cached_variants if config.cache_latents else 0
         return IMPORTS + size / DISK_RATE + (encoded * encoding / rate + drawn * drawing) / processes
 
     def steps(self, processes: int) -> int | None:

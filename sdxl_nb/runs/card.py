@@ -53,6 +53,12 @@ def write_card(
     if below := settings.get("base_lora"):
         named = ", ".join(f"`{each}`" for each in below)
         lines += [f"Trained on top of {named}, frozen in the base (FILE:SCALE): load it too, at that scale.", ""]
+    if config.clip_skip != 2:
+        lines += [
+            f"Captions were read at layer {config.clip_skip} of the text encoders, counted from the end: draw with "
+            f"CLIP Set Last Layer -{config.clip_skip} in ComfyUI, or as below.",
+            "",
+        ]
     lines += _pictures(config, folder)
     lines += _usage(config, objective or _objective(config))
     lines += _readers(config, folder, tables or {})
@@ -130,7 +136,7 @@ def _usage(config: TrainConfig, objective: BaseObjective | None) -> list[str]:
         f"pipe = StableDiffusionXLPipeline.{load}(BASE)  # the base {what} named above",
         *lines,
         'pipe.load_lora_weights("THIS FOLDER")',
-        f"pipe({prompt}).images[0]",
+        f"pipe({prompt}{f', clip_skip={config.clip_skip - 2}' if config.clip_skip != 2 else ''}).images[0]",
         "```",
         "",
         f"For ComfyUI, AUTOMATIC1111 and Forge put `{config.lora_name()}.safetensors` into the LoRA folder.",

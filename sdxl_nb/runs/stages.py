@@ -211,7 +211,7 @@ def loaded(config: TrainConfig) -> Any:
     from ..models.objective.base_objective import of_config
     from ..models.sources import Source
 
-    return load_base(Source.of(config), of_config(config))
+    return load_base(Source.of(config), of_config(config), config.clip_skip)
 
 
 def _label(step: int, heldout: Mapping[int, float]) -> str:

@@ -103,6 +103,7 @@ def base_identity(config: "TrainConfig", memo: Memo) -> str:
     """A digest of the base: of its files where they are here, else of its name and revision."""
     source = Source.of(config)
     about: list[object] = [config.prediction_type, config.rescale_betas_zero_snr, config.flow_shift]
+    about += [f"clip skip {config.clip_skip}"] if config.clip_skip != 2 else []
     if Path(source.location).exists():
         about += sorted(contents(source, of_config(config), memo).items())
     else:

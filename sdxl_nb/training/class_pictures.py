@@ -97,7 +97,8 @@ def record(config: TrainConfig) -> dict[str, Any]:
     settings = {"prediction_type": config.prediction_type, "flow_shift": config.flow_shift}
     settings["rescale_betas_zero_snr"] = config.rescale_betas_zero_snr or None
     loras = [f"{sha256(find_lora(file).read_bytes()).hexdigest()[:16]}:{scale}" for file, scale in config.base_loras()]
-    return found | settings | {"base_lora": loras or None}
+    skipped = None if config.clip_skip == 2 else config.clip_skip
+    return found | settings | {"base_lora": loras or None, "clip_skip": skipped}
 
 
 def check_record(config: TrainConfig, folder: Path) -> None:
@@ -151,7 +152,7 @@ def load_pipeline(config: TrainConfig, objective: BaseObjective) -> Any:
     """The base as class pictures are drawn with it. Raises ModelError."""
     from ..drawing.generation import load_base
 
-    pipeline = load_base(Source.of(config), objective)
+    pipeline = load_base(Source.of(config), objective, config.clip_skip)
     if config.vae_tiling:
         in_tiles(pipeline.vae)
     return pipeline

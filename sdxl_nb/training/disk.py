@@ -91,7 +91,7 @@ def needed(config: TrainConfig, built: Architecture, pictures: int | None = None
             entries, stored, captions = counts.entries, counts.pictures, counts.captions + 1
         except SdxlNbError as error:
             notes = [f"The number of pictures is not known: {error}"]
-    variants = 2 if config.random_flip else 1
+    variants = config.cached_variants if config.cached_variants > 1 else 1 + config.random_flip
     latent = 2 * 4 * built.vae.get("latent_channels", 4) * (config.resolution // built.scale) ** 2
     latents = (stored or 0) * variants * latent if config.cache_latents and not inpaints(built.unet) else 0
     embeddings = (captions or 0) * built.caption_numbers * 4 if config.caches_text_embeddings() else 0

@@ -76,7 +76,8 @@ class Encoding:
         frozen = studio.frozen
         below = [studio.base["base_lora"]] if frozen and any(map(frozen.touches, TEXT_PARTS)) else []
         chunks = [f"{self.config.chunks()} chunks"] if self.config.chunks() > 1 else []
-        made_by = combined(*parts, studio.dtype, *([stored] if stored else []), *empty, *below, *chunks)
+        layer = [f"clip skip {self.config.clip_skip}"] if self.config.clip_skip != 2 else []
+        made_by = combined(*parts, studio.dtype, *([stored] if stored else []), *empty, *below, *chunks, *layer)
         return self._store("prompts", made_by, "--no_cache_text_embeddings")
 
     def _note_long(self, cut: Sequence[LongCaption]) -> None:
@@ -105,7 +106,8 @@ class Encoding:
         if cached.moving and not any(each.uses_buckets() for each in studio.configs):
             self.log.warn(
                 f"{cached.moving} pictures are not square: with cached latents each keeps one crop, its "
-                "middle, in every epoch; --no_cache_latents draws a new random crop each time, but is slower."
+                "middle, in every epoch; --cached_variants 4 keeps several, --no_cache_latents draws a new random crop "
+                "each time, but is slower."
             )
         return cached
 

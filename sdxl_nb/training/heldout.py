@@ -33,7 +33,7 @@ def choices(identity: str, timesteps: int) -> list[Choices]:
     for number in range(TIMESTEPS):
         key = np.array([int(identity[:16], 16), number], dtype=np.uint64)
         when = int((number + 0.5) / TIMESTEPS * timesteps)
-        made.append(Choices(0.5, 0.5, False, False, when, np.random.Generator(np.random.Philox(key=key))))
+        made.append(Choices(0.5, 0.5, False, False, when, np.random.Generator(np.random.Philox(key=key)), middle=True))
     return made
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders
+from ..cache.embeddings import EmbeddedPrompts, Prompt, TextEncoders, refuse_too_deep
 from ..cache.identity import combined, contents
 from ..cache.latents import CachedLatents, LiveLatents, cache_folder
 from ..cache.masks import LiveMasks
@@ -31,6 +31,7 @@ from ..lora.layers import LoraWeights, collect
 from ..lora.starting.frozen import Change, FrozenLoras
 from ..lora.starting.going_on import file_of, shapes_of, starting_weights
 from ..models import variants
+from ..models.files import text_layers
 from ..models.loading import in_tiles, load, load_text_encoder, load_vae, load_vae_encoder, open_unet
 from ..models.objective import base_objective
 from ..models.objective.base_objective import BaseObjective
@@ -52,6 +53,12 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 VARIED = (
     "Captions change from step to step, so the text encoders stay in memory and run at every step; without "
     "shuffle_caption and caption_tag_dropout_rate they would run once."
+)
+
+
+SKIPPED = (
+    "Captions are read at layer {0} of the text encoders, counted from the end (clip_skip): draw so too, in ComfyUI "
+    "with CLIP Set Last Layer -{0}, in diffusers with clip_skip={1}; A1111 and Forge read SDXL at its own layer, 2."
 )
 
 
@@ -82,6 +89,8 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
         return examine(pictures, memo, counting_bar("checking pictures", progress), processes)
 
     objective = base_objective.of_config(config)  # what cannot be trained is refused before anything is computed
+    if config.clip_skip != 2 and (layers := text_layers(Source.of(config))):
+        refuse_too_deep(config.clip_skip, layers)
     faults = check(opened)
     pictures, held_out = divide(config, opened.without(faults.names), check)
     if config.with_prior_preservation:
@@ -97,6 +106,7 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
         *variants.remarks(Source.of(config)),
         *opened.notes,
         *([str(faults)] if faults else []),
+        *([SKIPPED.format(config.clip_skip, config.clip_skip - 2)] if config.clip_skip != 2 else []),
     ]
     return Studio(config, accelerator, processes, pictures, held_out, memo, remarks, folder, progress, objective)
 
@@ -142,6 +152,8 @@ class Studio:
         varies = any(each.varies_captions() for each in self.configs)
         if varies and config.cache_text_embeddings and not config.train_text_encoder:
             self.remarks.append(VARIED)
+        if config.cached_variants > 1:
+            self.remarks.append(self._crops())
         self.given_masks = Masks(pictures) if config.masked_loss else None
         if self.given_masks:
             self.given_masks.refuse_unusable()
@@ -166,6 +178,12 @@ class Studio:
             if parameter.requires_grad:  # here already: the optimizer's flat vector takes their place
                 parameter.data = parameter.data.to(self.device)
         self._speed_up()
+
+    def _crops(self) -> str:
+        """How many crops of each picture there are, in words."""
+        how = "kept in the cache" if self.caches_latents else "encoded when they are wanted"
+        flips = ", every second mirrored" if any(each.random_flip for each in self.configs) else ""
+        return f"Each picture has {self.config.cached_variants} crops{flips}, {how}; each time one of them is drawn."
 
     def lora(self) -> LoraWeights:
         """The LoRA as it is on the models, on the CPU."""
@@ -236,6 +254,7 @@ class Studio:
             encoders,
             zeros_for_empty=self.objective.zeros_for_empty,
             chunks=self.config.chunks(),
+            clip_skip=self.config.clip_skip,
         )
 
     def encode(self, log: EventLog, asked: Callable[[], bool] = lambda: False) -> None:

@@ -8,6 +8,7 @@ from sdxl_nb.cache import embeddings
 from sdxl_nb.cache.embeddings import EmbeddedPrompts, TextEncoders
 from sdxl_nb.cache.shards import Store
 from sdxl_nb.data.words.chunks import Chunks
+from sdxl_nb.system.errors import ConfigError
 from sdxl_nb.system.transfer import sent
 
 CAPTIONS = ["a red circle", "", "a blue square", "a red circle"]
@@ -35,6 +36,19 @@ def test_as_diffusers_pipeline_encodes(pipeline, text):
     hidden, _, pooled, _ = pipeline.encode_prompt(["a red circle", "a blue square"], do_classifier_free_guidance=False)
     assert prompt.hidden.shape == (2, 16, 64) and prompt.pooled.shape == (2, 32)
     assert torch.equal(prompt.hidden, hidden) and torch.equal(prompt.pooled, pooled)
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_another_layer_is_read_as_diffusers_reads_it(pipeline, text, skip):
+    ours = TextEncoders(text.tokenizers, text.encoders, clip_skip=skip)(["a red circle"])
+    hidden, _, pooled, _ = pipeline.encode_prompt("a red circle", do_classifier_free_guidance=False, clip_skip=skip - 2)
+    assert torch.equal(ours.hidden, hidden) and torch.equal(ours.pooled, pooled)
+    assert torch.equal(ours.hidden, text(["a red circle"]).hidden) == (skip == 2)
+
+
+def test_a_layer_that_an_encoder_lacks_is_refused(text):
+    with pytest.raises(ConfigError, match="clip_skip 3 is more than the 2 layers of a text encoder: lower it"):
+        TextEncoders(text.tokenizers, text.encoders, clip_skip=3)
 
 
 def test_chunks_are_encoded_one_by_one_and_put_side_by_side(pipeline, text):

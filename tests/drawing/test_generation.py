@@ -99,7 +99,7 @@ def test_large_pictures_are_drawn_one_by_one(pipeline, monkeypatch):
     assert at_once(768, 1344) == 1 and at_once(320, 256) == 3
     drawn = []
 
-    def draw(pipeline, batch, settings, negative_prompt):
+    def draw(pipeline, batch, settings, *_):
         drawn.append(len(batch))
         return [Image.new("RGB", (8, 8))] * len(batch)
 

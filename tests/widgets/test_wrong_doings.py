@@ -50,9 +50,6 @@ DROPPED = {  # what is dropped -> what is said of it
         zipped(**{"../../a.png": png()}),
         "s.zip holds no pictures; the first of what cannot be used: ../../a.png leads out of s.zip: ",
     ),
-        zipped(**{"../../a.png": png()}),
-        "s.zip holds no pictures; the first of what cannot be used: ../../a.png leads out of s.zip: ",
-    ),
     "z.txt": (b"a cat", "z.txt: there is no picture called z yet: add it first."),
     "a\0b.png": (png(), "'a\\x00b.png' holds a character that names of files cannot have: rename it."),
 }

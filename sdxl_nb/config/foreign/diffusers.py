@@ -65,7 +65,7 @@ DIFFUSERS: dict[str, Key] = {
     "hub_model_id": dropped(PLACED),
     "hub_token": dropped("a token is taken from the environment alone: set HF_TOKEN"),
     "local_rank": dropped("the launcher says it", -1),
-    "clip_skip": dropped("SDXL's text encoders are read at the last layer but one"),
+    "clip_skip": together("clip_skip", None, "counted from the end, 2 is its 0; with train_text_encoder"),
     "sample_batch_size": dropped("class pictures are drawn one by one", 4),
     "prior_generation_precision": dropped("class pictures are drawn in --mixed_precision"),
     "do_edm_style_training": dropped("a base that was trained so says it itself"),
@@ -127,6 +127,7 @@ def _draft(command: Command, path: Path, given: Collection[str]) -> Draft:
     if draft.switch("cache_latents") is False and not draft.switch("center_crop"):
         draft.set("cache_latents", False, "cache_latents")
     _dreambooth(draft)
+    _layer(draft)
     _blocks(draft)
     _optimizer(draft, given)
     return draft.finish(given)
@@ -157,6 +158,18 @@ def _dreambooth(draft: Draft) -> None:
     for name in ("train_text_encoder_frac", "adam_weight_decay_text_encoder"):
         if not draft.switch("train_text_encoder") and name in draft.values:
             draft.drop(name, "the text encoders do not learn", draft.values.pop(name))
+
+
+def _layer(draft: Draft) -> None:
+    """At which layer captions are read; the script hands it on only where it trains the text encoders."""
+    skipped = draft.whole("clip_skip")
+    if skipped is None:
+        return
+    if draft.switch("train_text_encoder"):
+        draft.set("clip_skip", skipped + 2, "clip_skip")
+        draft.differs(f"clip_skip {skipped}", f"it is counted from the end, {skipped + 2}")
+    else:
+        draft.drop("clip_skip", "that script uses it with train_text_encoder alone: give --clip_skip", skipped)
 
 
 def _blocks(draft: Draft) -> None:

@@ -170,7 +170,7 @@ KOHYA: dict[str, Key] = {
         "masks are X-masklabel.png beside X, or lie in masks/, or are named by a data set configuration"
     ),
     "clip_skip": dropped(
-        "SDXL's text encoders are read at the last layer but one, by that script too", None, 1, 2, "1"
+        "SDXL's text encoders are read at the last layer but one, by that script too, whatever it says", None, 1, 2, "1"
     ),
     # pictures and captions
     "train_data_dir": together("train_data_dir"),

@@ -188,6 +188,7 @@ def _encoders(draft: Draft) -> None:
     parts = ("text_encoder", "text_encoder_2")
     learn = [draft.switch(f"{part}.train") for part in parts]
     draft.set("train_text_encoder", any(learn), "text_encoder.train")
+    _layers(draft)
     dropout = max(draft.number(f"{part}.dropout_probability") or 0.0 for part in parts)
     draft.set("proportion_empty_prompts", dropout, "text_encoder.dropout_probability")
     if dropout:
@@ -204,6 +205,15 @@ def _encoders(draft: Draft) -> None:
         draft.set("unet_lr", 0.0, "unet.train")
     elif draft.get("unet.learning_rate") is not None:
         draft.set("unet_lr", draft.get("unet.learning_rate"), "unet.learning_rate")
+
+
+def _layers(draft: Draft) -> None:
+    """The layer at which captions are read, one for both encoders."""
+    first, second = (draft.whole(f"{part}_layer_skip") or 0 for part in ("text_encoder", "text_encoder_2"))
+    if first != second:
+        draft.drop("text_encoder_2_layer_skip", "both text encoders are read at the same layer", second)
+    if first:
+        draft.set("clip_skip", first + 2, "text_encoder_layer_skip")
 
 
 def _stop(draft: Draft, parts: Collection[str]) -> None:

@@ -228,8 +228,8 @@ ONETRAINER: dict[str, Key] = {
             attention_mask=dropped("SDXL's text encoders see whole chunks"),
         ).items()
     },
-    "text_encoder_layer_skip": dropped("SDXL's text encoders are read at the last layer but one", 0),
-    "text_encoder_2_layer_skip": dropped("SDXL's text encoders are read at the last layer but one", 0),
+    "text_encoder_layer_skip": together("clip_skip", 0, "counted from the end, SDXL's own is 2"),
+    "text_encoder_2_layer_skip": together("clip_skip", 0, "where it is that of the first encoder too"),
     "text_encoder_sequence_length": dropped("captions are read in chunks: give --max_token_length", 512, 77),
     "text_encoder_2_sequence_length": dropped("captions are read in chunks: give --max_token_length", 77),
     "text_encoder_3_layer_skip": dropped(OTHER, 0),

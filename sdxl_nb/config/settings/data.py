@@ -109,6 +109,14 @@ class DataSettings(BaseModel):
         multiple_of=75,
         later=True,
     )
+    clip_skip: Whole = data(
+        2,
+        "At which layer of the text encoders captions are read, counted from the end as A1111 and ComfyUI do: 2 is "
+        "SDXL's own, 1 the last one; diffusers counts from SDXL's own, 0.",
+        ge=1,
+        le=12,
+        later=True,
+    )
     trigger_word: Text | None = data(
         None, "Word that calls the concept: put before every caption that lacks it, noted in the card."
     )

@@ -34,6 +34,14 @@ class MemorySettings(BaseModel):
         "Compute the VAE's latents once, before training: each picture keeps its middle crop in every epoch, also "
         "without center_crop; --no_cache_latents draws a new crop each time.",
     )
+    cached_variants: Whole = memory(
+        1,
+        "Crops of each picture that are encoded and kept: 1 is the middle alone, more are others too, every second "
+        "mirrored with random_flip, of which each time one is drawn.",
+        ge=1,
+        le=64,
+        later=True,
+    )
     cache_text_embeddings: bool = memory(
         True, "Compute the prompt embeddings once; with train_text_encoder they are live."
     )

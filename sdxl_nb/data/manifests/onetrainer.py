@@ -31,7 +31,7 @@ TEXT = {
 COLOURS, TURNED = "colours are never changed", "pictures are never rotated"
 LEFT = {  # why a key has no effect
     "seed": "everything random follows --seed",
-    "image_variations": "--no_cache_latents draws a new crop each time",
+    "image_variations": "--cached_variants keeps several crops of each picture",
     "text_variations": "captions are drawn, shuffled and dropped anew each time",
     "enable_fixed_flip": "pictures are mirrored at random or not at all",
     **{f"enable_{way}_rotate": TURNED for way in ("random", "fixed")},

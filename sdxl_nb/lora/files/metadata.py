@@ -86,6 +86,7 @@ def _sd_scripts_fields(
         "ss_output_name": name,
         "ss_sd_model_name": base_name(str(base), True) if base else None,
         "ss_max_token_length": fields.get("max_token_length"),
+        "ss_clip_skip": fields.get("clip_skip"),
         "ss_resolution": f"({resolution}, {resolution})" if resolution else None,
         "ss_learning_rate": fields.get("learning_rate"),
         "ss_unet_lr": fields.get("unet_lr"),

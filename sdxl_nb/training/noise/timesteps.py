@@ -32,6 +32,14 @@ def spread(config: TrainConfig, count: int) -> np.ndarray | None:
     return found
 
 
+def shares(config: TrainConfig, count: int = 1000, parts: int = 25) -> np.ndarray:
+    """How many of the pictures train in each of so many equal parts of all timesteps, as shares of one, (parts,)."""
+    taken = spread(config, count)
+    even = np.arange(count)
+    found: np.ndarray = np.histogram(even if taken is None else taken, parts, (0, count))[0] / count
+    return found
+
+
 def _logit_normal(even: np.ndarray, mean: float, deviation: float) -> np.ndarray:
     """sigmoid of a normal number (arXiv 2403.03206, eq. 19)."""
     normal = NormalDist(mean, deviation)

@@ -20,6 +20,7 @@ from ...preflight.plan import expectations, plan, remarks
 from ...system.errors import DataError, SdxlNbError
 from ...training.epochs import Counts, count_pictures
 from ..parts.watching import Notice, Worker
+from .timesteps import histogram
 
 Key = tuple[object, ...]
 DATA = (  # the settings that the counts of pictures depend on
@@ -44,12 +45,12 @@ class Outlook(VBox):
         self._estimated = estimated
         self._counts: dict[Key, Counts] = {}
         self._faults: dict[Key, str] = {}
-        self._text, self._table, self._notice = HTML(), HTML(), Notice()
+        self._text, self._bars, self._table, self._notice = HTML(), HTML(), HTML(), Notice()
         self._button = Button(description="Estimate memory, time and price", icon="calculator")
         self._button.tooltip = "For this machine and for SageMaker instances; takes some seconds"
         self._button.layout.width = "280px"
         self._button.on_click(lambda button: self._work.start(self._notice.guard(self.estimate)))
-        super().__init__([self._text, self._button, self._table, self._notice])
+        super().__init__([self._text, self._bars, self._button, self._table, self._notice])
         self._newest: TrainConfig | None = None
 
     @property
@@ -71,6 +72,7 @@ class Outlook(VBox):
             self._estimated(None)
             self._notice.say("")
             self._button.disabled = config is None
+            self._bars.value = "" if config is None else histogram(config)
             if config is None:
                 self._text.value = _framed("To be mended before this can train", list(problems.values()), wrong=True)
                 return

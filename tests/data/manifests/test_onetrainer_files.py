@@ -172,7 +172,7 @@ def test_what_cannot_be_honoured_is_said(root):
         f"--class_data_dir {root}/cat.",
         "Concept none is left out, because its balancing is 0.",
         f"seed (dog, none) {SEED}",
-        "image_variations (dog) has no effect: --no_cache_latents draws a new crop each time.",
+        "image_variations (dog) has no effect: --cached_variants keeps several crops of each picture.",
         "enable_fixed_flip (dog) has no effect: pictures are mirrored at random or not at all.",
         "enable_random_rotate (dog) has no effect: pictures are never rotated.",
         "enable_random_hue (dog) has no effect: colours are never changed.",

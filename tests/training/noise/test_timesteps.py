@@ -8,6 +8,7 @@ from small_runs import assert_goes_on
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.sampling import Choices, strata
 from sdxl_nb.system.errors import ConfigError
+from sdxl_nb.training.noise.timesteps import shares as shares_of
 from sdxl_nb.training.noise.timesteps import spread, stratified
 
 BETA = torch.distributions.Beta(torch.tensor(2.0, dtype=torch.float64), torch.tensor(5.0, dtype=torch.float64))
@@ -31,6 +32,15 @@ def test_a_range():
     assert np.bincount(taken(min_timestep=990)).tolist() == [0] * 990 + [100] * 10
     low = taken(timestep_distribution="logit_normal", max_timestep=500)
     assert low.max() < 500 and shares(low)[2:] == [0, 0]
+
+
+def test_shares_are_those_of_the_timesteps_that_positions_take():
+    config = TrainConfig(seed=3, timestep_distribution="logit_normal", min_timestep=100, max_timestep=900)
+    table = spread(config, 1000)
+    drawn = [table[Choices.at(3, n, timesteps=1000, empty_share=0).timestep] for n in range(4000)]
+    seen, said = np.histogram(drawn, 10, (0, 1000))[0] / 4000, shares_of(config, 1000, 10)
+    assert np.abs(seen - said).max() < 0.03 and said.sum() == pytest.approx(1) and said[0] == said[9] == 0
+    assert shares_of(TrainConfig(seed=3)).tolist() == [0.04] * 25
 
 
 def test_logit_normal_takes_the_middle():
