@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what an editor reads; at run time `__getattr__` does the sa
     from sdxl_nb.runs.run import Run as Run
     from sdxl_nb.scoring.run_scores import score_run as score_run
     from sdxl_nb.sweeps.search import sweep as sweep
+    from sdxl_nb.training.rate_finding import lr_find as lr_find
     from sdxl_nb.training.trainer import fine_tune as fine_tune
     from sdxl_nb.widgets.dataset.browser import DatasetBrowser as DatasetBrowser
     from sdxl_nb.widgets.form.form import ConfigForm as ConfigForm
@@ -58,6 +59,7 @@ _MODULES = {
     "inspect_machine": "preflight.this_machine",
     "launch": "runs.launcher",
     "launch_sagemaker": "aws.job",
+    "lr_find": "training.rate_finding",
     "open_dataset": "data.dataset",
     "registered_lora": "aws.pipelines.registry",
     "score_run": "scoring.run_scores",

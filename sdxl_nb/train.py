@@ -27,9 +27,21 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as argv says; errors a user can mend are one sentence on stderr and never a traceback."""
     try:
-        config, _ = read_flags(train_parser("python -m sdxl_nb.train", "Fine-tune a LoRA on SDXL."), argv)
+        parser = train_parser("python -m sdxl_nb.train", "Fine-tune a LoRA on SDXL.")
+        parser.add_argument(
+            "--lr_find",
+            nargs="?",
+            const="",
+            metavar="FOLDER",
+            help="propose a learning rate from some hundred steps at rising ones, and train nothing; with a folder, "
+            "keep the curve there",
+        )
+        config, given = read_flags(parser, argv)
         check_machine(config)  # before the seconds that the imports take
-        train(config)
+        if given.lr_find is None:
+            train(config)
+        else:
+            _find_rate(config, given.lr_find)
     except SdxlNbError as error:
         kind = getattr(error, "kind", None)  # what failed another process of this run, which says it itself
         if kind is None:
@@ -47,6 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(config: TrainConfig, *callback: Callable[[dict[str, Any]], None]) -> "Run":
     """`fine_tune` in a process that does nothing else, and so imports nothing that this run will not use."""
     return _load_fine_tune(config)(config, *callback)
+
+
+def _find_rate(config: TrainConfig, folder: str) -> None:
+    """Print the rate that the search proposes, and why."""
+    from .training.rate_finding import lr_find
+
+    print(lr_find(config, folder=folder or None))
 
 
 def _load_fine_tune(config: TrainConfig) -> "Callable[..., Run]":

@@ -29,6 +29,12 @@ __getattr__, __dir__, __all__ = public(
         "text_target_modules": "targets",  # which layers of the text encoders
         "check_patterns": "targets",  # names in rank_pattern that no layer has
         "fuse": "fusing",  # a LoRA inside a base
+        "extract": "changes.extraction",  # a LoRA from two bases
+        "merge": "changes.arithmetic",  # LoRAs added, or by TIES and DARE
+        "Method": "changes.pruning",  # how LoRAs are merged
+        "resize": "changes.arithmetic",  # a lower rank, by number or energy
+        "to_lora": "changes.conversion",  # LoHa, LoKr and DoRA as plain LoRA
+        "difference": "changes.difference",  # what differs between two LoRAs, by block
         "trainable_parameters": "sizes",  # how many weights, without a model
     },
 )

@@ -86,7 +86,7 @@ def load_vae_encoder(source: Source, dtype: torch.dtype = torch.float32) -> "Vae
     if not covers(about):
         return load_vae(source, dtype)
     wanted = torch.float32 if about.get("force_upcast", True) else dtype
-    filling = _filling(source, "vae", lambda: VaeEncoder(about), about, wanted)
+    filling = to_fill(source, "vae", lambda: VaeEncoder(about), about, wanted)
     if filling is None:
         return load_vae(source, dtype)
     filling.fill()
@@ -134,7 +134,7 @@ def open_unet(
     config = _config(source, "unet") if ours else None
     filling = None
     if config is not None and covers(config):
-        filling = _filling(source, "unet", lambda: SdxlUNet(config), config, dtype, precision, change)
+        filling = to_fill(source, "unet", lambda: SdxlUNet(config), config, dtype, precision, change)
     if filling is not None:
         return cast(SdxlUNet, filling.model).requires_grad_(False).eval(), filling.fill
     theirs = _changed(load(source, "unet", dtype), change)
@@ -174,7 +174,7 @@ def _text_encoder(
     with ALONE, hushed("transformers"):
         kind = _class(part)
         about = kind.config_class.from_pretrained(config.parent)
-        filling = _filling(source, part, lambda: kind(about), {}, dtype, precision, change)
+        filling = to_fill(source, part, lambda: kind(about), {}, dtype, precision, change)
     if filling is None:
         return None
     filling.fill()
@@ -185,7 +185,7 @@ def _text_encoder(
     return encoder.requires_grad_(False).eval()
 
 
-def _filling(
+def to_fill(
     source: Source,
     part: str,
     make: Callable[[], Any],

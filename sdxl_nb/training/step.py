@@ -131,6 +131,17 @@ class Step:
             parts.append(self.scaled.reshape(1).to(told))
         return Numbers(torch.cat(parts), now[0], begun, several, found_sizes(self.optimizer))
 
+    @torch.no_grad()
+    def probed(self, steps: Sequence[int]) -> float:
+        """The mean loss of the pictures and noise of these steps, as the weights are; nothing is learned from it."""
+        losses, count = [], 0
+        for self.step in steps:
+            positions = self.stream.positions(self.step)
+            count += len(positions)
+            for some, pictures in self._micro_batches(positions):
+                losses += [float(loss) for loss in self._losses(some, pictures)]
+        return sum(losses) / count
+
     def _set_rates(self, step: int) -> list[float]:
         """Tell the optimizer the rate of each group at this step, 0 for text encoders that have learned enough."""
         now = rates(self.groups, self.config, self.rate, step)

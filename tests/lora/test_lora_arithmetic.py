@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_lora import add_lora, make_models
 
-from sdxl_nb.lora.arithmetic import merge, resize
+from sdxl_nb.lora.changes.arithmetic import merge, resize
 from sdxl_nb.lora.command import main
 from sdxl_nb.lora.files.file import LoraFile
 from sdxl_nb.lora.files.reader import read_lora

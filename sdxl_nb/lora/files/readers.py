@@ -17,7 +17,7 @@ import html
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,6 +214,17 @@ def _factored(keys: Iterable[str]) -> set[str]:
     keys = list(keys)
     modules = {key.rpartition(".")[0] for key in keys if key.rpartition(".")[2] in FACTORS}
     return {key for key in keys if key.rpartition(".")[0] in modules}
+
+
+def known_to_all(base: Base) -> set[str]:
+    """The modules of a base whose LoRA every reader knows, in the one of the two files that it is given."""
+    layout, unknown = base.layout, set()
+    kohya, theirs = partial(kohya_key, layout=layout), diffusers_key
+    for parts, named in ((("down", "up", "alpha"), kohya), (("down", "up"), theirs)):
+        keys = filter(None, (named(path, part) for path in base.inventory for part in parts))
+        places = (split_key(key, layout) for key in key_table(keys, base, base.inventory).unknown)
+        unknown |= {place[0] for place in places if place}
+    return set(base.inventory) - unknown
 
 
 def reader_remarks(found: Contents) -> list[str]:

@@ -6,7 +6,7 @@ from peft import LoHaConfig, LoKrConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from test_lora import add_lora, make_models, predict
 
-from sdxl_nb.lora.arithmetic import as_lora, merge, resize
+from sdxl_nb.lora.changes.arithmetic import as_lora, merge, resize
 from sdxl_nb.lora.files.file import LoraFile
 from sdxl_nb.lora.files.reader import read_lora
 from sdxl_nb.lora.files.writer import save_lora

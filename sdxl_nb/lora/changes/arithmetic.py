@@ -1,56 +1,61 @@
 """Sums of LoRAs and smaller ones: `LoraWeights` in, `LoraWeights` out, with the share of energy that was kept.
 
-A LoRA's change is a product of thin matrices, so the singular values of a sum come from two thin QR factorisations
-and one small SVD; the full-size change is never built.
+A LoRA's change is a product of thin matrices, and so is a sum of them: the full-size change is never built, but for
+the merges that prune (pruning.py).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
-from ..system.errors import ModelError
-from .base import Module
-from .kinds.factored import Factored, Parts
-from .layers import AnyLayer, Layer, LoraWeights, fit
+from ...system.errors import ModelError
+from ..base import Module
+from ..kinds.factored import Factored, Parts
+from ..layers import AnyLayer, Layer, LoraWeights, delta, fit
+from .cutting import Cut, Factors, Reduced, of_matrix, of_product, reduced
+from .pruning import SUM, Method
 
 
-@dataclass(frozen=True)
-class Reduced:
-    """The result, and the kept share of the change's energy (squared Frobenius norm): overall, and per module."""
+def merge(
+    loras: Sequence[tuple[LoraWeights, float]],
+    rank: int | None = None,
+    *,
+    energy: float | None = None,
+    per_layer: bool = False,
+    method: Method = SUM,
+) -> Reduced:
+    """The weighted sum of the LoRAs' changes, or what another `method` makes of them, cut by rank or energy (`Cut`).
 
-    weights: LoraWeights
-    kept: float
-    kept_by_module: dict[str, float]
-
-
-def merge(loras: Sequence[tuple[LoraWeights, float]], rank: int) -> Reduced:
-    """The weighted sum of the LoRAs' changes, each module cut to the best approximation of the given rank.
-
-    A rank of at least the sum of theirs loses nothing. ModelError for DoRA, whose change depends on the base.
+    Of a sum a rank of at least the sum of theirs loses nothing. ModelError for DoRA, whose change depends on the base.
     """
-    if rank < 1 or not loras:
-        raise ModelError("A merge needs at least one LoRA, and a rank of 1 or more.")
+    cut = Cut(rank, energy, per_layer).asked()
+    if not loras:
+        raise ModelError("A merge needs at least one LoRA.")
     if len({weights.base.layout for weights, _ in loras}) > 1:
         raise ModelError("These LoRAs belong to different base models and cannot be merged.")
-    layers: dict[str, AnyLayer] = {}
-    energies, lost = {}, {}
+    factors: dict[str, Factors] = {}
+    shapes = {}
     for path in dict.fromkeys(path for weights, _ in loras for path in weights.layers):
-        parts = [(_plain(w.layers[path], path, w), weight) for w, weight in loras if path in w.layers]
-        layers[path], energies[path], lost[path] = _reduce(path, parts, rank)
-    total = sum(energies.values())
-    kept = {path: 1 - lost[path] / energy if energy else 1.0 for path, energy in energies.items()}
-    return Reduced(LoraWeights(layers, loras[0][0].base), 1 - sum(lost.values()) / total if total else 1.0, kept)
+        parts = [(plain(w.layers[path], path, w), weight) for w, weight in loras if path in w.layers]
+        _check_parts(path, [layer for layer, _ in parts])
+        shapes[path] = tuple(parts[0][0].down.shape[1:])
+        factors[path] = _summed(parts, cut) if method == SUM else _pruned(path, parts, cut, method)
+    return reduced(factors, shapes, loras[0][0].base, cut)
 
 
-def resize(weights: LoraWeights, rank: int) -> Reduced:
-    """The same LoRA at a lower rank; a LoRA that already has so low a rank keeps its own, LoHa and LoKr become LoRA."""
-    reduced = merge([(weights, 1.0)], rank)
+def resize(
+    weights: LoraWeights, rank: int | None = None, *, energy: float | None = None, per_layer: bool = False
+) -> Reduced:
+    """The same LoRA at a lower rank, or with a share of its energy (`Cut`).
+
+    A layer that already has so low a rank keeps its own weights, LoHa and LoKr become LoRA.
+    """
+    smaller = merge([(weights, 1.0)], rank, energy=energy, per_layer=per_layer)
     for path, layer in weights.layers.items():
-        if isinstance(layer, Layer) and layer.rank <= rank:
-            reduced.weights.layers[path] = layer
-    reduced.weights.metadata.update(weights.metadata)
-    return reduced
+        if isinstance(layer, Layer) and layer.rank <= smaller.weights.layers[path].rank:
+            smaller.weights.layers[path] = layer
+    smaller.weights.metadata.update(weights.metadata)
+    return smaller
 
 
 def fold_alpha(weights: LoraWeights) -> LoraWeights:
@@ -67,7 +72,7 @@ def fold_alpha(weights: LoraWeights) -> LoraWeights:
     return LoraWeights(layers, weights.base, dict(weights.metadata))
 
 
-def _plain(layer: AnyLayer, path: str, weights: LoraWeights) -> Layer:
+def plain(layer: AnyLayer, path: str, weights: LoraWeights) -> Layer:
     """The layer as LoRA's two matrices. ModelError for a LoHa or LoKr of a module that its base does not have."""
     if isinstance(layer, Layer):
         return layer
@@ -78,25 +83,25 @@ def _plain(layer: AnyLayer, path: str, weights: LoraWeights) -> Layer:
     return as_lora(layer, module)
 
 
-def _reduce(path: str, parts: list[tuple[Layer, float]], rank: int) -> tuple[Layer, float, float]:
-    """The layer of rank at most `rank`, the energy of the sum, and the energy that the cut lost."""
-    shapes = {(layer.up.shape[0], *layer.down.shape[1:]) for layer, _ in parts}
-    if len(shapes) > 1:
+def _check_parts(path: str, layers: Sequence[Layer]) -> None:
+    """ModelError for layers of one module that cannot be summed."""
+    if len({(layer.up.shape[0], *layer.down.shape[1:]) for layer in layers}) > 1:
         raise ModelError(f"The LoRAs' layers for {path} have different widths and cannot be merged.")
-    if any(layer.dora_scale is not None for layer, _ in parts):
-        raise ModelError(f"{path} is a DoRA layer, whose change depends on the base model: it cannot be cut or summed.")
+    if any(layer.dora_scale is not None for layer in layers):
+        raise ModelError(
+            f"{path} is a DoRA layer, whose change depends on the base model: it cannot be cut or summed before "
+            "convert --plain --base makes a plain LoRA of it."
+        )
+
+
+def _summed(parts: Sequence[tuple[Layer, float]], cut: Cut) -> Factors:
     up = torch.cat([layer.up.flatten(1).double() * layer.scale * weight for layer, weight in parts], dim=1)
-    down = torch.cat([layer.down.flatten(1).double() for layer, _ in parts])
-    q_up, r_up = torch.linalg.qr(up)
-    q_down, r_down = torch.linalg.qr(down.T)
-    u, s, v = torch.linalg.svd(r_up @ r_down.T)
-    rank = min(rank, len(s))
-    root = s[:rank].sqrt()  # shared evenly, so that neither half is large in fp16
-    new_up, new_down = q_up @ u[:, :rank] * root, root[:, None] * (v[:rank] @ q_down.T)
-    first = parts[0][0]
-    new_up = new_up.reshape(-1, rank, *first.up.shape[2:]).float().contiguous()
-    new_down = new_down.reshape(rank, *first.down.shape[1:]).float().contiguous()
-    return Layer(new_down, new_up, float(rank)), float((s**2).sum()), float((s[rank:] ** 2).sum())
+    return of_product(up, torch.cat([layer.down.flatten(1) for layer, _ in parts]), cut)
+
+
+def _pruned(path: str, parts: Sequence[tuple[Layer, float]], cut: Cut, method: Method) -> Factors:
+    changes = [delta(layer).flatten(1) for layer, _ in parts]
+    return of_matrix(method.merged(changes, [weight for _, weight in parts], path), cut)
 
 
 def as_lora(layer: Factored, module: Module) -> Layer:
