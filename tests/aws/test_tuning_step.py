@@ -31,6 +31,9 @@ def asked(config=None, staged=None, **job):
         {"hub_token_secret": "sdxl-nb/hf-token", "wandb_secret": "sdxl-nb/wandb"},
         {"retries": 3, "max_pending": 7200},
         {"spot": False, "keep_alive": 900},
+        {"spot": False, "fallbacks": ("ml.g6.2xlarge", "ml.g6e.2xlarge"), "kms_key": "alias/mine"},
+        {"spot": False, "instance_type": "ml.p3.2xlarge", "fallbacks": ("ml.p2.xlarge",), "kms_key": "alias/mine"},
+        {"spot": False, "fallbacks": [f"ml.g6.{size}xlarge" for size in (2, 4, 8, 16)], "instance_count": 2},
     ],
 )
 def test_the_service_takes_the_request(job):
@@ -45,6 +48,19 @@ def test_retries_waiting_and_warm_instances_are_fields_of_the_request():
     assert found["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 900
     plain = asked()
     assert "RetryStrategy" not in plain and "KeepAlivePeriodInSeconds" not in plain["ResourceConfig"]
+
+
+def test_the_types_that_a_job_may_get_stand_in_their_order():
+    found = asked(instance_type="ml.g6.2xlarge", fallbacks=("ml.g5.2xlarge", "ml.g6e.2xlarge"), spot=False)
+    assert found["ResourceConfig"] == {
+        "InstancePreferences": [{"InstanceType": f"ml.{kind}.2xlarge"} for kind in ("g6", "g5", "g6e")],
+        "InstanceCount": 1,
+        "VolumeSizeInGB": 100,
+    }
+    assert "EnableManagedSpotTraining" not in found and "MaxWaitTimeInSeconds" not in found["StoppingCondition"]
+    key = {"kms_key": "alias/mine", "spot": False, "instance_type": "ml.p3.2xlarge"}
+    for other, given in (("ml.p2.xlarge", True), ("ml.g5.xlarge", False)):  # the second has disks of its own
+        assert ("VolumeKmsKeyId" in asked(fallbacks=(other,), **key)["ResourceConfig"]) == given
 
 
 def test_spot_has_a_limit_and_a_day_to_wait():
