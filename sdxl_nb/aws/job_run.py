@@ -34,7 +34,7 @@ PASSING = SLOWER | TROUBLE | UNREACHABLE  # what may be well again in a while
 RESUMED = re.compile(r"-r(\d+)$")
 COPIED = (
     "AlgorithmSpecification", "RoleArn", "HyperParameters", "Environment", "InputDataConfig", "OutputDataConfig",
-    "CheckpointConfig", "VpcConfig", "RetryStrategy",
+    "CheckpointConfig", "VpcConfig", "RetryStrategy", "MlflowConfig",
 )  # fmt: skip
 
 

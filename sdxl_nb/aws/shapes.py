@@ -35,6 +35,8 @@ FLAGS = {  # a place in the request: the setting that it comes from
     "StoppingCondition.MaxPendingTimeInSeconds": "max_pending",
     "ResourceConfig.KeepAlivePeriodInSeconds": "keep_alive",
     "RetryStrategy.MaximumRetryAttempts": "retries",
+    "MlflowConfig.MlflowResourceArn": "mlflow",
+    "MlflowConfig.MlflowExperimentName": "MLFLOW_EXPERIMENT_NAME",
     "EnableManagedSpotTraining": "spot",
     "VpcConfig.Subnets": "subnets",
     "VpcConfig.SecurityGroupIds": "security_group_ids",

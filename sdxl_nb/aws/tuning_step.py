@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..config import mlflow_store
 from ..config.formats import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
@@ -50,6 +51,10 @@ WORDS = {
     "instance_type": (r"ml\.[a-z0-9-]+\.[a-z0-9]+", "an instance type such as ml.g5.2xlarge"),
     "role_arn": (r"arn:aws[a-z-]*:iam::\d{12}:role/\S+", "the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME"),
     "job_name": (r"(?=.{1,32}$)[a-zA-Z0-9](-?[a-zA-Z0-9])*", "at most 32 letters, digits and single hyphens"),
+    "mlflow": (
+        r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:mlflow-(app|tracking-server)/[\w-]+",
+        "the ARN of an MLflow App or tracking server, arn:aws:sagemaker:REGION:ACCOUNT:mlflow-app/NAME",
+    ),
     "hub_token_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a token"),
     "wandb_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a key"),
 }
@@ -78,6 +83,7 @@ class Job:
     max_pending: int | None = None  # seconds that it may wait for a GPU instance, before it is given up
     keep_alive: int | None = None  # seconds that instances are kept, and paid, for the next job with the same settings
     fallbacks: tuple[str, ...] = ()  # types that it takes, in this order, where instance_type is not to be had
+    mlflow: str | None = None  # the ARN of SageMaker's MLflow that gets the curves and pictures
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -210,6 +216,8 @@ def environment(job: Job, staged: Staged) -> dict[str, str]:
     """
     found = {HUB_SECRET: job.hub_token_secret, WANDB_SECRET: job.wandb_secret, "HF_ENDPOINT": os.getenv("HF_ENDPOINT")}
     found[content.VARIABLE] = staged.told()
+    if job.mlflow:
+        found |= {mlflow_store.URI: job.mlflow, mlflow_store.EXPERIMENT: os.getenv(mlflow_store.EXPERIMENT)}
     if "@" in (found["HF_ENDPOINT"] or ""):
         raise ConfigError("HF_ENDPOINT holds a password, which every reader of the job would see: set it without")
     return {name: value for name, value in found.items() if value}
@@ -239,12 +247,15 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         **({"InputDataConfig": channels} if channels else {}),  # the service takes one or more
         **({"VpcConfig": vpc} if job.subnets else {}),
+        **({"MlflowConfig": _mlflow(job.mlflow, job.job_name)} if job.mlflow else {}),
         **({"RetryStrategy": {"MaximumRetryAttempts": job.retries}} if job.retries else {}),
     }
 
 
 def refuse(config: TrainConfig, job: Job, staged: Staged) -> None:
     """Raise ConfigError for what the service would refuse, before anybody is asked where bucket, role and image are."""
+    if job.mlflow and config.report_to not in ("mlflow", "all"):
+        raise ConfigError(f"mlflow is for report_to mlflow or all, not {config.report_to}: set report_to to mlflow")
     known = replace(job, role_arn=job.role_arn or ANY_ROLE, image_uri=job.image_uri or ANY_IMAGE)
     asked = request(config, known, staged, output="s3://some-bucket", checkpoints="s3://some-bucket")
     shapes.refuse(asked, unknown=(UNKNOWN_BUCKET, "IMAGE_URI"))
@@ -264,6 +275,15 @@ def machines(job: Job) -> dict[str, Any]:
         stopping["MaxPendingTimeInSeconds"] = job.max_pending
     spot = {} if job.fallbacks else {"EnableManagedSpotTraining": job.spot}  # the service takes one or the other
     return {"ResourceConfig": resources, "StoppingCondition": stopping, **spot}
+
+
+def _mlflow(arn: str, run: str) -> dict[str, str]:
+    """The service's own note of where a job's MLflow run is. The tracker in the container goes by its environment.
+
+    SageMaker's documentation does not say what else the service does with this for a job with an image of one's own.
+    """
+    experiment = os.environ.get(mlflow_store.EXPERIMENT, mlflow_store.PROJECT)
+    return {"MlflowResourceArn": arn, "MlflowExperimentName": experiment, "MlflowRunName": run}
 
 
 def _channel(name: str, url: Any) -> dict[str, Any]:

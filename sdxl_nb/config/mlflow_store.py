@@ -12,7 +12,8 @@ from collections.abc import Iterator, Set
 
 from ..system.errors import ConfigError
 
-URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
+PROJECT = "sdxl_nb"  # what trackers call the project, or the experiment
+URI, EXPERIMENT, RUN_NAME = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME"
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 QUIET = {  # unless they are set: nothing but the store is spoken to, no address is printed, and nobody waits for hours
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -100,6 +100,9 @@ JOBS = [
     ({"fallbacks": ("g6.2xlarge",), "spot": False}, "fallbacks must be instance types such as ml.g5.2xlarge, not 'g6.2xlarge'"),
     ({"fallbacks": "ml.g6.2xlarge", "spot": False}, "fallbacks must be a list of instance types, not 'ml.g6.2xlarge'"),
     ({"fallbacks": (6,), "spot": False}, "fallbacks hold instance types, not 6"),
+    ({"mlflow": "http://mlflow.example"}, "mlflow must be the ARN of an MLflow App or tracking server, arn:aws:sagemaker:REGION"),
+    ({"mlflow": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-server/a"}, "mlflow must be the ARN of an MLflow App"),
+    ({"mlflow": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/a"}, "mlflow is for report_to mlflow or all, not tensorboard: set report_to"),
     ({"wandb_secret": "hf_0123"}, "wandb_secret must be the name of a secret under sdxl-nb/, not a key"),
 ]  # fmt: skip
 

@@ -63,6 +63,22 @@ def test_the_types_that_a_job_may_get_stand_in_their_order():
         assert ("VolumeKmsKeyId" in asked(fallbacks=(other,), **key)["ResourceConfig"]) == given
 
 
+ARN = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-ABC123"
+
+
+def test_mlflow_is_named_to_the_service_and_to_the_container(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example")  # this machine's own
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    found = asked(mlflow=ARN, job_name="sdxl-nb-a")
+    named = {"MlflowResourceArn": ARN, "MlflowExperimentName": "sdxl_nb", "MlflowRunName": "sdxl-nb-a"}
+    assert found["MlflowConfig"] == named and found["Environment"]["MLFLOW_TRACKING_URI"] == ARN
+    assert "secret" not in str(found) and "MlflowConfig" not in asked() and "MLFLOW_TRACKING_URI" not in str(asked())
+    check_job(found | {"TrainingJobName": "sdxl-nb-1"})
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cats")
+    found = asked(mlflow=ARN.replace("mlflow-app", "mlflow-tracking-server"))
+    assert found["MlflowConfig"]["MlflowExperimentName"] == found["Environment"]["MLFLOW_EXPERIMENT_NAME"] == "cats"
+
+
 def test_spot_has_a_limit_and_a_day_to_wait():
     found = asked(max_run=3600)
     assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 3600 + 86400}

@@ -26,6 +26,7 @@ KEPT = (
     "TrainingJobName", "HyperParameters", "AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig",
     "ResourceConfig", "VpcConfig", "StoppingCondition", "CheckpointConfig", "Environment", "EnableManagedSpotTraining",
     "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "RetryStrategy",
+    "MlflowConfig",
 )  # fmt: skip
 MESSAGES = {
     "Starting": "Preparing the instances for training",

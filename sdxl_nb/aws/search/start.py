@@ -106,6 +106,8 @@ def _job(options: dict[str, Any]) -> Job:
         raise ConfigError("keep_alive is not for a search, whose ceiling knows nothing of waiting instances: drop it")
     if options.get("fallbacks"):
         raise ConfigError("fallbacks are not for a search, whose trainings share one instance_type: drop them")
+    if options.get("mlflow"):
+        raise ConfigError("mlflow is not for a search, whose trainings the service names: drop it")
     return Job(**options)
 
 

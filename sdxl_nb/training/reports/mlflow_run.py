@@ -8,10 +8,11 @@ again (they are not told twice) or lack the last before a checkpoint (those are 
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...config.mlflow_store import QUIET, URI
+from ...config.mlflow_store import QUIET, RUN_NAME, URI, said
 
 STATUSES = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -19,8 +20,9 @@ STATUSES = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 class MlflowRun:
     """See the module. `open` before the tracker starts, `begun` after it, then `close`; `leave` whatever happened."""
 
-    def __init__(self, folder: Path, logs: Path):
+    def __init__(self, folder: Path, logs: Path, warn: Callable[[str], None]):
         self.folder, self.home = folder, logs.resolve() / "mlflow"
+        self.warn, self.takes_pictures = warn, True
         self.told: dict[str, set[int]] = {}  # steps that each curve has
         self.own = self.is_open = False
 
@@ -34,7 +36,7 @@ class MlflowRun:
         self.own = not os.environ.get(URI)
         if self.own:
             mlflow.set_tracking_uri(f"sqlite:///{self.home / 'mlflow.db'}")
-        options: dict[str, Any] = {"run_name": os.environ.get("MLFLOW_RUN_NAME") or self.folder.resolve().name}
+        options: dict[str, Any] = {"run_name": os.environ.get(RUN_NAME) or self.folder.resolve().name}
         if self.own:
             options["logging_dir"] = (self.home / "artifacts").as_uri()
         if resumed_from is not None and (known := self._known()):
@@ -71,9 +73,18 @@ class MlflowRun:
             tracker.log(values, step=step)
 
     def pictures(self, tracker: Any, paths: list[Path], step: int) -> None:
-        """Validation pictures as artifacts, validation/step-STEP/NAME."""
-        for path in paths if step not in self.told["validation"] else ():
-            tracker.log_artifact(str(path), artifact_path=f"validation/step-{step}")
+        """Validation pictures as artifacts, validation/step-STEP/NAME; where these are refused, curves still go on.
+
+        They go to another place than curves: to a bucket, often, which wants permissions of its own.
+        """
+        if not self.takes_pictures or step in self.told["validation"]:
+            return
+        try:
+            for path in paths:
+                tracker.log_artifact(str(path), artifact_path=f"validation/step-{step}")
+        except Exception as error:
+            self.takes_pictures = False
+            self.warn(f"mlflow takes no pictures ({said(error)}); it gets the curves alone.")
 
     def close(self, status: str) -> None:
         """End the MLflow run as this one ended."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ...config.machine import check_wandb
+from ...config.mlflow_store import PROJECT
 from ...config.mlflow_store import said as _said
 from ...config.train_config import TrainConfig
 from ...runs.events import EventReader
 from ...system.errors import SdxlNbError
 from .mlflow_run import MlflowRun
 
-PROJECT = "sdxl_nb"
 Warn = Callable[[str], None]
 
 
@@ -30,7 +30,7 @@ class Trackers:
         self.config, self.accelerator, self.folder = config, accelerator, folder
         self.warn = warn or (lambda line: print(line, file=sys.stderr))
         self.open: list[Any] = []
-        self.mlflow = MlflowRun(folder, folder / config.logging_dir)
+        self.mlflow = MlflowRun(folder, folder / config.logging_dir, self.warn)
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]

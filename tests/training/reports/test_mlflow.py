@@ -12,6 +12,7 @@ from test_trackers import SEED, send, trackers
 
 from sdxl_nb.config.mlflow_store import check_mlflow, without_secrets
 from sdxl_nb.system.errors import ConfigError
+from sdxl_nb.training.reports.mlflow_run import MlflowRun
 
 pytestmark = pytest.mark.slow
 
@@ -41,10 +42,13 @@ def kill_and_go_on(folder):
     lines += [{"event": "step", "step": step, "train_loss": 1 / step, "lr": 1e-4 * step} for step in (1, 2)]
     lines += [{"event": "heldout", "step": 2, "loss": 0.5, "best": True}]
     (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    tracking = trackers(folder, "mlflow")
+    warnings = []
+    tracking = trackers(folder, "mlflow", warnings)
     send(tracking, folder, [3, 4, 5], resumed_from=2)
     tracking({"event": "heldout", "step": 5, "loss": 0.25, "best": True})
+    tracking({"event": "validation", "step": 5, "pictures": ["run.json"], "prompts": ["gone"]})
     tracking.close("completed")
+    assert warnings == []
 
 
 def check(store, folder):
@@ -68,6 +72,25 @@ def check(store, folder):
     (picture,) = client.list_artifacts(run.info.run_id, "validation/step-5")
     assert picture.path == f"validation/step-5/00-{SEED}.png"
     assert picture.file_size == (folder / picture.path).stat().st_size
+
+
+class Refusing:
+    """A tracker whose artifacts' bucket lets nobody in."""
+
+    name = "mlflow"
+
+    def log_artifact(self, path, artifact_path):
+        raise PermissionError(f"no s3:PutObject for {artifact_path} at https://me:s3cret@bucket")
+
+
+def test_where_pictures_are_refused_the_curves_go_on(tmp_path):
+    warnings = []
+    run = MlflowRun(tmp_path, tmp_path / "logs", warnings.append)
+    run.told["validation"] = set()
+    for step in (1, 2):
+        run.pictures(Refusing(), [tmp_path / "00.png"], step)
+    said = "mlflow takes no pictures (no s3:PutObject for validation/step-1 at https://***@bucket); it gets the curves"
+    assert warnings == [f"{said} alone."]
 
 
 def test_a_run_has_a_store_of_its_own_and_goes_on_in_it_after_a_kill(tmp_path, monkeypatch, capsys):
