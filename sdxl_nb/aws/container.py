@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.layout import LORA, drawings
+from ..config.mlflow_store import RUN_NAME
 from ..system.errors import SdxlNbError
 from .identity import content, run_folder
 from .identity.run_folder import is_complete, resumable, steps_of
@@ -64,6 +65,8 @@ def train() -> int:
     """Everything from reading the job to delivering the model."""
     hosts, rank = read_hosts()
     read_secrets()
+    if job := os.environ.get("TRAINING_JOB_NAME"):
+        os.environ.setdefault(RUN_NAME, job)
     config = read_config(tell=rank == 0)
     (Path(config.output_dir) / "stop").unlink(missing_ok=True)  # meant for the job before this one
     if is_complete(config):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..preflight import prices
 from ..system.errors import ConfigError
+from . import shapes
 from .tuning_step import Job
 
 
@@ -21,11 +22,23 @@ def hourly(instance_type: str, region: str) -> prices.Price | None:
     return prices.find(instance_type, region)
 
 
+def _dearest(job: Job, region: str) -> tuple[str, prices.Price | None]:
+    """The type whose hour costs most of those that a job may get, in words; no Price where one is not known."""
+    known: list[tuple[str, prices.Price]] = []
+    for kind in job.types:
+        price = hourly(kind, region)
+        if price is None:
+            return kind, None
+        known.append((kind, price))
+    kind, price = max(known, key=lambda one: one[1].hourly)
+    return kind + (", the dearest of those that it may get," if job.fallbacks else ""), price
+
+
 def ceiling(job: Job, region: str) -> str:
     """The sentence about what a Job costs at most."""
     hours = job.max_run / 3600
-    terms = f"{hours:g} h (max_run) of {job.instance_count} × {job.instance_type}"
-    price = hourly(job.instance_type, region)
+    kind, price = _dearest(job, region)
+    terms = f"{hours:g} h (max_run) of {job.instance_count} × {kind}"
     if price is None:
         return (
             f"It costs at most {terms}; the price in {region} is not known here: see aws.amazon.com/sagemaker/pricing."
@@ -46,10 +59,10 @@ def so_far(said: dict[str, Any], region: str) -> dict[str, float | None]:
     """
     training = said.get("TrainingTimeInSeconds") or _seconds_since(said)
     billed = said.get("BillableTimeInSeconds")
-    resources = said["ResourceConfig"]
-    price = hourly(resources["InstanceType"], region)
+    kind, count = instances_of(said["ResourceConfig"])
+    price = hourly(kind, region)
     seconds = training if billed is None else billed
-    dollars = None if price is None else prices.cents(price.hourly * seconds / 3600 * resources["InstanceCount"])
+    dollars = None if price is None else prices.cents(price.hourly * seconds / 3600 * count)
     saving = (
         1 - billed / training if billed is not None and training and said.get("EnableManagedSpotTraining") else None
     )
@@ -59,6 +72,14 @@ def so_far(said: dict[str, Any], region: str) -> dict[str, float | None]:
         "dollars": dollars,
         "saving": saving if saving is None else round(saving, 3),
     }
+
+
+def instances_of(resources: dict[str, Any]) -> tuple[str, int]:
+    """The type and number of instances that a job is billed for; of several that it may get the first, until it has."""
+    first = next(iter(shapes.preferences(resources)), {})
+    kind = resources.get("SelectedInstanceType") or resources.get("InstanceType") or first["InstanceType"]
+    counts = (resources.get(name) for name in ("SelectedInstanceCount", "InstanceCount"))
+    return kind, next((count for count in counts if count), None) or first["InstanceCount"]
 
 
 def _seconds_since(said: dict[str, Any]) -> int:

@@ -52,6 +52,8 @@ def launch_sagemaker(
     retries: int | None = None,
     max_pending: int | None = None,
     keep_alive: int | None = None,
+    fallbacks: Sequence[str] = (),
+    mlflow: str | None = None,
     agreed: bool = True,
 ) -> JobRun:
     """Train as `config` says in a SageMaker job; says what it costs at most, starts it and returns its JobRun.
@@ -60,14 +62,19 @@ def launch_sagemaker(
     bucket are those of the deployed stack where they are not given. Local pictures and models are uploaded once and
     for all; an s3:// place is read from there. The results come to `config.output_dir`. hub_token_secret and
     wandb_secret name secrets in Secrets Manager. retries: new starts after a fault of the service's own; max_pending:
-    seconds to wait for a GPU instance; keep_alive: seconds that instances stay, paid, for a next job. With agreed=False
+    seconds to wait for a GPU instance; keep_alive: seconds that instances stay, paid, for a next job. fallbacks: types
+    that are taken, in this order, where `instance_type` is not to be had, on demand (spot=False); the price said is
+    that of the dearest, the cost of a run that of the one it got. mlflow: the ARN of an MLflow App or tracking server
+    of SageMaker, for report_to mlflow (or all); the experiment is MLFLOW_EXPERIMENT_NAME, else sdxl_nb, the MLflow run
+    is called as the job. With agreed=False
     all is checked, and in place of the start the price is raised as an SdxlNbError. Raises ConfigError, DataError or
     AwsError before anything is paid.
     """
     asked = tuning_step.Job(
         instance_type, instance_count, spot, max_run, max_wait, role_arn, image_uri, kms_key, tuple(subnets or ()),
         tuple(security_group_ids or ()), dict(tags or {}), job_name, hub_token_secret, wandb_secret, volume_size_gb,
-        retries, max_pending, keep_alive,
+        retries, max_pending, keep_alive, fallbacks if isinstance(fallbacks, str) else tuple(fallbacks),  # type: ignore[arg-type]
+        mlflow,
     )  # fmt: skip
     folder = _free_folder(config)
     planned = staging.plan(config, tuning_step.UNKNOWN_BUCKET)
@@ -82,6 +89,8 @@ def launch_sagemaker(
     prefix = f"s3://{bucket}/runs/{name}"
     staged, notes = staging.look(session, config, planned.moved(tuning_step.UNKNOWN_BUCKET, bucket))
     request = tuning_step.request(config, job, staged, output=f"{prefix}/output", checkpoints=f"{prefix}/checkpoints")
+    if job.mlflow:
+        request["MlflowConfig"]["MlflowRunName"] = name
     shapes.refuse(request | {"TrainingJobName": name})
     if not agreed:
         raise SdxlNbError(f"Nothing was started. {costs.ceiling(job, session.region)} With agreed=True it is started.")

@@ -34,8 +34,7 @@ PASSING = SLOWER | TROUBLE | UNREACHABLE  # what may be well again in a while
 RESUMED = re.compile(r"-r(\d+)$")
 COPIED = (
     "AlgorithmSpecification", "RoleArn", "HyperParameters", "Environment", "InputDataConfig", "OutputDataConfig",
-    "CheckpointConfig", "ResourceConfig", "StoppingCondition", "EnableManagedSpotTraining", "VpcConfig",
-    "RetryStrategy",
+    "CheckpointConfig", "VpcConfig", "RetryStrategy", "MlflowConfig",
 )  # fmt: skip
 
 
@@ -319,12 +318,18 @@ class JobRun(Run):
         """The job that goes on with this one, on the same instances and limits where none are given."""
         said = self.describe()
         resources, limits = said["ResourceConfig"], said["StoppingCondition"]
+        kinds = [one["InstanceType"] for one in shapes.preferences(resources)] or [resources.get("InstanceType")]
         return tuning_step.Job(
-            instance_type=instance_type or resources["InstanceType"],
-            instance_count=resources["InstanceCount"],
+            instance_type=instance_type or kinds[0],
+            fallbacks=() if instance_type else tuple(kinds[1:]),
+            instance_count=costs.instances_of(resources)[1],
             spot=said.get("EnableManagedSpotTraining", False) if spot is None else spot,
             max_run=max_run or limits["MaxRuntimeInSeconds"],
             max_wait=max_wait,
+            kms_key=said["OutputDataConfig"].get("KmsKeyId") or None,
+            volume_size_gb=resources.get("VolumeSizeInGB", tuning_step.Job.volume_size_gb),
+            max_pending=limits.get("MaxPendingTimeInSeconds"),
+            keep_alive=None if spot else resources.get("KeepAlivePeriodInSeconds"),
         )
 
     def resume(  # type: ignore[override]  # a job is resumed on other machines, not in other processes
@@ -345,13 +350,7 @@ class JobRun(Run):
         if (status := self.status) in GOING_ON or status == "completed":
             raise SdxlNbError(f"Job {self.job} is {status}: there is nothing to resume.")
         job = self._next_job(instance_type, spot, max_run, max_wait)
-        request = {name: said[name] for name in COPIED if name in said}
-        request["ResourceConfig"] = said["ResourceConfig"] | {"InstanceType": job.instance_type}
-        if shapes.has_own_disk(job.instance_type):
-            request["ResourceConfig"].pop("VolumeKmsKeyId", None)
-        waiting = {"MaxWaitTimeInSeconds": job.waiting} if job.spot else {}
-        request["StoppingCondition"] = {"MaxRuntimeInSeconds": job.max_run} | waiting
-        request["EnableManagedSpotTraining"] = job.spot
+        request = {name: said[name] for name in COPIED if name in said} | tuning_step.machines(job)
         with explained(f"The tags of job {self.job} were not read"):
             tags = self.session.client("sagemaker").list_tags(ResourceArn=said["TrainingJobArn"])["Tags"]
         request["Tags"] = [tag for tag in tags if not tag["Key"].startswith("aws:")]  # are AWS's to give

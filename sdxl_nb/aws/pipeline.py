@@ -164,6 +164,10 @@ def prepare(
     staged = planned = staging.plan(config, UNKNOWN["bucket"])
     if job.retries is not None:
         raise ConfigError("retries is not for a pipeline, whose step the SDK makes without it: use launch_sagemaker")
+    if job.fallbacks:
+        raise ConfigError("fallbacks are not for a pipeline, whose instance type is a parameter: use launch_sagemaker")
+    if job.mlflow:
+        raise ConfigError("mlflow is not for a pipeline, whose step the SDK makes without it: use launch_sagemaker")
     refuse(config, job, staged)  # what is wrong with the settings is said first
     after.refuse(config)
     session, notes = _session(region, dry), []

@@ -23,6 +23,7 @@ FLAGS = {  # a place in the request: the setting that it comes from
     "AlgorithmSpecification.TrainingImage": "image_uri",
     "RoleArn": "role_arn",
     "ResourceConfig.InstanceType": "instance_type",
+    "ResourceConfig.InstancePreferences": "fallbacks",
     "ResourceConfig.InstanceCount": "instance_count",
     "ResourceConfig.VolumeSizeInGB": "volume_size_gb",
     "ResourceConfig.VolumeKmsKeyId": "kms_key",
@@ -34,6 +35,8 @@ FLAGS = {  # a place in the request: the setting that it comes from
     "StoppingCondition.MaxPendingTimeInSeconds": "max_pending",
     "ResourceConfig.KeepAlivePeriodInSeconds": "keep_alive",
     "RetryStrategy.MaximumRetryAttempts": "retries",
+    "MlflowConfig.MlflowResourceArn": "mlflow",
+    "MlflowConfig.MlflowExperimentName": "MLFLOW_EXPERIMENT_NAME",
     "EnableManagedSpotTraining": "spot",
     "VpcConfig.Subnets": "subnets",
     "VpcConfig.SecurityGroupIds": "security_group_ids",
@@ -241,6 +244,7 @@ def beyond(request: Mapping[str, Any], unknown: tuple[str, ...] = ()) -> Iterato
     """What the service refuses although its model allows it."""
     yield from _tags(request.get("Tags", ()))
     yield from _resources(request.get("ResourceConfig", {}))
+    yield from _preferences(request)
     yield from _times(request)
     image = request.get("AlgorithmSpecification", {}).get("TrainingImage", "")
     if image not in unknown and not IMAGE.fullmatch(image):
@@ -262,17 +266,44 @@ def _tags(tags: Any) -> Iterator[Fault]:
 
 
 def _resources(resources: Mapping[str, Any]) -> Iterator[Fault]:
-    kind = resources.get("InstanceType", "")
-    if isinstance(kind, str) and "VolumeKmsKeyId" in resources and has_own_disk(kind):
+    kinds = [resources.get("InstanceType", ""), *(one["InstanceType"] for one in preferences(resources))]
+    own = next((kind for kind in kinds if isinstance(kind, str) and has_own_disk(kind)), None)
+    if own and "VolumeKmsKeyId" in resources:
         yield Fault(
             "ResourceConfig.VolumeKmsKeyId",
-            f"is not for the disks of {kind}, which have keys of their own: leave it out",
+            f"is not for the disks of {own}, which have keys of their own: leave it out",
         )
     count, volume = resources.get("InstanceCount", 1), resources.get("VolumeSizeInGB", 1)
     if isinstance(count, int) and count < 1:
         yield Fault("ResourceConfig.InstanceCount", f"must be at least 1, not {count}")
     if isinstance(volume, int) and not 1 <= volume <= 16384:
         yield Fault("ResourceConfig.VolumeSizeInGB", f"must be 1 to 16384, not {volume}")
+
+
+def preferences(resources: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The instance types of which a job takes the first that is to be had, in order; none where it names one type."""
+    return list(resources.get("InstancePreferences", ()))
+
+
+def _preferences(request: Mapping[str, Any]) -> Iterator[Fault]:
+    """What the service's words about InstancePreferences forbid."""
+    resources, place = request.get("ResourceConfig", {}), "ResourceConfig.InstancePreferences"
+    for name in ("SelectedInstanceType", "SelectedInstanceCount"):
+        if name in resources:
+            yield Fault(f"ResourceConfig.{name}", "is SageMaker's to say: leave it out")
+    if not (listed := preferences(resources)):
+        return
+    for name in ("InstanceType", "InstanceGroups", "InstancePlacementConfig"):
+        if name in resources:
+            yield Fault(place, f"cannot be given with {name}: leave one of them out")
+    if "EnableManagedSpotTraining" in request:
+        yield Fault(place, "are not for spot instances: leave them out, or EnableManagedSpotTraining")
+    kinds = [one["InstanceType"] for one in listed]
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        yield Fault(place, f"hold {twice} twice: leave one out")
+    counts = sum("InstanceCount" in one for one in listed)
+    if counts != (0 if "InstanceCount" in resources else len(listed)):
+        yield Fault(place, "need one InstanceCount for all, or one for each of them")
 
 
 def _times(request: Mapping[str, Any]) -> Iterator[Fault]:
@@ -311,6 +342,8 @@ def _name(fault: Fault, request: Mapping[str, Any]) -> str:
     top = re.sub(r"\[\d+\].*", "", place)
     if place.startswith("InputDataConfig[") and (found := re.match(r"InputDataConfig\[(\d+)\]", place)):
         return f"the s3:// place of channel {request['InputDataConfig'][int(found[1])].get('ChannelName')}"
+    if place.startswith("ResourceConfig.InstancePreferences[0]"):  # the first is what was asked for
+        return "instance_type"
     for start, words in (("HyperParameters.", "{}"), ("Environment.", "the variable {} of the job")):
         if place.startswith(start):
             return words.format(place.removeprefix(start))

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..config import mlflow_store
 from ..config.formats import MAX_HYPERPARAMETER_LENGTH, MAX_HYPERPARAMETERS
 from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError
@@ -27,6 +28,7 @@ UNKNOWN_BUCKET = "BUCKET_NAME"  # in the place of one that is not known yet
 ANY_ROLE = "arn:aws:iam::111122223333:role/SDXL_NB_ROLE_ARN"
 ANY_IMAGE = "111122223333.dkr.ecr.us-east-1.amazonaws.com/sdxl-nb/training"
 NUMBERS = (("instance_count", 1, 64), ("max_run", 60, 28 * 24 * HOUR), ("volume_size_gb", 1, 16384))
+MOST_TYPES = 5  # that a job may prefer, by the service
 PERHAPS = (("retries", 1, 30), ("max_pending", 1800, 28 * 24 * HOUR), ("keep_alive", 1, 21600))  # by the service
 STEP = "FineTune"
 NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
@@ -49,6 +51,10 @@ WORDS = {
     "instance_type": (r"ml\.[a-z0-9-]+\.[a-z0-9]+", "an instance type such as ml.g5.2xlarge"),
     "role_arn": (r"arn:aws[a-z-]*:iam::\d{12}:role/\S+", "the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME"),
     "job_name": (r"(?=.{1,32}$)[a-zA-Z0-9](-?[a-zA-Z0-9])*", "at most 32 letters, digits and single hyphens"),
+    "mlflow": (
+        r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:mlflow-(app|tracking-server)/[\w-]+",
+        "the ARN of an MLflow App or tracking server, arn:aws:sagemaker:REGION:ACCOUNT:mlflow-app/NAME",
+    ),
     "hub_token_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a token"),
     "wandb_secret": (r"sdxl-nb/[\w/+=.@-]+", "the name of a secret under sdxl-nb/, not a key"),
 }
@@ -76,6 +82,8 @@ class Job:
     retries: int | None = None  # how often the service starts it again after a fault of its own
     max_pending: int | None = None  # seconds that it may wait for a GPU instance, before it is given up
     keep_alive: int | None = None  # seconds that instances are kept, and paid, for the next job with the same settings
+    fallbacks: tuple[str, ...] = ()  # types that it takes, in this order, where instance_type is not to be had
+    mlflow: str | None = None  # the ARN of SageMaker's MLflow that gets the curves and pictures
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -90,6 +98,7 @@ class Job:
         for name, least, most in PERHAPS:
             if (value := getattr(self, name)) is not None and not least <= value <= most:
                 raise ConfigError(f"{name} must be {least} to {most}, not {value}")
+        self._check_fallbacks()
         if self.keep_alive is not None and self.spot:
             raise ConfigError("keep_alive is not for spot instances, which nobody can keep: add --no_spot, or drop it")
         if not self.spot and self.max_wait is not None:
@@ -106,6 +115,22 @@ class Job:
                     f"tags holds {key}={value}, which AWS does not take: letters, digits and _.:/=+-@ only"
                 )
 
+    def _check_fallbacks(self) -> None:
+        pattern, _ = WORDS["instance_type"]
+        if other := next((name for name in self.fallbacks if not re.fullmatch(pattern, name)), None):
+            raise ConfigError(f"fallbacks must be instance types such as ml.g5.2xlarge, not {other!r}")
+        if twice := next((name for name in self.types if self.types.count(name) > 1), None):
+            raise ConfigError(f"fallbacks and instance_type hold {twice} twice: leave one out")
+        if len(self.types) > MOST_TYPES:
+            raise ConfigError(
+                f"fallbacks and instance_type are {len(self.types)} types, and SageMaker takes {MOST_TYPES} at most: "
+                "leave some out"
+            )
+        if self.fallbacks and self.spot:
+            raise ConfigError(
+                "fallbacks are not for spot instances, by the service: set spot=False, or give instance_type alone"
+            )
+
     def _check_kinds(self) -> None:
         """True is a whole number to Python, and a text that stands where a list belongs is a list of letters."""
         perhaps = ("max_wait", *(name for name, _, _ in PERHAPS))
@@ -114,14 +139,22 @@ class Job:
         kinds |= dict.fromkeys(whole, (int, "a whole number"))
         kinds |= {name: (str, "a text") for name in (*WORDS, "image_uri", "kms_key") if getattr(self, name) is not None}
         kinds |= dict.fromkeys(("subnets", "security_group_ids"), ((tuple, list), "a list of ids"))
+        kinds |= {"fallbacks": ((tuple, list), "a list of instance types")}
         kinds |= {"tags": (dict, "keys and values")}
         for name, (kind, words) in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise ConfigError(f"{name} must be {words}, not {value!r}")
+        if other := next((name for name in self.fallbacks if not isinstance(name, str)), None):
+            raise ConfigError(f"fallbacks hold instance types, not {other!r}")
         texts = (*self.subnets, *self.security_group_ids, *self.tags, *self.tags.values())
         if other := next((value for value in texts if not isinstance(value, str)), None):
             raise ConfigError(f"subnets, security_group_ids and tags hold texts, not {other!r}")
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The instance types that it may run on, the preferred one first."""
+        return (self.instance_type, *self.fallbacks)
 
     @property
     def waiting(self) -> int:
@@ -183,6 +216,8 @@ def environment(job: Job, staged: Staged) -> dict[str, str]:
     """
     found = {HUB_SECRET: job.hub_token_secret, WANDB_SECRET: job.wandb_secret, "HF_ENDPOINT": os.getenv("HF_ENDPOINT")}
     found[content.VARIABLE] = staged.told()
+    if job.mlflow:
+        found |= {mlflow_store.URI: job.mlflow, mlflow_store.EXPERIMENT: os.getenv(mlflow_store.EXPERIMENT)}
     if "@" in (found["HF_ENDPOINT"] or ""):
         raise ConfigError("HF_ENDPOINT holds a password, which every reader of the job would see: set it without")
     return {name: value for name, value in found.items() if value}
@@ -193,12 +228,6 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
 
     output, checkpoints: s3:// prefixes for model.tar.gz and for the run folder, synced while it trains.
     """
-    volume: dict[str, Any] = {"VolumeSizeInGB": job.volume_size_gb} | _volume_key(job.instance_type, job.kms_key)
-    if job.keep_alive is not None:
-        volume["KeepAlivePeriodInSeconds"] = job.keep_alive
-    stopping = {"MaxRuntimeInSeconds": job.max_run} | ({"MaxWaitTimeInSeconds": job.waiting} if job.spot else {})
-    if job.max_pending is not None:
-        stopping["MaxPendingTimeInSeconds"] = job.max_pending
     vpc = {"Subnets": list(job.subnets), "SecurityGroupIds": list(job.security_group_ids)}
     tags = {"project": "sdxl-nb"} | job.tags
     metrics = [{"Name": name, "Regex": pattern} for name, pattern in METRICS.items()]
@@ -214,26 +243,47 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
         "Environment": environment(job, staged),
         "OutputDataConfig": {"S3OutputPath": output} | ({"KmsKeyId": job.kms_key} if job.kms_key else {}),
         "CheckpointConfig": {"S3Uri": checkpoints},
-        "ResourceConfig": {"InstanceType": job.instance_type, "InstanceCount": job.instance_count} | volume,
-        "StoppingCondition": stopping,
-        "EnableManagedSpotTraining": job.spot,
+        **machines(job),
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         **({"InputDataConfig": channels} if channels else {}),  # the service takes one or more
         **({"VpcConfig": vpc} if job.subnets else {}),
+        **({"MlflowConfig": _mlflow(job.mlflow, job.job_name)} if job.mlflow else {}),
         **({"RetryStrategy": {"MaximumRetryAttempts": job.retries}} if job.retries else {}),
     }
 
 
 def refuse(config: TrainConfig, job: Job, staged: Staged) -> None:
     """Raise ConfigError for what the service would refuse, before anybody is asked where bucket, role and image are."""
+    if job.mlflow and config.report_to not in ("mlflow", "all"):
+        raise ConfigError(f"mlflow is for report_to mlflow or all, not {config.report_to}: set report_to to mlflow")
     known = replace(job, role_arn=job.role_arn or ANY_ROLE, image_uri=job.image_uri or ANY_IMAGE)
     asked = request(config, known, staged, output="s3://some-bucket", checkpoints="s3://some-bucket")
     shapes.refuse(asked, unknown=(UNKNOWN_BUCKET, "IMAGE_URI"))
 
 
-def _volume_key(instance_type: str, kms_key: str | None) -> dict[str, str]:
-    """The key for the disk, where the service takes one: an instance's own disks have keys of their own."""
-    return {"VolumeKmsKeyId": kms_key} if kms_key and not shapes.has_own_disk(instance_type) else {}
+def machines(job: Job) -> dict[str, Any]:
+    """The members of a request about instances and times: one type, or the first to be had of several in order."""
+    kinds = [{"InstanceType": name} for name in job.types]
+    resources: dict[str, Any] = {"InstancePreferences": kinds} if job.fallbacks else kinds[0]
+    resources |= {"InstanceCount": job.instance_count, "VolumeSizeInGB": job.volume_size_gb}
+    if job.kms_key and not any(map(shapes.has_own_disk, job.types)):  # an instance's own disks have their own keys
+        resources["VolumeKmsKeyId"] = job.kms_key
+    if job.keep_alive is not None:
+        resources["KeepAlivePeriodInSeconds"] = job.keep_alive
+    stopping = {"MaxRuntimeInSeconds": job.max_run} | ({"MaxWaitTimeInSeconds": job.waiting} if job.spot else {})
+    if job.max_pending is not None:
+        stopping["MaxPendingTimeInSeconds"] = job.max_pending
+    spot = {} if job.fallbacks else {"EnableManagedSpotTraining": job.spot}  # the service takes one or the other
+    return {"ResourceConfig": resources, "StoppingCondition": stopping, **spot}
+
+
+def _mlflow(arn: str, run: str) -> dict[str, str]:
+    """The service's own note of where a job's MLflow run is. The tracker in the container goes by its environment.
+
+    SageMaker's documentation does not say what else the service does with this for a job with an image of one's own.
+    """
+    experiment = os.environ.get(mlflow_store.EXPERIMENT, mlflow_store.PROJECT)
+    return {"MlflowResourceArn": arn, "MlflowExperimentName": experiment, "MlflowRunName": run}
 
 
 def _channel(name: str, url: Any) -> dict[str, Any]:

@@ -78,7 +78,7 @@ Schedule = Literal[
     "rex",
 ]
 Interpolation = Literal["nearest", "nearest_exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-Tracker = Literal["tensorboard", "wandb", "comet_ml", "all", "none"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "all", "none"]
 
 
 def group(name: str) -> Callable[..., Any]:

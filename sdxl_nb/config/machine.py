@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ..system.errors import ConfigError
 from .checks import is_data_file
+from .mlflow_store import check_mlflow
 from .train_config import TrainConfig
 
 PRECISIONS = ("no", "fp16", "bf16")
@@ -24,7 +25,8 @@ OPTIMIZERS = {  # the module that an optimizer needs, and the package that has i
     "radam_schedulefree": ("schedulefree", "schedulefree"),
     "prodigy_schedulefree": ("prodigyplus", "prodigy-plus-schedule-free"),
 }
-OPTIONAL = {"xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml", "torch_npu"}
+OPTIONAL = {"xformers", "bitsandbytes", "tensorboard", "wandb", "comet_ml", "mlflow", "torch_npu"}
+OPTIONAL |= {"sagemaker_mlflow", "sqlalchemy"}  # of MLflow, what SageMaker's needs, and what a store of its own does
 OPTIONAL |= {module for module, _ in OPTIMIZERS.values()}
 
 
@@ -103,12 +105,14 @@ def _check_packages(config: TrainConfig, machine: Machine) -> None:
             "enable_npu_flash_attention needs an Ascend NPU with torch_npu: drop it, PyTorch's SDPA is used by default"
         )
     tracker = config.report_to
-    if tracker in ("tensorboard", "wandb", "comet_ml") and tracker not in machine.packages:
+    if tracker in ("tensorboard", "wandb", "mlflow", "comet_ml") and tracker not in machine.packages:
         raise ConfigError(
             f"report_to {tracker} needs the package {tracker}: pip install {tracker}, or --report_to none"
         )
     if tracker == "wandb":
         check_wandb()
+    if tracker == "mlflow":
+        check_mlflow(machine.packages)
 
 
 def _need(machine: Machine, asked: str, package: str, otherwise: str) -> None:

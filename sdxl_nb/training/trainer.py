@@ -101,7 +101,7 @@ def _run(
             with processes.sharing_failures(), explained(folder.path):
                 outcome.update(trainer.run(log, resumed_from=trainer.step if found else None))
         finally:
-            trackers.close()
+            trackers.close(outcome["status"])
 
 
 def _found(config: TrainConfig, folder: RunFolder) -> tuple[Path, checkpoint.Progress, checkpoint.Tensors] | None:

@@ -1,19 +1,48 @@
 """Jobs on the emulated SageMaker that fail or are refused: one sentence, and nothing sent that should not be."""
 
+import json
+from pathlib import Path
+
 import pytest
 from small_runs import small
 from started_jobs import aws_fixture, quickly, start  # noqa: F401 - fixtures
 
+from sdxl_nb import start_pipeline, tune_sagemaker
+from sdxl_nb.aws import costs
 from sdxl_nb.aws.messages import AwsError, explain_end
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 
+PREFERRED = {"instance_type": "ml.g6.2xlarge", "fallbacks": ["ml.g5.2xlarge", "ml.g6e.2xlarge"], "spot": False}
 
-def test_a_failed_job_says_why(aws, tmp_path):
-    run = start(aws, small(tmp_path / "run", pretrained_model_name_or_path="nobody/nothing"))
+
+def test_a_failed_job_says_why(aws, tmp_path, capsys, healed):
+    """It ran on the second of the types that it was allowed, and costs what that one does."""
+    aws.capacity["ml.g6.2xlarge"] = 0
+    run = start(aws, small(tmp_path / "run", pretrained_model_name_or_path="nobody/nothing"), **PREFERRED)
+    assert "1 × ml.g6e.2xlarge, the dearest of those that it may get, at $2.80 an hour" in capsys.readouterr().out
     assert run.wait(1200) == "failed"
+    said = run.describe()
+    assert said["ResourceConfig"]["SelectedInstanceType"] == "ml.g5.2xlarge"
+    assert costs.so_far(said | {"BillableTimeInSeconds": 7200}, "us-east-1")["dollars"] == 3.03  # two hours at $1.515
+    settings = next(Path(aws.folder).glob(f"jobs/{run.job}/algo-1/input/config/resourceconfig.json")).read_text()
+    assert json.loads(settings)["current_instance_type"] == "ml.g5.2xlarge"
+    _resumed_where_there_is_no_room(aws, run)
     assert aws.job(run.job).reason.startswith("AlgorithmError: ")
     assert run.error.startswith(f"Job {run.job} failed: ") and "nobody/nothing" in run.error
     assert "Traceback" not in run.error and "exit code" not in run.error and "Traceback" in run.log(40)
+
+
+def _resumed_where_there_is_no_room(aws, run):
+    """The same types are asked for again, without what the service said of the first job."""
+    with pytest.raises(ConfigError, match=r"^fallbacks are not for spot instances, .* or give instance_type alone$"):
+        run.resume(spot=True)
+    aws.capacity |= {"ml.g5.2xlarge": 0, "ml.g6e.2xlarge": 0}
+    again = run.resume(say=lambda line: None)
+    assert again.wait(60) == "failed" and "CapacityError" in again.error and "resume() tries again" in again.error
+    kinds = [{"InstanceType": kind} for kind in ("ml.g6.2xlarge", "ml.g5.2xlarge", "ml.g6e.2xlarge")]
+    assert again.describe()["ResourceConfig"] == {
+        "InstancePreferences": kinds, "InstanceCount": 1, "VolumeSizeInGB": 100,
+    }  # fmt: skip
 
 
 def test_out_of_memory_on_the_gpu():
@@ -50,6 +79,20 @@ def healed(aws):
     yield
     aws.heal()
     aws.quotas.clear()
+    aws.capacity.clear()
+
+
+def test_fallbacks_and_mlflow_are_for_single_jobs(tmp_path):
+    config = small(tmp_path / "run", validation_split=0.3)
+    with pytest.raises(ConfigError, match=r"^fallbacks are not for a pipeline, .*: use launch_sagemaker$"):
+        start_pipeline(config, **PREFERRED)
+    with pytest.raises(ConfigError, match=r"^fallbacks are not for a search, .*: drop them$"):
+        tune_sagemaker(config, {"rank": [2, 4]}, strategy="Grid", **PREFERRED)
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/a"
+    with pytest.raises(ConfigError, match=r"^mlflow is not for a pipeline, "):
+        start_pipeline(config, mlflow=arn)
+    with pytest.raises(ConfigError, match=r"^mlflow is not for a search, "):
+        tune_sagemaker(config, {"rank": [2, 4]}, strategy="Grid", mlflow=arn)
 
 
 def test_refusals_are_sentences(aws, tmp_path, healed, monkeypatch):

@@ -91,6 +91,18 @@ JOBS = [
     ({"job_name": "my_job"}, "job_name must be at most 32 letters"),
     ({"job_name": ""}, "job_name must be at most 32 letters"),
     ({"hub_token_secret": "sdxl-nb/" + "x" * 512}, "the variable SDXL_NB_HUB_TOKEN_SECRET of the job takes 512 characters at most, not 520"),
+    ({"fallbacks": ("ml.g6.2xlarge",)}, "fallbacks are not for spot instances, by the service: set spot=False"),
+    ({"fallbacks": ("ml.g6.2xlarge", "ml.g5.2xlarge"), "spot": False}, "fallbacks and instance_type hold ml.g5.2xlarge twice"),
+    ({"fallbacks": ("ml.g6.2xlarge",) * 2, "spot": False}, "fallbacks and instance_type hold ml.g6.2xlarge twice: leave one out"),
+    ({"fallbacks": tuple(f"ml.g6.{n}xlarge" for n in (2, 4, 8, 12, 16)), "spot": False}, "fallbacks and instance_type are 6 types, and SageMaker takes 5 at most"),
+    ({"fallbacks": ("ml.g6.3xlarge",), "spot": False}, "fallbacks must be one that SageMaker knows, not 'ml.g6.3xlarge': did you mean ml.g6.2xlarge?"),
+    ({"instance_type": "ml.g5.3xlarge", "fallbacks": ("ml.g6.2xlarge",), "spot": False}, "instance_type must be one that SageMaker knows, not 'ml.g5.3xlarge': did you mean"),
+    ({"fallbacks": ("g6.2xlarge",), "spot": False}, "fallbacks must be instance types such as ml.g5.2xlarge, not 'g6.2xlarge'"),
+    ({"fallbacks": "ml.g6.2xlarge", "spot": False}, "fallbacks must be a list of instance types, not 'ml.g6.2xlarge'"),
+    ({"fallbacks": (6,), "spot": False}, "fallbacks hold instance types, not 6"),
+    ({"mlflow": "http://mlflow.example"}, "mlflow must be the ARN of an MLflow App or tracking server, arn:aws:sagemaker:REGION"),
+    ({"mlflow": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-server/a"}, "mlflow must be the ARN of an MLflow App"),
+    ({"mlflow": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/a"}, "mlflow is for report_to mlflow or all, not tensorboard: set report_to"),
     ({"wandb_secret": "hf_0123"}, "wandb_secret must be the name of a secret under sdxl-nb/, not a key"),
 ]  # fmt: skip
 
@@ -117,6 +129,7 @@ def changed(place, value):
     return made
 
 
+PREFERRED = [{"InstanceType": "ml.g6.2xlarge"}, {"InstanceType": "ml.g5.2xlarge"}]
 REQUESTS = [
     ("TrainingJobName", "sdxl-nb-" + "x" * 63, "job_name takes 63 characters at most, not 71"),
     ("TrainingJobName", "sdxl_nb", "job_name must be letters, digits and single hyphens, not 'sdxl_nb'"),
@@ -146,6 +159,9 @@ REQUESTS = [
     ("AlgorithmSpecification.MetricDefinitions", [{"Name": "a", "Regex": "a"}] * 41, "AlgorithmSpecification.MetricDefinitions takes 40 at most, not 41"),
     ("AlgorithmSpecification.MetricDefinitions", [{"Name": "", "Regex": "a"}], "AlgorithmSpecification.MetricDefinitions[0].Name takes 1 characters at least"),
     ("AlgorithmSpecification.MetricDefinitions", [{"Name": "a", "Regex": "a" * 501}], "AlgorithmSpecification.MetricDefinitions[0].Regex takes 500 characters at most"),
+    ("ResourceConfig.SelectedInstanceType", "ml.g5.2xlarge", "ResourceConfig.SelectedInstanceType is SageMaker's to say"),
+    ("ResourceConfig.InstancePreferences", [{"InstanceType": "ml.g6.2xlarge"}], "fallbacks cannot be given with InstanceType: leave one"),
+    ("ResourceConfig", {"InstancePreferences": PREFERRED, "InstanceCount": 1, "VolumeSizeInGB": 1}, "fallbacks are not for spot instances"),
     ("EnableManagedSpotTraining", 1, "spot must be true or false, not 1"),
     ("StoppingCondition.MaxRuntimeInSeconds", True, "max_run must be a whole number, not True"),
     ("StoppingCondition.MaxRuntimeInSeconds", 0, "max_run must be at least 1, not 0"),
@@ -166,6 +182,34 @@ def test_a_request_that_the_service_refuses(place, value, sentence):
             check_job(made)
 
 
+COUNTED = [one | {"InstanceCount": 2} for one in PREFERRED]
+PREFERENCES = [
+    ({"InstancePreferences": [*PREFERRED, PREFERRED[0]], "InstanceCount": 1}, "fallbacks hold ml.g6.2xlarge twice: leave one out"),
+    ({"InstancePreferences": COUNTED, "InstanceCount": 1}, "fallbacks need one InstanceCount for all, or one for each"),
+    ({"InstancePreferences": [COUNTED[0], PREFERRED[1]]}, "fallbacks need one InstanceCount for all, or one for each"),
+    ({"InstancePreferences": PREFERRED}, "fallbacks need one InstanceCount for all, or one for each"),
+    ({"InstancePreferences": [], "InstanceCount": 1}, "fallbacks takes 1 at least, not 0"),
+    ({"InstancePreferences": PREFERRED, "InstanceCount": 1, "VolumeKmsKeyId": "a"}, "kms_key is not for the disks of ml.g6.2xlarge"),
+    ({"InstancePreferences": COUNTED}, None),
+    ({"InstancePreferences": PREFERRED, "InstanceCount": 1}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resources", "sentence"), PREFERENCES, ids=range(len(PREFERENCES)))
+def test_preferred_instance_types(resources, sentence):
+    made = asked() | {"ResourceConfig": resources | {"VolumeSizeInGB": 1}}
+    made["StoppingCondition"].pop("MaxWaitTimeInSeconds")
+    made.pop("EnableManagedSpotTraining")
+    if sentence is None:
+        shapes.refuse(made)
+        return check_job(made)
+    with pytest.raises(ConfigError) as refused:
+        shapes.refuse(made)
+    assert str(refused.value).startswith(sentence)
+    with pytest.raises(ServiceError):
+        check_job(made)
+
+
 # What is allowed
 
 
@@ -173,14 +217,18 @@ def letters(draw, least, most, alphabet=string.ascii_letters + string.digits):
     return "".join(draw.choice(alphabet) for _ in range(draw.randint(least, most)))
 
 
+FEW = ["ml.p2.xlarge", "ml.m7i.large", "ml.g6.2xlarge", "ml.p4d.24xlarge", "ml.r8i-flex.large"]
+
+
 def drawn(draw):
     """Any job and its places that ought to pass."""
     spot, run = draw.random() < 0.5, draw.randint(60, 28 * 86400)
     vpc = draw.random() < 0.5
     job = Job(
-        instance_type=draw.choice(shapes.instance_types()),
+        instance_type=draw.choice([kind for kind in shapes.instance_types() if kind not in FEW]),
         instance_count=draw.randint(1, 64),
         spot=spot,
+        fallbacks=() if spot else tuple(draw.sample(FEW, draw.randint(0, 4))),
         max_run=run,
         max_wait=draw.choice([None, run + draw.randint(0, 10**6)]) if spot else None,
         role_arn=f"arn:aws{draw.choice(['', '-cn', '-us-gov'])}:iam::123456789012:role/{letters(draw, 1, 64)}",

@@ -31,6 +31,9 @@ def asked(config=None, staged=None, **job):
         {"hub_token_secret": "sdxl-nb/hf-token", "wandb_secret": "sdxl-nb/wandb"},
         {"retries": 3, "max_pending": 7200},
         {"spot": False, "keep_alive": 900},
+        {"spot": False, "fallbacks": ("ml.g6.2xlarge", "ml.g6e.2xlarge"), "kms_key": "alias/mine"},
+        {"spot": False, "instance_type": "ml.p3.2xlarge", "fallbacks": ("ml.p2.xlarge",), "kms_key": "alias/mine"},
+        {"spot": False, "fallbacks": [f"ml.g6.{size}xlarge" for size in (2, 4, 8, 16)], "instance_count": 2},
     ],
 )
 def test_the_service_takes_the_request(job):
@@ -45,6 +48,35 @@ def test_retries_waiting_and_warm_instances_are_fields_of_the_request():
     assert found["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 900
     plain = asked()
     assert "RetryStrategy" not in plain and "KeepAlivePeriodInSeconds" not in plain["ResourceConfig"]
+
+
+def test_the_types_that_a_job_may_get_stand_in_their_order():
+    found = asked(instance_type="ml.g6.2xlarge", fallbacks=("ml.g5.2xlarge", "ml.g6e.2xlarge"), spot=False)
+    assert found["ResourceConfig"] == {
+        "InstancePreferences": [{"InstanceType": f"ml.{kind}.2xlarge"} for kind in ("g6", "g5", "g6e")],
+        "InstanceCount": 1,
+        "VolumeSizeInGB": 100,
+    }
+    assert "EnableManagedSpotTraining" not in found and "MaxWaitTimeInSeconds" not in found["StoppingCondition"]
+    key = {"kms_key": "alias/mine", "spot": False, "instance_type": "ml.p3.2xlarge"}
+    for other, given in (("ml.p2.xlarge", True), ("ml.g5.xlarge", False)):  # the second has disks of its own
+        assert ("VolumeKmsKeyId" in asked(fallbacks=(other,), **key)["ResourceConfig"]) == given
+
+
+ARN = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-ABC123"
+
+
+def test_mlflow_is_named_to_the_service_and_to_the_container(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example")  # this machine's own
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    found = asked(mlflow=ARN, job_name="sdxl-nb-a")
+    named = {"MlflowResourceArn": ARN, "MlflowExperimentName": "sdxl_nb", "MlflowRunName": "sdxl-nb-a"}
+    assert found["MlflowConfig"] == named and found["Environment"]["MLFLOW_TRACKING_URI"] == ARN
+    assert "secret" not in str(found) and "MlflowConfig" not in asked() and "MLFLOW_TRACKING_URI" not in str(asked())
+    check_job(found | {"TrainingJobName": "sdxl-nb-1"})
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cats")
+    found = asked(mlflow=ARN.replace("mlflow-app", "mlflow-tracking-server"))
+    assert found["MlflowConfig"]["MlflowExperimentName"] == found["Environment"]["MLFLOW_EXPERIMENT_NAME"] == "cats"
 
 
 def test_spot_has_a_limit_and_a_day_to_wait():

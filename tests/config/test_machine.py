@@ -8,7 +8,7 @@ from sdxl_nb.config.machine import Machine, check_machine
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError
 
-EVERYTHING = frozenset({"xformers", "bitsandbytes", "prodigyopt", "tensorboard", "wandb", "comet_ml"})
+EVERYTHING = frozenset({"xformers", "bitsandbytes", "prodigyopt", "tensorboard", "wandb", "mlflow", "comet_ml"})
 CPU = Machine("cpu", True, frozenset({"tensorboard"}), False)
 MPS = Machine("mps", False, frozenset({"tensorboard"}), False)
 TURING = Machine("cuda", False, EVERYTHING, False)
@@ -29,6 +29,7 @@ REFUSED = [
     (CPU, {"optimizer": "paged_adamw8bit"}, "optimizer paged_adamw8bit needs a CUDA GPU and this machine has none: drop it, AdamW in fp32 is the default"),
     (CPU, {"optimizer": "adamw8bit"}, "optimizer adamw8bit needs a CUDA GPU and this machine has none: drop it, AdamW in fp32 is the default"),
     (AMPERE, {"enable_npu_flash_attention": True}, "enable_npu_flash_attention needs an Ascend NPU with torch_npu: drop it, PyTorch's SDPA is used by default"),
+    (CPU, {"report_to": "mlflow"}, "report_to mlflow needs the package mlflow: pip install mlflow, or --report_to none"),
     (CPU, {"report_to": "wandb"}, "report_to wandb needs the package wandb: pip install wandb, or --report_to none"),
     (BARE_GPU, {}, "report_to tensorboard needs the package tensorboard: pip install tensorboard, or --report_to none"),
     (CPU, {"push_to_hub": True}, "push_to_hub needs a login: set HF_TOKEN, or run hf auth login once"),

@@ -10,7 +10,7 @@ import sys
 import pytest
 from small_runs import small
 
-UNUSED = ("IPython", "datasets", "diffusers", "imagehash", "ipywidgets", "matplotlib", "sagemaker", "wandb")
+UNUSED = ("IPython", "datasets", "diffusers", "imagehash", "ipywidgets", "matplotlib", "mlflow", "sagemaker", "wandb")
 
 PROGRAM = """
 import sys

@@ -6,6 +6,7 @@
         aws.fail("DescribeTrainingJob", "ThrottlingException", times=3)
         with aws.offline(): ...                                # every connection is cut
         aws.quotas["ml.g5.2xlarge for spot training job usage"] = 0
+        aws.capacity["ml.g6.2xlarge"] = 0                      # instances of a type at hand; else as many as asked for
         aws.denied.add("iam:PassRole")                         # what SimulatePrincipalPolicy answers
         aws.job(name).wait(60); aws.job(name).log(); aws.job(name).describe()
 
@@ -72,7 +73,7 @@ class SageMakerEmulator:
     def __init__(self, folder=None, **job_environment):
         self._made = None if folder else tempfile.TemporaryDirectory(prefix="sagemaker-")
         self.folder, self.job_environment = Path(folder or self._made.name), job_environment
-        self.faults, self.denied, self.quotas, self.calls = [], set(), {}, []
+        self.faults, self.denied, self.quotas, self.capacity, self.calls = [], set(), {}, {}, []
         self.lock, self._offline = threading.RLock(), False
         self.jobs, self.pipelines, self.tunings = Jobs(self), Pipelines(self), Tunings(self)
 

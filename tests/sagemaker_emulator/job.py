@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from .limits import ServiceError
+from .limits import ServiceError, select
 from .machine import Instance, free_port, host_names
 
 ACCOUNT = "123456789012"
@@ -26,6 +26,7 @@ KEPT = (
     "TrainingJobName", "HyperParameters", "AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig",
     "ResourceConfig", "VpcConfig", "StoppingCondition", "CheckpointConfig", "Environment", "EnableManagedSpotTraining",
     "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "RetryStrategy",
+    "MlflowConfig",
 )  # fmt: skip
 MESSAGES = {
     "Starting": "Preparing the instances for training",
@@ -57,7 +58,7 @@ class Job:
         self.seconds, self.reason, self.artifacts = 0.0, None, None
         self.stop_asked, self.interruption, self.killed, self.timed_out = False, None, False, False
         self.instances, self.synced, self.metrics, self.lines = [], {}, {}, []
-        self.restarts, self.unsent = 0, []
+        self.restarts, self.unsent, self.selected = 0, [], {}
         self.s3, self.logs = emulator.client("s3"), emulator.client("logs", region)
         self.watch = emulator.client("cloudwatch", region)
         self.thread = threading.Thread(target=self._live, daemon=True, name=self.name)
@@ -104,6 +105,7 @@ class Job:
             "TrainingJobArn": self.arn,
             "TrainingJobStatus": self.status,
             "SecondaryStatus": self.secondary,
+            "ResourceConfig": self.request["ResourceConfig"] | self.selected,
             "SecondaryStatusTransitions": self.transitions,
             "CreationTime": self.created,
             "LastModifiedTime": self.modified,
@@ -157,13 +159,15 @@ class Job:
 
     def _attempt(self):
         """From download to the end, or to the interruption."""
-        count = self.request["ResourceConfig"]["InstanceCount"]
-        names = host_names(count)
         if self.stop_asked and not self.instances:
             return self._end([])
+        kind, count = select(self.request["ResourceConfig"], self.emulator.capacity)
+        if "InstancePreferences" in self.request["ResourceConfig"]:
+            self.selected = {"SelectedInstanceType": kind, "SelectedInstanceCount": count}
+        names = host_names(count)
         self._turn("Downloading")
         shutil.rmtree(self.folder, ignore_errors=True)
-        roots = [self._furnish(name, names) for name in names]
+        roots = [self._furnish(name, names, kind) for name in names]
         self.synced = {}
         self._restore(roots)
         if self.stop_asked and not self.instances:
@@ -189,7 +193,7 @@ class Job:
             self._end(roots)
         return None
 
-    def _furnish(self, name, names):
+    def _furnish(self, name, names, kind):
         """An instance's /opt/ml before the container starts."""
         root = self.folder / name
         for part in ("input/config", "input/data", "model", "output/data", "checkpoints"):
@@ -200,7 +204,6 @@ class Job:
             n: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
             for n in channels
         }
-        kind = self.request["ResourceConfig"]["InstanceType"]
         resources = {
             "current_host": name,
             "current_instance_type": kind,

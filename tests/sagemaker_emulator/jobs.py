@@ -3,7 +3,7 @@
 import re
 
 from .job import ACCOUNT, OVER, Job, split
-from .limits import IMAGE, ServiceError, check_job, invalid
+from .limits import IMAGE, ServiceError, check_job, invalid, types_of
 
 TYPES = ("ml.g4dn.xlarge", "ml.g5.xlarge", "ml.g5.2xlarge", "ml.g5.12xlarge", "ml.p4d.24xlarge", "ml.g6e.xlarge")
 
@@ -56,8 +56,16 @@ class Jobs:
             self.emulator.client("iam").get_role(RoleName=request["RoleArn"].rpartition("/")[2])
         except Exception as error:
             raise invalid(f"Could not assume role {request['RoleArn']}. Please ensure that the role exists") from error
-        resources = request["ResourceConfig"]
-        kind, count = resources["InstanceType"], resources["InstanceCount"]
+        for kind in types_of(request["ResourceConfig"]):  # nothing says that one without a quota is passed over
+            self._check_quota(request, kind)
+        for place in (request["OutputDataConfig"]["S3OutputPath"], request.get("CheckpointConfig", {}).get("S3Uri")):
+            if place is not None:
+                self._check_bucket(place)
+
+    def _check_quota(self, request, kind):
+        listed = request["ResourceConfig"].get("InstancePreferences", [])
+        counts = [one["InstanceCount"] for one in listed if one["InstanceType"] == kind and "InstanceCount" in one]
+        count = counts[0] if counts else request["ResourceConfig"]["InstanceCount"]
         spot = "spot training job" if request.get("EnableManagedSpotTraining") else "training job"
         limit = self.emulator.quotas.get(f"{kind} for {spot} usage", 8)
         if count > limit:
@@ -68,9 +76,6 @@ class Jobs:
                 "to request an increase for this quota. If AWS Service Quotas is not available, contact AWS support "
                 "to request an increase for this quota.",
             )
-        for place in (request["OutputDataConfig"]["S3OutputPath"], request.get("CheckpointConfig", {}).get("S3Uri")):
-            if place is not None:
-                self._check_bucket(place)
 
     def _check_bucket(self, place):
         try:

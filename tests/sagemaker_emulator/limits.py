@@ -47,6 +47,7 @@ def check_job(request):
         raise constraint(value, place, limit)
     check_tags(request)
     check_resources(request["ResourceConfig"])
+    check_preferences(request)
     check_times(request)
 
 
@@ -115,11 +116,48 @@ def check_tags(request):
 
 def check_resources(resources):
     """Instances with disks of their own take no key for a volume, as the SDK's list says."""
-    kind = resources["InstanceType"]
-    if "VolumeKmsKeyId" in resources and not instance_supports_kms(kind):
-        raise invalid(f"VolumeKmsKeyId is not supported for instance type {kind}")
-    if resources["InstanceCount"] < 1 or resources.get("VolumeSizeInGB", 1) < 1:
+    for kind in types_of(resources):
+        if "VolumeKmsKeyId" in resources and not instance_supports_kms(kind):
+            raise invalid(f"VolumeKmsKeyId is not supported for instance type {kind}")
+    if resources.get("InstanceCount", 1) < 1 or resources.get("VolumeSizeInGB", 1) < 1:
         raise invalid("InstanceCount and VolumeSizeInGB must be greater than or equal to 1")
+
+
+def types_of(resources):
+    """The instance types of a request, in the order in which they are tried."""
+    return [one["InstanceType"] for one in resources.get("InstancePreferences", [resources])]
+
+
+def select(resources, capacity):
+    """The type and number of the instances: the first type that there is room for."""
+    for one in resources.get("InstancePreferences", [resources]):
+        kind, count = one["InstanceType"], one.get("InstanceCount", resources.get("InstanceCount"))
+        if count <= capacity.get(kind, count):
+            return kind, count
+    words = "Unable to provision requested ML compute capacity. Please retry using a different ML instance type."
+    raise ServiceError("", f"CapacityError: {words}")
+
+
+def check_preferences(request):
+    """Of InstancePreferences what the service's model says in words."""
+    resources = request["ResourceConfig"]
+    if {"SelectedInstanceType", "SelectedInstanceCount"} & set(resources):
+        raise invalid("SelectedInstanceType and SelectedInstanceCount are not accepted in CreateTrainingJob requests")
+    if "InstancePreferences" not in resources:
+        if not {"InstanceType", "InstanceCount"} <= set(resources):
+            raise invalid("InstanceType and InstanceCount must be specified in ResourceConfig")
+        return
+    others = {"InstanceType", "InstanceGroups", "InstancePlacementConfig"} & set(resources)
+    if others or "EnableManagedSpotTraining" in request:
+        raise invalid(
+            "InstancePreferences is mutually exclusive with InstanceType, InstanceGroups, InstancePlacementConfig and "
+            "EnableManagedSpotTraining"
+        )
+    kinds, counted = types_of(resources), ["InstanceCount" in one for one in resources["InstancePreferences"]]
+    if len(set(kinds)) < len(kinds):
+        raise invalid("An instance type can appear only once in an InstancePreferences list")
+    if any(counted) == ("InstanceCount" in resources) or any(counted) != all(counted):
+        raise invalid("Specify InstanceCount either on every preference or in ResourceConfig")
 
 
 def check_times(request):

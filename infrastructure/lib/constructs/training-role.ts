@@ -30,6 +30,7 @@ export class TrainingRole extends Construct {
     this.allowWatching();
     this.allowSecrets();
     this.allowJobs();
+    this.allowMlflow();
   }
 
   /** Reads data and models, writes runs; deletes nothing. */
@@ -78,6 +79,32 @@ export class TrainingRole extends Construct {
       actions: ["secretsmanager:GetSecretValue"],
       resources: [`${arnOf(this.role, "secretsmanager")}:secret:sdxl-nb/*`],
       because: "Users name their secrets under sdxl-nb/, and Secrets Manager ends each ARN with random letters.",
+    });
+  }
+
+  /** What a job with report_to mlflow calls: curves, and where the pictures lie; an App has one action for all. */
+  private allowMlflow(): void {
+    const sagemaker = arnOf(this.role, "sagemaker");
+    allow(this.role, {
+      actions: ["sagemaker:CallMlflowAppApi"],
+      resources: [`${sagemaker}:mlflow-app/*`],
+      because: "Users make their MLflow App themselves and name it to a job; AWS ends its ARN with random letters.",
+    });
+    allow(this.role, {
+      actions: [
+        "sagemaker-mlflow:CreateExperiment",
+        "sagemaker-mlflow:CreateRun",
+        "sagemaker-mlflow:GetExperiment",
+        "sagemaker-mlflow:GetMetricHistory",
+        "sagemaker-mlflow:GetRun",
+        "sagemaker-mlflow:ListArtifacts",
+        "sagemaker-mlflow:LogBatch",
+        "sagemaker-mlflow:SearchExperiments",
+        "sagemaker-mlflow:SetTag",
+        "sagemaker-mlflow:UpdateRun",
+      ],
+      resources: [`${sagemaker}:mlflow-tracking-server/*`],
+      because: "Users make their tracking server themselves, call it as they like, and name it to a job.",
     });
   }
 

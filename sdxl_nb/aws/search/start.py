@@ -104,6 +104,10 @@ def _job(options: dict[str, Any]) -> Job:
             raise TypeError(f"tune_sagemaker() takes no {name}" + (f": did you mean {close}?" if close else ""))
     if options.get("keep_alive") is not None:
         raise ConfigError("keep_alive is not for a search, whose ceiling knows nothing of waiting instances: drop it")
+    if options.get("fallbacks"):
+        raise ConfigError("fallbacks are not for a search, whose trainings share one instance_type: drop them")
+    if options.get("mlflow"):
+        raise ConfigError("mlflow is not for a search, whose trainings the service names: drop it")
     return Job(**options)
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard, Weights & Biases and the others that accelerate knows, fed with a run's events.
+"""TensorBoard, Weights & Biases, MLflow and the others that accelerate knows, fed with a run's events.
 
 In: events. Out: loss, learning rate and validation pictures at their steps, under `output_dir/logs` and (W&B)
 `output_dir/wandb`. A resumed run goes on with the same curves. A tracker that fails while training is left out with
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ...config.machine import check_wandb
+from ...config.mlflow_store import PROJECT
+from ...config.mlflow_store import said as _said
 from ...config.train_config import TrainConfig
 from ...runs.events import EventReader
 from ...system.errors import SdxlNbError
+from .mlflow_run import MlflowRun
 
-PROJECT = "sdxl_nb"
 Warn = Callable[[str], None]
 
 
@@ -28,6 +30,7 @@ class Trackers:
         self.config, self.accelerator, self.folder = config, accelerator, folder
         self.warn = warn or (lambda line: print(line, file=sys.stderr))
         self.open: list[Any] = []
+        self.mlflow = MlflowRun(folder, folder / config.logging_dir, self.warn)
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -46,17 +49,24 @@ class Trackers:
             values = {"train_loss": event["train_loss"], "lr": event["lr"]}
             values |= {f"lr/{name}": rate for name, rate in event.get("rates", {}).items()}
             values |= {f"d/{name}" if name else "d": size for name, size in sizes.items()}
-            tracker.log({name: value for name, value in values.items() if value is not None}, step=step)
+            self._log(tracker, {name: value for name, value in values.items() if value is not None}, step)
         elif kind == "heldout":
-            tracker.log({"heldout_loss": event["loss"]}, step=step)
+            self._log(tracker, {"heldout_loss": event["loss"]}, step)
         elif kind == "validation":
             self._pictures(tracker, event)
 
-    def close(self) -> None:
-        """Finish all of them, whatever one of them does; when this returns all is written."""
+    def _log(self, tracker: Any, values: dict[str, float], step: int) -> None:
+        if tracker.name == "mlflow":
+            self.mlflow.log(tracker, values, step)
+        else:
+            tracker.log(values, step=step)
+
+    def close(self, status: str = "completed") -> None:
+        """Finish all of them, whatever one of them does; when this returns all is written. status: the run's."""
         names = [tracker.name for tracker in self.open]
-        self._each(lambda tracker: tracker.finish())
+        self._each(lambda tracker: self.mlflow.close(status) if tracker.name == "mlflow" else tracker.finish())
         self.open = self.accelerator.trackers = []
+        self.mlflow.leave()
         self.accelerator.end_training()
         if "wandb" in names:
             import wandb
@@ -75,14 +85,20 @@ class Trackers:
             try:
                 if str(kind) == "wandb":
                     check_wandb()
+                if str(kind) == "mlflow":
+                    options["mlflow"] = self.mlflow.open(resumed_from)
                 self.accelerator.log_with, self.accelerator.trackers = [kind], []
                 self.accelerator.init_trackers(PROJECT, init_kwargs=options)
                 self.open += self.accelerator.trackers
                 if str(kind) == "wandb":
                     self._tell_again(self.accelerator.trackers[0], resumed_from)
+                if str(kind) == "mlflow":
+                    self.mlflow.begun(self.accelerator.trackers[0])
+                    self._tell_events(self.accelerator.trackers[0], resumed_from, since=0)
             except Exception as error:
                 if self.config.report_to != "all":
-                    raise SdxlNbError(f"{kind} cannot be started ({_said(error)}): use another --report_to.") from error
+                    cause = None if str(kind) == "mlflow" else error  # its traceback has the address with its password
+                    raise SdxlNbError(f"{kind} cannot be started ({_said(error)}): use another --report_to.") from cause
                 self.warn(f"{kind} is left out, it cannot be started: {_said(error)}")
 
     def _wandb(self, resumed_from: int | None) -> dict[str, Any]:
@@ -103,12 +119,16 @@ class Trackers:
 
     def _tell_again(self, tracker: Any, resumed_from: int | None) -> None:
         """Of a run that was killed before, what W&B does not have: of one on its server the last, of files all."""
-        if resumed_from is not None and self._unfinished.exists():
-            for event in EventReader(self.folder / "events.jsonl")():
-                told = event["event"] in ("step", "heldout", "validation") and event["step"] <= resumed_from
-                if told and event["step"] >= tracker.run.step:
-                    self._tell(tracker, event)
+        if self._unfinished.exists():
+            self._tell_events(tracker, resumed_from, since=tracker.run.step)
         self._unfinished.touch()
+
+    def _tell_events(self, tracker: Any, resumed_from: int | None, since: int) -> None:
+        """Of a run that goes on, its events from a step on up to the checkpoint that it goes on from."""
+        for event in EventReader(self.folder / "events.jsonl")() if resumed_from is not None else ():
+            told = event["event"] in ("step", "heldout", "validation") and event["step"] <= resumed_from
+            if told and event["step"] >= since:
+                self._tell(tracker, event)
 
     def _each(self, call: Callable[[Any], None]) -> None:
         """Call with each open tracker; one that fails is reported once and not called again."""
@@ -124,7 +144,9 @@ class Trackers:
         from PIL import Image
 
         paths = [self.folder / path for path in event["pictures"]]
-        if tracker.name == "tensorboard":
+        if tracker.name == "mlflow":
+            self.mlflow.pictures(tracker, [path for path in paths if path.is_file()], event["step"])
+        elif tracker.name == "tensorboard":
             for path in paths:
                 picture = np.asarray(Image.open(path))[None]
                 tracker.writer.add_images(f"validation/{path.stem}", picture, event["step"], dataformats="NHWC")
@@ -135,9 +157,3 @@ class Trackers:
             captions = [event["prompts"][int(path.stem.split("-")[0])] for path in paths]
             pictures = [wandb.Image(str(path), caption=text) for path, text in zip(paths, captions, strict=True)]
             tracker.run.log({"validation": pictures}, step=event["step"])
-
-
-def _said(error: BaseException) -> str:
-    """The first line of an error, shortened."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

@@ -38,7 +38,7 @@ DOUBTFUL = {
     SAMPLE: "sample|samples|sample_images|validation_images",
     CACHE: "cache|caches|latent|latents|latent_cache|latents_cache",
     REGULARISATION: "reg|regs|reg_images|regularization|regularisation|regularization_images|class_images",
-    LOGGED: "wandb|lightning_logs",
+    LOGGED: "wandb|lightning_logs|mlruns|mlartifacts",
 }
 SURE, UNSURE = (
     {name: reason for reason, names in table.items() for name in names.split("|")} for table in (CERTAIN, DOUBTFUL)
