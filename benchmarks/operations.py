@@ -70,7 +70,7 @@ def tally() -> Iterator[_Tally]:
             counted.add(q, k, v, mixed, grad, q, k, v)
             return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
-    kept, F.scaled_dot_product_attention = F.scaled_dot_product_attention, lambda q, k, v: Attention.apply(q, k, v)
+    kept, F.scaled_dot_product_attention = F.scaled_dot_product_attention, lambda q, k, v, **_: Attention.apply(q, k, v)
     try:
         with counted:
             yield counted

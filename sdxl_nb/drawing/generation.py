@@ -322,6 +322,7 @@ def _draw_all(
 ) -> PictureGrid:
     from ..lora.layers import set_scale
     from ..system.progress import progress_bar
+    from .denoiser import denoising
 
     adapters, own = attached.adapters, pipeline.scheduler
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
@@ -339,6 +340,12 @@ def _draw_all(
                 pictures = _draw_batch(pipeline, batch, settings, negative_prompt, layer)
                 found |= {Cell(p, label, seed): picture for (p, seed), picture in zip(batch, pictures, strict=True)}
                 bar.update(len(batch))
+            with denoising(pipeline.unet):
+                for start in range(0, len(jobs), batch_size):
+                    batch = jobs[start : start + batch_size]
+                    pictures = _draw_batch(pipeline, batch, settings, negative_prompt)
+                    found |= {Cell(p, label, seed): picture for (p, seed), picture in zip(batch, pictures, strict=True)}
+                    bar.update(len(batch))
     labels = list(dict.fromkeys(cell.label for cell in found))
     return PictureGrid(
         {Cell(p, label, s): found[Cell(p, label, s)] for p in prompts for label in labels for s in seeds}

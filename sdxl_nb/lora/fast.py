@@ -7,7 +7,7 @@ In: a U-Net of models/unet.py that carries peft layers, and the flat vector of t
 stacked); LoRA computes in the U-Net's dtype over the fp32 masters, cast once a step; the backward pass adds each
 gradient where it belongs in one flat buffer, with no parameter-by-parameter bookkeeping. peft's layers stay what is
 saved, and what draws pictures. Layers of one width, rank and scale are fewer products still (stacked/); those are
-the attentions', in a base that is not stored in other numbers.
+the attentions', in a base that is not stored in other numbers, and the frozen ones behind a feed-forward's gate.
 Ideas: RunLoRA (arXiv 2312.03415), LoRAFusion (arXiv 2510.00206), sd-scripts pull request 1156.
 """
 
@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..models import stored
+from ..models.running import gated
 from ..models.stored import Stored
 from ..system.memory import trim
 from .kinds.plain import ADAPTER
 from .stacked.matrices import One, Several, alike, kind, texts
+from .stacked.narrow import Narrowing
 from .stacked.products import Multiple, Onto, Single
 from .stacked.shifts import Shifts
 
@@ -115,6 +117,7 @@ class LoraFast:
         self.products: dict[nn.Module, Product | None] = {}
         self.ones: dict[nn.Module, One | None] = {}
         self.several: dict[nn.Module, Several | None] = {}
+        self.narrowing = Narrowing(stacks)
         self.texts: list[tuple[list[Attention], Several]] | None = None
         self.shifts: Shifts | None = None
         self.places: dict[int, int] = {}  # identity of a parameter: where it begins in the flat weights
@@ -242,14 +245,17 @@ class Pass:
         return self(x, *layers)
 
     def text(self, attention: "Attention", prompt: torch.Tensor) -> Sequence[torch.Tensor]:
-        """k and v of an attention over the prompt."""
         return self.of_text.get(attention) or self.heads(prompt, attention.to_k, attention.to_v)
 
     def onto(self, y: torch.Tensor, x: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-        """y and the output of a layer together."""
         if one := self.fast.one(layer):
             return cast(torch.Tensor, Onto.apply(y, x, self.token, one))  # type: ignore[no-untyped-call]  # no types
         return self(x, layer)[0] + y
+
+    def narrowed(self, y: torch.Tensor, wide: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+        """y and a layer's output for `gated` of what is wide, together."""
+        narrow = None if torch.compiler.is_compiling() else self.fast.narrowing.of(layer)
+        return self.onto(y, gated(wide), layer) if narrow is None else self.fast.narrowing(y, wide, narrow)
 
     def shifted(self, x: torch.Tensor, embedding: torch.Tensor, resnet: "Resnet") -> torch.Tensor:
         """The first convolution of a residual block, moved by what it makes of the timestep's embedding."""

@@ -34,6 +34,10 @@ class Run(Protocol):
         """A layer's output and y together."""
         ...
 
+    def narrowed(self, y: torch.Tensor, wide: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+        """y and a layer's output for `gated` of what is wide, together."""
+        ...
+
     def shifted(self, x: torch.Tensor, embedding: torch.Tensor, resnet: "Resnet") -> torch.Tensor:
         """The first convolution of a residual block, moved by what it makes of the timestep's embedding."""
         ...
@@ -52,6 +56,9 @@ class Plain:
 
     def onto(self, y: torch.Tensor, x: torch.Tensor, layer: nn.Module) -> torch.Tensor:
         return cast(torch.Tensor, layer(x) + y)
+
+    def narrowed(self, y: torch.Tensor, wide: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+        return self.onto(y, gated(wide), layer)
 
     def shifted(self, x: torch.Tensor, embedding: torch.Tensor, resnet: "Resnet") -> torch.Tensor:
         return cast(torch.Tensor, resnet.conv1(x) + resnet.time_emb_proj(embedding)[:, :, None, None])

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .running import Run, gated, plain, sinusoid
+from .running import Run, plain, sinusoid
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
+    from ..drawing.denoiser import Drawing
     from ..lora.fast import LoraFast
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -177,7 +178,7 @@ class FeedForward(Part):
 
     def forward(self, y: torch.Tensor, x: torch.Tensor, run: Run) -> torch.Tensor:
         (wide,) = run(x, cast(nn.Module, self.net[0].proj))
-        return run.onto(y, gated(wide), self.net[2])
+        return run.narrowed(y, wide, self.net[2])
 
 
 class Block(Part):
@@ -248,12 +249,13 @@ class Level(nn.Module):
 
 
 class SdxlUNet(nn.Module):
-    """SDXL's U-Net; `fast` is the LoraFast that takes its training steps."""
+    """SDXL's U-Net; `fast` is the LoraFast that takes its training steps, `drawing` what computes a picture's."""
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
         self.config = Config(config)
         self.fast: LoraFast | None = None
+        self.drawing: Drawing | None = None
         widths, context, groups = config["block_out_channels"], config["cross_attention_dim"], config["norm_num_groups"]
         eps, count, many = config.get("norm_eps", 1e-5), config["layers_per_block"], len(widths)
         heads, depths = _each(config["attention_head_dim"], many), _each(config["transformer_layers_per_block"], many)
@@ -340,7 +342,9 @@ class SdxlUNet(nn.Module):
         run: Run = plain
         if self.fast is not None and self.training:
             run = self.fast.begin(encoder_hidden_states)
-        if run is not plain:  # on CPUs pixels as tokens need no copy then
+        elif self.drawing is not None and not self.training:
+            run = self.drawing.begin(encoder_hidden_states, *added_cond_kwargs.values())
+        if run is not plain and run is not self.drawing:  # on CPUs pixels as tokens need no copy then
             sample = sample.contiguous(memory_format=torch.channels_last)
         embedding = F.silu(self._embed(sample, timestep, added_cond_kwargs, run))
         (x,) = run(sample, self.conv_in)
@@ -371,9 +375,14 @@ class SdxlUNet(nn.Module):
         """The embedding of timestep, pooled prompt and time ids; sinusoids in fp32, for bf16 makes 1024 of 1023."""
         many, config = len(sample), self.config
         when = torch.as_tensor(timestep, device=sample.device).expand(many)
-        sizes = sinusoid(added["time_ids"].flatten(), config.addition_time_embed_dim).reshape(many, -1)
         time = self.time_embedding(sinusoid(when, config.block_out_channels[0]), run)
-        return time + self.add_embedding(torch.cat([added["text_embeds"], sizes], dim=-1), run)
+        return time + (self._add(added, run) if run is not self.drawing else self.drawing.once(self._add, added))
+
+    def _add(self, added: Mapping[str, torch.Tensor], run: Run) -> torch.Tensor:
+        """What pooled prompt and time ids add to the embedding of the timestep."""
+        many, width = len(added["text_embeds"]), self.config.addition_time_embed_dim
+        sizes = sinusoid(added["time_ids"].flatten(), width).reshape(many, -1)
+        return self.add_embedding(torch.cat([added["text_embeds"], sizes], dim=-1), run)
 
     def _layer(self, level: Level, i: int, resnet: Resnet, x: torch.Tensor, *rest: Any) -> torch.Tensor:
         """One residual block and its transformer, if it has one."""

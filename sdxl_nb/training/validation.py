@@ -4,9 +4,11 @@ Every picture has a generator of its own and the training's random streams are k
 changes training.
 """
 
+import contextlib
 import io
+from collections import deque
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import torch
 
 from ..cache.embeddings import Prompt
 from ..config.prompts import Drawing
+from ..drawing.denoiser import denoising
 from ..drawing.scheduler import sampled_by
 from ..models.inpainting import paint_everything
 from ..models.objective.base_objective import BaseObjective, made
@@ -70,14 +73,12 @@ class Validator:
         training, trained = unet.training, [p for p in unet.parameters() if p.requires_grad]
         unet.eval().requires_grad_(False)  # with gradients torch may choose other kernels than for the saved LoRA
         hook = paint_everything(self.pipeline, self.latents) if self.inpaints else None
+        # where a step computes all in the U-Net's own dtype, so does drawing
+        mixed = dtype != torch.float32 and getattr(unet, "fast", None) is None
+        short = contextlib.nullcontext() if mixed else denoising(unet)
         try:
-            pictures: list[tuple[str, bytes]] = []
-            for portion in self._portions()[process::processes]:
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    latents = self._latents(portion, device, dtype)
-                names = [f"{drawing.number:02d}-{drawing.seed}.png" for drawing in portion]
-                pictures += zip(names, map(_encoded, self._decode(latents)), strict=True)
-            return pictures
+            with short, torch.autocast(device.type, dtype, enabled=mixed):
+                return self._drawn(self._portions(processes)[process::processes], device, dtype)
         finally:
             if hook:
                 hook.remove()
@@ -85,23 +86,46 @@ class Validator:
             for parameter in trained:
                 parameter.requires_grad_()
 
-    def _portions(self) -> list[list[Drawing]]:
-        """Each prompt's pictures, as many at once as surely fit beside the training: one from 512 x 512 pixels on."""
+    def _drawn(
+        self, portions: Sequence[Sequence[Drawing]], device: torch.device, dtype: torch.dtype
+    ) -> list[tuple[str, bytes]]:
+        """The pictures of these portions; on a CPU those before are decoded while the next ones are drawn."""
+        pictures: list[tuple[Drawing, bytes]] = []
+        waiting: deque[Future[list[tuple[Drawing, bytes]]]] = deque()
+        with ThreadPoolExecutor(1) as beside:
+            for portion in portions:
+                latents = self._latents(portion, device, dtype)
+                if device.type != "cpu":  # where decoding would take memory beside drawing
+                    pictures += self._decoded(portion, latents)
+                    continue
+                waiting.append(beside.submit(self._decoded, portion, latents))
+                if len(waiting) > 1:
+                    pictures += waiting.popleft().result()
+            for future in waiting:
+                pictures += future.result()
+        pictures.sort(key=lambda each: self.drawings.index(each[0]))
+        return [(f"{drawing.number:02d}-{drawing.seed}.png", picture) for drawing, picture in pictures]
+
+    def _portions(self, processes: int = 1) -> list[list[Drawing]]:
+        """What is drawn alike, as much at once as surely fits beside the training: one from 512 x 512 pixels on.
+
+        No more than each process's share of it.
+        """
+        alike: dict[tuple[Any, ...], list[Drawing]] = {}
+        for each in self.drawings:
+            alike.setdefault((each.width, each.height, each.steps, each.guidance, each.sampler), []).append(each)
         portions = []
-        for _, of_one in groupby(self.drawings, key=lambda drawing: drawing.number):
-            same = list(of_one)
-            many = max(1, 512**2 // (same[0].width * same[0].height))
+        for (width, height, *_), same in alike.items():
+            many = min(-(-len(same) // processes), max(1, 512**2 // (width * height)))
             portions += [same[first : first + many] for first in range(0, len(same), many)]
         return portions
 
     def _latents(self, portion: Sequence[Drawing], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """The latents of one prompt's pictures, one generator a picture."""
-        first, many = portion[0], len(portion)
-        hidden, pooled, no_hidden, no_pooled = (
-            t[at : at + 1].to(device, dtype).repeat(many, *(1,) * (t.dim() - 1))
-            for prompt, at in ((self.prompts, first.number), (self.away[first.negative], 0))
-            for t in prompt
-        )
+        """The latents of pictures that are drawn alike, one generator a picture."""
+        first = portion[0]
+        away = [self.away[each.negative] for each in portion]
+        hidden, pooled = (part[[each.number for each in portion]].to(device, dtype) for part in self.prompts)
+        no_hidden, no_pooled = (torch.cat(parts).to(device, dtype) for parts in zip(*away, strict=True))
         self.pipeline.scheduler = self.own if first.sampler is None else sampled_by(self.own, first.sampler)
         drawn: torch.Tensor = self.pipeline(
             prompt_embeds=hidden,
@@ -117,22 +141,24 @@ class Validator:
         ).images
         return drawn
 
-    def _decode(self, latents: torch.Tensor) -> list["Image"]:
-        """Latents to PIL pictures one by one, in the VAE's own dtype (fp32 for one that is not fp16-safe)."""
+    @torch.no_grad()  # of each thread its own
+    def _decoded(self, portion: Sequence[Drawing], latents: torch.Tensor) -> list[tuple[Drawing, bytes]]:
+        """Latents to PNGs one by one, in the VAE's own dtype (fp32 for one that is not fp16-safe)."""
         home, vae = self.vae.device, self.vae.to(latents.device)
         if not torch.isfinite(latents).all():
             raise ModelError("The model drew latents that are not numbers: lower --learning_rate or resume earlier.")
         made: list[Image] = []
-        for latent in latents.split(1):
-            pixels = vae.decode(self.latents.unscaled(latent.to(vae.dtype)), return_dict=False)[0]
-            if not torch.isfinite(pixels).all():
-                raise ModelError(
-                    "The VAE decodes to numbers that are not finite: use --pretrained_vae_model_name_or_path "
-                    "madebyollin/sdxl-vae-fp16-fix."
-                )
-            made += self.pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+        with torch.autocast(latents.device.type, enabled=False):
+            for latent in latents.split(1):
+                pixels = vae.decode(self.latents.unscaled(latent.to(vae.dtype)), return_dict=False)[0]
+                if not torch.isfinite(pixels).all():
+                    raise ModelError(
+                        "The VAE decodes to numbers that are not finite: use --pretrained_vae_model_name_or_path "
+                        "madebyollin/sdxl-vae-fp16-fix."
+                    )
+                made += self.pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
         self.vae.to(home)
-        return made
+        return list(zip(portion, map(_encoded, made), strict=True))
 
 
 def _encoded(picture: "Image") -> bytes:

@@ -9,19 +9,20 @@ from random_sdxl import make_unet
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.lora.adapter import add_lora
 from sdxl_nb.lora.fast import LoraFast
+from sdxl_nb.lora.stacked.narrow import Narrowing
 from sdxl_nb.models.running import gated, gated_back
 from sdxl_nb.models.stored import store_all
 from sdxl_nb.models.unet import SdxlUNet
 from sdxl_nb.training.state.parameters import FlatParameters
 
-# settings, then: layers with a matrix of their own, products of several layers, products over the prompt
+# settings, then: layers with a matrix of their own, products of several layers, over the prompt, behind a gate
 CASES = {
-    "attention": ({}, 30, 10, 1),
-    "feed-forward layers too": ({"target_modules": "attention+ff", "lora_alpha": 3}, 40, 10, 1),
-    "everywhere, half as strong": ({"target_modules": "all", "lora_alpha": 2, "use_rslora": True}, 40, 10, 1),
-    "k of another rank": ({"rank_pattern": {"to_k": 2}}, 30, 0, 0),
-    "v of another strength in the middle": ({"alpha_pattern": {r"mid_block\..*attn1\.to_v": 9}}, 30, 9, 1),
-    "few layers": ({"target_modules": ["to_q", "attn2.to_v"]}, 10, 0, 0),
+    "attention": ({}, 30, 10, 1, 10),
+    "feed-forward layers too": ({"target_modules": "attention+ff", "lora_alpha": 3}, 40, 10, 1, 0),
+    "everywhere, half as strong": ({"target_modules": "all", "lora_alpha": 2, "use_rslora": True}, 40, 10, 1, 0),
+    "k of another rank": ({"rank_pattern": {"to_k": 2}}, 30, 0, 0, 10),
+    "v of another strength in the middle": ({"alpha_pattern": {r"mid_block\..*attn1\.to_v": 9}}, 30, 9, 1, 10),
+    "few layers": ({"target_modules": ["to_q", "attn2.to_v"]}, 10, 0, 0, 10),
 }
 
 
@@ -61,8 +62,8 @@ def assert_close(ours, theirs, share):
         assert (ours[name] - wanted).norm() <= share * max(wanted.norm().item(), 0.01 * largest), name
 
 
-@pytest.mark.parametrize(("changes", "ones", "several", "texts"), CASES.values(), ids=CASES)
-def test_a_stacked_step_is_the_same_step(changes, ones, several, texts):
+@pytest.mark.parametrize(("changes", "ones", "several", "texts", "gates"), CASES.values(), ids=CASES)
+def test_a_stacked_step_is_the_same_step(changes, ones, several, texts, gates):
     config = TrainConfig(train_data_dir="x", seed=3, **{"rank": 4, **changes})
     model = unet(config, torch.float64)
     other = copy.deepcopy(model)
@@ -71,6 +72,7 @@ def test_a_stacked_step_is_the_same_step(changes, ones, several, texts):
     torch.testing.assert_close(output, wanted, rtol=0, atol=1e-6)
     assert_close(gradient, theirs, 2e-6)
     assert [len(list(filter(None, each.values()))) for each in (fast.ones, fast.several)] == [ones, several]
+    assert len(list(filter(None, fast.narrowing.found.values()))) == gates
     assert len(fast.texts) == texts and slow.texts == [] and not any(slow.ones.values())
     for ours, before in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, before)
@@ -132,3 +134,15 @@ def test_geglus_gradient_without_what_was_kept():
     x, grad = torch.randn(2, 3, 8, dtype=torch.double, requires_grad=True), torch.randn(2, 3, 4, dtype=torch.double)
     gated(x).backward(grad)
     torch.testing.assert_close(gated_back(grad, x.detach(), None), x.grad)
+
+
+def test_buffers_behind_the_gate_are_used_by_larger_and_smaller_pictures():
+    layer = torch.nn.Linear(5, 3).double().requires_grad_(False)
+    narrowing, before = Narrowing(True), copy.deepcopy(layer)
+    drawn = [(torch.randn(2, n, 3).double(), torch.randn(2, n, 10).double().requires_grad_()) for n in (4, 2, 9, 4)]
+    ours = [narrowing(y, wide, narrowing.of(layer)) for y, wide in drawn]  # every forward pass before any backward
+    for (y, wide), found in zip(drawn, ours, strict=True):
+        wanted = y + before(gated(wide))
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(*(torch.autograd.grad(each.square().sum(), wide)[0] for each in (found, wanted)))
+    assert torch.equal(layer.weight, before.weight) and narrowing.of(torch.nn.Linear(5, 3, bias=False)) is None

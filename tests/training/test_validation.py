@@ -89,10 +89,14 @@ def test_the_scheduler_is_that_of_the_objective(tmp_path, base):
 
 def test_large_pictures_are_drawn_one_by_one(tmp_path, base):
     many = {"num_validation_images": 5, "validation_seed": 0}
-    drawn = {r: validator(tmp_path, base, resolution=r, **many)._portions() for r in (64, 256, 512, 1024)}
-    portions = {r: [[each.seed for each in part] for part in parts if not part[0].number] for r, parts in drawn.items()}
-    assert portions[64] == [[0, 1, 2, 3, 4]] and portions[256] == [[0, 1, 2, 3], [4]]
-    assert portions[512] == portions[1024] == [[0], [1], [2], [3], [4]]
+    drawn = {r: validator(tmp_path, base, resolution=r, **many) for r in (64, 256, 512, 1024)}
+    portions = {
+        r: [[10 * each.number + each.seed for each in part] for part in v._portions()] for r, v in drawn.items()
+    }
+    every = [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]  # of both prompts
+    assert portions[64] == [every] and portions[256] == [every[:4], every[4:8], every[8:]]
+    assert portions[512] == portions[1024] == [[each] for each in every]
+    assert [len(part) for part in drawn[64]._portions(4)] == [3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("upcast, dtype", [(True, torch.float32), (False, torch.bfloat16)])
