@@ -335,15 +335,10 @@ def _draw_all(
             if adapters:
                 set_scale(pipeline, {name: scale * weight for name, weight in adapters.items()})
             label = f"scale {scale:g}" if adapters else "base"
-            for start in range(0, len(jobs), batch_size):
-                batch = jobs[start : start + batch_size]
-                pictures = _draw_batch(pipeline, batch, settings, negative_prompt, layer)
-                found |= {Cell(p, label, seed): picture for (p, seed), picture in zip(batch, pictures, strict=True)}
-                bar.update(len(batch))
             with denoising(pipeline.unet):
                 for start in range(0, len(jobs), batch_size):
                     batch = jobs[start : start + batch_size]
-                    pictures = _draw_batch(pipeline, batch, settings, negative_prompt)
+                    pictures = _draw_batch(pipeline, batch, settings, negative_prompt, layer)
                     found |= {Cell(p, label, seed): picture for (p, seed), picture in zip(batch, pictures, strict=True)}
                     bar.update(len(batch))
     labels = list(dict.fromkeys(cell.label for cell in found))

@@ -5,7 +5,6 @@ import signal
 import time
 
 import pytest
-import warm
 from small_runs import assert_same, small, train
 
 from sdxl_nb.config.train_config import TrainConfig
@@ -27,10 +26,8 @@ DRAWN = {"validation_prompt": "a card", "num_validation_images": 1, "validation_
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """On a machine with much to do it takes long until a run begins; and what is launched has imported already."""
+    """On a machine with much to do it takes long until a run begins."""
     monkeypatch.setattr(starting, "PATIENCE", 120.0)
-    with warm.processes():
-        yield
 
 
 @pytest.fixture

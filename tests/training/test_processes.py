@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import warm
 from small_runs import assert_same, largest_difference, small, studio, train
 from test_trainer import FLAT
 
@@ -55,8 +54,7 @@ def pictures_of(run):
 def together(tmp_path_factory):
     """A run in two processes, never interrupted."""
     folder = tmp_path_factory.mktemp("together")
-    with warm.processes():
-        launch(small(folder, train_batch_size=1, **FLAT, **HELD_OUT))
+    launch(small(folder, train_batch_size=1, **FLAT, **HELD_OUT))
     return folder
 
 
