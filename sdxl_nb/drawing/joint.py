@@ -19,8 +19,9 @@ from ..lora.stacked.matrices import move
 def base_of(layer: nn.Module) -> nn.Linear | None:
     """The frozen layer of a linear one that a Joint computes; None where it is another kind."""
     base = getattr(layer, "base_layer", layer)
-    plain = type(base) is nn.Linear and (layer is base or _is_lora(layer))
-    return base if plain and base.weight.is_floating_point() else None
+    if type(base) is not nn.Linear or not base.weight.is_floating_point():
+        return None
+    return base if layer is base or _is_lora(layer) else None
 
 
 def _is_lora(layer: Any) -> bool:
