@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ...models.kinds import check_base
+from ...models.refusals.kinds import check_base
 from ...models.sources import Source
 from ...system.errors import ModelError
 from ..layers import Layer, LoraWeights, delta

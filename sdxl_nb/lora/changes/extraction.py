@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from ...config.header import CONFIG_KEY
-from ...models.kinds import check_base
 from ...models.objective import base_objective
+from ...models.refusals.kinds import check_base
 from ...models.sources import Source
 from ...system.errors import ModelError
 from ...system.progress import progress_bar
