@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ..config.train_config import TrainConfig
 
 # a session of its own; what Windows has for that is a group of processes
-APART: dict[str, Any] = (
-    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
-)
+APART: dict[str, Any] = {"start_new_session": True}
+if sys.platform == "win32":
+    APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 GRACE = 40.0  # seconds that a process which still starts has to end itself; torchrun gives its own 30
 SILENCE = 900.0  # seconds without a word after which a run on another machine is gone, if it holds no lock
 RAISED = re.compile(
@@ -196,7 +196,7 @@ def is_heard_of(folder: Path, *files: Path) -> bool:
 def alive(pid: int) -> bool:
     """Whether a process has this pid and goes on; one that has ended and is only not asked for its code does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:  # another user's
