@@ -58,7 +58,7 @@ def title(name: str) -> str:
 
 
 def summary(name: str) -> str:
-    """The first paragraph, without the link to the page itself."""
+    """The first paragraph."""
     return str(read(name).cells[0].source.split("\n\n")[-1])
 
 
@@ -82,7 +82,6 @@ def execute(name: str, folder: Path) -> Any:
     """The notebook, executed with all its steps beside an empty output folder."""
     (folder / "notebooks").mkdir()
     notebook = read(name)
-    notebook.cells[0].source = re.sub(r"\n\n\[As it ran\].*?\n\n", "\n\n", notebook.cells[0].source, flags=re.S)
     for cell in notebook.cells:
         if "agreed = False" in cell.source:  # it costs nothing here, and the job before is gone with its emulator
             cell.source += f"\nagreed, output_dir = True, {str(folder / 'output' / 'rented')!r}"
