@@ -95,8 +95,13 @@ def prepare(folder: Path, work: Work) -> None:
         make_pictures(pictures, work.pictures, work.resolution * 5 // 4)
 
 
-def run(folder: Path, arguments: Sequence[object], environment: Mapping[str, str] | None = None) -> Measured:
-    """Run benchmarks.child; RuntimeError with its last lines when it fails."""
+def run(
+    folder: Path,
+    arguments: Sequence[object],
+    environment: Mapping[str, str] | None = None,
+    through: Sequence[object] = ("-m",),
+) -> Measured:
+    """Run benchmarks.child, by Python itself or `through` a script; RuntimeError with its last lines when it fails."""
     result = folder / "result.json"
     given = {
         "OMP_NUM_THREADS": "1",
@@ -109,7 +114,7 @@ def run(folder: Path, arguments: Sequence[object], environment: Mapping[str, str
         "PYTHONPATH": str(ROOT),
     }
     which, *rest = map(str, arguments)
-    command = [sys.executable, "-m", "benchmarks.child", which, str(result), *rest]
+    command = [sys.executable, *map(str, through), "benchmarks.child", which, str(result), *rest]
     with open(folder / "output.txt", "w+") as output:
         process = subprocess.Popen(
             command, cwd=folder, env=os.environ | given | (environment or {}), stdout=output, stderr=subprocess.STDOUT

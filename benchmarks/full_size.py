@@ -46,9 +46,11 @@ def make_folder(folder: Path, size: str = "full", dtype: torch.dtype = torch.flo
         models = make_models(SIZES[size])
     for part, model in models.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
-        model.config.to_json_file(folder / part / "config.json") if part.startswith("text") else model.save_config(
-            folder / part
-        )
+        if part.startswith("text"):
+            model.config.architectures = [type(model).__name__]  # as save_pretrained does; diffusers' script asks it
+            model.config.to_json_file(folder / part / "config.json")
+        else:
+            model.save_config(folder / part)
         norms = {name for name, module in model.named_modules() if "Norm" in type(module).__name__}
         generator = torch.Generator().manual_seed(len(part))
         shapes = {_stored(part, name): tuple(tensor.shape) for name, tensor in model.named_parameters()}

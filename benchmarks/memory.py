@@ -4,8 +4,7 @@
 
 The random base of benchmarks.full_size (fp16 folder, 7 GB, made where --base has none), two pictures of one bucket,
 bf16, rank 16, gradient checkpointing. Every run is a fresh process with an empty cache; memory is its VmHWM. The
-script wants 18 GB of it. A CPU without bf16 of its own takes a hundred times as long: lower --resolution there, which
-leaves of the figures what loading takes.
+script wants 18 GB of it. On a CPU without bf16 of its own all of them go through benchmarks/products.py.
 """
 
 import argparse
@@ -18,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from . import products
 from .architectures import make_pictures
 from .compare import ROOT, Measured, run
 from .full_size import make_folder, make_single
@@ -70,12 +70,14 @@ def measure(row: str, folder: Path, given: argparse.Namespace) -> Measured:
     base = given.single if row.startswith("single") else given.base
     own = {"OMP_NUM_THREADS": str(given.threads), "MKL_NUM_THREADS": str(given.threads)}
     asked = flags(base, folder, given)
+    through = [ROOT / "benchmarks" / "products.py"] if given.precision == "bf16" and products.needed() else ["-m"]
     if row == "script":
-        return run(folder, ["reference", str(Path(given.script).resolve()), *asked], own)
+        return run(folder, ["reference", str(Path(given.script).resolve()), *asked], own, through)
     if row == "commit":
         with checked_out(given.commit) as tree:
-            return run(folder, ["ours", *asked], own | {"PYTHONPATH": str(tree)})
-    return run(folder, ["ours", *asked, *(["--base_precision=int8"] if row.endswith("int8") else [])], own)
+            return run(folder, ["ours", *asked], own | {"PYTHONPATH": str(tree)}, through)
+    more = ["--base_precision=int8"] if row.endswith("int8") else []
+    return run(folder, ["ours", *asked, *more], own, through)
 
 
 def table(found: Mapping[str, Measured]) -> list[str]:

@@ -1,0 +1,81 @@
+"""bf16 products on a CPU that has none of its own: multiplied in fp32 and rounded once, as one that has them does.
+
+    python benchmarks/products.py MODULE ARGUMENT ...
+
+In: a module that is run as `python -m` does. torch's own bf16 products take up to seventy times as long as these where
+the CPU has none, which hides what else takes time. A weight's copy in fp32 lasts for one product (52 MB for SDXL's
+largest). It changes the process for good, so it is for benchmarks alone.
+"""
+
+import runpy
+import sys
+import warnings
+from typing import Any
+
+import torch
+
+LIBRARY = torch.library.Library("aten", "IMPL")
+aten = torch.ops.aten
+
+
+def needed() -> bool:
+    """Whether this CPU lacks bf16 products."""
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def product(name: str, shape: Any) -> Any:
+    """aten's product of this name, `shape` that of its result; what is not bf16 goes where it went before."""
+
+    def multiplied(*given: Any, **named: Any) -> Any:
+        first = given[-1]
+        out = first.new_empty(shape(*given), dtype=torch.float32 if first.dtype == torch.bfloat16 else first.dtype)
+        getattr(aten, name).out(*up(first.dtype, given), **named, out=out)
+        return out.to(first.dtype)
+
+    return multiplied
+
+
+def up(dtype: torch.dtype, given: Any) -> list[Any]:
+    """Tensors in fp32 if this is bf16."""
+    raised = dtype == torch.bfloat16
+    return [each.float() if raised and isinstance(each, torch.Tensor) else each for each in given]
+
+
+def convolution(x: Any, weight: Any, bias: Any, *options: Any) -> Any:
+    """As aten::convolution."""
+    return aten._convolution(*up(x.dtype, (x, weight, bias)), *options, False, False, True, True).to(x.dtype)
+
+
+def convolution_backward(
+    grad: Any, x: Any, weight: Any, sizes: Any, stride: Any, padding: Any, dilation: Any, *options: Any
+) -> Any:
+    """As aten's, of a frozen convolution, whose input's gradient is a transposed convolution."""
+    transposed, _, groups, wanted = options
+    if list(wanted) != [True, False, False] or transposed:
+        raise NotImplementedError("a convolution that is trained")
+    pairs = zip(x.shape[2:], grad.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)
+    more = [size - ((out - 1) * s - 2 * p + d * (k - 1) + 1) for size, out, s, p, d, k in pairs]
+    back = convolution(grad, weight, None, stride, padding, dilation, True, more, groups)
+    return back, None, None
+
+
+def install() -> None:
+    """Put them in torch's place for the rest of the process."""
+    products = {
+        "mm": product("mm", lambda a, b: (a.shape[0], b.shape[1])),
+        "addmm": product("addmm", lambda bias, a, b: (a.shape[0], b.shape[1])),
+        "bmm": product("bmm", lambda a, b: (a.shape[0], a.shape[1], b.shape[2])),
+        "convolution": convolution,
+        "convolution_backward": convolution_backward,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a kernel is replaced
+        for name, function in products.items():
+            LIBRARY.impl(name, function, "CPU")
+
+
+if __name__ == "__main__":
+    install()
+    del sys.path[0]  # this folder, whose modules have common names
+    module, sys.argv = sys.argv[1], sys.argv[1:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
