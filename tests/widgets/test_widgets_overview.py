@@ -30,7 +30,7 @@ def test_each_run_has_a_line_with_its_picture_and_what_sets_it_apart(runs):
     for said in ("&lt;b&gt;three&lt;-b&gt;", "✓ Completed", "step 3 of 9", "0.3750 (lowest 0.2500 at step 2)", " kB"):
         assert said in three
     assert "<span>rank <b>8</b></span>" in three and "rank" not in two and "rank" not in one
-    assert "✗ Unreadable" in broken and "not whole" in broken
+    assert "✗ Unreadable" in broken and "run.json cannot be read: restore it" in broken
     entries = list(runs._entries.values())
     assert "data:image/webp" in entries[0]._picture.value and "no picture" in entries[3]._picture.value
     assert [entry.compare.disabled for entry in entries] == [False, False, False, True]

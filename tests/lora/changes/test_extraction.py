@@ -181,7 +181,7 @@ def test_what_cannot_be_extracted_is_one_sentence(tmp_path, capsys):
         (base / ".." / "base", {}, "are the same"),
         (tmp_path / "sd1.safetensors", {}, "it is a Stable Diffusion 1 or 2 checkpoint"),
         (lone, {}, "is SDXL's refiner"),
-        (lacking, {}, "The text_encoder_2 of .* lacks tensors"),
+        (lacking, {}, "The text_encoder_2 of .* has no safetensors weights"),
         (EMBEDDED, {}, "have other shapes .text_encoder: hidden_size is 32 and 64"),
         (nan, {}, "nan holds NaN or infinity in conv_in.weight"),
         (bias, {}, "same weights, but for what no LoRA holds"),
