@@ -1,11 +1,14 @@
 """What a person sees who does something wrong, or to whom it happens: one sentence each, and nothing half done."""
 
 import io
+import itertools
 import json
 import shutil
+import threading
 import zipfile
 
 import pytest
+from matplotlib.text import Text
 from small_runs import small, train
 from test_editing import png
 from test_widgets_adding import upload
@@ -13,7 +16,11 @@ from test_widgets_pictures import inside
 from test_widgets_project import bring
 
 from sdxl_nb import LoraPlayground, Project, Run, RunMonitor, Runs, ValidationGrid
+from sdxl_nb.runs.events import update
+from sdxl_nb.runs.glance import UNREADABLE
 from sdxl_nb.system.errors import SdxlNbError
+from sdxl_nb.widgets.dataset.bulk import FRONT, Bulk
+from sdxl_nb.widgets.form.start import found
 from sdxl_nb.widgets.parts.watching import Notice
 
 pytestmark = pytest.mark.slow
@@ -65,8 +72,12 @@ def test_what_is_no_picture_is_said_and_nothing_is_left(place, name):
 
 def test_a_name_as_long_as_names_can_be_is_taken_and_a_longer_one_cut(place):
     project = Project(place)
-    said = upload(project, ("é" * 125 + ".png", png()), ("y" * 300 + ".png", png("blue")))
-    assert not any(wrong for _, wrong in said.values())
+    files = ("é" * 125 + ".png", png()), ("y" * 300 + ".png", png("blue"))
+    (fits, cut), again = upload(project, *files).values(), upload(project, *files).values()
+    assert all(
+        words.startswith("added as ") and words.endswith(", since its name is too long") for words, _ in (fits, cut)
+    )
+    assert all(words.endswith(" is there already") and not wrong for words, wrong in again)
     names = sorted(path.name for path in (place / "pictures").iterdir())
     assert [len(name.encode()) for name in names] == [240, 240] and names[1].startswith("éé")
     project.browser.save(names[1], "a card")  # the caption's own name is no longer than a name can be
@@ -95,14 +106,15 @@ def test_what_another_program_has_noted_in_the_project_is_no_run(place):
 
 
 def test_a_place_that_cannot_be_written_to(place):
-    place.parent.joinpath("file").write_text("")
-    ((words, wrong),) = upload(Project(place), ("a.png", png())).values()
-    assert (words, wrong) == ("added", False)
-    nowhere = Project("/proc/nowhere")  # where nobody, root included, can make a folder
-    ((words, wrong),) = upload(nowhere, ("a.png", png())).values()
-    assert wrong and words.startswith("/proc/nowhere/pictures cannot be made (")
-    with pytest.raises(SdxlNbError, match=r"/proc/nowhere cannot be written to \(.*\): make room, or name another"):
-        nowhere.folder.star = 3
+    project = Project(place)
+    place.write_text("")  # now nobody, root included, can make a folder there
+    ((words, wrong),) = upload(project, ("a.png", png())).values()
+    assert wrong and words.startswith(f"{place}/pictures cannot be made (")
+    with pytest.raises(SdxlNbError, match=r"mine cannot be written to \(.*\): make room, or name another"):
+        project.folder.star = 3
+    for below in (place, place / "below"):
+        with pytest.raises(SdxlNbError, match=r"mine is a file: name a folder for the project"):
+            Project(below)
 
 
 def test_a_caption_that_another_program_has_changed_is_not_written_over_unseen(place, tmp_path):
@@ -117,6 +129,31 @@ def test_a_caption_that_another_program_has_changed_is_not_written_over_unseen(p
     assert text.read_text() == "mine\n"
     project.browser.save("0.png", "mine again")
     assert text.read_text() == "mine again\n"
+
+
+def test_what_is_changed_of_many_captions_starts_from_what_other_programs_made_of_them(place, tmp_path):
+    project = Project(place)
+    bring(project, tmp_path)
+    (place / "pictures" / "0.txt").write_text("by another program")
+    (bulk,) = inside(project, Bulk)
+    bulk.what.value, bulk.text.value = FRONT, "sks"
+    assert bulk.apply() == 2
+    assert (place / "pictures" / "0.txt").read_text() == "sks, by another program\n"
+
+
+def test_a_captioner_writes_over_no_caption_that_came_meanwhile(place, tmp_path):
+    def captioner(picture):
+        (place / "pictures" / "1.txt").write_text("by another program")
+        return "by the model"
+
+    project = Project(place, captioner=captioner)
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).write_bytes(png())
+        project.browser.take(tmp_path / name, name)
+    project.browser.taken()
+    assert project.browser.caption() == 1
+    assert (place / "pictures" / "0.txt").read_text() == "by the model\n"
+    assert (place / "pictures" / "1.txt").read_text() == "by another program"
 
 
 def test_a_picture_that_is_gone_when_its_caption_is_saved(place, tmp_path):
@@ -144,18 +181,31 @@ def test_start_without_what_it_needs_starts_nothing(place, tmp_path, gone):
 
 
 def test_start_pressed_twice_starts_once(place, tmp_path, monkeypatch, done):
-    started = []
+    started, looks, begun, pressed = [], [], threading.Event(), threading.Event()
 
     def launched(config, say):
         started.append(config.output_dir)
+        begun.set()
+        assert pressed.wait(60)
         shutil.copytree(done.folder, config.output_dir)
         return Run.open(config.output_dir)
 
+    def looked_for(folder):
+        there = found(folder)
+        looks.append(there)
+        if len(looks) == 2:  # the first start comes to its end just after the second look
+            assert begun.wait(60)
+            pressed.set()
+            project.start.wait(60)
+        return there
+
     monkeypatch.setattr("sdxl_nb.widgets.form.start.launch", launched)
+    monkeypatch.setattr("sdxl_nb.widgets.form.start.found", looked_for)
     project = Project(place)
     bring(project, tmp_path)
     for _ in range(2):
         project.start.button.click()
+    pressed.set()
     project.start.wait(60)
     assert started == [str(place / "runs" / "mine")]
     shutil.rmtree(project.run.folder)  # and then deletes it, while it is shown
@@ -176,14 +226,26 @@ def test_files_of_a_run_that_were_cut_or_replaced(tmp_path, done):
     shutil.copytree(done.folder, tmp_path / "cut")
     events = tmp_path / "cut" / "events.jsonl"
     events.write_bytes(b"\xff\xfe\0garbage\n" + events.read_bytes()[:-40])
-    for picture in (tmp_path / "cut" / "validation").rglob("*.png"):
-        picture.write_bytes(picture.read_bytes()[:20])
+    damage = itertools.cycle([lambda data: data[:20], lambda data: data[:60] + b"xxxx" + data[64:], lambda data: b""])
+    for picture, damaged in zip(sorted((tmp_path / "cut" / "validation").rglob("*.png")), damage, strict=False):
+        picture.write_bytes(damaged(picture.read_bytes()))
     assert RunMonitor(tmp_path / "cut").status == "completed"
-    assert ValidationGrid(tmp_path / "cut").figure()._repr_png_()[:4] == b"\x89PNG"
-    (tmp_path / "cut" / "run.json").write_text("{")
-    with pytest.raises(SdxlNbError, match=r"run.json cannot be read: restore it, or train in another folder\."):
-        RunMonitor(tmp_path / "cut")
-    assert Runs(tmp_path)._said.value is not None  # the list of runs opens all the same
+    grid = ValidationGrid(tmp_path / "cut")
+    said = [text.get_text() for text in grid.figure().findobj(Text)]
+    assert said.count("cannot be read") > 1
+    assert next(iter(Runs(tmp_path)._entries.values())).glance.status == "completed"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5"])
+@pytest.mark.parametrize("name", ["run.json", "process.json"])
+def test_notes_of_a_run_that_are_no_notes(tmp_path, done, name, text):
+    shutil.copytree(done.folder, tmp_path / "odd")
+    (tmp_path / "odd" / name).write_text(text)
+    for look in (RunMonitor, lambda folder: Run.open(folder).status, lambda folder: update(folder / name, ended=True)):
+        with pytest.raises(SdxlNbError, match=rf"{name} cannot be read: restore it, or train in another folder\."):
+            look(tmp_path / "odd")
+    (entry,) = Runs(tmp_path)._entries.values()  # the list of runs opens all the same
+    assert entry.glance.status == UNREADABLE
 
 
 @pytest.mark.parametrize("widget", [RunMonitor, ValidationGrid, LoraPlayground, Runs])

@@ -32,7 +32,7 @@ class Start(VBox):
 
     def __init__(self, config: Callable[[], TrainConfig], moved: Callable[[str], object], watch: bool = True):
         self._config, self._moved, self._watch = config, moved, watch
-        self._notice, self._work = Notice(), Worker()
+        self._notice, self._work, self._starting = Notice(), Worker(), False
         self.button = Button(description="Start", icon="play", button_style="primary", layout=Layout(width="auto"))
         self.button.tooltip = ABOUT
         self.button.on_click(self._notice.guard(lambda button: self.begin()))
@@ -61,7 +61,12 @@ class Start(VBox):
         self.button.description = f"Start{change['new']}"
 
     def begin(self) -> None:
-        """Start, or ask what is to become of the run that lies in the folder. Raises ConfigError."""
+        """Start, or ask what is to become of the run that lies in the folder. Raises ConfigError.
+
+        What is pressed while a run starts does nothing: it is not in its folder yet.
+        """
+        if self._starting:
+            return
         config = self._config()
         there = found(config.output_dir)
         if there is None:
@@ -104,6 +109,7 @@ class Start(VBox):
 
     def _start(self, action: Callable[[], Run]) -> None:
         """Do it aside, for it may take ten seconds; the button waits meanwhile."""
+        self._starting = True
         self._question.children, self.button.disabled = [], True
         self._notice.say("Starting ...")
 
@@ -113,7 +119,7 @@ class Start(VBox):
                 self._notice.say("")
                 self._show(run)
             finally:
-                self.button.disabled = False
+                self._starting = self.button.disabled = False
 
         self._work.start(self._notice.guard(begun))
 
