@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from ..system.errors import SdxlNbError
+
 Callback = Callable[[dict[str, Any]], None]
 BEGINNING = 64  # bytes by which a file is known again: they hold the time of its first event
 
@@ -163,10 +165,22 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def noted(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty where there is none. SdxlNbError for a file that holds anything else."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
+        raise SdxlNbError(f"{path} cannot be read: restore it, or train in another folder.")
+    return known
+
+
 def update(path: Path, **fields: Any) -> None:
-    """Put fields into a JSON object's file, which readers see whole at any moment."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    _write_whole(path, json.dumps(known | fields, indent=1))
+    """Put fields into a JSON object's file, which readers see whole at any moment. Raises SdxlNbError as `noted`."""
+    _write_whole(path, json.dumps(noted(path) | fields, indent=1))
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -1,8 +1,7 @@
 """A run as matplotlib Figures that show themselves, drawn without pyplot: safe in threads, no global state."""
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -77,8 +76,7 @@ def thinned(x: np.ndarray, y: np.ndarray, low: float, high: float, pieces: int) 
 
 def validation_figure(run: "Run") -> "Sheet":
     """Validation pictures, one row a prompt and seed, one column a step; at most eight steps, evenly chosen."""
-
-    from ..system.figures import Sheet
+    from ..system.figures import Sheet, picture_in, show
 
     by_step = run.pictures()
     steps = list(by_step)
@@ -94,7 +92,7 @@ def validation_figure(run: "Run") -> "Sheet":
         for step, axes in zip(steps, axes_row, strict=True):
             path = run.folder / "validation" / f"step-{step}" / f"{names[row]}.png"
             if path.is_file():
-                _show(axes, path)
+                show(axes, picture_in(path))
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if row == 0:
@@ -104,15 +102,6 @@ def validation_figure(run: "Run") -> "Sheet":
         label = _wrapped(prompt, 18).replace("$", r"\$") + f"\nseed {seed}"
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     return figure
-
-
-def _show(axes: Any, path: Path) -> None:
-    from PIL import Image
-
-    try:
-        axes.imshow(Image.open(path), interpolation="nearest")
-    except OSError:  # it was cut, or replaced by something else
-        axes.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8)
 
 
 def _wrapped(text: str, width: int) -> str:

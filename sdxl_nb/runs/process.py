@@ -5,7 +5,6 @@ process belongs to a session of its own, so that neither an interrupt of the ker
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock, Timeout
 
-from .events import update
+from .events import noted, update
 
 if TYPE_CHECKING:
     from ..config.train_config import TrainConfig
@@ -48,7 +47,7 @@ class Launched:
 
     def about(self) -> dict[str, Any]:
         """pid, host, when it was started, whether it was ended, and what `start` was told; empty when not launched."""
-        return _read(self.file)
+        return noted(self.file)
 
     def start(self, command: list[str], **about: Any) -> "subprocess.Popen[bytes]":
         """Start the command in a session of its own, its output going to `process.txt`; `about` is kept beside it."""
@@ -66,7 +65,7 @@ class Launched:
 
     def has_begun(self) -> bool:
         """Whether `run.json` is this process's own, and so says more than it."""
-        begun: float = _read(self.folder / "run.json").get("started", 0)
+        begun: float = noted(self.folder / "run.json").get("started", 0)
         launched: float = self.about().get("started", 0)
         return begun >= launched
 
@@ -149,14 +148,6 @@ def _reason(lines: list[str]) -> str | None:
     raised = [match[1] for match in map(RAISED.fullmatch, lines) if match]
     raised = [line for line in raised if line.partition(":")[0].rpartition(".")[2] not in LAUNCHERS]
     return next(reversed(said or raised), None)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return found
 
 
 def _end(pid: int, at_once: bool = False) -> None:

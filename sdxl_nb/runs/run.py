@@ -6,7 +6,6 @@ elsewhere. Out: plain values, a matplotlib Figure, and a small card in a noteboo
 
 import contextlib
 import html
-import json
 import os
 import re
 import socket
@@ -19,7 +18,7 @@ import sdxl_nb
 
 from ..config.layout import DRAW, LORA, SAVE, checkpoints, drawings
 from ..system.errors import SdxlNbError
-from .events import EventReader
+from .events import EventReader, noted
 from .process import SILENCE, Launched, alive, is_heard_of, is_taken
 from .starting import begin
 
@@ -75,15 +74,7 @@ class Run:
     @property
     def info(self) -> dict[str, Any]:
         """`run.json`: id, pid, host, when it started, the configuration's fingerprint, status; empty before that."""
-        try:
-            known: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            raise SdxlNbError(
-                f"{self.folder / 'run.json'} cannot be read: restore it, or train in another folder."
-            ) from None
-        return known
+        return noted(self.folder / "run.json")
 
     @property
     def status(self) -> str:

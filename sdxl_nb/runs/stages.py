@@ -144,10 +144,10 @@ class Stages:
 
     def figure(self, steps: Sequence[int], scale: float = FULL) -> "Sheet":
         """These steps as a matplotlib Figure: a column for each, its held-out loss above, a row a prompt and seed."""
-        from ..system.figures import picture_sheet
+        from ..system.figures import picture_in, picture_sheet
 
         heldout = self.heldout()
-        rows = [[_opened(self.path(step, row, scale)) for step in steps] for row in self.rows()]
+        rows = [[picture_in(self.path(step, row, scale)) for step in steps] for row in self.rows()]
         above = [_label(step, heldout) for step in steps]
         beside = [f"{row.prompt}\nseed {row.seed}" for row in self.rows()]
         return picture_sheet(rows or [["no prompt"] * len(steps)], above=above, beside=beside)
@@ -216,20 +216,6 @@ def loaded(config: TrainConfig) -> Any:
 
 def _label(step: int, heldout: Mapping[int, float]) -> str:
     return f"step {step}" + (f"\nheld-out {heldout[step]:.4f}" if step in heldout else "")
-
-
-def _opened(path: Path) -> "Image | str":
-    """The picture in a file; where there is none that can be read, the words for that."""
-    from PIL.Image import open as open_picture
-
-    if not path.is_file():
-        return "not drawn"
-    try:
-        with open_picture(path) as picture:
-            copied: Image = picture.copy()
-    except OSError:  # it was cut, or replaced by something else
-        return "cannot be read"
-    return copied
 
 
 def _write(picture: "Image", path: Path) -> Path:

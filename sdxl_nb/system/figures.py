@@ -12,6 +12,7 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.colors import is_color_like as is_colour_like
@@ -131,6 +132,19 @@ def picture_sheet(
     if title:
         sheet.text(0.5, 1 - GAP / tall, title, ha="center", va="top", fontsize=FONT + 3, parse_math=False)
     return sheet
+
+
+def picture_in(path: Path) -> "Image.Image | str":
+    """The picture in a file; where there is none that can be read, the words for that."""
+    from PIL import Image
+
+    if not path.is_file():
+        return "not drawn"
+    try:
+        with Image.open(path) as picture:
+            return picture.copy()
+    except Exception:  # it was cut, or replaced by something else; Pillow has errors of many kinds for that
+        return "cannot be read"
 
 
 def show(axes: "Axes", picture: "Image.Image | str | None") -> None:

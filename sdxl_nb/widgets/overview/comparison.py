@@ -109,10 +109,7 @@ def _by(drawn: dict[int, list[Path]], step: float, place: int) -> tuple[int, Pat
 
 
 def _bytes(path: Path | None) -> bytes:
-    try:
-        return thumbnail(path, SIDE) if path else b""
-    except OSError:
-        return b""  # half written: the next look has it
+    return thumbnail(path, SIDE) if path else b""
 
 
 def _lacking(names: Sequence[str], drawn: Sequence[dict[int, list[Path]]]) -> str:

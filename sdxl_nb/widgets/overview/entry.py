@@ -69,11 +69,9 @@ class Entry(HBox):
 
 
 def _small(path: Path, said: str) -> str:
-    try:
-        data = thumbnail(path, 2 * SIDE)
-    except Exception:  # half written, or no picture: the file is another's to mend
-        return NONE.replace("no picture", "unreadable")
-    return image("webp", data, said, f"width:{SIDE}px; height:{SIDE}px; object-fit:contain; display:block")
+    return image(
+        "webp", thumbnail(path, 2 * SIDE), said, f"width:{SIDE}px; height:{SIDE}px; object-fit:contain; display:block"
+    )
 
 
 def words(seen: Glance, differs: Mapping[str, Any], bytes_: int | None) -> str:

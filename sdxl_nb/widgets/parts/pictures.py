@@ -15,18 +15,21 @@ from PIL import Image, ImageDraw
 SIDE = 256  # pixels of a thumbnail's longer side: 2 kB as WEBP, where a 1024 px PNG has 300 kB
 
 
-def thumbnail(picture: Any, side: int = SIDE) -> bytes:
-    """A picture (PIL, or its file) as WEBP with its longer side `side`; a tiny one is enlarged pixel by pixel.
+def picture_of(path: Path) -> Image.Image:
+    """The picture in a file; in the place of one that was cut, or replaced by something else, one that says so."""
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGB")
+    except Exception:  # Pillow has errors of many kinds for them
+        said = Image.new("RGB", (SIDE, SIDE), "#777777")
+        ImageDraw.Draw(said).text((SIDE / 2, SIDE / 2), "cannot be read", "white", anchor="mm")
+        return said
 
-    In the place of a file that cannot be read stands a picture that says so.
-    """
+
+def thumbnail(picture: Any, side: int = SIDE) -> bytes:
+    """A picture (PIL, or its file) as WEBP with its longer side `side`; a tiny one is enlarged pixel by pixel."""
     if isinstance(picture, str | Path):
-        try:
-            with Image.open(picture) as opened:
-                picture = opened.convert("RGB")
-        except OSError:  # it was cut, or replaced by something else
-            picture = Image.new("RGB", (side, side), "#777777")
-            ImageDraw.Draw(picture).text((side / 2, side / 2), "cannot be read", "white", anchor="mm")
+        picture = picture_of(Path(picture))
     factor = side // max(picture.size)
     if factor > 1:
         size = (picture.width * factor, picture.height * factor)

@@ -12,7 +12,7 @@ from ipywidgets import HTML, VBox
 from PIL import Image
 
 from .children import replace
-from .pictures import PictureButton, thumbnail
+from .pictures import PictureButton, picture_of, thumbnail
 
 SMALL, LARGE = 512, 1024  # pixels of a picture shown large, at least and at most
 WORDS = "line-height:1.4; max-height:5.6em; overflow:auto; overflow-wrap:anywhere"  # long ones scroll
@@ -80,7 +80,6 @@ class Viewer(VBox):
 def large(picture: Path | Image.Image) -> tuple[bytes, int]:
     """A picture as WEBP, and its width in CSS pixels."""
     if isinstance(picture, Path):
-        with Image.open(picture) as opened:
-            return large(opened.convert("RGB"))
+        picture = picture_of(picture)
     side = min(max(*picture.size, SMALL), LARGE)
     return thumbnail(picture, side), side
