@@ -113,17 +113,19 @@ def caption_file(folder: Path, name: str) -> Path:
     return place / next(iter(captions_of(own, stem.lower(), texts)), f"{stem}.txt")
 
 
-def free_name(folder: Path, name: str) -> str:
-    """The name, cut where it is too long, numbered where it is taken, also as the stem of another picture.
-
-    That would share the caption.
-    """
+def shortened(name: str) -> str:
+    """The name, its stem cut where a file system has no room for the whole."""
     stem, suffix = os.path.splitext(name)
+    return stem.encode()[: max(1, LONGEST - len(suffix.encode()))].decode(errors="ignore") + suffix
+
+
+def free_name(folder: Path, name: str) -> str:
+    """The name, numbered where it is taken, also as the stem of another picture, which would share the caption."""
     if not name.isprintable():
         raise DataError(f"{name!r} holds a character that names of files cannot have: rename it.")
+    stem, suffix = os.path.splitext(shortened(name))
     if suffix.lower() not in SUFFIXES or not stem or stem.startswith("."):
         raise DataError(f"{name} does not end like a picture ({', '.join(USUAL)}): rename it.")
-    stem = stem.encode()[: LONGEST - len(suffix)].decode(errors="ignore")
     taken = {os.path.splitext(path.name)[0].lower() for path in folder.iterdir()}
     numbered = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
     return next(one for one in numbered if one.lower() not in taken) + suffix

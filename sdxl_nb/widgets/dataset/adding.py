@@ -11,7 +11,7 @@ from pathlib import Path
 from ...config.train_config import TrainConfig
 from ...data.dataset import list_directory
 from ...data.decoding import SUFFIXES
-from ...data.editing import add_picture, editable_folder, save_caption
+from ...data.editing import add_picture, editable_folder, save_caption, shortened
 from ...data.sources.folders.suffixes import CAPTIONS, ending
 from ...system.errors import DataError
 
@@ -27,16 +27,19 @@ def add_file(config: TrainConfig, path: Path, name: str) -> str:
         return add_archive(config, path, own)
     if kind in CAPTIONS:
         return add_caption(config, path, own)
-    if kind in SUFFIXES and _is_there(config, own, path):
+    short = shortened(own)
+    if kind in SUFFIXES and _is_there(config, short, path):
         return f"{own} is there already"
     added = add_picture(config, own, path.read_bytes())
-    return "added" if added == own else f"added as {added}, since {own} is another picture"
+    if added == own:
+        return "added"
+    return f"added as {added}, since {f'{short} is another picture' if added != short else 'its name is too long'}"
 
 
 def _is_there(config: TrainConfig, name: str, path: Path) -> bool:
     """Whether the folder holds this very file."""
     place = editable_folder(config) / name
-    same_size = os.path.isfile(place) and place.stat().st_size == path.stat().st_size
+    same_size = place.is_file() and place.stat().st_size == path.stat().st_size
     return same_size and place.read_bytes() == path.read_bytes()
 
 

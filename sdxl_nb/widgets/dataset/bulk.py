@@ -103,8 +103,9 @@ class Bulk(Fold):
 
     def _rewrite(self, what: str, names: list[str]) -> int:
         browser, done = self._browser, 0
-        for item in selection.again(browser.dataset, names):
-            name, caption = selection.words_of(browser.dataset, item)
+        now = browser.opened()  # other programs may have changed some meanwhile
+        for item in selection.again(now, names):
+            name, caption = selection.words_of(now, item)
             new = changed(caption, what, self.text.value, self.by.value)
             if new != caption:
                 save_caption(browser.settings, name, new)

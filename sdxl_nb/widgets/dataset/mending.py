@@ -89,11 +89,13 @@ class Mending(Measuring):
         """Have the captioner write the captions that lack of what is shown; returns how many. Raises DataError."""
         if self.captioner is None:
             raise DataError("There is no captioner: give DatasetBrowser one, a function of a picture.")
+        self.reopen(stay=True)  # others may have written some meanwhile
         lacking = [item for item in self._shown if not isinstance(item, int) and selection.is_uncaptioned(item)]
         tell, done = telling(self._progress.say, "Writing captions"), 0
         try:
             for number, fault in enumerate(lacking):
-                if (picture := self.dataset.left_out(fault.name)) is not None:
+                picture = self.dataset.left_out(fault.name)
+                if picture is not None and not self._is_newer(fault.name):
                     save_caption(self.settings, fault.name, str(self.captioner(picture)))
                     done += 1
                 tell(number + 1, len(lacking))
@@ -157,10 +159,14 @@ class Mending(Measuring):
         self.reopen(stay=True)
         self._notice.say(f"The caption of {name} is in {path.name}.{alone}")
 
+    def _is_newer(self, name: str) -> bool:
+        """Whether the text of a picture was written after captions were read here, or by a clock ahead of ours."""
+        file = caption_file(editable_folder(self.settings), name)
+        return file.is_file() and file.stat().st_mtime_ns > self._read_at
+
     def _refuse_overtaken(self, name: str, caption: str) -> None:
         """Raise DataError, once, where another program changed a caption after it was read here."""
-        file = caption_file(editable_folder(self.settings), name)
-        if not file.is_file() or file.stat().st_mtime_ns <= self._read_at:  # a clock elsewhere may be ahead of ours
+        if not self._is_newer(name):
             return
         known = self._overtaken.get(name) or _caption_in(self.dataset, name)
         now = _caption_in(open_dataset(self.settings, uncaptioned=True), name)

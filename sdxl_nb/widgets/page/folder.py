@@ -31,8 +31,9 @@ class ProjectFolder:
         if not name.strip() or "://" in name:
             raise DataError(f"{place!r} names no folder of this machine: name one for the project, new or of before.")
         self.path = Path(name).expanduser()
-        if self.path.exists() and not self.path.is_dir():
-            raise DataError(f"{self.path} is a file: name a folder for the project, new or of before.")
+        there = next((place for place in (self.path, *self.path.parents) if place.exists()), Path())
+        if not there.is_dir():
+            raise DataError(f"{there} is a file: name a folder for the project, new or of before.")
 
     @property
     def pictures(self) -> Path:
