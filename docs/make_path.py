@@ -41,7 +41,8 @@ def main() -> None:
             expect.set_options(timeout=PATIENCE)
             lab = Lab(root, f"http://127.0.0.1:{port}", token, page)
             lab.start()
-            page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-mode')")  # the notebook alone
+            for command in ("application:toggle-mode", "application:toggle-left-area"):  # the notebook alone
+                page.evaluate("command => window.jupyterapp.commands.execute(command)", command)
             write(film(lab, Path(spare)))
             browser.close()
 
@@ -98,7 +99,7 @@ def chosen(folder: Path) -> list[tuple[Path, str]]:
     for number, text in enumerate(pictures.captions):
         if "blueprint" in text and len(made) < 12:
             picture = Image.open(io.BytesIO(pictures.picture_bytes(number))).convert("RGB")
-            made.append((folder / f"{text.split()[-1]}-{number:02d}.png", text))
+            made.append((folder / f"{number:02d}.png", text))  # in the order in which the page shows them
             picture.resize((384, 384), Image.Resampling.LANCZOS).save(made[-1][0])
     return made
 

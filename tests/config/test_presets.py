@@ -2,6 +2,7 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_real_presets_fit_their_memory(name):
 
 def memory(name):
     return int(name.removeprefix("sdxl-").removesuffix("gb"))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", REAL[:-1])
+def test_what_readme_says_of_time_and_price_is_the_estimate(name):
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    (told,) = re.findall(rf"^\| `{name}` \|.*GB \| (.*?) \| (.*?) \|$", readme, re.M)
+    rows = estimate(TrainConfig.preset(name), ["ml.g6.2xlarge", "ml.g6e.2xlarge"], pictures=25, here=False).rows
+    assert list(told) == [f"{row.hours * 60:.0f} min, ${row.cost(row.machine.hourly):.2f}" for row in rows]
 
 
 @pytest.mark.soak
