@@ -217,7 +217,7 @@ def _misfits() -> Iterator[str]:
 
 
 def _host() -> str:
-    if "COLAB_RELEASE_TAG" in os.environ or importlib.util.find_spec("google.colab"):
+    if "COLAB_RELEASE_TAG" in os.environ:
         return "colab"
     if Path("/opt/ml/metadata/resource-metadata.json").is_file():
         return "studio"
