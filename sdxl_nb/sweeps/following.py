@@ -22,7 +22,7 @@ Told = Callable[[dict[str, Any]], bool]  # whether to end the trial after this e
 
 def train(config: "TrainConfig", told: Told) -> Run:
     """Train a trial, or go on with it, and tell of every event, from the first one on; end it where that says True."""
-    run = _begun(config)
+    run, found = _begun(config)
     seen, ended = 0, False
     while True:
         going = run.status in GOING_ON  # asked first: what it writes before it ends is read after
@@ -30,6 +30,9 @@ def train(config: "TrainConfig", told: Told) -> Run:
         for event in events[seen:]:
             ended = ended or told(event)
         seen = len(events)
+        if found and not ended and run.status == "interrupted":  # whoever killed the sweep before killed it too
+            run, found = run.resume(say=_silent), False
+            continue
         if not going:
             return run
         if ended or told({"event": "look"}):
@@ -38,14 +41,16 @@ def train(config: "TrainConfig", told: Told) -> Run:
         time.sleep(INTERVAL)
 
 
-def _begun(config: "TrainConfig") -> Run:
-    """The run of a trial, going on or over."""
+def _begun(config: "TrainConfig") -> tuple[Run, bool]:
+    """The run of a trial, going on or over, and whether it was found going on."""
     try:
         run = Run.open(config.output_dir)
         status = run.status
     except SdxlNbError:
-        return launch(config, say=_silent)
-    return run if status in (*GOING_ON, "completed", "failed") else run.resume(say=_silent)
+        return launch(config, say=_silent), False
+    if status in (*GOING_ON, "completed", "failed"):
+        return run, status in GOING_ON
+    return run.resume(say=_silent), False
 
 
 def _silent(line: str) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from small_runs import in_a_process, small
 
-from sdxl_nb import sweep
+from sdxl_nb import launch, sweep
 from sdxl_nb.runs.run import Run
+from sdxl_nb.sweeps.following import train
 
 SPACE = {"rank": [1, 2, 4], "learning_rate": [1e-3, 1e-2], "lora_dropout": [0.0, 0.1]}
 HELD = {"validation_split": 0.3, "heldout_steps": 2, "max_train_steps": 40, "checkpointing_steps": 4}
@@ -32,6 +33,30 @@ def killed_in(config, sampler, number, step):
 
     threading.Thread(target=kill, daemon=True).start()
     searched(config, sampler)
+
+
+@pytest.mark.soak
+def test_a_trial_that_was_found_going_on_and_dies_is_gone_on_with(tmp_path):
+    """As one that was killed together with its sweep, a moment before it was looked for."""
+    config = small(tmp_path / "trial", max_train_steps=200, checkpointing_steps=2)
+    launch(config, say=lambda line: None)
+    first, killed = wait_for_step(config, 3), []
+
+    def told(event):
+        if not killed:
+            killed.append(first)
+            os.kill(first, signal.SIGKILL)
+        return False
+
+    run = train(config, told)
+    assert run.status == "completed" and run.step == 200 and run.info["pid"] != first
+
+
+def wait_for_step(config, step):
+    """The pid of a run that has come so far."""
+    while not Path(config.output_dir, "run.json").is_file() or Run(config.output_dir).step < step:
+        time.sleep(0.05)
+    return Run(config.output_dir).info["pid"]
 
 
 @pytest.mark.soak
