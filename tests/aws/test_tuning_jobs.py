@@ -137,4 +137,5 @@ def test_six_trainings_interrupted_stopped_and_gone_on_from(aws, tmp_path, capsy
     assert len(ended) == 6 and second.best_name() == min(judged, key=lambda trial: trial.loss).name
     best = second.best()
     assert best.lora.info().ranks == (best.config.rank,) and best.status in ("completed", "stopped")
-    assert len(run_folders(aws, first)) == len(first.trials()) and len(run_folders(aws, second)) == left
+    trained = [job for job in begun.jobs if "step=" in job.log()]  # stopped, one may not have come to a step
+    assert len(run_folders(aws, first)) == len(trained) >= 4 and len(run_folders(aws, second)) == left

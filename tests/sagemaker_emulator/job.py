@@ -9,6 +9,7 @@ agent, a moment later and many lines at once.
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -327,7 +328,8 @@ class Job:
         place = self.request.get("CheckpointConfig", {}).get("S3Uri")
         for root in roots if place else ():
             folder = root / "checkpoints"
-            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            # unlike rglob, walk goes on where a folder is gone meanwhile, as that of a checkpoint's draft
+            for path in sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names):
                 stamp = _stamp(path)
                 if stamp is not None and self.synced.get(path) != stamp:
                     bucket, prefix = split(place)
