@@ -32,6 +32,10 @@ LABEL = 170  # pixels at most for the words beside a row
 LINE = 15  # pixels that a line of text takes at FONT points
 FONT = 9
 INK = "#777777"  # as readable on white (4.5 : 1) as on the grounds of dark themes (4.2 : 1)
+PARTS = (  # of what is drawn, with the colour that it has and that on a page whose ground is not known
+    *((kind, "black", INK) for kind in ("color", "edgecolor", "markeredgecolor")),
+    ("facecolor", "white", "none"),
+)
 CHARACTER = 7.4  # pixels of an average character at FONT points
 SCRIPTS = (  # fonts for what the usual one, DejaVu Sans, does not write
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Hiragino Sans"),
@@ -77,7 +81,7 @@ def inked(figure: Figure) -> Iterator[None]:
     """Draw what is black in grey, and white grounds not at all, as long as the block lasts."""
     before = []
     for artist in figure.findobj():
-        for kind, old, new in (("color", "black", INK), ("edgecolor", "black", INK), ("facecolor", "white", "none")):
+        for kind, old, new in PARTS:
             colour = getattr(artist, f"get_{kind}", lambda: None)()
             if colour is not None and is_colour_like(colour) and to_rgb(colour) == to_rgb(old):
                 before.append((getattr(artist, f"set_{kind}"), colour))
