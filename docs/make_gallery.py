@@ -9,6 +9,7 @@ its name, and a front page; all below 5 MB. A widget is shown as its plain twin,
 
 import base64
 import io
+import os
 import re
 import shutil
 import sys
@@ -26,6 +27,7 @@ GALLERY, LIMIT = HERE / "docs" / "gallery", 5_000_000  # bytes of all pages
 KINDS = ["image/png", "image/svg+xml", "image/jpeg", "text/html", "text/markdown", "text/plain"]  # the best first
 STYLED = re.compile(r"<(style|script)\b.*?</\1>", re.S)
 INLINE = re.compile(r'src="data:image/(\w+);base64,([^"]+)"')
+LINK = re.compile(r"\]\((?!\w+:|#)([^)]+)\)")
 LEFT_OUT = ("my_lora", "start_here")  # by mouse alone, and nothing to run
 
 
@@ -58,7 +60,7 @@ def title(name: str) -> str:
 
 
 def summary(name: str) -> str:
-    """The first paragraph."""
+    """The last paragraph of the first cell."""
     return str(read(name).cells[0].source.split("\n\n")[-1])
 
 
@@ -75,18 +77,22 @@ def write_page(name: str) -> None:
     for path, data in resources["outputs"].items():
         (GALLERY / path).parent.mkdir(exist_ok=True)
         (GALLERY / path).write_bytes(data)
-    (GALLERY / f"{name}.md").write_text(with_files(text, name), "utf-8")
+    (GALLERY / f"{name}.md").write_text(linked(with_files(text, name), name), "utf-8")
 
 
 def execute(name: str, folder: Path) -> Any:
     """The notebook, executed with all its steps beside an empty output folder."""
     (folder / "notebooks").mkdir()
     notebook = read(name)
+    notebook.cells[0].source = notebook.cells[0].source.replace(f"\n\n[As it ran](../docs/gallery/{name}.md)", "")
+    written = [cell.source for cell in notebook.cells]
     for cell in notebook.cells:
         if "agreed = False" in cell.source:  # it costs nothing here, and the job before is gone with its emulator
             cell.source += f"\nagreed, output_dir = True, {str(folder / 'output' / 'rented')!r}"
     resources = {"metadata": {"path": str(folder / "notebooks")}}
     NotebookClient(notebook, timeout=1200, resources=resources, store_widget_state=False).execute()
+    for cell, source in zip(notebook.cells, written, strict=True):
+        cell.source = source
     return notebook
 
 
@@ -129,6 +135,17 @@ def with_files(text: str, name: str) -> str:
         return f'src="{name}/{path.name}"'
 
     return INLINE.sub(filed, text)
+
+
+def linked(text: str, name: str) -> str:
+    """The page with the notebook's links leading where they led from its own folder."""
+
+    def moved(found: "re.Match[str]") -> str:
+        if found[1].startswith((f"{name}/", "../../notebooks/")):
+            return found[0]
+        return f"]({os.path.relpath(HERE / 'notebooks' / found[1], GALLERY)})"
+
+    return LINK.sub(moved, text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ notebook is for whom. A notebook that you changed is never written over: what wa
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from .system.errors import SdxlNbError
 
 FOLDER, START, KNOWN = "sdxl-notebooks", "notebooks/start_here.ipynb", ".from_sdxl_nb.json"
 HERE = Path(__file__).parent
+PAGE = re.compile(rb'\s*"\[As it ran\]\([^)]*\)\\n",\n\s*"\\n",')  # a link to a page that lies in the repository alone
 
 
 def source() -> Path:
@@ -40,7 +42,7 @@ def put(folder: Path) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         known, said = _known(folder), []
         for path in sorted(source().glob("*.ipynb")):
-            data, goal = path.read_bytes(), folder / path.name
+            data, goal = PAGE.sub(b"", path.read_bytes()), folder / path.name
             there = _digest(goal.read_bytes()) if goal.exists() else None
             if there == _digest(data):
                 known[path.name] = there

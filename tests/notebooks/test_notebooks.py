@@ -120,6 +120,14 @@ def test_an_exception_that_nbmake_would_miss_fails_a_notebook(tmp_path):
     assert code == 1 and failed == LOST.keys() - {"good"} and "4 failed, 1 passed" in said, said
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_first_line_leads_to_its_page_as_it_ran(notebook):
+    first = nbformat.read(notebook, as_version=4).cells[0].source
+    assert f"\n\n[As it ran](../docs/gallery/{notebook.stem}.md)\n\n" in first
+    page = (ROOT / "docs" / "gallery" / f"{notebook.stem}.md").read_text(encoding="utf-8")
+    assert str(ROOT) not in page and "/tmp/" not in page and page.count("![png]") + page.count("<table") > 1
+
+
 def test_nothing_paid_is_started_before_somebody_has_agreed():
     notebook = nbformat.read(ROOT / "notebooks" / "06_sagemaker.ipynb", as_version=4)
     (parameters,) = (cell.source for cell in code(notebook) if "parameters" in cell.metadata.get("tags", []))

@@ -58,6 +58,7 @@ def test_the_command_says_where_and_opens_the_start_page(tmp_path, capsys):
     assert lab.main([str(tmp_path / "mine"), "--only-copy"]) == 0
     assert f"Your notebooks: {tmp_path / 'mine' / 'notebooks'}" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "mine" / "notebooks").glob("*.ipynb")) == ALL
+    assert not any(b"docs/gallery" in path.read_bytes() for path in (tmp_path / "mine").rglob("*.ipynb"))  # not there
     line = lab.command(tmp_path, ["--no-browser"])
     assert line[:3] == [sys.executable, "-m", "jupyterlab"] and line[-2:] == ["--no-browser", lab.START]
 

@@ -42,9 +42,12 @@ def test_a_link_into_nothing_is_found():
     assert not leads_somewhere("#nowhere") and not leads_somewhere("nowhere.md")
 
 
-def test_every_page_of_docs_is_led_to_from_the_readme():
-    pages = {page for page in TEXTS if page.startswith("docs/")}
+def test_every_page_of_docs_is_led_to_from_the_readme_or_the_gallery():
+    gallery = [page for page in TEXTS if page.startswith("docs/gallery/") and not page.endswith("README.md")]
+    pages = {page for page in TEXTS if page.startswith("docs/")} - set(gallery)
     assert pages <= set(re.findall(r"\]\((docs/[^)#]+)", README))
+    listed = re.findall(r"\]\(([^)]+)\)", TEXTS["docs/gallery/README.md"])
+    assert [f"docs/gallery/{page}" for page in listed] == gallery and len(gallery) == 7
 
 
 def test_the_readme_is_a_screen():
