@@ -99,6 +99,18 @@ def assert_goes_on(tmp_path, **changes):
     return run
 
 
+def gone_on(whole, folder, **settings):
+    """What a finished run had at its second step, trained to its end: nothing that comes later is left to be found."""
+    shutil.copytree(whole.folder, folder)
+    for path in [*folder.glob("checkpoint-*"), *folder.glob("*.safetensors")]:
+        if path.name != "checkpoint-2":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run = train(small(folder, resume_from_checkpoint="latest", **settings))
+    assert [event["resumed_from"] for event in run.events("start")][-1] == 2
+    assert run.losses()[0] == list(range(1, run.steps + 1))
+    return run
+
+
 def tensors(folder):
     """Every tensor of both LoRA files, bit for bit."""
     both = {}

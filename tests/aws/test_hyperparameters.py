@@ -34,9 +34,24 @@ def test_prompts_arrive_intact(prompt, tmp_path):
     assert TrainConfig.from_hyperparameters(texts).validation_prompt[0] == prompt
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def thorough(examples):
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@thorough(50)
 @given(CONFIGS)
 def test_configurations_survive_hyperparameters(config):
+    survives(config)
+
+
+@pytest.mark.soak
+@thorough(500)
+@given(CONFIGS)
+def test_many_configurations_survive_hyperparameters(config):
+    survives(config)
+
+
+def survives(config):
     try:
         texts = hyperparameters(config, Staged())
     except ConfigError as error:

@@ -166,7 +166,7 @@ def interrupted(config, number):
     sys.exit(main(config.to_flags()))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)])
 def test_a_signal_while_caching_interrupts_and_keeps_what_was_done(tmp_path, work, number):
     assert in_a_process(interrupted, small(tmp_path), number) == 130
     assert Run.open(tmp_path).status == "stopped"

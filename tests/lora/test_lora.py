@@ -80,9 +80,11 @@ def live_modules(models):
 
 
 MATRIX = list(itertools.product(MODULES, [False, True], [4, 10]))
+CORNERS = [("attention", False, 10), ("attention+ff", True, 4), ("all", False, 4), ("all", True, 10)]
+INNER = [pytest.param(*case, marks=pytest.mark.soak) for case in MATRIX if case not in CORNERS]
 
 
-@pytest.mark.parametrize(("targets", "dora", "alpha"), MATRIX)
+@pytest.mark.parametrize(("targets", "dora", "alpha"), [*CORNERS, *INNER])
 def test_both_files_hold_the_trained_lora(tmp_path, targets, dora, alpha):
     """With text encoders and, from the same models, U-Net only; through diffusers' and through kohya's names."""
     models = make_models()
@@ -105,7 +107,10 @@ def test_both_files_hold_the_trained_lora(tmp_path, targets, dora, alpha):
             assert LoraFile(path).check().unknown == []
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_dora": True}, {"use_rslora": True, "r": 3}, {"lora_alpha": 10}])
+PLAIN = [pytest.param(settings, marks=pytest.mark.soak) for settings in ({}, {"lora_alpha": 10})]
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"use_rslora": True, "r": 3}, *PLAIN])
 def test_attached_from_a_file_the_model_is_the_trained_one_bit_for_bit(tmp_path, settings):
     models = make_models()
     add_lora(models, "all", **settings)
@@ -136,10 +141,10 @@ def test_rank_and_alpha_may_differ_per_module(tmp_path):
 
 DIFFUSERS_CASES = [
     ("attention", False, {}),
-    ("attention+ff", False, {"lora_alpha": 10}),
-    ("all", False, {"lora_alpha": 10}),
-    ("all", False, {"use_dora": True}),
-    ("attention", True, {"lora_alpha": 10}),
+    pytest.param("attention+ff", False, {"lora_alpha": 10}, marks=pytest.mark.soak),
+    pytest.param("all", False, {"lora_alpha": 10}, marks=pytest.mark.soak),
+    pytest.param("all", False, {"use_dora": True}, marks=pytest.mark.soak),
+    pytest.param("attention", True, {"lora_alpha": 10}, marks=pytest.mark.soak),
     ("all", True, {"lora_alpha": 10, "rank_pattern": {"k_proj": 2, "attn2.to_k": 2}}),
     ("all", True, {"use_dora": True, "lora_alpha": 2}),
 ]

@@ -42,7 +42,7 @@ def freeze(pipeline):
         model.requires_grad_(False)
 
 
-@pytest.mark.parametrize("targets", ["attention", "all"])
+@pytest.mark.parametrize("targets", ["all", pytest.param("attention", marks=pytest.mark.soak)])
 def test_both_files_give_the_trained_pictures_bit_for_bit(tmp_path, targets):
     """The embedded base; what is trained counts as itself, and differs from the base's pictures."""
     trained = load_pipeline(BASE)
@@ -74,7 +74,10 @@ def loras(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize(("kind", "scale"), [("lora", 1.0), ("lora", 0.4), ("lora", 0.0), ("dora", 1.0)])
+ENDS = [pytest.param("lora", scale, marks=pytest.mark.soak) for scale in (0.0, 1.0)]
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("lora", 0.4), ("dora", 1.0), *ENDS])
 def test_a_fused_base_is_the_base_with_the_lora(tmp_path, loras, kind, scale):
     live = make_pipeline()
     live.save_pretrained(tmp_path / "base")

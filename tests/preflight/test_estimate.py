@@ -88,7 +88,7 @@ def test_flops_are_those_of_torch_on_the_real_model():
     ],
 )
 def test_steps_are_exactly_those_of_training(tmp_path, changes):
-    config = small(tmp_path / "run", **changes)
+    config = small(tmp_path / "run", checkpointing_steps=1000, **changes)
     (row,) = estimate(config, ()).rows
     seen = []
     train(config, lambda event: seen.append(event) if event["event"] == "step" else None)

@@ -38,7 +38,7 @@ def folders(tmp_path):
 def test_a_run_takes_the_steps_and_draws_the_pictures_that_were_counted(changes, counts, folders, tmp_path):
     changes = dict(changes)
     data = folders if changes.pop("folders", False) else {}
-    often = {"max_train_steps": None, "num_train_epochs": 3, "validation_epochs": 2}
+    often = {"max_train_steps": None, "num_train_epochs": 3, "validation_epochs": 2, "checkpointing_steps": 1000}
     config = small(tmp_path / "run", **data, **changes, **DRAWN, **often)
     assert count_pictures(config) == counts
     an_epoch = steps_per_epoch(config, counts[2])

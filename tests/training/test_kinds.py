@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_runs import assert_same, small, studio, train
+from small_runs import assert_same, gone_on, small, studio, train
 
 from sdxl_nb.lora.files.file import LoraFile
 from sdxl_nb.lora.files.reader import read_lora
@@ -26,8 +26,7 @@ SETTINGS = {
 def test_stopped_and_resumed_it_is_the_run_that_never_stopped(tmp_path, kind):
     settings = SETTINGS[kind] | {"max_train_steps": 4, "center_crop": True}
     whole = train(small(tmp_path / "whole", **settings))
-    train(small(tmp_path / "run", **settings | {"max_train_steps": 2}))
-    again = train(small(tmp_path / "run", **settings, resume_from_checkpoint="latest"))
+    again = gone_on(whole, tmp_path / "run", **settings)
     assert_same(whole.folder, again.folder)
     assert again.losses()[1][-2:] == whole.losses()[1][-2:]
     info = LoraFile(whole.folder).info()

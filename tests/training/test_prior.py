@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_runs import assert_same, small, studio, train
+from small_runs import assert_same, gone_on, small, studio, train
 
 from sdxl_nb.data.sampling import Choices
 from sdxl_nb.lora.layers import lora_modules
@@ -56,8 +56,7 @@ def test_the_prompt_is_the_positions_own(tmp_path):
 def test_resumed_it_is_the_run_that_never_stopped(tmp_path, changes):
     settings = PRIOR | changes | {"max_train_steps": 4}
     whole = train(small(tmp_path / "whole", **settings))
-    train(small(tmp_path / "run", **settings | {"max_train_steps": 2}))
-    again = train(small(tmp_path / "run", **settings, resume_from_checkpoint="latest"))
+    again = gone_on(whole, tmp_path / "run", **settings)
     assert_same(whole.folder, again.folder)
     plain = train(small(tmp_path / "plain", **changes, max_train_steps=4))
     assert plain.losses()[1][0] == pytest.approx(whole.losses()[1][0], rel=1e-6)

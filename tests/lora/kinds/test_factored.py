@@ -47,7 +47,11 @@ def change(module):
     return found / module.scaling["default"] if whole else found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+CORNERS = ("loha", "lokr", "lokr of two and Tucker")
+INNER = [pytest.param(kind, marks=pytest.mark.soak) for kind in KINDS if kind not in CORNERS]
+
+
+@pytest.mark.parametrize("kind", [*CORNERS, *INNER])
 def test_both_files_hold_what_peft_trained_and_go_back_on_models(tmp_path, kind):
     text = kind == "lokr"  # once with text encoders
     models = {name: model for name, model in make_models(text).items() if model is not None}
