@@ -49,11 +49,14 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_work_left() -> Iterator[None]:
-    """A widget's worker ends with its test: loading a model, it would leave layers that the next one makes empty."""
+    """A widget ends with its test: its worker, loading a model, would leave layers that the next one makes empty."""
     yield
-    for thread in threading.enumerate():
-        if thread.name.endswith("(_run)"):  # widgets.watching.Worker
-            thread.join(600)
+    if "ipywidgets" in sys.modules:
+        sys.modules["ipywidgets"].Widget.close_all()
+    for ending in ("(watch)", "(_run)"):  # widgets.parts.watching: those who watch give work to the others
+        for thread in threading.enumerate():
+            if thread.name.endswith(ending):
+                thread.join(600)
 
 
 # those that take longest, so that no worker waits at the end

@@ -26,15 +26,15 @@ CASES = {
 }
 
 
-def unet(config, dtype=torch.float32, precision=None):
-    torch.manual_seed(1)
+def unet(config, dtype=torch.float32, precision=None, seed=0):
+    torch.manual_seed(seed + 1)
     theirs = make_unet()
     ours = SdxlUNet(theirs.config)
     ours.load_state_dict(theirs.state_dict())
     ours = ours.requires_grad_(False).eval().to(dtype)
     store_all(ours, precision)
     add_lora(config, ours)
-    torch.manual_seed(2)
+    torch.manual_seed(seed + 2)
     for name, parameter in ours.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -100,11 +100,15 @@ def test_recomputed_parts_give_the_same_gradient(policy):
 
 
 def test_bf16_stays_as_near_to_fp32():
+    """Over eight models: of a single one the roundings may fall well or badly, and differ between processors."""
     config = TrainConfig(train_data_dir="x", rank=4)
-    exact = step(unet(config), False)[2]
-    found = [step(unet(config, torch.bfloat16), stacks)[2] for stacks in (False, True)]
-    apart = [sum((each[name] - wanted).square().sum() for name, wanted in exact.items()).sqrt() for each in found]
-    assert 0 < apart[1] < 1.5 * apart[0]
+    apart = [0.0, 0.0]
+    for seed in range(8):
+        exact = step(unet(config, seed=seed), False)[2]
+        for stacks in (False, True):
+            rounded = step(unet(config, torch.bfloat16, seed=seed), stacks)[2]
+            apart[stacks] += sum((rounded[name] - wanted).square().sum().item() for name, wanted in exact.items())
+    assert 0 < apart[1] ** 0.5 < 1.5 * apart[0] ** 0.5
 
 
 def test_8_bits_are_computed_layer_by_layer():
