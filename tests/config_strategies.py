@@ -127,6 +127,8 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
         values.pop("use_ema", None)
     if not values.get("use_ema"):
         values.pop("ema_decay", None)
+    if values.get("validation_steps") is not None:
+        values.pop("validation_share", None)
     if values.get("validation_data_dir") is not None:
         values.pop("validation_split", None)
     elif not values.get("validation_split"):

@@ -237,6 +237,8 @@ def _check_slider(config: "TrainConfig") -> None:
 
 
 def _check_output(config: "TrainConfig") -> None:
+    if config.validation_steps is not None and config.validation_share is not None:
+        raise wrong("validation_share", "validation_steps and validation_share both say when to draw: keep one of them")
     if config.num_validation_images != 4 and config.validation_prompt is None:
         raise wrong("num_validation_images", "num_validation_images needs validation_prompt: say what to draw")
     if config.hub_model_id is not None and not config.push_to_hub:

@@ -93,16 +93,39 @@ def count_step(
 
     With `cuda` operations that CUDA's autocast does in fp32 are counted so, where training uses autocast at all.
     """
+    side = config.resolution // scale
+    cuda = cuda and config.mixed_precision not in (None, "no")  # else there is no difference
+    counted = _counted(_shaping(config), json.dumps(dict(unet), default=list), side, tokens, pictures, cuda)
+    state = round(counted.trained * (8 + STATE_BYTES.get(config.optimizer_name(), UNKNOWN) + 4 * config.use_ema))
+    return replace(counted, state=state, peak=counted.peak + state - counted.state)
+
+
+def count_pass(
+    config: TrainConfig, unet: dict[str, Any], scale: int, tokens: int, height: int, width: int, pictures: int
+) -> int:
+    """Most bytes beside the weights while so many pictures of this size in pixels go through the U-Net to be drawn."""
+    sides = (height // scale, width // scale)
+    return _passed(_shaping(config), json.dumps(dict(unet), default=list), sides, tokens, pictures)
+
+
+@functools.lru_cache(maxsize=16)
+def _passed(wrapped: "_Config", architecture: str, sides: tuple[int, int], tokens: int, pictures: int) -> int:
+    dtype = DTYPES[wrapped.config.mixed_precision or "no"]
+    unet, _, ledger, mixed = _of_shapes(wrapped, architecture)
+    ledger.begin()
+    resident = ledger.now
+    with torch.no_grad(), torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, False):
+        _forward(unet, json.loads(architecture), sides, tokens, pictures, dtype)
+    return ledger.peak - resident
+
+
+def _shaping(config: TrainConfig) -> "_Config":
+    """The settings that decide what a step computes."""
     keys = ["lora_kind", "lokr_factor", "rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout"]
     keys += ["rank_dropout", "module_dropout", "gradient_checkpointing", "gradient_checkpointing_policy"]
     keys += ["mixed_precision", "base_precision", "use_ema"]
     keys += ["enable_xformers_memory_efficient_attention", "enable_npu_flash_attention"]
-    settings = json.dumps({key: getattr(config, key, None) for key in keys}, sort_keys=True)
-    side = config.resolution // scale
-    cuda = cuda and config.mixed_precision not in (None, "no")  # else there is no difference
-    counted = _counted(_Config(config, settings), json.dumps(dict(unet), default=list), side, tokens, pictures, cuda)
-    state = round(counted.trained * (8 + STATE_BYTES.get(config.optimizer_name(), UNKNOWN) + 4 * config.use_ema))
-    return replace(counted, state=state, peak=counted.peak + state - counted.state)
+    return _Config(config, json.dumps({key: getattr(config, key, None) for key in keys}, sort_keys=True))
 
 
 class _Config:
@@ -126,7 +149,7 @@ def _counted(wrapped: _Config, architecture: str, side: int, tokens: int, pictur
     ledger.begin()
     resident = ledger.now
     with torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, mixed and cuda):
-        loss = _forward(unet, unet_config, side, tokens, pictures, dtype)
+        loss = _forward(unet, unet_config, (side, side), tokens, pictures, dtype)
         kept = ledger.now - resident
         _backward(loss)
     trained = flat.weights.numel()
@@ -150,7 +173,7 @@ def _of_shapes(wrapped: _Config, architecture: str) -> "tuple[nn.Module, FlatPar
     for tensor in (*unet.parameters(), *unet.buffers(), flat.weights, flat.gradient):
         ledger.add(tensor)
     with torch.no_grad(), torch.device("meta"), ledger, Device(ledger, dtype if mixed else None, False):
-        _forward(unet, unet_config, 8, 1, 1, dtype)
+        _forward(unet, unet_config, (8, 8), 1, 1, dtype)
     return unet, flat, ledger, mixed
 
 
@@ -167,11 +190,12 @@ def time_step(
     mixed = dtype != torch.float32 and not is_short(model)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    sides = (config.resolution // scale, config.resolution // scale)
     for _ in range(2):
         flat.zero_grad()
         begun = time.perf_counter()
         with device, torch.autocast(device.type, dtype, enabled=mixed):
-            _forward(model, unet, config.resolution // scale, tokens, pictures, dtype).backward()
+            _forward(model, unet, sides, tokens, pictures, dtype).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begun
@@ -211,9 +235,12 @@ def _ready(
 
 
 def count_vae(
-    vae: dict[str, Any], pixels: int, dtype: torch.dtype, tiled: bool = False
+    vae: dict[str, Any], pixels: int, drawn: tuple[int, int], dtype: torch.dtype, tiled: bool = False
 ) -> tuple[int, int, int, int, int]:
-    """(bytes of its weights, most that encoding one picture and decoding one take beside them, FLOPs of either)."""
+    """(bytes of its weights, most that encoding one picture and decoding one take beside them, FLOPs of either).
+
+    A square of so many `pixels` is encoded, a picture of the height and width `drawn` is decoded.
+    """
     from ..models.loading import hushed, in_tiles
 
     with ALONE, hushed(), torch.device("meta"):
@@ -222,12 +249,13 @@ def count_vae(
         model = AutoencoderKL.from_config(vae).to(dtype).requires_grad_(False).eval()
     if tiled:
         in_tiles(model)
-    side = pixels // 2 ** (len(vae["block_out_channels"]) - 1)
+    scale = 2 ** (len(vae["block_out_channels"]) - 1)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     ledgers = []
-    for call, channels, width in ((model.encode, 3, pixels), (model.decode, vae.get("latent_channels", 4), side)):
+    latent = (vae.get("latent_channels", 4), drawn[0] // scale, drawn[1] // scale)
+    for call, shape in ((model.encode, (3, pixels, pixels)), (model.decode, latent)):
         with torch.no_grad(), torch.device("meta"), Ledger() as ledger, Device(ledger, None, False):
-            call(torch.empty(1, channels, width, width, dtype=dtype))
+            call(torch.empty(1, *shape, dtype=dtype))
         ledgers.append(ledger)
     return weights, ledgers[0].peak, ledgers[1].peak, ledgers[0].flops, ledgers[1].flops
 
@@ -266,12 +294,17 @@ def _with_lora(config: TrainConfig, architecture: dict[str, Any], dtype: torch.d
 
 
 def _forward(
-    unet: nn.Module, architecture: dict[str, Any], side: int, tokens: int, pictures: int, dtype: torch.dtype
+    unet: nn.Module,
+    architecture: dict[str, Any],
+    sides: tuple[int, int],
+    tokens: int,
+    pictures: int,
+    dtype: torch.dtype,
 ) -> torch.Tensor:
     """The loss of a batch of nothing, as studio.predict and the objective compute it."""
     ids = 6 * architecture["addition_time_embed_dim"]
     pooled = architecture["projection_class_embeddings_input_dim"] - ids
-    latents = torch.empty(pictures, architecture["in_channels"], side, side)
+    latents = torch.empty(pictures, architecture["in_channels"], *sides)
     hidden = torch.empty(pictures, tokens, architecture["cross_attention_dim"], dtype=dtype)
     added = {"text_embeds": torch.empty(pictures, pooled, dtype=dtype), "time_ids": torch.empty(pictures, 6)}
     when = torch.zeros(pictures, dtype=torch.int64)

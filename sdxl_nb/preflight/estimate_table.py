@@ -21,8 +21,8 @@ from ..models import architectures
 from ..models.inpainting import inpaints
 from ..system.errors import ConfigError
 from ..training import disk
-from ..training.epochs import steps_per_epoch, validation_pictures
-from . import counting, prices
+from ..training.epochs import steps_per_epoch
+from . import counting, looks, prices
 from .counting import Count
 
 EFFICIENCY = 0.4  # of the dense rate: what eager training of U-Nets reaches
@@ -245,7 +245,8 @@ class _Job:
         self.config, self.built, self.entries = config, built, entries
         self.count = self._count(config, cuda=True)
         self.dtype = counting.DTYPES[config.mixed_precision or "no"]
-        self.vae = counting.count_vae(built.vae, config.resolution, self._vae_dtype(), config.vae_tiling)
+        drawn = looks.largest(config)
+        self.vae = counting.count_vae(built.vae, config.resolution, drawn, self._vae_dtype(), config.vae_tiling)
 
     def _vae_dtype(self) -> torch.dtype:
         return counting.DTYPES["no"] if self.built.vae.get("force_upcast", True) else self.dtype
@@ -263,8 +264,10 @@ class _Job:
         training = count.peak + self._others(config, pictures)
         if self.live_latents(config):
             training += weights + max(0, encoding - (count.peak - count.resident))
-        drawing = count.resident + weights + decoding if config.drawings() else 0
-        return round(max(training, weights + encoding, drawing) * SPARE + (CONTEXT if cuda else 0))
+        drawing = count.resident + weights + looks.memory(config, self.built, decoding, cuda)
+        return round(
+            max(training, weights + encoding, drawing if config.drawings() else 0) * SPARE + (CONTEXT if cuda else 0)
+        )
 
     def live_latents(self, config: TrainConfig) -> int:
         """How often the VAE encodes each picture at each step: inpainting bases want what is around a hole too."""
@@ -353,12 +356,12 @@ class _Job:
         weights, *_, encoding, decoding = self.vae
         size = self.count.frozen + weights + self.built.text_parameters() * self.dtype.itemsize
         forward = self.count.flops / (4 if config.gradient_checkpointing else 3)  # backward is two, or three with it
-        passes = config.validation_inference_steps * (2 if config.validation_guidance_scale > 1 else 1)
-        drawing, drawn = max(passes * forward / rate, passes * self.count.operations / 3 * LAUNCH) + decoding / rate, 0
+        drawing, launching = 0.0, self.count.operations / 3 * LAUNCH
         if self.entries and steps:
-            drawn = validation_pictures(config, steps, steps_per_epoch(config, self.entries, processes))
+            each = (forward / rate, launching, decoding / rate)
+            drawing = looks.seconds(config, steps, self.entries, processes, *each)
         encoded = (self.entries or 0) * config.cached_variants if config.cache_latents else 0
-        return IMPORTS + size / DISK_RATE + (encoded * encoding / rate + drawn * drawing) / processes
+        return IMPORTS + size / DISK_RATE + (encoded * encoding / rate + drawing) / processes
 
     def steps(self, processes: int) -> int | None:
         """Optimizer steps of the run on so many processes, as the trainer counts them."""

@@ -35,16 +35,33 @@ def plan(config: TrainConfig, counts: Counts | None) -> list[str]:
     lines.append(f"{long}; a checkpoint {_every(config.checkpointing_steps, 'step')}.")
     if pictures := config.drawings():
         drawn = _many(len(pictures), "validation picture")
-        each = config.validation_epochs
-        often = "with every checkpoint" if each is None else _every(each, "epoch")
+        often = _often(config)
         lines.append(f"{drawn} before the first step, {often} and at the end{in_all}.")
         if share > MUCH:
-            less = f"validation_epochs {MORE}" if each else "a larger checkpointing_steps"
-            lines.append(f"Drawing them is about {share:.0%} of the whole work: {less}, or fewer pictures, take less.")
+            lines.append(
+                f"Drawing them is about {share:.0%} of the whole work: {_less(config)}, or fewer pictures, take less."
+            )
     else:
         lines.append("No validation pictures: give validation_prompt to see it learn.")
     lines.append(f"Everything goes to {config.output_dir}.")
     return lines
+
+
+def _often(config: TrainConfig) -> str:
+    """When pictures are drawn on the way."""
+    if config.validation_steps is not None:
+        return _every(config.validation_steps, "step")
+    if config.validation_share is not None:
+        return f"after every {config.validation_share:.3g} of the run"
+    return "with every checkpoint" if config.validation_epochs is None else _every(config.validation_epochs, "epoch")
+
+
+def _less(config: TrainConfig) -> str:
+    """What would have fewer pictures drawn."""
+    for name in ("validation_steps", "validation_share"):
+        if getattr(config, name) is not None:
+            return f"a larger {name}"
+    return f"validation_epochs {MORE}" if config.validation_epochs else "a larger checkpointing_steps"
 
 
 def _else(config: TrainConfig) -> str:

@@ -12,7 +12,7 @@ from ..config.train_config import TrainConfig
 from ..models.architectures import Architecture
 from ..models.inpainting import inpaints
 from ..system.errors import SdxlNbError
-from .epochs import costliest, count, validation_pictures
+from .epochs import costliest, count, looks_in
 
 STATES = {  # fp32 numbers a weight, itself counted
     "adamw": 3,
@@ -107,10 +107,11 @@ def with_checkpoints(need: Need, config: TrainConfig, trained: int, steps: int |
     kept = min(made, config.checkpoints_total_limit or made)
     weight = FILES + STATES.get(config.optimizer_name(), UNKNOWN) + config.use_ema
     one = round(4 * trained * weight)
-    drawn = validation_pictures(config, steps or 1, an_epoch or steps or 1)
+    pixels = sum(each.width * each.height for each in config.drawings())
+    looks = looks_in(config, steps or 1, an_epoch or steps or 1)
     # one more than are kept: a new one is complete before the oldest goes
     checkpoints = (kept + (kept < made)) * one + FILES * 4 * trained
-    return replace(need, checkpoints=checkpoints, validation=round(drawn * PICTURE * config.resolution**2))
+    return replace(need, checkpoints=checkpoints, validation=round(looks * PICTURE * pixels))
 
 
 def refuse_full_disk(need: Need) -> None:

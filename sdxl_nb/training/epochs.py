@@ -64,20 +64,36 @@ def steps_per_epoch(config: TrainConfig, entries: int, processes: int = 1) -> in
     return math.ceil(entries / (config.train_batch_size * config.gradient_accumulation_steps * processes))
 
 
-def looked_at_every(config: TrainConfig, an_epoch: int) -> int:
-    """Optimizer steps from one look at the run to the next: so many epochs, or a checkpoint."""
+def looked_at_every(config: TrainConfig, steps: int, an_epoch: int) -> int:
+    """Optimizer steps from one look at a run of so many to the next: steps, a share, epochs, or a checkpoint."""
+    if config.validation_steps is not None:
+        return config.validation_steps
+    if config.validation_share is not None:
+        return max(1, math.ceil(round(config.validation_share * steps, 6)))  # so that 0.1 is ten times, never eleven
     return config.checkpointing_steps if config.validation_epochs is None else an_epoch * config.validation_epochs
 
 
 def validation_pictures(config: TrainConfig, steps: int, an_epoch: int) -> int:
-    """Pictures that a run of so many steps draws in all: before the first, as often as is asked for, and at the end."""
-    return len(config.drawings()) * (1 + math.ceil(steps / looked_at_every(config, an_epoch)))
+    """Pictures that a run of so many steps draws in all."""
+    return len(config.drawings()) * looks_in(config, steps, an_epoch)
+
+
+def looks_in(config: TrainConfig, steps: int, an_epoch: int) -> int:
+    """How often a run of so many steps is looked at: before the first, as often as is asked for, and at the end."""
+    return 1 + math.ceil(steps / looked_at_every(config, steps, an_epoch))
+
+
+def drawing_passes(config: TrainConfig) -> float:
+    """Passes through the U-Net that the pictures of one look take, each counted by its area beside resolution's."""
+    area = config.resolution**2
+    return sum(
+        each.steps * (2 if each.guidance > 1 else 1) * each.width * each.height / area for each in config.drawings()
+    )
 
 
 def drawing_share(config: TrainConfig, steps: int, an_epoch: int) -> float:
     """The part of a run's work that its validation pictures are, by passes through the U-Net; a backward is two."""
-    each_time = sum(drawing.steps * (2 if drawing.guidance > 1 else 1) for drawing in config.drawings())
-    drawing = each_time * (1 + math.ceil(steps / looked_at_every(config, an_epoch)))
+    drawing = drawing_passes(config) * looks_in(config, steps, an_epoch)
     each = 4 if config.gradient_checkpointing else 3
     training = steps * config.train_batch_size * config.gradient_accumulation_steps * each
     return drawing / (drawing + training)

@@ -121,6 +121,7 @@ class Trainer:
         batch = config.train_batch_size * config.gradient_accumulation_steps * processes.count
         self.stream = studio.stream(batch)
         self.steps = config.max_train_steps or config.num_train_epochs * self.stream.steps_per_epoch
+        self.every = looked_at_every(config, self.steps, self.stream.steps_per_epoch)
         self.updates = Step(config, studio, processes, self.stream, self.steps, self._warn, self._debug)
         self.lag = int(studio.device.type == "cuda")  # steps launched before one is read; only CUDA computes meanwhile
         self.step = 0
@@ -281,7 +282,7 @@ class Trainer:
 
     def _ends_epoch(self) -> bool:
         """Whether this step (0 counts) ends an epoch that is looked at, or has a checkpoint, where those are."""
-        return self.step % looked_at_every(self.config, self.stream.steps_per_epoch) == 0 or self._is_over()
+        return self.step % self.every == 0 or self._is_over()
 
     def _measures(self) -> bool:
         """Whether the held-out loss of this step is due and not known yet."""

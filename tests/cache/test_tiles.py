@@ -29,7 +29,7 @@ def test_a_large_picture_is_encoded_tile_by_tile():
 
 
 def test_its_memory_is_that_of_a_tile():
-    whole, tiled = (count_vae(vae_config(BASE), 1024, torch.float32, tiles) for tiles in (False, True))
+    whole, tiled = (count_vae(vae_config(BASE), 1024, (1024, 1024), torch.float32, tiles) for tiles in (False, True))
     assert whole[0] == tiled[0]
     assert tiled[1] < whole[1] / 3 and tiled[2] < whole[2] / 2  # and what the tiles are put together from
 

@@ -13,7 +13,7 @@ from small_runs import small, train, whole
 
 from sdxl_nb import TrainConfig, estimate
 from sdxl_nb.models import architectures
-from sdxl_nb.preflight import counting, prices
+from sdxl_nb.preflight import counting, looks, prices
 from sdxl_nb.preflight.estimate_table import IMPORTS
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training import disk
@@ -171,6 +171,28 @@ def test_start_up_encoding_and_drawing_are_in_the_time_of_the_whole(tmp_path):
     plain, uncached = around(), around(cache_latents=False)
     drawn = [around(validation_prompt=["a card"], num_validation_images=many) - plain for many in (2, 4)]
     assert plain > uncached > IMPORTS and drawn[1] == pytest.approx(2 * drawn[0]) and drawn[0] > 0
+
+
+def test_sample_prompts_are_estimated_by_their_own_sizes_and_steps(tmp_path):
+    def about(*lines):
+        config = small(tmp_path / "run", sample_prompts=list(lines) or None)
+        (row,) = estimate(config, "ml.g5.2xlarge", here=False).rows
+        return row.peak, row.around
+
+    (least, plain), (small_peak, drawn) = about(), about("a --w 64 --h 64 --s 4")
+    twice = about("a --w 64 --h 64 --s 8")[1]
+    assert twice - plain > 1.6 * (drawn - plain) > 0  # decoding is no more
+    large, longer = about("a --w 64 --h 64 --s 4", "a --w 512 --h 1024 --s 4")
+    assert large > small_peak >= least and longer > drawn
+    square = about("a --w 768 --h 768 --s 4")[0]
+    assert square > large  # 589,824 pixels, beside 524,288
+
+
+def test_pictures_together_are_those_of_one_size(tmp_path):
+    lines = ["a --w 256 --h 256 --l 1"] * 3 + ["b --w 256 --h 512"] * 3 + ["c --w 512 --h 1024 --l 7.5"]
+    drawings = small(tmp_path / "run", sample_prompts=lines).drawings()
+    found = [looks._together(drawings[number], drawings) for number in (0, 3, 6)]
+    assert found == [(256, 256, 3), (512, 256, 2 * 2), (1024, 512, 2)]
 
 
 def test_what_stays_on_the_device_is_counted(tmp_path):

@@ -1,5 +1,6 @@
 """Steps and pictures as they are foretold, beside those that a run then takes and draws."""
 
+import math
 import shutil
 
 import pytest
@@ -7,8 +8,16 @@ from small_runs import home, small, train
 
 from sdxl_nb.config import presets
 from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.system.errors import ConfigError
 from sdxl_nb.training.disk import needed
-from sdxl_nb.training.epochs import count_pictures, drawing_share, looked_at_every, steps_per_epoch, validation_pictures
+from sdxl_nb.training.epochs import (
+    count_pictures,
+    drawing_share,
+    looked_at_every,
+    looks_in,
+    steps_per_epoch,
+    validation_pictures,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -64,9 +73,34 @@ def test_without_epochs_pictures_held_out_losses_and_checkpoints_are_of_the_same
     run = train(config)
     assert list(run.pictures()) == [0, 2, 4, 5] and run.heldout()[0] == [0, 2, 4, 5]
     assert [path.name for path in sorted(run.folder.glob("checkpoint-*"))] == [f"checkpoint-{n}" for n in (2, 4, 5)]
-    assert looked_at_every(config, 3) == 2 and validation_pictures(config, 5, 3) == 8
+    assert looked_at_every(config, 5, 3) == 2 and validation_pictures(config, 5, 3) == 8
     (said,) = (event["message"] for event in run.events("warning") if "of this run's work" in event["message"])
     assert said.startswith("8 validation pictures are about 35% of this run's work")  # 16 passes, of 16 + 5 * 2 * 3
+
+
+def test_pictures_come_by_steps_and_by_shares_of_the_run(tmp_path):
+    run = train(small(tmp_path / "steps", **DRAWN, validation_steps=3, max_train_steps=7))
+    assert list(run.pictures()) == [0, 3, 6, 7] and not run.config.validation_share
+    config = small(tmp_path / "share", **DRAWN, validation_share=0.5, max_train_steps=7, validation_split=0.2)
+    run = train(config)
+    assert list(run.pictures()) == run.heldout()[0] == [0, 4, 7] and validation_pictures(config, 7, 3) == 6
+
+
+def test_a_share_is_never_drawn_more_often_than_it_says():
+    shares = (0.001, 0.07, 0.1, 0.15, 0.3, 0.35, 0.5, 0.99, 1.0)
+    for share in shares:
+        config = TrainConfig(seed=0, validation_share=share, validation_prompt="a")
+        for steps in (1, 2, 3, 4, 10, 30, 100, 450, 2400):
+            assert looks_in(config, steps, 9) - 1 <= math.ceil(1 / share)
+    assert looked_at_every(TrainConfig(seed=0, validation_share=0.07), 100, 9) == 7  # 0.07 x 100 is a little more
+    with pytest.raises(ConfigError, match="validation_steps and validation_share both say when to draw: keep one"):
+        TrainConfig(validation_share=0.5, validation_steps=2)
+
+
+def test_the_share_of_drawing_goes_by_the_size_of_each_picture():
+    config = TrainConfig(seed=0, resolution=512, train_batch_size=1, validation_steps=10)
+    lines = ["a --w 1024 --h 512 --s 10 --l 1", "b --s 5"]  # 10 passes of two squares, 5 of one and with guidance
+    assert drawing_share(config.replace(sample_prompts=lines), 10, 99) == 2 * 30 / (2 * 30 + 10 * 3)
 
 
 def test_the_presets_draw_as_often_as_they_save_and_less_than_a_fifth_of_the_work():

@@ -25,7 +25,10 @@ from ..tuning_step import OWN, as_text
 OBJECTIVE = "heldout_loss"  # one of tuning_step.METRICS
 STRATEGIES = ("Bayesian", "Hyperband", "Random", "Grid")
 MOST_RESOURCE = 20_000  # measurements that Hyperband counts to, by the service's model
-LENGTHS = ("max_train_steps", "num_train_epochs", "heldout_steps", "validation_epochs", "checkpointing_steps")
+LENGTHS = (
+    *("max_train_steps", "num_train_epochs", "heldout_steps", "checkpointing_steps"),
+    *("validation_epochs", "validation_steps", "validation_share"),
+)
 OF_JOB = ("RoleArn", "InputDataConfig", "VpcConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition",
           "EnableManagedSpotTraining", "CheckpointConfig", "RetryStrategy", "Environment")  # fmt: skip
 FLAGS = {
@@ -105,8 +108,12 @@ def refuse_config(config: TrainConfig, plan: Plan, space: Space) -> None:
 
 def measurements(config: TrainConfig) -> int:
     """How often a run measures its held-out loss at most, which is what Hyperband counts. Raises ConfigError."""
-    every = config.heldout_steps or (config.checkpointing_steps if config.validation_epochs is None else None)
-    if every and config.max_train_steps:
+    every = config.heldout_steps or config.validation_steps
+    if every is None and config.validation_share is None and config.validation_epochs is None:
+        every = config.checkpointing_steps
+    if every is None and config.validation_share is not None:
+        count = math.ceil(1 / config.validation_share)
+    elif every and config.max_train_steps:
         count = math.ceil(config.max_train_steps / every)
     elif not every and config.max_train_steps is None:
         count = math.ceil(config.num_train_epochs / (config.validation_epochs or 1))

@@ -129,7 +129,7 @@ AI_TOOLKIT: dict[str, Key] = {
     "model.assistant_lora_path": dropped("give --base_lora"),
     # looking at it
     "sample.sampler": dropped("the base's own kind of scheduler draws", "ddpm", "euler", "flowmatch"),
-    "sample.sample_every": dropped("pictures are drawn with each checkpoint", 100),
+    "sample.sample_every": together("validation_steps", 100),
     "sample.sample_start_step": dropped(DRAWN, 0),
     "sample.width": dropped("pictures are drawn at --resolution", 512, 1024),
     "sample.height": dropped("pictures are drawn at --resolution", 512, 1024),
@@ -311,6 +311,7 @@ def _drawing(draft: Draft) -> None:
     draft.set("num_validation_images", 1, "sample.prompts")
     draft.set("validation_epochs", None, "sample.prompts")
     for ours, key in (
+        ("validation_steps", "sample.sample_every"),
         ("validation_seed", "sample.seed"),
         ("validation_guidance_scale", "sample.guidance_scale"),
         ("validation_inference_steps", "sample.sample_steps"),

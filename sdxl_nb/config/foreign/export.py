@@ -219,6 +219,10 @@ class Kohya:
         if prompts:
             self.notes.append("sample_prompts is a file there: write these lines to one, and name it.")
             self.told.add("sample_prompts")
+            if self.ours["validation_steps"] is not None:
+                self.put("sample_every_n_steps", self.ours["validation_steps"], "validation_steps")
+            elif self.ours["validation_share"] is None:
+                self.put("sample_every_n_epochs", self.ours["validation_epochs"], "validation_epochs")
         if self.ours["validation_split"]:
             self.put("validate_every_n_steps", self.ours["heldout_steps"], "heldout_steps")
 

@@ -151,16 +151,23 @@ def _memory(draft: Draft) -> None:
 
 def _drawing(draft: Draft) -> None:
     """Sample prompts, where their file can be read; or the lines that the GUI has in its place."""
-    if not (given := draft.text("sample_prompts")):
-        return
+    epochs, steps = draft.whole("sample_every_n_epochs"), draft.whole("sample_every_n_steps")
+    lines: list[str] = []
     try:
-        lines = [prompt.line() for prompt in read_prompts(given)]
+        lines = [prompt.line() for prompt in read_prompts(draft.text("sample_prompts") or [])]
     except ValueError as error:
         draft.drop("sample_prompts", f"{error}; give --sample_prompts".replace(".;", ";"))
+    if not lines:
+        for key, often in (("sample_every_n_epochs", epochs), ("sample_every_n_steps", steps)):
+            if often:
+                draft.drop(key, "nothing is drawn without prompts", often)
         return
     draft.set("sample_prompts", lines, "sample_prompts")
-    every = draft.whole("sample_every_n_epochs")
-    draft.set("validation_epochs", every or None, "sample_every_n_epochs" if every else "sample_prompts")
+    draft.set("validation_epochs", epochs or None, "sample_every_n_epochs" if epochs else "sample_prompts")
+    if steps and epochs:
+        draft.drop("sample_every_n_steps", "sample_every_n_epochs goes before it there too", steps)
+    elif steps:
+        draft.set("validation_steps", steps, "sample_every_n_steps")
 
 
 def _network(draft: Draft) -> None:

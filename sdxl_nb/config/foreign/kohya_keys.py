@@ -238,7 +238,7 @@ KOHYA: dict[str, Key] = {
     "scale_weight_norms": same("scale_weight_norms", how=lambda value: None if float(value) == 0 else value),
     # looking at it
     "sample_prompts": together("sample_prompts", None, "where the file can be read"),
-    "sample_every_n_steps": dropped("pictures are drawn with each checkpoint, or by --validation_epochs"),
+    "sample_every_n_steps": together("validation_steps", None, "with sample_prompts"),
     "sample_every_n_epochs": together("validation_epochs", None, "with sample_prompts"),
     "sample_at_first": dropped("the base is drawn before the first step anyway"),
     "sample_sampler": dropped(

@@ -162,8 +162,8 @@ SIMPLETUNER: dict[str, Key] = {
     "validation_prompt": together("validation_prompt"),
     "validation_prompt_library": dropped("give --validation_prompt"),
     "user_prompt_library": dropped("give --validation_prompt"),
-    "validation_step_interval": dropped(DRAWN, 100),
-    "validation_steps": dropped(DRAWN, 100),
+    "validation_step_interval": together("validation_steps", 100),
+    "validation_steps": together("validation_steps", 100, "its name in older versions"),
     "validation_epoch_interval": dropped(DRAWN),
     "validation_resolution": dropped(SIZE, "256", "1024x1024", "1024", 1024),
     "validation_guidance": together("validation_guidance_scale", 7.5),
@@ -285,10 +285,15 @@ def _objective(draft: Draft) -> None:
 
 def _drawing(draft: Draft) -> None:
     if not draft.text("validation_prompt"):
+        for key in ("validation_step_interval", "validation_steps"):
+            if key in draft.said:
+                draft.drop(key, "nothing is drawn without validation_prompt", draft.get(key))
         return
     draft.set("validation_prompt", draft.text("validation_prompt"), "validation_prompt")
     draft.set("validation_epochs", None, "validation_prompt")
+    older = "validation_steps" in draft.said and "validation_step_interval" not in draft.said
     for ours, key in (
+        ("validation_steps", "validation_steps" if older else "validation_step_interval"),
         ("num_validation_images", "num_validation_images"),
         ("validation_guidance_scale", "validation_guidance"),
         ("validation_inference_steps", "validation_num_inference_steps"),

@@ -25,6 +25,20 @@ class ValidationSettings(BaseModel):
         le=MANY,
         weights=False,
     )
+    validation_steps: Whole | None = validation(
+        None,
+        "Draw validation pictures every so many optimizer steps, whatever validation_epochs says.",
+        ge=1,
+        le=MANY,
+        weights=False,
+    )
+    validation_share: Number | None = validation(
+        None,
+        "Draw validation pictures after every such share of the run (0.1: ten times), whatever validation_epochs says.",
+        gt=0,
+        le=1,
+        weights=False,
+    )
     validation_inference_steps: Whole = validation(
         25, "Denoising steps of a validation picture.", ge=1, le=1000, weights=False
     )

@@ -68,7 +68,7 @@ def _drawing(config: TrainConfig, steps: int, an_epoch: int) -> list[str]:
         return []
     return [
         f"{pictures:,} validation pictures are about {share:.0%} of this run's work: fewer --num_validation_images or "
-        "more --validation_epochs leave more of it to training."
+        "a larger --validation_epochs, --validation_steps or --validation_share leave more of it to training."
     ]
 
 
