@@ -123,6 +123,8 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
     for name in ("mask_column", "unmasked_weight", "unmasked_probability"):
         if not values.get("masked_loss") or values.get(name) == 1:
             values.pop(name, None)
+    if values.get("optimizer") == "muon":
+        values.pop("use_dora", None)
     if values.get("optimizer", "").endswith("_schedulefree"):
         values.pop("use_ema", None)
     if not values.get("use_ema"):

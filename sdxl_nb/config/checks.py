@@ -26,6 +26,7 @@ OPTIMIZERS = (
     "adafactor",
     "lion",
     "came",
+    "muon",
     "adamw_schedulefree",
     "radam_schedulefree",
     "prodigy_schedulefree",

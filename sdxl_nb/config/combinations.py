@@ -99,6 +99,8 @@ def _check_loss(config: "TrainConfig") -> None:
     for name, default in (("huber_c", 0.1), ("huber_schedule", "snr")):
         if config.loss_type not in ("huber", "smooth_l1") and getattr(config, name) != default:
             raise wrong(name, f"{name} needs loss_type huber or smooth_l1: give it, or drop {name}")
+    if config.use_dora and config.optimizer == "muon":
+        raise wrong("use_dora", "optimizer muon learns matrices alone, and DoRA has magnitudes too: drop use_dora")
     if config.use_ema and config.optimizer.endswith("_schedulefree"):
         raise wrong("use_ema", f"optimizer {config.optimizer} averages the weights by itself: drop use_ema")
     if config.ema_decay != 0.9999 and not config.use_ema:

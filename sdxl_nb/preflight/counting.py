@@ -35,6 +35,7 @@ STATE_BYTES = {  # a weight
     "adafactor": 4.1,
     "lion": 4.0,
     "came": 4.2,
+    "muon": 4.0,
     "adamw_schedulefree": 8.0,
     "radam_schedulefree": 8.0,
     "prodigy_schedulefree": 4.6,

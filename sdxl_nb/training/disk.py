@@ -22,6 +22,7 @@ STATES = {  # fp32 numbers a weight, itself counted
     "adafactor": 2.1,
     "lion": 2,
     "came": 2.1,
+    "muon": 2,
     "adamw_schedulefree": 3,
     "radam_schedulefree": 3,
     "prodigy_schedulefree": 2.2,

@@ -213,7 +213,8 @@ LOOKING_OR_PLACES = {
     "gradient_checkpointing_policy", "save_precision",
     "resume_from_checkpoint", "dataloader_num_workers", "validation_prompt", "sample_prompts",
     "num_validation_images",
-    "validation_epochs", "validation_inference_steps", "validation_guidance_scale", "validation_seed", "report_to",
+    "validation_epochs", "validation_steps", "validation_share", "validation_inference_steps",
+    "validation_guidance_scale", "validation_seed", "report_to",
     "logging_dir", "debug_loss", "push_to_hub", "hub_model_id", "overwrite_output_dir",
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ NAMES = {  # our optimizers as kohya's script spells them
     "adafactor": "AdaFactor",
     "lion": "Lion",
     "came": "came_pytorch.CAME",
+    "muon": "torch.optim.Muon",
     "adamw_schedulefree": "AdamWScheduleFree",
     "radam_schedulefree": "RAdamScheduleFree",
     "prodigy_schedulefree": "prodigyplus.ProdigyPlusScheduleFree",
@@ -179,6 +180,10 @@ class Kohya:
             known = {key: self.ours[f"prodigy_{key}"] for key in PRODIGY}
             arguments += [f"{key}={value}" for key, value in known.items() if value is not None]
             self.told.update(f"prodigy_{key}" for key in PRODIGY)
+        if name == "muon":
+            arguments += ["adjust_lr_fn=match_rms_adamw", f"weight_decay={self.ours['adam_weight_decay']}"]
+            self.told.add("adam_weight_decay")
+            self.notes.append("optimizer muon is torch's there too, which refuses layers of convolutions.")
         if name == "adafactor":
             arguments += ["scale_parameter=False", "relative_step=False", "warmup_init=False"]
             arguments.append(f"weight_decay={self.ours['adam_weight_decay']}")

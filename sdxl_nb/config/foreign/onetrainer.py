@@ -255,7 +255,7 @@ def _optimizer(draft: Draft, given: Collection[str]) -> None:
     found = {name: draft.said[f"optimizer.{name}"] for name in ARGUMENTS if f"optimizer.{name}" in draft.said}
     spelled = draft.text("optimizer.optimizer")
     ours = optimizers.named(spelled)
-    if ours in ("lion", "adafactor", *optimizers.ADAMS) or ours.endswith("schedulefree") or ours == "came":
+    if ours in ("lion", "muon", "adafactor", *optimizers.ADAMS) or ours.endswith("schedulefree") or ours == "came":
         found |= _betas(found)
         found = {
             name: value for name, value in found.items() if name in (*optimizers.TAKEN[ours], *optimizers.RELATIVE)

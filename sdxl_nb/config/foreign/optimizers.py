@@ -52,6 +52,8 @@ NEARLY = {  # what is another optimizer of ours but for something that is said
     "bnb-lion": ("lion", "lion_pytorch's is used"),
     "bnb-lion8bit": ("lion", "its moments have 32 bits"),
     "optimi-lion": ("lion", "lion_pytorch's is used"),
+    "torch.optim.muon": ("muon", "its steps are as large as AdamW's (adjust_lr_fn match_rms_adamw)"),
+    "muon": ("muon", "torch's Muon is used for every layer, with steps as large as AdamW's"),
     "came8bit": ("came", "its moments have 32 bits"),
     "prodigyadv": ("prodigy", "of its variants Prodigy itself is used"),
     "prodigy8bit": ("prodigy", "its moments have 32 bits"),
@@ -69,6 +71,7 @@ TAKEN = {
     "adafactor": ("weight_decay", "scale_parameter", "clip_threshold", "decay_rate", "beta1", "eps"),
     "lion": ("weight_decay", "betas"),
     "came": ("weight_decay", "betas", "eps", "clip_threshold"),
+    "muon": ("weight_decay", "momentum", "nesterov", "ns_steps"),
     "adamw_schedulefree": (*ADAM, "warmup_steps", "r", "weight_lr_power"),
     "radam_schedulefree": (*ADAM, "r", "weight_lr_power"),
     "prodigy_schedulefree": (
@@ -85,6 +88,7 @@ FIELDS = {  # of Prodigy, arguments that are settings of ours
 }
 OWN: dict[str, dict[str, Any]] = {  # what an optimizer does in its own library, and not by our defaults
     "prodigy": {"weight_decay": 0.0, "use_bias_correction": False, "safeguard_warmup": False},
+    "muon": {"weight_decay": 0.1},
     "adafactor": {"weight_decay": 0.0, "scale_parameter": True},
 }
 ADAMS = ("adamw", "adamw8bit", "paged_adamw8bit", "prodigy")  # those that the adam_ settings are for

@@ -10,9 +10,9 @@ class OptimizationSettings(BaseModel):
 
     optimizer: Optimizer = optimization(
         "adamw",
-        "Optimizer: adamw, adamw8bit, paged_adamw8bit, adafactor, came and lion (less memory), prodigy (finds its own "
-        "step size, wants learning_rate 1), adamw_schedulefree, radam_schedulefree, prodigy_schedulefree (average "
-        "instead of a schedule), or a class by its path, such as torch.optim.RAdam.",
+        "Optimizer: adamw, adamw8bit, paged_adamw8bit, adafactor, came and lion (less memory), muon (orthogonal "
+        "steps), prodigy (finds its own step size, wants learning_rate 1), adamw_schedulefree, radam_schedulefree, "
+        "prodigy_schedulefree (average instead of a schedule), or a class by its path, such as torch.optim.RAdam.",
     )
     optimizer_args: Arguments = optimization(
         None,

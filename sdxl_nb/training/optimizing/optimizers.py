@@ -21,6 +21,7 @@ from ..state.parameters import FlatParameters
 from .adamw import AdamW
 from .dotted import load_class, try_out
 from .groups import Group, groups
+from .muon import muon
 
 ADAM = ("adam_beta1", "adam_beta2", "adam_weight_decay", "adam_epsilon")
 ParameterGroups = list[dict[str, Any]]
@@ -157,6 +158,11 @@ def _adafactor_options(config: TrainConfig) -> Options:
     return options | {"weight_decay": config.adam_weight_decay}
 
 
+def _muon_options(config: TrainConfig) -> Options:
+    """Momentum alone, made orthogonal; of the adam_ settings it has the weight decay."""
+    return {"weight_decay": config.adam_weight_decay}
+
+
 def _adamw(parameters: ParameterGroups, options: Options) -> torch.optim.Optimizer:
     other = options.keys() & {"foreach", "fused", "capturable", "differentiable"}
     return AdamW(parameters, **(options if other else options | {"fused": True}))
@@ -208,6 +214,7 @@ KINDS = {
     ),
     "lion": Kind(_of("lion_pytorch", "Lion"), _lion_options, takes=ADAM[:3]),
     "came": Kind(_of("came_pytorch", "CAME"), _came_options, matrices=True, takes=ADAM[:3]),
+    "muon": Kind(muon, _muon_options, matrices=True, takes=("adam_weight_decay",)),
     "adamw_schedulefree": Kind(_of("schedulefree", "AdamWScheduleFree"), _where_given),
     "radam_schedulefree": Kind(_of("schedulefree", "RAdamScheduleFree"), _where_given),
     "prodigy_schedulefree": Kind(_of("prodigyplus", "ProdigyPlusScheduleFree"), _where_given, matrices=True),

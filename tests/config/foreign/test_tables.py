@@ -19,6 +19,7 @@ CLASSES = {
     "adafactor": "transformers.optimization.Adafactor",
     "lion": "lion_pytorch.Lion",
     "came": "came_pytorch.CAME",
+    "muon": "torch.optim.Muon",
     "adamw_schedulefree": "schedulefree.AdamWScheduleFree",
     "radam_schedulefree": "schedulefree.RAdamScheduleFree",
     "prodigy_schedulefree": "prodigyplus.ProdigyPlusScheduleFree",

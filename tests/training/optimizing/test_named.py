@@ -56,6 +56,7 @@ CLASSES = [
     ("adamw", "torch.optim", "AdamW", {"weight_decay": 0.01}),
     ("lion", "lion_pytorch", "Lion", {}),
     ("came", "came_pytorch", "CAME", {}),
+    ("muon", "torch.optim", "Muon", {"weight_decay": 0.01, "adjust_lr_fn": "match_rms_adamw"}),
     ("prodigy", "prodigyopt", "Prodigy", {"weight_decay": 0.01, "use_bias_correction": True, "safeguard_warmup": True}),
     ("adamw_schedulefree", "schedulefree", "AdamWScheduleFree", {}),
     ("radam_schedulefree", "schedulefree", "RAdamScheduleFree", {}),
@@ -105,6 +106,23 @@ def test_it_goes_on_exactly(name):
     restore_optimizer(going_on, kept, json.loads(text))
     steps(second.parameters, going_on, range(3, 6))
     assert torch.equal(second.weights, straight.weights) and not torch.equal(first.weights, straight.weights)
+
+
+def test_muon_takes_a_convolution_as_a_matrix_of_its_rows():
+    def trained(shape):
+        torch.manual_seed(2)
+        flat = FlatParameters({"net": nn.ParameterList([nn.Parameter(torch.randn(4, 18).view(shape))])})
+        optimizer = make_optimizer(config("muon"), flat)
+        for number in range(5):
+            flat.gradient.copy_(torch.randn(72, generator=torch.Generator().manual_seed(number)))
+            optimizer.step()
+        return flat.weights
+
+    assert torch.equal(trained((4, 2, 3, 3)), trained((4, 18)))
+    with pytest.raises(ConfigError, match="optimizer muon learns matrices alone, and DoRA has magnitudes too: drop"):
+        config("muon", use_dora=True)
+    with pytest.raises(ConfigError, match=r"optimizer muon cannot be made \(it learns matrices alone\)"):
+        make_optimizer(config("muon"), FlatParameters({"net": nn.ParameterList([nn.Parameter(torch.ones(4))])}))
 
 
 def test_arguments_reach_the_optimizer_and_its_step_size_is_told():
