@@ -10,6 +10,7 @@ from .intervals import Score, number
 from .scorer import Scorer
 
 USUALLY = ("likeness", "prompt", "heldout_loss")  # what shows learning, and what shows too much of it
+ALONE = "nothing measured shows too much training: validation_split holds pictures out for that"
 HONEST = 0.05  # the share of `copying` in pictures that are as new as the training pictures
 
 Table = Mapping[int, Mapping[str, Score]]
@@ -30,9 +31,10 @@ def copies(table: Table) -> list[int]:
 
 
 def choose(table: Table, scorers: Mapping[str, Scorer], by: Sequence[str] = ()) -> Choice:
-    """The best step by these metrics; by default by a person's own scorers, else by the mean of ranks of USUALLY.
+    """The best step by these metrics; by default by a person's own scorers, else by USUALLY.
 
-    Where ours decide, a stage that copies training pictures does not compete. Of equal ones the earliest is the best.
+    Of several metrics, by the mean of its `gains`. Where ours decide, a stage that copies training pictures does not
+    compete. Of equal ones the earliest is the best.
     """
     steps, own = sorted(step for step in table if step), [name for name, one in scorers.items() if not one.ours]
     if not steps:
@@ -42,10 +44,24 @@ def choose(table: Table, scorers: Mapping[str, Scorer], by: Sequence[str] = ()) 
     competing = steps if by or own else [step for step in steps if step not in flagged] or steps
     if not chosen:
         return Choice(competing[-1], "it is the last, and nothing was measured to choose by")
-    ranks = {name: _ranks(name, table, competing, scorers[name]) for name in chosen}
-    best = min(competing, key=lambda step: (sum(ranks[name][step] for name in chosen), step))
-    said = [_said(name, best, table, competing, scorers[name], ranks[name]) for name in chosen]
-    return Choice(best, "; ".join([*said, *_left_out(best, steps, competing, flagged)]))
+    gained = [gains(name, table, competing, scorers[name]) for name in chosen]
+    best = min(competing, key=lambda step: (-round(sum(each[step] for each in gained), 9), step))
+    said = [_said(name, best, table, competing, scorers[name]) for name in chosen]
+    alone = [ALONE] if chosen == ["likeness"] and not by and not own else []
+    return Choice(best, "; ".join([*said, *_left_out(best, steps, competing, flagged), *alone]))
+
+
+def gains(name: str, table: Table, steps: Sequence[int], scorer: Scorer) -> dict[int, float]:
+    """What each step gains over the bare base, as a share of what the best one gains; -1 at least.
+
+    By sizes, not by ranks: where likeness grows as the held-out loss does, ranks are equal everywhere, while likeness
+    gains much at first and little later. Where none gains, or the base was not measured, the worst step counts 0.
+    """
+    sign = -1 if scorer.better == "lower" else 1
+    values = {step: sign * table[step][name].mean for step in steps}
+    most, base = max(values.values()), table.get(0, {}).get(name)
+    zero = sign * base.mean if base is not None and sign * base.mean < most else min(values.values())
+    return {step: max(-1.0, (value - zero) / (most - zero)) if most > zero else 1.0 for step, value in values.items()}
 
 
 def _ranks(name: str, table: Table, steps: Sequence[int], scorer: Scorer) -> dict[int, int]:
@@ -55,8 +71,8 @@ def _ranks(name: str, table: Table, steps: Sequence[int], scorer: Scorer) -> dic
     return {step: 1 + sum(other < value for other in values.values()) for step, value in values.items()}
 
 
-def _said(name: str, best: int, table: Table, steps: Sequence[int], scorer: Scorer, ranks: Mapping[int, int]) -> str:
-    mine, many = table[best][name], len(steps)
+def _said(name: str, best: int, table: Table, steps: Sequence[int], scorer: Scorer) -> str:
+    mine, many, ranks = table[best][name], len(steps), _ranks(name, table, steps, scorer)
     if ranks[best] > 1:
         return f"{name} {number(mine.mean)} is number {ranks[best]} of {many}"
     end = "highest" if scorer.better == "higher" else "lowest"
