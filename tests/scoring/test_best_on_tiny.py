@@ -43,7 +43,10 @@ def some_blueprints(folder, numbers):
 
 @pytest.mark.soak
 def test_an_overfitted_run_stars_an_earlier_checkpoint_and_flags_copying(tmp_path):
-    """200 epochs of four stars, one step each, with many weights: in the end all blueprints become stars."""
+    """200 epochs of four stars, one step each, with many weights: in the end blueprints become stars.
+
+    Seen: step 80 is starred (checker 0.6, held-out loss 0.051); step 200 has 0.5, 0.089 and 0.4 of copies.
+    """
     stars, others = some_blueprints(tmp_path / "four", STARS), some_blueprints(tmp_path / "others", OTHERS)
     many = {"rank": 32, "lora_alpha": 32, "train_text_encoder": True, "learning_rate": 2e-3}
     rhythm = {"train_batch_size": 4, "max_train_steps": 200, "checkpointing_steps": 40, "lr_scheduler": "constant"}
