@@ -1,14 +1,17 @@
-"""The diffusers script and sdxl_nb side by side on the same work: CPU seconds, memory, losses, and their ratios.
+"""The diffusers script, a commit and sdxl_nb side by side on the same work: CPU seconds, memory, losses, and ratios.
 
     python -m benchmarks.compare --script train_text_to_image_lora_sdxl.py [--rounds 3] [--work t-256-b1 ...]
-    python -m benchmarks.compare --rounds 1 --work t-64-b1          (without the script: ours alone)
+    python -m benchmarks.compare --commit 525a8f6 --rounds 5        (an older state of this repository, and ours)
+    python -m benchmarks.compare --rounds 1 --work t-64-b1          (ours alone)
 
-Every round runs the script, ours with an empty cache and ours with a full one, one after the other, each in a fresh
-process with one thread; figures are medians over rounds. CPU seconds (user and system) do not count what other
-programs do, but a busy machine still slows them: run it on a quiet one.
+Every round runs the script, the commit and ours, these two first with an empty cache and then with a full one, one
+after the other, each in a fresh process with one thread; figures are medians over rounds, ratios those of each round.
+CPU seconds (user and system) do not count what other programs do, but a busy machine still slows them: run it on a
+quiet one.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -17,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,16 +137,30 @@ def _median_gap(times: Sequence[float]) -> float:
     return statistics.median([later - earlier for earlier, later in itertools.pairwise(times)] or [float("nan")])
 
 
-def one_round(folder: Path, work: Work, script: str | None) -> dict[str, Measured]:
-    """The script, ours cold and ours warm."""
+@contextlib.contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """A work tree of a commit, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="sdxl_nb-commit-") as place:
+        path = Path(place, "tree")
+        subprocess.run(["git", "worktree", "add", "--detach", path, commit], cwd=ROOT, check=True, capture_output=True)
+        try:
+            yield path
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", path], cwd=ROOT, check=True)
+
+
+def one_round(folder: Path, work: Work, script: str | None, tree: Path | None = None) -> dict[str, Measured]:
+    """The script, the commit in this work tree and ours, each of them cold and warm."""
     found = {}
     if script:
         found["script"] = run(folder, ["reference", script, *work.flags(folder, folder / "theirs")])
         shutil.rmtree(folder / "theirs", ignore_errors=True)
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    for name in ("cold", "warm"):
-        found[name] = run(folder, ["ours", *work.flags(folder, folder / "ours")])
-        shutil.rmtree(folder / "ours", ignore_errors=True)
+    for prefix, root in [("commit ", tree)] * (tree is not None) + [("", ROOT)]:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        for name in ("cold", "warm"):
+            which = {"PYTHONPATH": str(root)}
+            found[prefix + name] = run(folder, ["ours", *work.flags(folder, folder / "ours")], which)
+            shutil.rmtree(folder / "ours", ignore_errors=True)
     return found
 
 
@@ -162,47 +179,57 @@ def median(rounds: Sequence[Mapping[str, Measured]], which: str, figure: str) ->
     return statistics.median(getattr(found[which], figure) for found in rounds)
 
 
+FIGURES = [  # label, field, which run of ours, unit
+    ("step, CPU ms", "step", "warm", 1000),
+    ("job, cold cache, CPU s", "job", "cold", 1),
+    ("job, warm cache, CPU s", "job", "warm", 1),
+    ("until the first step, cold, CPU s", "first", "cold", 1),
+    ("until the first step, warm, CPU s", "first", "warm", 1),
+    ("peak memory, cold, MB", "memory", "cold", 1),
+    ("peak memory, warm, MB", "memory", "warm", 1),
+]
+
+
 def table(work: Work, rounds: Sequence[Mapping[str, Measured]], difference: float | None) -> list[str]:
-    """Lines of Markdown: each figure of the script and of ours, and how many times less ours is."""
-    theirs = "script" in rounds[0]
+    """Lines of Markdown: each figure of the script, the commit and ours, and how many times less ours is."""
     lines = [f"**{work.name}** (rank {work.rank}, {work.steps} steps, {len(rounds)} rounds)", ""]
-    lines += ["| figure | diffusers' script | sdxl_nb | ratio |", "|---|---|---|---|"]
-    rows = [
-        ("step, CPU ms", "step", "warm", 1000),
-        ("job, cold cache, CPU s", "job", "cold", 1),
-        ("job, warm cache, CPU s", "job", "warm", 1),
-        ("until the first step, cold, CPU s", "first", "cold", 1),
-        ("until the first step, warm, CPU s", "first", "warm", 1),
-        ("peak memory, cold, MB", "memory", "cold", 1),
-        ("peak memory, warm, MB", "memory", "warm", 1),
-    ]
-    for label, figure, which, unit in rows:
-        mine = median(rounds, which, figure) * unit
-        if theirs:
-            other = median(rounds, "script", figure) * unit
-            lines.append(f"| {label} | {other:.1f} | {mine:.1f} | {other / mine:.2f}x |")
-        else:
-            lines.append(f"| {label} | not run | {mine:.1f} | |")
+    lines += ["| figure | script | commit | sdxl_nb | script → ours | commit → ours |", "|---|---|---|---|---|---|"]
+    for label, figure, which, unit in FIGURES:
+        mine = f"{median(rounds, which, figure) * unit:.1f}"
+        others = ("script", f"commit {which}")
+        said = [_beside(rounds, name, which, figure, unit) if name in rounds[0] else ("", "") for name in others]
+        lines.append(f"| {label} | {said[0][0]} | {said[1][0]} | {mine} | {said[0][1]} | {said[1][1]} |")
     if difference is not None:
-        lines.append(f"| largest difference of losses, noise aligned | | {difference:.1e} | |")
+        lines.append(f"| largest difference of losses, noise aligned | | | {difference:.1e} | | |")
     return [*lines, ""]
+
+
+def _beside(
+    rounds: Sequence[Mapping[str, Measured]], other: str, which: str, figure: str, unit: float
+) -> tuple[str, str]:
+    """Another's figure, and how many times ours it is: the median of the rounds, with the least and the largest."""
+    ratios = [getattr(found[other], figure) / getattr(found[which], figure) for found in rounds]
+    spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"{median(rounds, other, figure) * unit:.1f}", f"{statistics.median(ratios):.2f}x{spread}"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[str]:
     parser = argparse.ArgumentParser("benchmarks.compare", description=__doc__.splitlines()[0])
     parser.add_argument("--script", help="path of diffusers' train_text_to_image_lora_sdxl.py, unmodified")
+    parser.add_argument("--commit", help="also measure this commit of the repository, such as 525a8f6")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="steps of a job, for a quick look")
     parser.add_argument("--work", nargs="+", default=DEFAULT_WORK, help="as t-256-b1: architecture, pixels, batch")
     given = parser.parse_args(arguments)
     script = str(Path(given.script).resolve()) if given.script else None
     lines = []
-    with tempfile.TemporaryDirectory(prefix="sdxl_nb-bench-") as place:
+    beside = checked_out(given.commit) if given.commit else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory(prefix="sdxl_nb-bench-") as place, beside as tree:
         folder = Path(place)
         for name in given.work:
             work = Work(name, given.steps or STEPS.get(name, 40))
             prepare(folder, work)
-            rounds = [one_round(folder, work, script) for _ in range(given.rounds)]
+            rounds = [one_round(folder, work, script, tree) for _ in range(given.rounds)]
             block = table(work, rounds, largest_difference(folder, work, script) if script else None)
             print("\n".join(block), flush=True)
             lines += block

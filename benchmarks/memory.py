@@ -8,18 +8,16 @@ script wants 18 GB of it. On a CPU without bf16 of its own all of them go throug
 """
 
 import argparse
-import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import products
 from .architectures import make_pictures
-from .compare import ROOT, Measured, run
+from .compare import ROOT, Measured, checked_out, run
 from .full_size import make_folder, make_single
 
 ROWS = ("script", "commit", "ours", "int8", "single", "single int8")
@@ -49,18 +47,6 @@ def flags(base: Path, folder: Path, given: argparse.Namespace) -> list[str]:
         "report_to": "tensorboard",
     }
     return [*(f"--{name}={value}" for name, value in values.items()), "--gradient_checkpointing", "--center_crop"]
-
-
-@contextlib.contextmanager
-def checked_out(commit: str) -> Iterator[Path]:
-    """A work tree of a commit, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="sdxl_nb-commit-") as place:
-        path = Path(place, "tree")
-        subprocess.run(["git", "worktree", "add", "--detach", path, commit], cwd=ROOT, check=True, capture_output=True)
-        try:
-            yield path
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", path], cwd=ROOT, check=True)
 
 
 def measure(row: str, folder: Path, given: argparse.Namespace) -> Measured:

@@ -3,19 +3,25 @@
     python benchmarks/products.py MODULE ARGUMENT ...
 
 In: a module that is run as `python -m` does. torch's own bf16 products take up to seventy times as long as these where
-the CPU has none, which hides what else takes time. A weight's copy in fp32 lasts for one product (52 MB for SDXL's
-largest). It changes the process for good, so it is for benchmarks alone.
+the CPU has none, which hides what else takes time. A weight's copy in fp32 lasts for one product (118 MB for SDXL's
+largest). Copies below 32 MB have a place that the next product uses again: taken from glibc's heap each time, they left
+it with 1.5 GB of holes, which no CPU with bf16 of its own has. It changes the process for good, so it is for benchmarks
+alone.
 """
 
+import math
 import runpy
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 LIBRARY = torch.library.Library("aten", "IMPL")
 aten = torch.ops.aten
+rooms: dict[int, torch.Tensor] = {}  # where copies lie: in 0 the last operand's, then those before it, in 3 the result
+MAPPED = 2**23  # numbers; glibc maps what is as large by itself, and gives it back at once
 
 
 def needed() -> bool:
@@ -28,17 +34,39 @@ def product(name: str, shape: Any) -> Any:
 
     def multiplied(*given: Any, **named: Any) -> Any:
         first = given[-1]
-        out = first.new_empty(shape(*given), dtype=torch.float32 if first.dtype == torch.bfloat16 else first.dtype)
+        size = shape(*given)
+        out = room(3, size) if first.dtype == torch.bfloat16 else first.new_empty(size)
         getattr(aten, name).out(*up(first.dtype, given), **named, out=out)
         return out.to(first.dtype)
 
     return multiplied
 
 
+def room(number: int, shape: Sequence[int]) -> torch.Tensor:
+    """A place for so many numbers in fp32, until it is asked for again."""
+    many = math.prod(shape)
+    if many >= MAPPED:
+        return torch.empty(shape)
+    if number not in rooms or rooms[number].numel() < many:
+        rooms[number] = torch.empty(many)
+    return rooms[number][:many].view(shape)
+
+
 def up(dtype: torch.dtype, given: Any) -> list[Any]:
     """Tensors in fp32 if this is bf16."""
-    raised = dtype == torch.bfloat16
-    return [each.float() if raised and isinstance(each, torch.Tensor) else each for each in given]
+    if dtype != torch.bfloat16:
+        return list(given)
+    last = len(given) - 1
+    return [_raised(last - at, each) if isinstance(each, torch.Tensor) else each for at, each in enumerate(given)]
+
+
+def _raised(number: int, tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in fp32 that lies as the tensor does, so that no product has to turn it."""
+    if tensor.is_contiguous() or (tensor.ndim == 2 and tensor.stride(1) == 1):
+        return room(number, tensor.shape).copy_(tensor)
+    if tensor.ndim == 2 and tensor.stride(0) == 1:
+        return room(number, tensor.shape[::-1]).copy_(tensor.t()).t()
+    return tensor.float()
 
 
 def convolution(x: Any, weight: Any, bias: Any, *options: Any) -> Any:

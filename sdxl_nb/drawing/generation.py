@@ -249,21 +249,22 @@ class _attached:
         from ..lora.base import Base
         from ..lora.files.file import LoraFile
         from ..lora.files.reader import read_lora
-        from ..lora.layers import LoraWeights, attach
+        from ..lora.layers import LoraWeights
+        from .loras import put_on
         from .scheduler import scheduler_for
 
         self.adapters: dict[str, float] = {}
         headers: list[Mapping[str, str]] = []
         base = Base.of(self.pipeline.unet, self.pipeline.text_encoder, self.pipeline.text_encoder_2)
         try:
-            read: list[tuple[int, LoraWeights]] = []
+            read: dict[str, LoraWeights] = {}
             for number, (lora, weight) in enumerate(self.loras):
                 given = lora.path if isinstance(lora, LoraFile) else lora
-                read.append((number, given if isinstance(given, LoraWeights) else read_lora(given, base)))
-                self.adapters[f"generate_{number}"] = weight
-            for number, weights in sorted(read, key=lambda each: each[1].algo != "lora"):  # peft takes LoRAs first
-                attach(weights, self.pipeline, f"generate_{number}")
-            headers += [weights.metadata for _, weights in read]
+                name = f"generate_{number}"
+                read[name] = given if isinstance(given, LoraWeights) else read_lora(given, base)
+                self.adapters[name] = weight
+            put_on(read, self.pipeline)
+            headers += [weights.metadata for weights in read.values()]
             self.scheduler = scheduler_for(headers, self.pipeline.scheduler)
             if self.asked is None and headers:
                 self.layer = _layer_for(headers, self.own_layer)

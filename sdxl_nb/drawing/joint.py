@@ -2,9 +2,10 @@
 
     y = x W' + b + (x A') B'        (LoRA, arXiv 2106.09685)
 
-In: linear layers, plain or with LoRAs of peft or kinds/plain.py. Out: one product for all W, one for the A of every
-layer and adapter, one for their B, which hold the strengths. W is never copied to be changed, so drawing needs no room
-for a second base, and another strength no more than new B.
+In: linear layers, plain or with LoRAs of peft or lora/kinds. Out: one product for all W, one for the A of every layer
+and adapter, one for their B, which hold the strengths. Where W is small, one product for W + B A: beside narrow layers
+the LoRA's products are half as much again. Larger W (all of SDXL's own) are never copied to be changed, so drawing
+needs no room for a second base, and neither are those of less than fp32, which would round small changes away.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import torch
 from torch import nn
 
 from ..lora.stacked.matrices import move
+
+SMALL = 2**20  # bytes of W; the smallest of SDXL's that are fp32 and carry LoRAs take 1.6 times as much
 
 
 def base_of(layer: nn.Module) -> nn.Linear | None:
@@ -57,8 +60,19 @@ class Joint:
         self.bias = None if bases[0].bias is None else torch.cat([base.bias.detach() for base in bases])
         self.down_t: torch.Tensor | None = None
         found = [(at, layer, name) for at, layer in enumerate(layers) for name in _adapters(layer)]
-        if found:
+        if found and weight.dtype == torch.float32 and weight.nbytes <= SMALL * len(layers):
+            self._add(found, weight)
+        elif found:
             self._take(found, weight)
+
+    def _add(self, found: Sequence[tuple[int, Any, str]], weight: torch.Tensor) -> None:
+        """W and B A as one matrix."""
+        changed = weight.clone()
+        places = changed.split(self.widths)
+        for at, layer, name in found:
+            down, up = layer.lora_A[name].weight.detach().float(), layer.lora_B[name].weight.detach().float()
+            places[at].addmm_(up, down, alpha=layer.scaling[name])
+        self.weight_t = changed.t()
 
     def _take(self, found: Sequence[tuple[int, Any, str]], weight: torch.Tensor) -> None:
         """A of all one below the other, ones for the bias behind them; B where its layer's columns are."""

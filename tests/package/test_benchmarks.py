@@ -1,6 +1,7 @@
 """The benchmarks run: ours alone on a few steps, beside a script that only logs, and the GPU's on the CPU."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ for step in range(steps):
 def test_ours_alone_prints_its_own_column(capfd):
     lines = compare.main(["--rounds", "1", "--steps", "3", "--work", "t-64-b1"])
     assert lines == [line for line in capfd.readouterr().out.splitlines() if line in lines]
-    rows = {cells[1].strip(): cells[3] for cells in (line.split("|") for line in lines if line.startswith("| "))}
+    rows = {cells[1].strip(): cells[4] for cells in (line.split("|") for line in lines if line.startswith("| "))}
     assert float(rows["step, CPU ms"]) > 1 and float(rows["until the first step, warm, CPU s"]) > 0
     assert float(rows["until the first step, warm, CPU s"]) < float(rows["job, warm cache, CPU s"])
 
@@ -39,10 +40,19 @@ def test_beside_a_script_there_are_ratios(tmp_path):
     found = compare.one_round(tmp_path, work, str(tmp_path / "script.py"))
     assert found["script"].losses == (1.0, 1.0, 1.0) and len(found["warm"].losses) == 3
     assert found["cold"].losses == found["warm"].losses
-    assert [line.endswith("x |") for line in compare.table(work, [found], None)[4:-1]] == [True] * 7
+    cells = [line.split("|") for line in compare.table(work, [found], None)[4:-1]]
+    assert [each[5].strip().endswith("x") and not each[6].strip() for each in cells] == [True] * 7
     (tmp_path / "script.py").write_text("raise SystemExit('no such flag')")
     with pytest.raises(RuntimeError, match="no such flag"):
         compare.one_round(tmp_path, work, str(tmp_path / "script.py"))
+
+
+@pytest.mark.soak
+def test_beside_a_commit_there_are_ratios_of_each_round():
+    lines = compare.main(["--commit", "HEAD", "--rounds", "2", "--steps", "3", "--work", "t-64-b1"])
+    cells = [line.split("|") for line in lines[4:-1]]
+    assert len(cells) == 7 and all(re.fullmatch(r" [\d.]+x \([\d.]+ to [\d.]+\) ", each[6]) for each in cells)
+    assert all(not each[2].strip() and float(each[3]) > 0 for each in cells)
 
 
 SMALL = ["--device", "cpu", "--small", "--pixels", "64", "--steps", "2", "--rank", "2"]

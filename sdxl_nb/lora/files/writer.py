@@ -202,7 +202,7 @@ def _write_checked(files: Mapping[Path, Contents], weights: LoraWeights, dtypes:
     try:
         for path, (tensors, header) in files.items():
             hashes = data_hashes(save(tensors, {k: v for k, v in header.items() if k.startswith("ss_")}))
-            _write_synced(temporary[path], aligned(save(tensors, {**header, **hashes})))
+            _write_synced(temporary[path], *aligned(save(tensors, {**header, **hashes})))
             _check_written(temporary[path], path.name, weights, dtypes[path])
             _check_keys(tensors, path.name, weights)
         for path in files:
@@ -221,22 +221,22 @@ def _check_keys(keys: Iterable[str], name: str, weights: LoraWeights) -> None:
             raise ModelError(f"{name}: {row.reader} does not know the key {key}; leave its module out of the LoRA.")
 
 
-def aligned(blob: bytes) -> bytes:
-    """A safetensors file whose data starts at a multiple of 64 bytes: its header, filled up with spaces.
+def aligned(blob: bytes) -> tuple[bytes, memoryview]:
+    """A safetensors file whose data starts at a multiple of 64 bytes: its header, filled up with spaces, and its data.
 
-    diffusers computes on the mapped file itself, and products of memory that is not aligned to vector registers
-    differ in the last bit from those of the trained model.
+    The data is not copied: a LoRA of rank 16 on SDXL takes 93 MB each time, at the end of a run and at its peak.
+    diffusers computes on the mapped file itself, and products of memory that is not aligned to vector registers differ
+    in the last bit from those of the trained model.
     """
     length = int.from_bytes(blob[:8], "little")
     padding = -(8 + length) % 64
-    return b"".join(
-        [(length + padding).to_bytes(8, "little"), blob[8 : 8 + length], b" " * padding, blob[8 + length :]]
-    )
+    header = (length + padding).to_bytes(8, "little") + blob[8 : 8 + length] + b" " * padding
+    return header, memoryview(blob)[8 + length :]
 
 
-def _write_synced(path: Path, blob: bytes) -> None:
+def _write_synced(path: Path, *parts: bytes | memoryview) -> None:
     with open(path, "wb") as file:
-        file.write(blob)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
 
