@@ -5,6 +5,8 @@ and the same as Python, as flags and as a file. `form.table()` is the plain twin
 flags do, so that a changed base model brings its own VAE and a folder replaces the data set.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import traitlets
@@ -93,7 +95,7 @@ class ConfigForm(Twin, VBox):
             if name not in OPEN:
                 groups.setdefault(about(field)["group"], []).append(self._editors[name])
         self._groups = groups
-        self._folds = {group: Fold(group, [e.row for e in editors]) for group, editors in groups.items()}
+        self._folds = {group: Fold(group, partial(_rows, editors)) for group, editors in groups.items()}
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
         rows = [*(self._editors[name].row for name in OPEN), *self._folds.values()]
@@ -180,3 +182,7 @@ class ConfigForm(Twin, VBox):
     def twin(self) -> Any:
         """The table, or what is to be mended before there is one."""
         return self.table() if self.value else Table(self._outlook.value)
+
+
+def _rows(editors: Sequence[Editor]) -> list[HBox]:
+    return [editor.row for editor in editors]
