@@ -10,6 +10,7 @@ from test_widgets_pictures import inside
 from sdxl_nb import Project, Run, TrainConfig
 from sdxl_nb.runs.events import update
 from sdxl_nb.system.errors import DataError, SdxlNbError
+from sdxl_nb.widgets.form.start import Start
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 from sdxl_nb.widgets.monitor.monitor import RunMonitor
 from sdxl_nb.widgets.page.folder import ProjectFolder
@@ -48,7 +49,7 @@ def test_the_steps_open_one_after_the_other_and_all_is_kept(place, tmp_path):
     assert not isinstance(opened(project, "Settings"), Few)  # it has no caption yet
     project.browser.save("x.png", "a square")
     few = opened(project, "Settings")
-    assert project.form.start.layout.display == "none"  # there is one Start
+    assert not inside(project.form, Start) and inside(project, Start)  # there is one, below what will happen
     assert few.preset.value == "tiny" and few.fields["validation_prompt"].value == "a square"
     few.fields["max_train_steps"].value, few.fields["trigger_word"].value = "33", "zarko"
     assert project.config.max_train_steps == 33 and project.form.edits["max_train_steps"] == "33"
@@ -58,6 +59,10 @@ def test_the_steps_open_one_after_the_other_and_all_is_kept(place, tmp_path):
     assert TrainConfig.load(place / "settings.json") == project.config
     few.fields["max_train_steps"].value = "many"
     assert project.start.button.disabled and TrainConfig.load(place / "settings.json").max_train_steps == 33
+    said = few._rows["max_train_steps"].children[1]
+    assert "max_train_steps must be a whole number" in said.value and "To be mended" in project.form._outlook.value
+    few.fields["max_train_steps"].value = "33"
+    assert "How long." in said.value and not project.start.button.disabled
     again = Project(place)
     assert (again.config.max_train_steps, again.config.trigger_word) == (33, "mirel")
     assert opened(again, "Settings").preset.value == "as given" and again.config.train_data_dir == str(

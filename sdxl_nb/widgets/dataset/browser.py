@@ -25,14 +25,15 @@ from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
-from ..parts.viewer import Viewer
+from ..parts.viewer import LARGE, Viewer
 from ..parts.watching import Notice, Worker
 from . import selection
-from .cards import Card, Shown, middle_crop, with_mask
+from .cards import Card, Shown, middle_crop, with_crop, with_mask
 from .mending import Mending
 from .selection import ALL
 
 PAGE = 12
+MOVES = "← → another picture, Esc puts it away"
 
 
 class DatasetBrowser(Mending, Twin, VBox):
@@ -192,9 +193,15 @@ class DatasetBrowser(Mending, Twin, VBox):
             picture = self._picture(item) if isinstance(item, int) else self.dataset.left_out(name)
         if item is None or picture is None:
             raise DataError(f"{name} cannot be read.")
+        crop = self._seen(item)[0].crop if isinstance(item, int) else None
+        whole = crop is None or crop.box == (0, 0, *reversed(crop.original_size))
+        if crop is not None:
+            picture = with_crop(picture, crop, min(max(picture.size), LARGE))
         self._looked_at = name
         caption = selection.words_of(self.dataset, item)[1] or "no caption yet"
-        self._large.show(picture, f"{name}: {caption}", "← → another picture, Esc puts it away")
+        self._large.show(
+            picture, f"{name}: {caption}", MOVES if whole else f"{MOVES}; training does not see what is dimmed"
+        )
 
     def _move(self, right: int, down: int) -> None:
         """Show the picture before or after the large one."""

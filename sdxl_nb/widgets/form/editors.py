@@ -8,7 +8,7 @@ made when they are asked for: those of all settings are 1,400 models, which a pa
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from html import escape
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class Editor:
         self.types = TrainConfig.json_types()[name]
         self.sentence = re.sub(r"\bnull\b", NOT_SET, TrainConfig.model_fields[name].description or "")
         self._value: Any = None
-        self._edited = False
+        self._edited, self._shown = False, True
         self._problem: str | None = None
         self._parts: Parts | None = None
         self._lock = threading.RLock()  # marked by a worker while a person unfolds it
@@ -63,6 +63,23 @@ class Editor:
     def row(self) -> HBox:
         return self._made().row
 
+    @property
+    def shown(self) -> bool:
+        """Whether the row is seen where it stands."""
+        return self._shown
+
+    @shown.setter
+    def shown(self, shown: bool) -> None:
+        with self._lock:
+            self._shown = shown
+            if self._parts is not None:
+                self._parts.row.layout.display = None if shown else "none"
+
+    def holds(self, words: Iterable[str]) -> bool:
+        """Whether name and sentence hold each of these words, which are in small letters."""
+        text = f"{self.name} {self.name.replace('_', ' ')} {self.sentence}".lower()
+        return all(word in text for word in words)
+
     def _made(self) -> Parts:
         """The widgets, made now where they are not there yet, as the field stands."""
         with self._lock:
@@ -73,6 +90,7 @@ class Editor:
                 self._parts = Parts(box, hint, row)
                 self.show(self._value)
                 self.mark(edited=self._edited, problem=self._problem)
+                self.shown = self._shown
                 box.observe(self._on_value, "value")
             return self._parts
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import traitlets
 from IPython.display import HTML as Table
-from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
+from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
 
 from ...config import presets
 from ...config.fields import about
@@ -96,10 +96,24 @@ class ConfigForm(Twin, VBox):
                 groups.setdefault(about(field)["group"], []).append(self._editors[name])
         self._groups = groups
         self._folds = {group: Fold(group, partial(_rows, editors)) for group, editors in groups.items()}
+        about_find = "In names and sentences of all settings, folded ones too"
+        self._find = Text(description="find", placeholder="a word, then Enter", continuous_update=False, **look)
+        self._find.tooltip = about_find
+        self._find.observe(self._notice.guard(lambda change: self._look_for(change["new"])), "value")
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
         rows = [*(self._editors[name].row for name in OPEN), *self._folds.values()]
-        self.children = [style_sheet(), Aria(), top, *rows, self._outlook, self.start, self._takeaway, self._notice]
+        self.children = [
+            style_sheet(),
+            Aria(),
+            top,
+            self._find,
+            *rows,
+            self._outlook,
+            self.start,
+            self._takeaway,
+            self._notice,
+        ]
 
     @property
     def config(self) -> TrainConfig:
@@ -128,6 +142,20 @@ class ConfigForm(Twin, VBox):
         self._base = given if self.preset == GIVEN else TrainConfig.preset(self.preset, **stay)
         self._shown = self._base
         self._check()
+
+    def _look_for(self, words: str) -> None:
+        """Show the settings that hold each of these words, wherever they are; without a word all, folded as before."""
+        wanted = words.lower().split()
+        found = {name for name, editor in self._editors.items() if editor.holds(wanted)}
+        for name in OPEN:
+            self._editors[name].shown = name in found
+        for group, editors in self._groups.items():
+            some, fold = bool(wanted) and any(e.name in found for e in editors), self._folds[group]
+            fold.layout.display = None if some or not wanted else "none"
+            fold.unfolded = some or (not wanted and fold.wrong)
+            for editor in editors:
+                editor.shown = editor.name in found
+        self._notice.say("" if found else f"No setting has “{words}” in its name or its sentence.")
 
     def _typed(self, name: str) -> None:
         """Keep what one input holds now, unless the field would have that value anyway."""

@@ -22,6 +22,7 @@ from ..dataset.browser import DatasetBrowser
 from ..form.form import ConfigForm
 from ..form.start import Start
 from ..monitor.monitor import RunMonitor
+from ..parts.aria import Aria
 from ..parts.children import replace
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
@@ -51,8 +52,10 @@ class Project(Twin, VBox):
         begun = {"train_data_dir": str(self.folder.pictures), "output_dir": self.folder.next_run()}
         config = kept or TrainConfig.preset("tiny", **begun)
         self.browser = DatasetBrowser(config, captioner=captioner)
+        self.browser._word.layout.display = "none"  # it is one of the few settings
         self.form = ConfigForm(config)
-        self.form.start.layout.display = "none"  # the page has its own
+        once = (self.form.start, self.form._outlook)  # the page has its own Start, and shows what will happen above it
+        self.form.children = [child for child in self.form.children if child not in once]
         self._few: Few | None = None
         self.start = Start(lambda: self.config, self._moved, watch=False)
         self._monitor: RunMonitor | None = None
@@ -73,7 +76,7 @@ class Project(Twin, VBox):
         steps: list[Any] = [_heading(1, "Pictures"), self.browser]
         for number, (name, place) in enumerate(self._places.items(), start=2):
             steps += [_heading(number, name), place]
-        self.children = [style_sheet(), *steps, self._notice]
+        self.children = [style_sheet(), Aria(), *steps, self._notice]
 
     @property
     def config(self) -> TrainConfig:
@@ -102,7 +105,7 @@ class Project(Twin, VBox):
             self.form.preset, reasons = proposal.preset, proposal.reasons
             self.form.edits = {**proposal.changes, **self.form.edits}
         self._few = Few(self.form, reasons)
-        self._places["Settings"].children = [self._few, self.start]
+        self._places["Settings"].children = [self._few, self.form._outlook, self.start]
 
     def _settings_changed(self) -> None:
         """Keep the settings, and judge the pictures by them."""

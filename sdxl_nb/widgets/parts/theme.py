@@ -22,7 +22,9 @@ CSS = """
   line-height: 1.5; background: var(--jp-layout-color2, #eee); margin: 6px 2px; }
 .sdxl-nb .widget-dropdown > select { appearance: auto; background-image: none; color-scheme: inherit; }
 .sdxl-nb .sdxl-nb-plan.sdxl-nb-wrong { border-color: var(--jp-error-color1, #d32f2f); }
-.sdxl-nb input::placeholder { color: var(--jp-ui-font-color3, #888); font-style: italic; }
+.sdxl-nb input::placeholder, .sdxl-nb textarea::placeholder { color: var(--jp-ui-font-color2, #666); opacity: 1;
+  font-style: italic; }
+.sdxl-nb .widget-textarea textarea { font-family: inherit; }
 .sdxl-nb textarea.sdxl-nb-text, .sdxl-nb pre.sdxl-nb-log { box-sizing: border-box; width: 100%; margin: 0;
   padding: 6px 8px; font-family: var(--jp-code-font-family, monospace); font-size: 12px; line-height: 1.4;
   border-radius: 3px; border: 1px solid var(--jp-border-color2, #ccc); color: var(--jp-content-font-color1, inherit);
