@@ -75,7 +75,8 @@ PAINTED = """async () => {
 
 def painted(folder: Path, times: int) -> dict[str, list[list[float]]]:
     """[seconds to the first heading, to all pictures of the first page], so many of each kind of kernel."""
-    from tests.lab import running
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the JupyterLab that tests have
+    from lab import running
 
     found: dict[str, list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as home, running(Path(home), folder) as lab:

@@ -19,6 +19,7 @@ from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker, check_traits, run_of
+from .bell import Bell
 from .log import Log
 from .readings import announcement, gpus, headline, numbers, progress, stopping
 from .sights import Curve, Newest
@@ -67,11 +68,12 @@ class RunMonitor(Twin, VBox):
         self._draw_now = self._wish("Draw now", "paint-brush", "Validation pictures after this step", "draw_now")
         self._save_now = self._wish("Save now", "save", "Keep a checkpoint and its LoRA after this step", "save_now")
         hear_at_once(self._stop, self._resume, self._draw_now, self._save_now)
-        pressed = [self._stop, self._resume, self._draw_now, self._save_now, self._notice]
+        self._bell = Bell()
+        pressed = [self._stop, self._resume, self._draw_now, self._save_now, self._bell, self._notice]
         buttons = HBox(pressed, layout=Layout(flex_flow="row wrap", align_items="center"))
         self.children = [
             *(style_sheet(), Aria(), self._announced, self._headline, self._bar, buttons),
-            *(self._numbers, self._gpus, self._curve, self._drawn, self._log),
+            *(self._drawn, self._numbers, self._gpus, self._curve, self._log),
         ]
 
     def _wish(self, words: str, icon: str, about: str, wish: str) -> Button:
@@ -102,6 +104,10 @@ class RunMonitor(Twin, VBox):
             return
         if self.status in GOING_ON and status not in GOING_ON:
             self._notice.say("")  # what was said of stopping has come true
+            self._bell.text = f"{run.folder.name}: {status} at step {run.step:,}"
+        elif status in GOING_ON:
+            self._bell.text = ""
+        self._bell.layout.display = None if status in GOING_ON else "none"
         if self.status != status:
             self._changed, self._priced = time.monotonic(), False
         self.status, self.step, self.steps = status, run.step, run.steps or 0
