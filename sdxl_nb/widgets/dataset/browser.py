@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layout, Text, VBox
@@ -21,16 +21,18 @@ from ...data.dataset import CaptionedPictures
 from ...data.decoding import Fault
 from ...data.masks import mask_of
 from ...system.errors import DataError
-from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.viewer import LARGE, Viewer
-from ..parts.watching import Notice, Worker
+from ..parts.watching import Notice, Worker, after_the_cell
 from . import selection
 from .cards import Card, Shown, middle_crop, with_crop, with_mask
 from .mending import Mending
 from .selection import ALL
+
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
 
 PAGE = 12
 MOVES = "← → another picture, Esc puts it away"
@@ -67,7 +69,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.observe(self._notice.guard(lambda change: self.filter()), ["show", "search"])
         self.observe(self._notice.guard(lambda change: self.turn()), "page")
         self.filter()
-        self.measure()
+        after_the_cell(self.measure)
 
     def _controls(self) -> None:
         self._cards = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
@@ -228,7 +230,12 @@ class DatasetBrowser(Mending, Twin, VBox):
             if isinstance(other, Card) and other.name == names[goal][0]:
                 other.editor.focus()
 
-    def figure(self) -> Sheet:
+    def thumbnails(self) -> list[bytes]:
+        """The pictures of the page as they are shown, small."""
+        cards = [card for card in self._cards.children if isinstance(card, Card)]
+        return [card.image.value for card in cards if card.image.value]
+
+    def figure(self) -> "Sheet":
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""
         indices = [item for item in self._items() if isinstance(item, int)]
         return self.dataset.select(indices).figure(self.per_page)

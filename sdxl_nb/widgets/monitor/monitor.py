@@ -7,13 +7,12 @@ folder is all that is read. Out: a widget that a thread keeps up to date. Closin
 
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox
 
 from ...runs.run import GOING_ON, Run
-from ...system.figures import Sheet
 from ..parts.aria import Aria
 from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
@@ -23,6 +22,9 @@ from .bell import Bell
 from .log import Log
 from .readings import announcement, gpus, headline, numbers, progress, stopping
 from .sights import Curve, Newest
+
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
 
 OFTEN, SHARE = 1.0, 0.05  # seconds between two looks, and the share of one core that looking may take at most
 SETTLED, RARELY = 180.0, 60.0  # seconds after which a run that is over is looked at seldom, and between two looks then
@@ -200,10 +202,10 @@ class RunMonitor(Twin, VBox):
             self.refresh()
             self._wake.set()
 
-    def twin(self) -> Sheet | Run:
+    def twin(self) -> "Sheet | Run":
         """The curves, or before the first step the run's table."""
         return self.figure() if self.run.step else self.run
 
-    def figure(self) -> Sheet:
+    def figure(self) -> "Sheet":
         """The curves as a matplotlib Figure."""
         return self.run.plot()

@@ -72,7 +72,10 @@ def _picture(path: Path, prompts: list[str], step: int | None, before: Path | No
     small = "".join(image("webp", thumbnail(each, 256), f"{prompt}, {when}, seed {seed}", size) for each, when in both)
     below = f"{' → '.join(when for _, when in both)}, seed {seed}"
     pair = HTML(f'<div style="display:flex; gap:4px">{small}</div>')
-    return VBox([pair, HTML(caption(prompt, below))], layout=Layout(width="auto"))
+    shown = VBox([pair, HTML(caption(prompt, below))])
+    if before:
+        shown.add_class("sdxl-nb-both")
+    return shown
 
 
 def image(kind: str, data: bytes, words: str, style: str) -> str:

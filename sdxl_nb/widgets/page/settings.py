@@ -42,10 +42,15 @@ class Few(VBox):
         self.preset.observe(lambda change: self._hushed or form.set_trait("preset", change["new"]), "value")
         self._rows = {name: _row(field, HTML(_hint(HINTS[name]))) for name, field in self.fields.items()}
         rows = [_row(self.preset, self._about), *self._rows.values()]
-        why = HTML("".join(f"<div class='sdxl-nb-hint'>{reason}</div>" for reason in reasons))
-        super().__init__([why, *rows, Fold("All settings", [form])])
+        self._why = HTML()
+        self.give(reasons)
+        super().__init__([self._why, *rows, Fold("All settings", [form])])
         form.observe(lambda change: self.look(), ["value", "preset", "edits", "problems"])
         self.look()
+
+    def give(self, reasons: list[str]) -> None:
+        """Say why these settings are proposed."""
+        self._why.value = "".join(_hint(escape(reason)) for reason in reasons)
 
     def look(self) -> None:
         """Show what the form has."""
@@ -63,7 +68,8 @@ class Few(VBox):
     def _mark(self, name: str, problem: str | None) -> None:
         """Say beside the field what is wrong with it, or else what it is for."""
         row = self._rows[name]
-        row.children[1].value = _hint(problem or HINTS[name], wrong=problem is not None)
+        said = HINTS[name] if problem is None else problem.replace(name, WORDS[name])
+        row.children[1].value = _hint(said, wrong=problem is not None)
         (row.add_class if problem else row.remove_class)("sdxl-nb-wrong")
 
     def _typed(self, name: str) -> None:
