@@ -21,6 +21,7 @@ from ...data.dataset import CaptionedPictures
 from ...data.decoding import Fault
 from ...data.masks import mask_of
 from ...system.errors import DataError
+from ..parts.aria import Aria
 from ..parts.children import replace
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
@@ -93,7 +94,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         tools = HBox(tools, layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
         self._tools = VBox([filters, tools])
         said = [self._notice, self._progress, self._why]
-        self.children = [style_sheet(), *places, self._count, self._tools, *said, self._large, self._cards]
+        self.children = [style_sheet(), *places, self._count, self._tools, *said, self._large, self._cards, Aria()]
         self.add_class("sdxl-nb")
         self.list_kinds()
 

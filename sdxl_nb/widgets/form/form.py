@@ -96,10 +96,11 @@ class ConfigForm(Twin, VBox):
                 groups.setdefault(about(field)["group"], []).append(self._editors[name])
         self._groups = groups
         self._folds = {group: Fold(group, partial(_rows, editors)) for group, editors in groups.items()}
-        about_find = "In names and sentences of all settings, folded ones too"
         self._find = Text(description="find", placeholder="a word, then Enter", continuous_update=False, **look)
-        self._find.tooltip = about_find
+        self._find.tooltip = "In names and sentences of all settings, folded ones too"
         self._find.observe(self._notice.guard(lambda change: self._look_for(change["new"])), "value")
+        find = HBox([self._find])
+        find.add_class("sdxl-nb-row")
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
         rows = [*(self._editors[name].row for name in OPEN), *self._folds.values()]
@@ -107,7 +108,7 @@ class ConfigForm(Twin, VBox):
             style_sheet(),
             Aria(),
             top,
-            self._find,
+            find,
             *rows,
             self._outlook,
             self.start,

@@ -7,6 +7,7 @@ CSS = """
 .sdxl-nb .sdxl-nb-row { align-items: flex-start; border-left: 3px solid transparent; padding: 1px 0 1px 6px; }
 .sdxl-nb .sdxl-nb-row.sdxl-nb-changed { border-left-color: var(--jp-brand-color1, #1976d2); }
 .sdxl-nb .sdxl-nb-row.sdxl-nb-wrong { border-left-color: var(--jp-error-color1, #d32f2f); }
+.sdxl-nb :focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) !important; outline-offset: 1px; }
 .sdxl-nb .widget-label { text-align: left; }
 .sdxl-nb .sdxl-nb-square button { width: 204px !important; height: 204px !important; }
 .sdxl-nb .sdxl-nb-square img { height: 200px; max-height: none !important; }
