@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from IPython.core.events import EventManager
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
@@ -10,6 +11,7 @@ from monitored import trainer_fixture, watch_fixture  # noqa: F401 - fixtures
 from PIL import Image
 
 from sdxl_nb.widgets.parts.pictures import Tiles, thumbnail
+from sdxl_nb.widgets.parts.watching import after_the_cell
 
 pytestmark = pytest.mark.slow
 
@@ -41,3 +43,24 @@ def test_tiles_stand_beside_each_other_and_nothing_makes_no_picture():
         0,
     ]
     assert Tiles([])._repr_png_() is None
+
+
+class Kernel:
+    """What a notebook's shell has of a kernel, and the events of its cells."""
+
+    kernel = object()
+
+    def __init__(self):
+        self.events = EventManager(self, {"post_run_cell": lambda result: None})
+
+
+def test_what_takes_long_begins_when_the_cell_has_ended_and_once(monkeypatch):
+    done, shell = [], Kernel()
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    after_the_cell(lambda: done.append("at once"))
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    after_the_cell(lambda: done.append("later"))
+    assert done == ["at once"]
+    for _ in range(2):
+        shell.events.trigger("post_run_cell", None)
+    assert done == ["at once", "later"]

@@ -48,22 +48,21 @@ class Notice(HTML):
         return guarded
 
 
-def after_the_cell(action: Callable[[], object]) -> None:
+def after_the_cell(action: Callable[[], object]) -> object:
     """Do it when the cell that builds a widget has ended, at once where no kernel is.
 
     What a worker does meanwhile, such as importing transformers, takes the interpreter from the cell at each message
     that it sends: with hundreds of models the page comes seconds later.
     """
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if getattr(shell, "kernel", None) is None:
-        action()
-        return
+        return action()
 
     def ended(*_: Any) -> None:
         shell.events.unregister("post_run_cell", ended)
         action()
 
-    shell.events.register("post_run_cell", ended)
+    return shell.events.register("post_run_cell", ended)
 
 
 class Watching(Protocol):
