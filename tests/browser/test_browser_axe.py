@@ -67,7 +67,9 @@ WIDGETS = {  # what is run, and what is there when it is drawn
     "project, failed": (f"{PROJECT}Project('projects/failed')", ".sdxl-nb-error"),
     "project, done": (f"{PROJECT}Project('projects/done')", ".sdxl-nb-status"),
     "project, asked": (
-        f"{PROJECT}project = Project('projects/done')\nproject.start.begin()\nproject",
+        f"{PROJECT}project = Project('projects/done')\n"
+        "project.form.edits = {**project.form.edits, 'output_dir': str(project.run.folder)}\n"
+        "project.start.begin()\nproject",
         "text=holds a run already",
     ),
 }
