@@ -1,11 +1,14 @@
 """DatasetBrowser on very many pictures: seconds to open them, to the first page and to another, how memory grows.
 
     python -m benchmarks.browser [--pictures 100000]
+    python -m benchmarks.browser --painted --pictures 10000
 
 Hard links to a few pictures of 1024 px, each with a caption file of its own, are opened in a fresh process, once with a
 trigger word and once without. Seconds are those that a person waits, and beside them those of the CPU. Memory counts
 from after the imports, at its peak: after the first page, and after fifty pages, a search and all that a browser does
-in the background. Out: a table.
+in the background. With --painted it is the whole page, `Project`, in a real JupyterLab and a real Chromium: seconds
+from running its cell until its first heading and until all pictures of its first page are painted, in a kernel that has
+imported nothing and in one that has the package; the least and the most of several. Out: a table.
 """
 
 import argparse
@@ -53,8 +56,60 @@ print(json.dumps(seconds | {"grown": grown, "grown_in_all": peak() - before}))
 """.replace("PAGES", str(PAGES))
 
 
+CELLS = "import sdxl_nb.widgets.page.project", "from sdxl_nb import Project\nProject('mine')"
+PAINTED = """async () => {
+  const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
+  notebook.activeCellIndex = 1;
+  const begun = performance.now(), since = () => (performance.now() - begun) / 1000;
+  app.commands.execute('notebook:run-cell');
+  const until = async (there) => { while (!there()) await new Promise(requestAnimationFrame); return since(); };
+  const heading = await until(() => document.querySelector('.sdxl-nb h2'));
+  const drawn = (image) => image.complete && image.naturalWidth > 0;
+  const pictures = await until(() => {
+    const images = [...document.querySelectorAll('.sdxl-nb-square img')];
+    return images.length === 12 && images.every(drawn);
+  });
+  return [heading, pictures];
+}"""
+
+
+def painted(folder: Path, times: int) -> dict[str, list[list[float]]]:
+    """[seconds to the first heading, to all pictures of the first page], so many of each kind of kernel."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the JupyterLab that tests have
+    from lab import running
+
+    found: dict[str, list[list[float]]] = {}
+    with tempfile.TemporaryDirectory() as home, running(Path(home), folder) as lab:
+        lab.open(*CELLS)
+        for _ in range(times):
+            for kind, imported in (("new", False), ("package imported", True)):
+                lab.close()
+                (folder / "mine" / "settings.json").unlink(missing_ok=True)  # as on the first day
+                lab.show()
+                lab.restart_kernel()
+                if imported:
+                    lab.run_cell(0)
+                found.setdefault(kind, []).append(lab.page.evaluate(PAINTED))
+    return found
+
+
+def page_lines(pictures: int, times: int) -> list[str]:
+    """The table of `painted`."""
+    lines = [
+        f"| {pictures:,} pictures, kernel | first heading, s | all pictures of the first page, s |",
+        "|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory(prefix="sdxl_nb-browser-") as place:
+        many_links(Path(place, "mine", "pictures"), pictures)
+        for kind, moments in painted(Path(place), times).items():
+            spans = [f"{min(seconds):.2f} to {max(seconds):.2f}" for seconds in zip(*moments, strict=True)]
+            lines.append(f"| {kind} | {' | '.join(spans)} |")
+    return lines
+
+
 def many_links(folder: Path, count: int) -> None:
     """A folder of so many pictures, of which few are different, each with its caption beside it."""
+    folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         make_pictures(Path(made), SOURCES, SIDE)
         folder.mkdir()
@@ -75,8 +130,13 @@ def measure(folder: Path, trigger_word: str = "") -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> list[str]:
     parser = argparse.ArgumentParser("benchmarks.browser", description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--painted", action="store_true", help="the page, in a real Chromium")
+    parser.add_argument("--times", type=int, default=3, help="how often the page is painted, in each kind of kernel")
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
+    if given.painted:
+        print("\n".join(lines := page_lines(given.pictures, given.times)))
+        return lines
     lines = [
         f"| {given.pictures:,} pictures | opening, s (CPU s) | first page | another page | search | "
         "memory, first page, MB | memory in all, MB |",

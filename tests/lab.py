@@ -208,8 +208,14 @@ def _free_port() -> int:
 @pytest.fixture(scope="module", name="running_lab")
 def running_lab_fixture(tmp_path_factory):
     """One JupyterLab and one page for a module's tests; playwright's event loop ends with them."""
+    with running(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks")) as lab:
+        yield lab
+
+
+@contextlib.contextmanager
+def running(home: Path, folder: Path):
+    """A Lab that serves the folder, until the block ends; what is Jupyter's own lies in `home`."""
     program = chromium()
-    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks")
     port, token = _free_port(), secrets.token_hex(16)
     expect.set_options(timeout=PATIENCE)
     with _server(home, folder, port, token), sync_playwright() as playwright:

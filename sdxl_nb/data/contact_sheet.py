@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ..system.figures import Sheet, picture_sheet
 from .decoding import PictureError
 
 if TYPE_CHECKING:
+    from ..system.figures import Sheet
     from .dataset import CaptionedPictures
 
 THUMBNAIL = 128  # the longest side in pixels
@@ -52,8 +52,10 @@ def enlarge(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def figure(pictures: "CaptionedPictures", count: int = 8, columns: int = 4) -> Sheet:
+def figure(pictures: "CaptionedPictures", count: int = 8, columns: int = 4) -> "Sheet":
     """A Sheet of the first `count` pictures, captions wrapped below them; one that cannot be read says why."""
+    from ..system.figures import picture_sheet
+
     count = min(count, len(pictures))
     starts = range(0, max(count, 1), columns)
     rows = [[shown(pictures, index) for index in range(start, min(start + columns, count))] for start in starts]

@@ -6,10 +6,12 @@ where it is installed.
 
 import contextlib
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
 DRIVER = Path("/proc/driver/nvidia")  # there where a GPU of NVIDIA's is
+SIGNS = (DRIVER, "/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")  # NVIDIA's, AMD's, WSL's, Jetson's
 NONE = "There is no NVIDIA GPU on this machine: no load, memory or temperature to show."
 NO_PACKAGE = "The GPU's load, memory and temperature are shown with the package nvidia-ml-py: pip install nvidia-ml-py."
 
@@ -55,6 +57,11 @@ def _line(nvml: Any, gpu: Any) -> str:
         said.append(f"{nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)} °C")
     name = name.decode() if isinstance(name, bytes) else name
     return f"{name}: {', '.join(said) or 'nothing can be read of it'}"
+
+
+def may_have_gpu() -> bool:
+    """Whether PyTorch might find a GPU, without importing it; only Linux can be sure that there is none."""
+    return sys.platform != "linux" or any(Path(sign).exists() for sign in SIGNS)
 
 
 def has_nvidia() -> bool:

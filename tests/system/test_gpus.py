@@ -71,3 +71,14 @@ def test_a_gpu_without_the_package_says_which(monkeypatch, tmp_path):
     gpus._library.cache_clear()
     assert gpus.gpu_lines() == [gpus.NO_PACKAGE]
     gpus._library.cache_clear()
+
+
+def test_only_linux_is_sure_that_there_is_no_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpus, "SIGNS", (tmp_path / "nvidiactl", tmp_path / "kfd"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert not gpus.may_have_gpu()
+    (tmp_path / "kfd").touch()
+    assert gpus.may_have_gpu()
+    (tmp_path / "kfd").unlink()
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert gpus.may_have_gpu()

@@ -44,6 +44,18 @@ def test_of_several_files_each_is_added_or_refused_by_itself(album, folder):  # 
     assert {"a.png", "b.png", "00-2.png"} <= set(names(browser)) and "c.png" not in names(browser)
 
 
+def test_a_caption_follows_its_picture_under_another_name(album, folder):  # noqa: F811
+    pictures = [("x/1.png", png("blue")), ("y/1.png", png("green")), ("z/1.png", png("blue"))]
+    captions = [("x/1.txt", b"blue"), ("y/1.txt", b"green"), ("z/1.txt", b"blue again")]
+    said = upload(browse(album), *pictures, *captions)
+    assert said["y/1.png"] == ("added as 1-2.png, since 1.png is another picture", False)
+    assert said["z/1.png"] == ("1.png is there already", False)
+    assert [said[name][0] for name, _ in captions] == [
+        f"the caption of {name}" for name in ("1.png", "1-2.png", "1.png")
+    ]
+    assert [(folder / name).read_text() for name in ("1.txt", "1-2.txt")] == ["blue again\n", "green\n"]
+
+
 def test_a_zip_is_taken_apart_and_a_broken_one_refused(tmp_path):
     browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path / "new" / "folder")))
     assert "There is no picture yet in" in browser._count.value and browser.dataset.captions == []
@@ -55,6 +67,12 @@ def test_a_zip_is_taken_apart_and_a_broken_one_refused(tmp_path):
     assert said["set.zip"] == ("2 pictures added", False) and said["torn.zip"][1]
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["x.png", "x.txt", "y.png"]
     assert names(browser) == ["x.png", "y.png"] and browser._count.value == "<b>1 of 2 captioned</b>"
+    (tmp_path / "new" / "folder" / "y.png").unlink()
+    said = upload(browser, ("set.zip", packed.getvalue()), ("twice.zip", packed.getvalue()))
+    assert [words for words, _ in said.values()] == [
+        "1 picture added, 1 there already",
+        "0 pictures added, 2 there already",
+    ]
 
 
 def test_a_part_that_is_lost_or_cancelled_leaves_nothing_and_the_next_file_comes(tmp_path):

@@ -53,6 +53,18 @@ def test_a_long_prompt_is_cut_and_whole_where_one_points(trainer, watch):
     assert f'title="{"字" * 400}"' in words and words.partition(">")[2].count("字") == 79 and "…<br>step 0" in words
 
 
+def test_the_newest_picture_stands_beside_the_one_before_training(trainer, watch):
+    for step in (0, 4):
+        trainer.draw(step)
+    (picture,) = watch()._drawn.children
+    small, words = (part.value for part in picture.children)
+    assert [part.split('"')[0] for part in small.split('alt="')[1:]] == [
+        "a &lt;b&gt;card&lt;/b&gt;, before training, seed 0",
+        "a &lt;b&gt;card&lt;/b&gt;, step 4, seed 0",
+    ]
+    assert "before training → step 4, seed 0" in words
+
+
 def test_pictures_of_a_run_that_was_overwritten_are_shown_anew(trainer, watch):
     trainer.draw(0)
     monitor = watch()
@@ -103,6 +115,8 @@ def test_stop_asks_the_run(trainer, watch):
     trainer.end("stopped")
     monitor.refresh()
     assert monitor._notice.value == "" and not monitor._resume.disabled
+    assert monitor._bell.text == f"{trainer.path.name}: stopped at step {monitor.step}"
+    assert monitor._bell.layout.display == "none"  # there is nothing more to tell
 
 
 def test_draw_now_and_save_now_ask_the_run_while_it_goes_on(trainer, watch):

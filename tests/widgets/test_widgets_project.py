@@ -10,6 +10,7 @@ from test_widgets_pictures import inside
 from sdxl_nb import Project, Run, TrainConfig
 from sdxl_nb.runs.events import update
 from sdxl_nb.system.errors import DataError, SdxlNbError
+from sdxl_nb.widgets.form.start import Start
 from sdxl_nb.widgets.grid.grid import ValidationGrid
 from sdxl_nb.widgets.monitor.monitor import RunMonitor
 from sdxl_nb.widgets.page.folder import ProjectFolder
@@ -48,7 +49,7 @@ def test_the_steps_open_one_after_the_other_and_all_is_kept(place, tmp_path):
     assert not isinstance(opened(project, "Settings"), Few)  # it has no caption yet
     project.browser.save("x.png", "a square")
     few = opened(project, "Settings")
-    assert project.form.start.layout.display == "none"  # there is one Start
+    assert not inside(project.form, Start) and inside(project, Start)  # there is one, below what will happen
     assert few.preset.value == "tiny" and few.fields["validation_prompt"].value == "a square"
     few.fields["max_train_steps"].value, few.fields["trigger_word"].value = "33", "zarko"
     assert project.config.max_train_steps == 33 and project.form.edits["max_train_steps"] == "33"
@@ -58,11 +59,37 @@ def test_the_steps_open_one_after_the_other_and_all_is_kept(place, tmp_path):
     assert TrainConfig.load(place / "settings.json") == project.config
     few.fields["max_train_steps"].value = "many"
     assert project.start.button.disabled and TrainConfig.load(place / "settings.json").max_train_steps == 33
+    said = few._rows["max_train_steps"].children[1]
+    assert "Steps must be a whole number" in said.value and "To be mended" in project.form._outlook.value
+    few.fields["max_train_steps"].value = "33"
+    assert "How long." in said.value and not project.start.button.disabled
     again = Project(place)
     assert (again.config.max_train_steps, again.config.trigger_word) == (33, "mirel")
     assert opened(again, "Settings").preset.value == "as given" and again.config.train_data_dir == str(
         place / "pictures"
     )
+
+
+def test_what_is_proposed_and_told_follows_the_pictures_but_for_what_was_changed(place, tmp_path):
+    project = Project(place)
+    bring(project, tmp_path, 12)
+    few, outlook = opened(project, "Settings"), project.form._outlook
+    outlook.wait(60)
+    assert project.config.max_train_steps == 250 and "250 steps of 8, so that each of 12" in few._why.value
+    assert "12 pictures at 64 px" in outlook.value and project.config.validation_split == 0
+    few.fields["validation_prompt"].value = "a zarko"
+    bring(project, tmp_path, 20)
+    outlook.wait(60)
+    assert project.config.max_train_steps == 400 and "each of 20 pictures" in few._why.value
+    assert "20 pictures (2 of them held out) at 64 px" in outlook.value and project.config.validation_split == 0.1
+    assert project.config.validation_prompt == ["a zarko"]
+    few.fields["max_train_steps"].value = "33"
+    for number in range(15):
+        (place / "pictures" / f"{number}.png").unlink()
+    project.browser.taken()
+    outlook.wait(60)
+    assert (project.config.max_train_steps, project.config.validation_split) == (33, 0)
+    assert "5 pictures at 64 px" in outlook.value
 
 
 def test_a_run_is_shown_starred_taken_and_found_again(place, tmp_path, monkeypatch):

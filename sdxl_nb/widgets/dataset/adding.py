@@ -19,34 +19,43 @@ ZIPS = (".zip", ".tar")
 MOST = 16 << 20  # bytes of a caption's file: more is none
 
 
-def add_file(config: TrainConfig, path: Path, name: str) -> str:
-    """Add one file of any of these kinds; a caption goes to the picture of its name. Raises DataError."""
+def add_file(config: TrainConfig, path: Path, name: str, became: dict[str, str] | None = None) -> str:
+    """Add one file of any of these kinds; a caption goes to the picture of its name. Raises DataError.
+
+    `became` remembers under what name each picture lies here, by the path that it came with: of a/01.jpg and b/01.jpg
+    one gets another name, and b/01.txt is its caption.
+    """
+    became = {} if became is None else became
+    whole = os.path.splitext(name.replace("\\", "/"))[0]
     own = Path(name.replace("\\", "/")).name
     kind = ending(own)
     if kind in ZIPS:
         return add_archive(config, path, own)
     if kind in CAPTIONS:
-        return add_caption(config, path, own)
+        return add_caption(config, path, own, became.get(whole))
     short = shortened(own)
-    if kind in SUFFIXES and _is_there(config, short, path):
+    data = path.read_bytes()
+    if kind in SUFFIXES and _is_there(config, short, data):
+        became[whole] = short
         return f"{own} is there already"
-    added = add_picture(config, own, path.read_bytes())
+    added = became[whole] = add_picture(config, own, data)
     if added == own:
         return "added"
     return f"added as {added}, since {f'{short} is another picture' if added != short else 'its name is too long'}"
 
 
-def _is_there(config: TrainConfig, name: str, path: Path) -> bool:
+def _is_there(config: TrainConfig, name: str, data: bytes) -> bool:
     """Whether the folder holds this very file."""
     place = editable_folder(config) / name
-    same_size = place.is_file() and place.stat().st_size == path.stat().st_size
-    return same_size and place.read_bytes() == path.read_bytes()
+    return place.is_file() and place.stat().st_size == len(data) and place.read_bytes() == data
 
 
-def add_caption(config: TrainConfig, path: Path, name: str) -> str:
-    """Give the picture of this name the caption in a text. Raises DataError where there is none, or it has one."""
+def add_caption(config: TrainConfig, path: Path, name: str, picture: str | None = None) -> str:
+    """Give this picture, or that of the text's own name, the caption in it. Raises DataError where there is none."""
     folder, stem = editable_folder(config), os.path.splitext(name)[0]
     found = [one for one in sorted(folder.glob(f"{glob_escape(stem)}.*")) if ending(one.name) in SUFFIXES]
+    if picture is not None and (folder / picture).is_file():
+        found = [folder / picture]
     if not found:
         raise DataError(f"{name}: there is no picture called {stem} yet: add it first.")
     if path.stat().st_size > MOST:
@@ -69,30 +78,35 @@ def add_archive(config: TrainConfig, path: Path, name: str) -> str:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # under its own name, by which it is spoken of
         whole = path.rename(Path(folder, f"archive{ending(name)}"))
         try:
-            added, refused = _unpacked(config, whole)
+            added, there, refused = _unpacked(config, whole)
         except DataError as error:
             raise DataError(_said_of(error, whole, name).replace(": check --train_data_dir", "")) from error
         finally:
             whole.rename(path)
     refused = [_said_of(sentence, whole, name) for sentence in refused]
-    if not added:
+    if not added and not there:
         raise DataError(f"{name} holds no picture that can be used{': ' + refused[0] if refused else '.'}")
-    said = f"{added} picture{'s' * (added != 1)} added"
+    said = f"{added} picture{'s' * (added != 1)} added" + (f", {there} there already" if there else "")
     return said + (f"; {len(refused)} refused, the first: {refused[0]}" if refused else "")
 
 
-def _unpacked(config: TrainConfig, archive: Path) -> tuple[int, list[str]]:
-    """How many of its pictures were added, and sentences about the others. Raises DataError for what is no archive."""
+def _unpacked(config: TrainConfig, archive: Path) -> tuple[int, int, list[str]]:
+    """How many of its pictures were added and were there, and sentences about the others. Raises DataError for what is
+    no archive."""
     listing = list_directory(str(archive), config.replace(train_data_dir=str(archive)))
-    added, refused = 0, [fault.sentence for fault in listing.faults]
+    added, there, refused = 0, 0, [fault.sentence for fault in listing.faults]
     for row in range(len(listing)):
         picture, caption = listing.names[row].as_py(), listing.captions[row].as_py()
         try:
-            add_picture(config, Path(picture).name, listing.read(row), caption or "")
+            own, data = Path(picture).name, listing.read(row)
+            if _is_there(config, shortened(own), data):
+                there += 1
+                continue
+            add_picture(config, own, data, caption or "")
             added += 1
         except DataError as error:
             refused.append(str(error))
-    return added, refused
+    return added, there, refused
 
 
 def _said_of(words: object, archive: Path, name: str) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 from ipywidgets import HTML, BoundedIntText, Button, Dropdown, HBox, Label, Layout, Text, VBox
@@ -21,18 +21,22 @@ from ...data.dataset import CaptionedPictures
 from ...data.decoding import Fault
 from ...data.masks import mask_of
 from ...system.errors import DataError
-from ...system.figures import Sheet
+from ..parts.aria import Aria
 from ..parts.children import replace
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
-from ..parts.viewer import Viewer
-from ..parts.watching import Notice, Worker
+from ..parts.viewer import LARGE, Viewer
+from ..parts.watching import Notice, Worker, after_the_cell
 from . import selection
-from .cards import Card, Shown, middle_crop, with_mask
+from .cards import Card, Shown, middle_crop, with_crop, with_mask
 from .mending import Mending
 from .selection import ALL
 
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
+
 PAGE = 12
+MOVES = "← → another picture, Esc puts it away"
 
 
 class DatasetBrowser(Mending, Twin, VBox):
@@ -66,7 +70,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.observe(self._notice.guard(lambda change: self.filter()), ["show", "search"])
         self.observe(self._notice.guard(lambda change: self.turn()), "page")
         self.filter()
-        self.measure()
+        after_the_cell(self.measure)
 
     def _controls(self) -> None:
         self._cards = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
@@ -90,7 +94,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         tools = HBox(tools, layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
         self._tools = VBox([filters, tools])
         said = [self._notice, self._progress, self._why]
-        self.children = [style_sheet(), *places, self._count, self._tools, *said, self._large, self._cards]
+        self.children = [style_sheet(), *places, self._count, self._tools, *said, self._large, self._cards, Aria()]
         self.add_class("sdxl-nb")
         self.list_kinds()
 
@@ -192,9 +196,15 @@ class DatasetBrowser(Mending, Twin, VBox):
             picture = self._picture(item) if isinstance(item, int) else self.dataset.left_out(name)
         if item is None or picture is None:
             raise DataError(f"{name} cannot be read.")
+        crop = self._seen(item)[0].crop if isinstance(item, int) else None
+        whole = crop is None or crop.box == (0, 0, *reversed(crop.original_size))
+        if crop is not None:
+            picture = with_crop(picture, crop, min(max(picture.size), LARGE))
         self._looked_at = name
         caption = selection.words_of(self.dataset, item)[1] or "no caption yet"
-        self._large.show(picture, f"{name}: {caption}", "← → another picture, Esc puts it away")
+        self._large.show(
+            picture, f"{name}: {caption}", MOVES if whole else f"{MOVES}; training does not see what is dimmed"
+        )
 
     def _move(self, right: int, down: int) -> None:
         """Show the picture before or after the large one."""
@@ -221,7 +231,12 @@ class DatasetBrowser(Mending, Twin, VBox):
             if isinstance(other, Card) and other.name == names[goal][0]:
                 other.editor.focus()
 
-    def figure(self) -> Sheet:
+    def thumbnails(self) -> list[bytes]:
+        """The pictures of the page as they are shown, small."""
+        cards = [card for card in self._cards.children if isinstance(card, Card)]
+        return [card.image.value for card in cards if card.image.value]
+
+    def figure(self) -> "Sheet":
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""
         indices = [item for item in self._items() if isinstance(item, int)]
         return self.dataset.select(indices).figure(self.per_page)

@@ -63,6 +63,7 @@ class Bulk(Fold):
                 )
             ],
         )
+        self._head.layout.height, self._head.layout.margin = "28px", "2px"  # as the buttons beside it
         self._look()
 
     def _look(self) -> None:

@@ -20,6 +20,7 @@ from ..parts.pictures import PictureButton, thumbnail
 WIDTH = 196  # CSS pixels of a card: four fit beside each other
 SHOWN = 448  # pixels of a thumbnail's longer side at most
 TEXT = "line-height:1.35;overflow-wrap:anywhere"  # how what a card says is set
+UNREADABLE = "It is damaged, or no picture: bring it once more, or leave it out."
 SAID = 80  # characters of a long text that a card shows; the whole is in its title
 
 
@@ -49,14 +50,14 @@ def middle_crop(config: TrainConfig, size: tuple[int, int], target: tuple[int, i
     return plan_crop(size, target, config.center_crop, False, 0.5, 0.5, config.image_interpolation_mode)
 
 
-def with_crop(picture: Image.Image, crop: Crop) -> Image.Image:
-    """A small copy of the picture, dimmed outside its crop, which has a thin frame."""
-    scale = SHOWN / max(picture.size)
+def with_crop(picture: Image.Image, crop: Crop, side: int = SHOWN) -> Image.Image:
+    """A copy of the picture, its longer side so many pixels, dimmed outside its crop, which has a thin frame."""
+    scale = side / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     small = picture.resize(
         (width, height), Image.Resampling.LANCZOS, reducing_gap=2.0
     )  # a fifth of the time for a camera's
-    scale = SHOWN / max(crop.original_size)  # of which the picture may have half
+    scale = side / max(crop.original_size)  # of which the picture may have half
     left, top, right, bottom = (round(place * scale) for place in crop.box)
     box = (left, top, min(right, small.width), min(bottom, small.height))
     shown = ImageEnhance.Brightness(small).enhance(0.35)
@@ -126,7 +127,7 @@ class Card(VBox):
         self.image = PictureButton(alt=name, side=WIDTH)
         self.image.add_class("sdxl-nb-square")
         self.image.observe(lambda change: press(name), "clicks")
-        self.chosen = Checkbox(description="", indent=False, layout=Layout(width="18px", margin="0"))
+        self.chosen = Checkbox(description="", indent=False, layout=Layout(width="20px", margin="0 0 0 2px"))
         self.chosen.tooltip = f"Select {name}"
         self.text, self.answer = HTML(layout=Layout(margin="0")), HTML()
         self.editor = CaptionBox(label=f"caption of {name}", disabled=save is None)
@@ -147,6 +148,8 @@ class Card(VBox):
             self._draw(draw, shown.crop)
             self._about = about
         complaint, harmless = self._broken or shown.complaint, shown.harmless and not self._broken
+        if harmless and self._size is None:  # it lacks more than a caption
+            complaint, harmless = UNREADABLE, False
         short = f"<b title='{escape(self.name)}'>{escape(_short(self.name))}</b>"
         lines = [short, self._sizes(shown), words_line(shown.words)]
         if complaint:

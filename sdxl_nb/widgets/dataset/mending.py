@@ -47,6 +47,7 @@ class Mending(Measuring):
     captioner: Callable[[Image], str] | None = None  # what writes a caption for a picture
     editable = False
     _read_at = 0  # when the captions were read, in nanoseconds
+    _became: dict[str, str]  # the name that each picture got here, by the one that it was brought with
     _overtaken: dict[str, str]  # what other programs made of captions since then, as far as it was said
     changed: Callable[[], object] = staticmethod(lambda: None)  # called when pictures, captions or `config` are others
 
@@ -114,6 +115,7 @@ class Mending(Measuring):
             self._why_not = str(error)
             return []
         self.editable = True
+        self._became = {}
         self.drop = DropZone(
             self.take, self._notice.guard(self.taken), label="Drop pictures, folders or a zip here, or"
         )
@@ -125,7 +127,7 @@ class Mending(Measuring):
 
     def take(self, path: Path, name: str) -> str:
         """Put what was uploaded into the folder; says what became of it. Raises DataError."""
-        return add_file(self.settings, path, name)
+        return add_file(self.settings, path, name, self._became)
 
     def taken(self) -> None:
         """Show what was added, at the end."""

@@ -1,15 +1,17 @@
 """One setting in the form: its input, and beside it its sentence, or what is wrong with the value.
 
 In: a field of TrainConfig. Out: an `Editor` for it: a switch, a list of choices, or text. Numbers are typed as text and
-judged by TrainConfig itself: number inputs would clamp a wrong value in silence, and show 1e-4 as 0.00.
+judged by TrainConfig itself: number inputs would clamp a wrong value in silence, and show 1e-4 as 0.00. Its widgets are
+made when they are asked for: those of all settings are 1,400 models, which a page would wait for.
 """
 
 import json
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from functools import cache
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipywidgets import HTML, Checkbox, Combobox, Dropdown, HBox, Layout, Text, Textarea
 
@@ -28,6 +30,14 @@ LINES = {
 }  # may hold blanks
 
 
+class Parts(NamedTuple):
+    """The widgets of a row."""
+
+    input: Any
+    hint: HTML
+    row: HBox
+
+
 class Editor:
     """The row of one field; `read()` is the value typed, and `changed(name)` is called when it is another one."""
 
@@ -35,12 +45,54 @@ class Editor:
         self.name, self._changed, self._hushed = name, changed, False
         self.types = TrainConfig.json_types()[name]
         self.sentence = re.sub(r"\bnull\b", NOT_SET, TrainConfig.model_fields[name].description or "")
-        self.input = self._input()
-        self.hint = HTML(layout=Layout(flex=HINT))
-        self.row = HBox([self.input, self.hint], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
-        self.row.add_class("sdxl-nb-row")
-        self.input.observe(self._on_value, "value")
-        self.mark(edited=False, problem=None)
+        self._value: Any = None
+        self._edited, self._shown = False, True
+        self._problem: str | None = None
+        self._parts: Parts | None = None
+        self._lock = threading.RLock()  # marked by a worker while a person unfolds it
+
+    @property
+    def input(self) -> Any:
+        return self._made().input
+
+    @property
+    def hint(self) -> HTML:
+        return self._made().hint
+
+    @property
+    def row(self) -> HBox:
+        return self._made().row
+
+    @property
+    def shown(self) -> bool:
+        """Whether the row is seen where it stands."""
+        return self._shown
+
+    @shown.setter
+    def shown(self, shown: bool) -> None:
+        with self._lock:
+            self._shown = shown
+            if self._parts is not None:
+                self._parts.row.layout.display = None if shown else "none"
+
+    def holds(self, words: Iterable[str]) -> bool:
+        """Whether name and sentence hold each of these words, which are in small letters."""
+        text = f"{self.name} {self.name.replace('_', ' ')} {self.sentence}".lower()
+        return all(word in text for word in words)
+
+    def _made(self) -> Parts:
+        """The widgets, made now where they are not there yet, as the field stands."""
+        with self._lock:
+            if self._parts is None:
+                box, hint = self._input(), HTML(layout=Layout(flex=HINT))
+                row = HBox([box, hint], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
+                row.add_class("sdxl-nb-row")
+                self._parts = Parts(box, hint, row)
+                self.show(self._value)
+                self.mark(edited=self._edited, problem=self._problem)
+                self.shown = self._shown
+                box.observe(self._on_value, "value")
+            return self._parts
 
     def _input(self) -> Any:
         look = {
@@ -78,14 +130,16 @@ class Editor:
 
     def show(self, value: Any) -> None:
         """Show a value without reporting it as a change; what is typed stays as it is typed if it means the same."""
-        if same(self.read(), value):
-            return
-        self._hushed = True
-        try:
-            separator = "\n" if isinstance(self.input, Textarea) else " "
-            self.input.value = value if isinstance(self.input, Checkbox) else written(value, separator)
-        finally:
-            self._hushed = False
+        with self._lock:
+            self._value = value
+            if self._parts is None or same(self.read(), value):
+                return
+            self._hushed = True
+            try:
+                separator = "\n" if isinstance(self.input, Textarea) else " "
+                self.input.value = value if isinstance(self.input, Checkbox) else written(value, separator)
+            finally:
+                self._hushed = False
 
     def _on_value(self, change: Any) -> None:
         if not self._hushed:
@@ -93,6 +147,10 @@ class Editor:
 
     def mark(self, *, edited: bool, problem: str | None) -> None:
         """Show whether the value was changed, and its problem instead of the sentence."""
+        with self._lock:
+            self._edited, self._problem = edited, problem
+            if self._parts is None:
+                return
         text = escape(problem or self.sentence)
         kind, role = ("sdxl-nb-hint sdxl-nb-error", "alert") if problem else ("sdxl-nb-hint", "note")
         self.hint.value = f'<div class="{kind}" role="{role}">{"⚠ " if problem else ""}{text}</div>'

@@ -5,11 +5,13 @@ and the same as Python, as flags and as a file. `form.table()` is the plain twin
 flags do, so that a changed base model brings its own VAE and a folder replaces the data set.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import traitlets
 from IPython.display import HTML as Table
-from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
+from ipywidgets import HTML, Button, Dropdown, HBox, Layout, Text, VBox
 
 from ...config import presets
 from ...config.fields import about
@@ -93,11 +95,26 @@ class ConfigForm(Twin, VBox):
             if name not in OPEN:
                 groups.setdefault(about(field)["group"], []).append(self._editors[name])
         self._groups = groups
-        self._folds = {group: Fold(group, [e.row for e in editors]) for group, editors in groups.items()}
+        self._folds = {group: Fold(group, partial(_rows, editors)) for group, editors in groups.items()}
+        self._find = Text(description="find", placeholder="a word, then Enter", continuous_update=False, **look)
+        self._find.tooltip = "In names and sentences of all settings, folded ones too"
+        self._find.observe(self._notice.guard(lambda change: self._look_for(change["new"])), "value")
+        find = HBox([self._find])
+        find.add_class("sdxl-nb-row")
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
         rows = [*(self._editors[name].row for name in OPEN), *self._folds.values()]
-        self.children = [style_sheet(), Aria(), top, *rows, self._outlook, self.start, self._takeaway, self._notice]
+        self.children = [
+            style_sheet(),
+            Aria(),
+            top,
+            find,
+            *rows,
+            self._outlook,
+            self.start,
+            self._takeaway,
+            self._notice,
+        ]
 
     @property
     def config(self) -> TrainConfig:
@@ -126,6 +143,20 @@ class ConfigForm(Twin, VBox):
         self._base = given if self.preset == GIVEN else TrainConfig.preset(self.preset, **stay)
         self._shown = self._base
         self._check()
+
+    def _look_for(self, words: str) -> None:
+        """Show the settings that hold each of these words, wherever they are; without a word all, folded as before."""
+        wanted = words.lower().split()
+        found = {name for name, editor in self._editors.items() if editor.holds(wanted)}
+        for name in OPEN:
+            self._editors[name].shown = name in found
+        for group, editors in self._groups.items():
+            some, fold = bool(wanted) and any(e.name in found for e in editors), self._folds[group]
+            fold.layout.display = None if some or not wanted else "none"
+            fold.unfolded = some or (not wanted and fold.wrong)
+            for editor in editors:
+                editor.shown = editor.name in found
+        self._notice.say("" if found else f"No setting has “{words}” in its name or its sentence.")
 
     def _typed(self, name: str) -> None:
         """Keep what one input holds now, unless the field would have that value anyway."""
@@ -180,3 +211,7 @@ class ConfigForm(Twin, VBox):
     def twin(self) -> Any:
         """The table, or what is to be mended before there is one."""
         return self.table() if self.value else Table(self._outlook.value)
+
+
+def _rows(editors: Sequence[Editor]) -> list[HBox]:
+    return [editor.row for editor in editors]

@@ -52,6 +52,7 @@ class Outlook(VBox):
         self._button.on_click(lambda button: self._work.start(self._notice.guard(self.estimate)))
         super().__init__([self._text, self._bars, self._button, self._table, self._notice])
         self._newest: TrainConfig | None = None
+        self._stale = False  # whether what was counted has changed since
 
     @property
     def value(self) -> str:
@@ -98,6 +99,13 @@ class Outlook(VBox):
                 self._estimated(made)
                 self._notice.say("")
 
+    def recount(self) -> None:
+        """Look once more, since pictures or captions are others."""
+        with self.lock:
+            config, self._stale = self._newest, True
+        if config is not None:
+            self._work.start(lambda: self._look(config))
+
     def wait(self, timeout: float | None = None) -> None:
         """Wait until everything is looked up."""
         self._work.wait(timeout)
@@ -111,6 +119,10 @@ class Outlook(VBox):
     def _look(self, config: TrainConfig) -> None:
         """What takes a moment; an answer that comes too late for what is typed by then is not shown."""
         key = _key(config)
+        with self.lock:
+            if self._stale:
+                self._counts.clear()
+            self._stale = False
         more: list[str] = []
         wrong: list[str] = []
         try:

@@ -6,7 +6,7 @@ whose rows are prompts and seeds, held-out loss below each column. `grid.figure(
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 from ipywidgets import HTML, HBox, Layout, Text, VBox
@@ -14,7 +14,6 @@ from ipywidgets import HTML, HBox, Layout, Text, VBox
 from ...runs.run import GOING_ON, Run
 from ...runs.stages import FULL, Row, Stages, lowest
 from ...system.errors import SdxlNbError
-from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.downloads import DownloadButton
 from ..parts.theme import style_sheet
@@ -25,6 +24,9 @@ from .enlarged import Enlarged
 from .filling import Filling
 from .scales import Scales
 from .table import NOTHING, Table, View
+
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
 
 NOT_BEGUN = "The run has not begun yet: its pictures come here as soon as it draws some."
 NO_PICTURE = "No validation picture yet."
@@ -135,7 +137,7 @@ class ValidationGrid(Filling, Twin, VBox):
         self._notice.say(f"The LoRA of step {step} is in {goal}.")
         return goal
 
-    def figure(self) -> Sheet:
+    def figure(self) -> "Sheet":
         """The same as a matplotlib Figure, for papermill, nbconvert and GitHub."""
         if not (steps := self._look().steps):
             raise SdxlNbError("The run has drawn no picture yet, and kept no LoRA.")

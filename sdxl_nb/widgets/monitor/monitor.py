@@ -7,21 +7,24 @@ folder is all that is read. Out: a widget that a thread keeps up to date. Closin
 
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 from ipywidgets import HTML, Button, FloatProgress, HBox, Layout, VBox
 
 from ...runs.run import GOING_ON, Run
-from ...system.figures import Sheet
 from ..parts.aria import Aria
 from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker, check_traits, run_of
+from .bell import Bell
 from .log import Log
 from .readings import announcement, gpus, headline, numbers, progress, stopping
 from .sights import Curve, Newest
+
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
 
 OFTEN, SHARE = 1.0, 0.05  # seconds between two looks, and the share of one core that looking may take at most
 SETTLED, RARELY = 180.0, 60.0  # seconds after which a run that is over is looked at seldom, and between two looks then
@@ -67,11 +70,12 @@ class RunMonitor(Twin, VBox):
         self._draw_now = self._wish("Draw now", "paint-brush", "Validation pictures after this step", "draw_now")
         self._save_now = self._wish("Save now", "save", "Keep a checkpoint and its LoRA after this step", "save_now")
         hear_at_once(self._stop, self._resume, self._draw_now, self._save_now)
-        pressed = [self._stop, self._resume, self._draw_now, self._save_now, self._notice]
+        self._bell = Bell()
+        pressed = [self._stop, self._resume, self._draw_now, self._save_now, self._bell, self._notice]
         buttons = HBox(pressed, layout=Layout(flex_flow="row wrap", align_items="center"))
         self.children = [
             *(style_sheet(), Aria(), self._announced, self._headline, self._bar, buttons),
-            *(self._numbers, self._gpus, self._curve, self._drawn, self._log),
+            *(self._drawn, self._numbers, self._gpus, self._curve, self._log),
         ]
 
     def _wish(self, words: str, icon: str, about: str, wish: str) -> Button:
@@ -102,6 +106,10 @@ class RunMonitor(Twin, VBox):
             return
         if self.status in GOING_ON and status not in GOING_ON:
             self._notice.say("")  # what was said of stopping has come true
+            self._bell.text = f"{run.folder.name}: {status} at step {run.step:,}"
+        elif status in GOING_ON:
+            self._bell.text = ""
+        self._bell.layout.display = None if status in GOING_ON else "none"
         if self.status != status:
             self._changed, self._priced = time.monotonic(), False
         self.status, self.step, self.steps = status, run.step, run.steps or 0
@@ -194,10 +202,10 @@ class RunMonitor(Twin, VBox):
             self.refresh()
             self._wake.set()
 
-    def twin(self) -> Sheet | Run:
+    def twin(self) -> "Sheet | Run":
         """The curves, or before the first step the run's table."""
         return self.figure() if self.run.step else self.run
 
-    def figure(self) -> Sheet:
+    def figure(self) -> "Sheet":
         """The curves as a matplotlib Figure."""
         return self.run.plot()

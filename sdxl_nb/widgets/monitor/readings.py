@@ -9,6 +9,7 @@ from typing import Any
 
 from ...runs.plots import gapped, smooth
 from ...runs.run import GOING_ON, Run
+from ...system.errors import in_python
 from ...system.gpus import gpu_lines
 
 SIGNS = {
@@ -70,7 +71,7 @@ def duration(seconds: float) -> str:
 def headline(status: str, said: str, error: str, folder: str) -> str:
     """Status, progress, where, and the error if there is one."""
     mark = f'<span class="sdxl-nb-status">{SIGNS.get(status, status)}{": " if said else ""}{escape(said)}</span>'
-    wrong = f'<div class="sdxl-nb-error" role="alert">{escape(error)}</div>' if error else ""
+    wrong = f'<div class="sdxl-nb-error" role="alert">{escape(in_python(error))}</div>' if error else ""
     return f'<div>{mark}<div class="sdxl-nb-where">{escape(folder)}</div>{wrong}</div>'
 
 

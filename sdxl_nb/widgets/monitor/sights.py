@@ -45,7 +45,7 @@ class Curve(Plot):
 
 
 class Newest(HBox):
-    """Small copies of the pictures of the newest step that has some, prompt and seed below each."""
+    """Small copies of the newest step's pictures, each beside the one before training; prompt and seed below."""
 
     def __init__(self) -> None:
         super().__init__(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
@@ -59,16 +59,23 @@ class Newest(HBox):
         found = [(path, path.stat().st_mtime_ns) for path in paths]
         if found != self._found:
             prompts = list({each.number: each.line for each in run.config.drawings()}.values()) if paths else []
-            replace(self, [_picture(path, prompts, newest) for path in paths])
+            before = {path.name: path for path in drawn.get(0, ())} if newest else {}
+            replace(self, [_picture(path, prompts, newest, before.get(path.name)) for path in paths])
             self._found = found
 
 
-def _picture(path: Path, prompts: list[str], step: int | None) -> VBox:
+def _picture(path: Path, prompts: list[str], step: int | None, before: Path | None) -> VBox:
     number, seed = path.stem.split("-")
     prompt = prompts[int(number)] if int(number) < len(prompts) else f"prompt {number}"
     size = f"width:{SIDE}px; height:{SIDE}px; object-fit:contain; display:block"
-    small = HTML(image("webp", thumbnail(path, 256), f"{prompt}, step {step}, seed {seed}", size))
-    return VBox([small, HTML(caption(prompt, f"step {step}, seed {seed}"))])
+    both = [(before, "before training"), (path, f"step {step}")] if before else [(path, f"step {step}")]
+    small = "".join(image("webp", thumbnail(each, 256), f"{prompt}, {when}, seed {seed}", size) for each, when in both)
+    below = f"{' → '.join(when for _, when in both)}, seed {seed}"
+    pair = HTML(f'<div style="display:flex; gap:4px">{small}</div>')
+    shown = VBox([pair, HTML(caption(prompt, below))])
+    if before:
+        shown.add_class("sdxl-nb-both")
+    return shown
 
 
 def image(kind: str, data: bytes, words: str, style: str) -> str:

@@ -13,6 +13,7 @@ from ipywidgets import HTML, Button, Checkbox, HBox, Layout, VBox
 
 from ...runs.glance import FOREIGN, UNREADABLE, Glance
 from ...runs.overview import size
+from ...system.errors import in_python
 from ..monitor.readings import SIGNS
 from ..monitor.sights import image
 from ..parts.pictures import thumbnail
@@ -86,7 +87,7 @@ def words(seen: Glance, differs: Mapping[str, Any], bytes_: int | None) -> str:
     if seen.begun:
         parts.append(time.strftime("%Y-%m-%d %H:%M", time.localtime(seen.begun)))
     kind = "error" if seen.status in ("failed", "interrupted", UNREADABLE) else "hint"
-    why = f'<div class="sdxl-nb-{kind}">{escape(seen.said)}</div>' if seen.said else ""
+    why = f'<div class="sdxl-nb-{kind}">{escape(in_python(seen.said))}</div>' if seen.said else ""
     apart = "".join(f"<span>{escape(name)} <b>{escape(_short(value))}</b></span>" for name, value in differs.items())
     return (
         f'<div class="sdxl-nb-run"><div class="sdxl-nb-name">{escape(seen.name)}</div><div>{" · ".join(parts)}</div>'

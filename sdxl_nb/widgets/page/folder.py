@@ -52,7 +52,7 @@ class ProjectFolder:
         try:
             return TrainConfig.load(self.settings).replace(**places)  # the project may have been moved
         except ConfigError as error:
-            raise ConfigError(f"{self.settings} is no use ({error}): mend it, or delete it to begin anew") from None
+            raise ConfigError(f"{self.settings} is no use ({error}): mend it, or delete it to begin anew.") from None
 
     def keep(self, config: TrainConfig) -> None:
         """Store the settings."""

@@ -22,7 +22,9 @@ from ..dataset.browser import DatasetBrowser
 from ..form.form import ConfigForm
 from ..form.start import Start
 from ..monitor.monitor import RunMonitor
+from ..parts.aria import Aria
 from ..parts.children import replace
+from ..parts.pictures import Tiles
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice
@@ -51,9 +53,14 @@ class Project(Twin, VBox):
         begun = {"train_data_dir": str(self.folder.pictures), "output_dir": self.folder.next_run()}
         config = kept or TrainConfig.preset("tiny", **begun)
         self.browser = DatasetBrowser(config, captioner=captioner)
+        self.browser._word.layout.display = "none"  # it is one of the few settings
         self.form = ConfigForm(config)
-        self.form.start.layout.display = "none"  # the page has its own
+        once = (self.form.start, self.form._outlook)  # the page has its own Start, and shows what will happen above it
+        self.form.children = [child for child in self.form.children if child not in once]
         self._few: Few | None = None
+        self._pictures = 0
+        self._memory: int | None = None
+        self._proposed: dict[str, Any] = {}
         self.start = Start(lambda: self.config, self._moved, watch=False)
         self._monitor: RunMonitor | None = None
         self.result = Result(self.folder)
@@ -73,7 +80,7 @@ class Project(Twin, VBox):
         steps: list[Any] = [_heading(1, "Pictures"), self.browser]
         for number, (name, place) in enumerate(self._places.items(), start=2):
             steps += [_heading(number, name), place]
-        self.children = [style_sheet(), *steps, self._notice]
+        self.children = [style_sheet(), Aria(), *steps, self._notice]
 
     @property
     def config(self) -> TrainConfig:
@@ -89,20 +96,36 @@ class Project(Twin, VBox):
         """Open the settings once there is something to train on; what was set with the pictures is taken over."""
         _, every = selection.captioned(self.browser.dataset)
         word = self.browser.config.trigger_word if self.browser.config else None
-        if self._few is None and every and len(self.browser.dataset):
+        if every and len(self.browser.dataset):
             self._open_settings(every)
         if word != self.form.edits.get("trigger_word", self.form._given.trigger_word):
             self.form.edits = {**self.form.edits, "trigger_word": word}
 
     def _open_settings(self, pictures: int) -> None:
-        reasons: list[str] = []
-        if self._new:
-            caption = next(iter(self.browser.dataset.captions))
-            proposal = proposed(pictures, gpu_memory(), caption)
-            self.form.preset, reasons = proposal.preset, proposal.reasons
-            self.form.edits = {**proposal.changes, **self.form.edits}
-        self._few = Few(self.form, reasons)
-        self._places["Settings"].children = [self._few, self.start]
+        """Open them, once; propose anew when there are more pictures or fewer, and count again."""
+        reasons = self._propose(pictures) if self._new and pictures != self._pictures else None
+        self._pictures = pictures
+        if self._few is None:
+            self._few = Few(self.form, reasons or [])
+            self._places["Settings"].children = [self._few, self.form._outlook, self.start]
+            return
+        self.form._outlook.recount()
+        if reasons:
+            self._few.give(reasons)
+
+    def _propose(self, pictures: int) -> list[str]:
+        """Settings for so many pictures, but for those of an earlier proposal that a person changed; the reasons."""
+        caption, edits = next(iter(self.browser.dataset.captions)), self.form.edits
+        if not self._proposed:
+            self._memory = gpu_memory()
+        proposal = proposed(pictures, self._memory, caption)
+        changed = {name for name, value in self._proposed.items() if edits.get(name) != value}
+        own = {name: value for name, value in edits.items() if name in changed or name not in self._proposed}
+        if not self._proposed:
+            self.form.preset = proposal.preset
+        self._proposed = {**self._proposed, **proposal.changes}
+        self.form.edits = {**{name: value for name, value in proposal.changes.items() if name not in changed}, **own}
+        return proposal.reasons
 
     def _settings_changed(self) -> None:
         """Keep the settings, and judge the pictures by them."""
@@ -149,7 +172,7 @@ class Project(Twin, VBox):
         """The stages of the run; before there are some, the pictures."""
         if self.result._grid and self.result._grid._look().steps:
             return self.result._grid.figure()
-        return self.browser.figure()
+        return Tiles(self.browser.thumbnails())
 
 
 def _heading(number: int, name: str) -> HTML:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ...config import presets
 from ...config.train_config import TrainConfig
+from ...system.gpus import may_have_gpu
 
 VIEWS = 160  # of each picture: some five hundred steps of eight for twenty-five of them
 FEWEST, MOST = 200, 2000  # steps
@@ -24,7 +25,9 @@ class Proposal(NamedTuple):
 
 
 def gpu_memory() -> int | None:
-    """Bytes of the first GPU; None where there is none."""
+    """Bytes of the first GPU; None where there is none, for which PyTorch need not be imported."""
+    if not may_have_gpu():
+        return None
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None

@@ -4,6 +4,8 @@ In: a run, and the project that remembers the star. Out: a list of the stages wh
 and the grid of all of them.
 """
 
+from html import escape
+
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
 
 from ...runs.run import GOING_ON, Run
@@ -58,7 +60,7 @@ class Result(VBox):
             self._stage.options, self._stage.value = options, wanted if kept else None
             self._hushed = False
         self._star.disabled = self._download.disabled = not kept
-        self._said.value = f"<b>{_told(self._run, kept)}</b>"
+        self._said.value = f"<b>{_told(self._run, kept)}</b>{_next(self._run) if kept else ''}"
 
     def star(self) -> None:
         """Remember the stage that is chosen."""
@@ -81,6 +83,16 @@ class Result(VBox):
 def _words(step: int, starred: bool, best: bool) -> str:
     more = " ★ starred" if starred else ""
     return f"step {step:,}{more}{' · lowest held-out loss' if best else ''}"
+
+
+def _next(run: Run) -> str:
+    """What to do with it now."""
+    word = run.config.trigger_word
+    calls = f", and write <b>{escape(word)}</b> in the prompt" if word else ""
+    return (
+        '<div class="sdxl-nb-hint">Look at the stages below, star the one you like, download it, and put it where your '
+        f"program looks for LoRAs (ComfyUI: models/loras; A1111 and Forge: models/Lora){calls}.</div>"
+    )
 
 
 def _told(run: Run, kept: list[int]) -> str:

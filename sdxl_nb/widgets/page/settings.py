@@ -4,6 +4,7 @@ In: a form. Out: a box whose fields and the form's are the same values, shown tw
 other.
 """
 
+from html import escape
 from typing import Any
 
 from ipywidgets import HTML, Dropdown, HBox, Layout, Text, Textarea, VBox
@@ -12,10 +13,10 @@ from ...config import presets
 from ..form.form import GIVEN, ConfigForm
 from ..parts.fold import Fold
 
-WORDS = {"trigger_word": "Word that calls it", "validation_prompt": "Draw while it learns", "max_train_steps": "Steps"}
+WORDS = {"trigger_word": "Trigger word", "validation_prompt": "Draw while it learns", "max_train_steps": "Steps"}
 HINTS = {
     "trigger_word": "A rare word, such as zarko: training puts it before every caption, and it calls the LoRA later.",
-    "validation_prompt": "One prompt a line: say the word above, and something that is in no picture.",
+    "validation_prompt": "One prompt a line: with the trigger word, and one of something that is in no picture.",
     "max_train_steps": "How long. More is not better: beyond some point it knows your pictures by heart.",
 }
 
@@ -39,12 +40,17 @@ class Few(VBox):
             field.observe(lambda change, name=name: self._typed(name), "value")
         self._about = HTML()
         self.preset.observe(lambda change: self._hushed or form.set_trait("preset", change["new"]), "value")
-        rows = [_row(self.preset, self._about)]
-        rows += [_row(field, HTML(_hint(HINTS[name]))) for name, field in self.fields.items()]
-        why = HTML("".join(f"<div class='sdxl-nb-hint'>{reason}</div>" for reason in reasons))
-        super().__init__([why, *rows, Fold("All settings", [form])])
-        form.observe(lambda change: self.look(), ["value", "preset", "edits"])
+        self._rows = {name: _row(field, HTML(_hint(HINTS[name]))) for name, field in self.fields.items()}
+        rows = [_row(self.preset, self._about), *self._rows.values()]
+        self._why = HTML()
+        self.give(reasons)
+        super().__init__([self._why, *rows, Fold("All settings", [form])])
+        form.observe(lambda change: self.look(), ["value", "preset", "edits", "problems"])
         self.look()
+
+    def give(self, reasons: list[str]) -> None:
+        """Say why these settings are proposed."""
+        self._why.value = "".join(_hint(escape(reason)) for reason in reasons)
 
     def look(self) -> None:
         """Show what the form has."""
@@ -55,8 +61,16 @@ class Few(VBox):
             self._about.value = _hint(presets.describe(self._form.preset) if known else "The settings of this project.")
             for name, field in self.fields.items():
                 field.value = self._form._editors[name].input.value
+                self._mark(name, self._form.problems.get(name))
         finally:
             self._hushed = False
+
+    def _mark(self, name: str, problem: str | None) -> None:
+        """Say beside the field what is wrong with it, or else what it is for."""
+        row = self._rows[name]
+        said = HINTS[name] if problem is None else problem.replace(name, WORDS[name])
+        row.children[1].value = _hint(said, wrong=problem is not None)
+        (row.add_class if problem else row.remove_class)("sdxl-nb-wrong")
 
     def _typed(self, name: str) -> None:
         if not self._hushed:
@@ -70,5 +84,7 @@ def _row(field: Any, hint: HTML) -> HBox:
     return row
 
 
-def _hint(text: str) -> str:
+def _hint(text: str, wrong: bool = False) -> str:
+    if wrong:
+        return f'<div class="sdxl-nb-hint sdxl-nb-error" role="alert">⚠ {escape(text)}</div>'
     return f'<div class="sdxl-nb-hint">{text}</div>'

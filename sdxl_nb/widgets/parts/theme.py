@@ -7,6 +7,7 @@ CSS = """
 .sdxl-nb .sdxl-nb-row { align-items: flex-start; border-left: 3px solid transparent; padding: 1px 0 1px 6px; }
 .sdxl-nb .sdxl-nb-row.sdxl-nb-changed { border-left-color: var(--jp-brand-color1, #1976d2); }
 .sdxl-nb .sdxl-nb-row.sdxl-nb-wrong { border-left-color: var(--jp-error-color1, #d32f2f); }
+.sdxl-nb :focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) !important; outline-offset: 1px; }
 .sdxl-nb .widget-label { text-align: left; }
 .sdxl-nb .sdxl-nb-square button { width: 204px !important; height: 204px !important; }
 .sdxl-nb .sdxl-nb-square img { height: 200px; max-height: none !important; }
@@ -22,7 +23,9 @@ CSS = """
   line-height: 1.5; background: var(--jp-layout-color2, #eee); margin: 6px 2px; }
 .sdxl-nb .widget-dropdown > select { appearance: auto; background-image: none; color-scheme: inherit; }
 .sdxl-nb .sdxl-nb-plan.sdxl-nb-wrong { border-color: var(--jp-error-color1, #d32f2f); }
-.sdxl-nb input::placeholder { color: var(--jp-ui-font-color3, #888); font-style: italic; }
+.sdxl-nb input::placeholder, .sdxl-nb textarea::placeholder { color: var(--jp-ui-font-color2, #666); opacity: 1;
+  font-style: italic; }
+.sdxl-nb .widget-textarea textarea { font-family: inherit; }
 .sdxl-nb textarea.sdxl-nb-text, .sdxl-nb pre.sdxl-nb-log { box-sizing: border-box; width: 100%; margin: 0;
   padding: 6px 8px; font-family: var(--jp-code-font-family, monospace); font-size: 12px; line-height: 1.4;
   border-radius: 3px; border: 1px solid var(--jp-border-color2, #ccc); color: var(--jp-content-font-color1, inherit);
@@ -37,6 +40,7 @@ CSS = """
 .sdxl-nb-where { font-weight: 400; font-size: 12px; color: var(--jp-ui-font-color2, #666); overflow-wrap: anywhere; }
 .sdxl-nb-caption { width: 160px; font-size: 12px; line-height: 1.3; color: var(--jp-ui-font-color2, #666);
   overflow-wrap: anywhere; }
+.sdxl-nb-both .sdxl-nb-caption { width: 324px; }
 .sdxl-nb .sdxl-nb-entry { border-top: 1px solid var(--jp-border-color2, #ccc); padding: 8px 2px; }
 .sdxl-nb .sdxl-nb-entry > :nth-child(2) > .widget-html-content { line-height: 1.45; overflow-wrap: anywhere; }
 .sdxl-nb-none { text-align: center; box-sizing: border-box; border: 1px dashed var(--jp-border-color2, #ccc);

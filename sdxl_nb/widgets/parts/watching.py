@@ -6,6 +6,7 @@ widget itself (`Notice`). Nothing here prints, and nothing uses `ipywidgets.Outp
 
 import difflib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -45,6 +46,23 @@ class Notice(HTML):
                 return None
 
         return guarded
+
+
+def after_the_cell(action: Callable[[], object]) -> object:
+    """Do it when the cell that builds a widget has ended, at once where no kernel is.
+
+    What a worker does meanwhile, such as importing transformers, takes the interpreter from the cell at each message
+    that it sends: with hundreds of models the page comes seconds later.
+    """
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if getattr(shell, "kernel", None) is None:
+        return action()
+
+    def ended(*_: Any) -> None:
+        shell.events.unregister("post_run_cell", ended)
+        action()
+
+    return shell.events.register("post_run_cell", ended)
 
 
 class Watching(Protocol):

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...config.train_config import TrainConfig
 from ...drawing.generation import EMBEDDED_BASE, Cell, PictureGrid, compare, generate, load_base
@@ -18,7 +18,9 @@ from ...lora.files.file import LoraFile
 from ...models.sources import Source
 from ...runs.run import Run
 from ...system.errors import ConfigError
-from ...system.figures import Sheet
+
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
 
 FIRST, SECOND = "without LoRA", "with LoRA"
 
@@ -67,7 +69,7 @@ class Drawing:
         path.with_suffix(".json").write_bytes(self.json())
         return path
 
-    def figure(self) -> Sheet:
+    def figure(self) -> "Sheet":
         """Both pictures as a matplotlib Figure."""
         return self.pictures.figure(f"{self.settings.prompt} ({self.settings})")
 

@@ -11,14 +11,13 @@ from dataclasses import asdict
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 from ipywidgets import HTML, Button, Checkbox, FloatText, HBox, IntText, Layout, Text, VBox
 
 from ...drawing.generation import PictureGrid
 from ...system.errors import ConfigError
-from ...system.figures import Sheet
 from ..parts.children import replace
 from ..parts.downloads import DownloadButton
 from ..parts.pictures import BeforeAfter, thumbnail
@@ -28,6 +27,9 @@ from ..parts.watching import Notice, Worker, check_traits
 from .controls import bind
 from .drawing import FIRST, SECOND, Drawing, Painter, Settings, lora_of, names_of, trigger_of
 from .sliders import Slider
+
+if TYPE_CHECKING:
+    from ...system.figures import Sheet
 
 LARGE = 512  # pixels sent of a picture
 NOTHING = "Nothing is drawn yet: press Draw to see the prompt without and with LoRA."
@@ -144,11 +146,11 @@ class LoraPlayground(Twin, VBox):
             raise ConfigError("There is no picture to save yet: draw one first.")
         return self._drawing
 
-    def twin(self) -> Sheet | None:
+    def twin(self) -> "Sheet | None":
         """What was drawn last; nothing is drawn for it."""
         return self._drawing.figure() if self._drawing else None
 
-    def figure(self) -> Sheet:
+    def figure(self) -> "Sheet":
         """The picture without and with the LoRAs as a matplotlib Figure; draws it if nothing is drawn yet."""
         if self._drawing is None:
             self.draw()
