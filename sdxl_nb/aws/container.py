@@ -1,6 +1,7 @@
 """The training image's entry point: SageMaker's container contract, and nothing else.
 
     python -m sdxl_nb.container train        # what SageMaker runs, as process 1
+    python -m sdxl_nb.container audit rank 8 # what a pipeline's audit runs: names and values of settings
 
 In: /opt/ml/input (hyperparameters, hosts, channels) and the job's environment variables. Out: the run folder
 /opt/ml/checkpoints/<name> (run_folder.py says by what it is named), which SageMaker copies to S3 while it is written
@@ -43,10 +44,12 @@ STOP_SECONDS = 60  # then processes that did not see the stop file are told by a
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`train` is the container's command; `worker` is one of several processes, started by torchrun."""
+    """`train` is the container's command, `audit` a processing job's; `worker` is one of torchrun's processes."""
     command = sys.argv[1:] if argv is None else list(argv)
     if command[:1] == ["worker"]:
         return worker(command[1])
+    if command[:1] == ["audit"]:
+        return look(command[1:])
     if command not in ([], ["train"]):
         print(f"error: unknown command {' '.join(command)}: the image is run as `IMAGE train`", file=sys.stderr)
         return 2
@@ -287,6 +290,17 @@ def as_line(event: Mapping[str, Any]) -> str:
 
 def _numbers(values: Mapping[str, Any]) -> str:
     return " ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items() if v is not None)
+
+
+# Looking, before anything is trained
+
+
+def look(words: Sequence[str]) -> int:
+    """Audit what the settings train on, names and values in turn; see audit_job.py."""
+    from . import audit_job
+
+    read_secrets()
+    return audit_job.main(ROOT, [_in_root(word) for word in words])
 
 
 # What comes out

@@ -10,15 +10,18 @@ import html
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .messages import AwsError, explained
 from .pipelines.gate import REGISTER
+from .pipelines.steps import TUNE
 from .session import Session
 from .tuning_step import STEP
 
 if TYPE_CHECKING:
     from .job_run import JobRun
+    from .search.tuning_job import TuningJob
 
 OVER = ("Succeeded", "Failed", "Stopped")
 PATIENCE = 10  # failed looks in a row, while watching, before it is said that AWS cannot be reached
@@ -58,12 +61,29 @@ class Execution:
 
     @property
     def job_name(self) -> str | None:
-        """The name of the training job (a cached step's is the earlier one's); None before it begins."""
+        """The name of the training job (a cached step's is the earlier one's); None before it begins.
+
+        Of a search it is the best training's. Raises AwsError where none has a held-out loss yet.
+        """
+        if self.search is not None:
+            return self.search.best_name()
         step = self.step()
         job = step.get("Metadata", {}).get("TrainingJob", {}).get("Arn")
         if job is None and (source := step.get("CacheHitResult", {}).get("SourcePipelineExecutionArn")):
             return Execution(source, self.session).job_name
         return job and job.rpartition("/")[2]
+
+    @property
+    def search(self) -> TuningJob | None:
+        """The search of a pipeline that has one, as `tune_sagemaker` returns it; None without, and before it begins."""
+        from .search.tuning_job import TuningJob
+
+        step = self.step(TUNE)
+        job = step.get("Metadata", {}).get("TuningJob", {}).get("Arn")
+        if job is None and (source := step.get("CacheHitResult", {}).get("SourcePipelineExecutionArn")):
+            return Execution(source, self.session).search
+        name = job and job.rpartition("/")[2]
+        return name and TuningJob(name, Path("runs") / name, self.session)
 
     @property
     def run(self) -> JobRun:
@@ -76,12 +96,21 @@ class Execution:
 
     @property
     def failure(self) -> str | None:
-        """Why it failed: in the job's own words, or that its LoRA did not pass the gate."""
+        """Why it failed: in the job's own words, what the audit found, or that its LoRA did not pass the gate."""
         for step in self.steps():
             said = step.get("Metadata", {}).get("Fail", {}).get("ErrorMessage") or step.get("FailureReason")
             if said:
-                return str(said)
+                return self._of_audit(step) or str(said)
         return self.describe().get("FailureReason")
+
+    def _of_audit(self, step: dict[str, Any]) -> str | None:
+        """What a processing job that failed said itself, which the service keeps as the job's exit message."""
+        job = step.get("Metadata", {}).get("ProcessingJob", {}).get("Arn")
+        if job is None:
+            return None
+        with explained():
+            said = self.session.client("sagemaker").describe_processing_job(ProcessingJobName=job.rpartition("/")[2])
+        return said.get("ExitMessage")
 
     def stop(self) -> None:
         """Ask the service to stop it: the job saves a checkpoint and its LoRA, and ends within two minutes."""
@@ -130,7 +159,8 @@ class Execution:
 def _said(step: dict[str, Any]) -> str:
     """A step in a few words, with the job that it is, or the way that a gate went."""
     about = step.get("Metadata", {})
-    job = about.get("TrainingJob", {}).get("Arn", "").rpartition("/")[2]
+    jobs = (about.get(kind, {}).get("Arn", "") for kind in ("TrainingJob", "TuningJob", "ProcessingJob"))
+    job = next((arn.rpartition("/")[2] for arn in jobs if arn), "")
     outcome = {"True": "passed", "False": "not passed"}.get(about.get("Condition", {}).get("Outcome", ""), "")
     found = "(found: it has run before)" if "CacheHitResult" in step else ""
     return " ".join(word for word in (f"{step['StepName']}: {step['StepStatus']}", job, outcome, found) if word)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -345,10 +346,13 @@ def _input_data(configs: Any, channel: dict[str, Any]) -> Any:
     )
 
 
-def tuning_step(session: Session, trainer: Any, *, cached: bool = True) -> Any:
-    """The TrainingStep of a ModelTrainer; an equal one that ended well in the last 30 days is not run again."""
+def tuning_step(session: Session, trainer: Any, *, cached: bool = True, after: Sequence[str] = ()) -> Any:
+    """The TrainingStep of a ModelTrainer; an equal one that ended well in the last 30 days is not run again.
+
+    after: names of steps that must have ended well before.
+    """
     with session.sdk():
         from sagemaker.mlops.workflow.steps import CacheConfig, TrainingStep
 
         caching = CacheConfig(enable_caching=True, expire_after="P30D") if cached else None
-        return TrainingStep(name=STEP, step_args=trainer.train(), cache_config=caching)
+        return TrainingStep(name=STEP, step_args=trainer.train(), cache_config=caching, depends_on=list(after) or None)

@@ -7,7 +7,7 @@ import pytest
 from small_runs import small
 from started_jobs import aws_fixture, quickly, start  # noqa: F401 - fixtures
 
-from sdxl_nb import start_pipeline, tune_sagemaker
+from sdxl_nb import tune_sagemaker
 from sdxl_nb.aws import costs
 from sdxl_nb.aws.messages import AwsError, explain_end
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
@@ -82,15 +82,11 @@ def healed(aws):
     aws.capacity.clear()
 
 
-def test_fallbacks_and_mlflow_are_for_single_jobs(tmp_path):
+def test_fallbacks_and_mlflow_are_not_for_searches(tmp_path):
     config = small(tmp_path / "run", validation_split=0.3)
-    with pytest.raises(ConfigError, match=r"^fallbacks are not for a pipeline, .*: use launch_sagemaker$"):
-        start_pipeline(config, **PREFERRED)
     with pytest.raises(ConfigError, match=r"^fallbacks are not for a search, .*: drop them$"):
         tune_sagemaker(config, {"rank": [2, 4]}, strategy="Grid", **PREFERRED)
     arn = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/a"
-    with pytest.raises(ConfigError, match=r"^mlflow is not for a pipeline, "):
-        start_pipeline(config, mlflow=arn)
     with pytest.raises(ConfigError, match=r"^mlflow is not for a search, "):
         tune_sagemaker(config, {"rank": [2, 4]}, strategy="Grid", mlflow=arn)
 

@@ -14,7 +14,8 @@ Each instance of a job is `python -m sdxl_nb.container train` as process 1 over 
 is not pulled, but one of this account (123456789012) must exist in moto's ECR, as in the service. Statuses, logs,
 metrics, checkpoint sync, model.tar.gz, stop, spot, limits and error messages follow the service (job.py, limits.py);
 pipelines resolve parameters and cache steps as it does (pipelines.py); tuning jobs search grids and at random
-(tuning.py). `job_environment` is what the image would bring.
+(tuning.py); processing jobs run `sdxl_nb.container audit` (processing.py). `job_environment` is what the
+image would bring.
 
 As a program it serves until the command after it is done: python -m sagemaker_emulator COMMAND...
 """
@@ -41,6 +42,7 @@ from werkzeug.serving import make_server
 from .jobs import Jobs
 from .limits import ServiceError
 from .pipelines import Pipelines
+from .processing import Processings
 from .tuning import Tunings
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -76,6 +78,7 @@ class SageMakerEmulator:
         self.faults, self.denied, self.quotas, self.capacity, self.calls = [], set(), {}, {}, []
         self.lock, self._offline = threading.RLock(), False
         self.jobs, self.pipelines, self.tunings = Jobs(self), Pipelines(self), Tunings(self)
+        self.processings = Processings(self)
 
     # Start and end
 
@@ -93,6 +96,7 @@ class SageMakerEmulator:
         return self
 
     def __exit__(self, *exception):
+        self.processings.kill_all()
         self.jobs.kill_all()
         os.environ.clear()
         os.environ.update(self._before)
@@ -188,7 +192,7 @@ class SageMakerEmulator:
             return _error(service, error.status, error.code, error.message)
 
     def _own(self, service, region, action, parameters):
-        for actions in (self.jobs, self.pipelines, self.tunings) if service == "sagemaker" else ():
+        for actions in (self.jobs, self.pipelines, self.tunings, self.processings) if service == "sagemaker" else ():
             handler = getattr(actions, action, None)
             if handler is not None and (answer := handler(region, parameters)) is not None:
                 return 200, json.dumps(answer), "application/x-amz-json-1.1"

@@ -48,13 +48,13 @@ def host_names(count):
 class Instance:
     """A running container; `line(text)` is called for each line that it prints."""
 
-    def __init__(self, name, folder, environment, line):
+    def __init__(self, name, folder, environment, line, command=("train",)):
         self.folder, self.line = Path(folder), line
         home = self.folder.parent / f"{self.folder.name}-home"
         home.mkdir(exist_ok=True)
         kept = {key: os.environ[key] for key in KEPT if key in os.environ}
         environment = {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", **environment}
-        command = [sys.executable, "-m", "sdxl_nb.container", "train"]
+        command = [sys.executable, "-m", "sdxl_nb.container", *command]
         self.isolated = isolation()
         if self.isolated:
             hosts = self.folder.parent / "hosts"

@@ -1,5 +1,6 @@
 """Pipeline executions: parameters put in and checked, training steps really run, unchanged steps taken from the cache;
-condition, fail and register steps (the registry is moto's, the request checked by the service's model).
+condition, fail and register steps (the registry is moto's, the request checked by the service's model); processing and
+tuning steps really run too, and are never taken from the cache.
 
 moto keeps the pipelines themselves (CreatePipeline, UpdatePipeline, DescribePipeline ...).
 """
@@ -18,6 +19,7 @@ ACCOUNT = "123456789012"
 KINDS = {"String": str, "Integer": int, "Float": float, "Boolean": lambda text: {"true": True, "false": False}[text]}
 COMPARED = {"LessThanOrEqualTo": operator.le, "GreaterThanOrEqualTo": operator.ge, "Equals": operator.eq}
 CALLS = {"Training": "CreateTrainingJob", "RegisterModel": "CreateModelPackage", "Condition": "-", "Fail": "-"}
+CALLS |= {"Processing": "CreateProcessingJob", "Tuning": "CreateHyperParameterTuningJob"}
 CACHED_BY = ("AlgorithmSpecification", "CheckpointConfig", "Environment", "HyperParameters", "InputDataConfig")
 
 
@@ -94,7 +96,10 @@ def check_definition(request):
     used = set(re.findall(r'"Get": ?"Parameters\.([^"]+)"', json.dumps(definition)))
     if unknown := used - declared:
         raise invalid(f"Unable to parse pipeline definition. Invalid property reference 'Parameters.{min(unknown)}'")
-    names = [step["Name"] for step in every_step(definition.get("Steps", []))]
+    steps = list(every_step(definition.get("Steps", [])))
+    names = [step["Name"] for step in steps]
+    if unknown := {name for step in steps for name in step.get("DependsOn", [])} - set(names):
+        raise invalid(f"Unable to parse pipeline definition. Step {min(unknown)} does not exist")
     if len(set(names)) < len(names):
         raise invalid("Unable to parse pipeline definition. Step names must be unique within the pipeline")
 
@@ -224,6 +229,33 @@ class Execution:
             record["FailureReason"] = f"ClientError: ClientError: {job.reason}"
         elif job.status == "Completed" and not hit:
             self.pipelines.cache[key] = job, self.arn
+
+    def _Processing(self, step, record):
+        request = self.resolve(step["Arguments"])
+        name = f"pipelines-{self.id}-{step['Name'][:20]}-{secrets.token_hex(5)}"
+        job = self.emulator.processings.create(self.region, {**request, "ProcessingJobName": name})
+        self.jobs.append(job)
+        record["Metadata"] = {"ProcessingJob": {"Arn": job.arn}}
+        job.thread.join()
+        self.outputs[step["Name"]] = job.describe()
+        record["StepStatus"] = {"Completed": "Succeeded", "Stopped": "Stopped"}.get(job.status, "Failed")
+        if job.status == "Failed":
+            record["FailureReason"] = f"ClientError: {job.reason}"
+
+    def _Tuning(self, step, record):
+        request = self.resolve(step["Arguments"])
+        as_strings({"HyperParameters": request["TrainingJobDefinition"].get("StaticHyperParameters", {})})
+        name = f"{self.id}-{step['Name'][:8]}-{secrets.token_hex(5)}"
+        asked = {**request, "HyperParameterTuningJobName": name}
+        self.emulator.tunings.CreateHyperParameterTuningJob(self.region, asked)
+        tuning = self.emulator.tunings[name]
+        self.jobs.append(tuning)
+        record["Metadata"] = {"TuningJob": {"Arn": tuning.arn}}
+        tuning.thread.join()
+        self.outputs[step["Name"]] = tuning.describe()
+        record["StepStatus"] = {"Completed": "Succeeded", "Stopped": "Stopped"}.get(tuning.status, "Failed")
+        if tuning.status == "Failed":
+            record["FailureReason"] = f"ClientError: {tuning.reason}"
 
     def _key(self, step, request):
         """By what the service finds an earlier run of the step."""

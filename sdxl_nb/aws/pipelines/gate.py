@@ -1,9 +1,9 @@
 """What follows training in a pipeline, if it is asked for: a gate on the held-out loss, and the model registry.
 
-In: the training step, its request, a Gate. Out: the steps after it. A LoRA whose held-out loss is above the gate's ends
-the execution before it is registered, with the reason in it; one that passes becomes a version in a group of the
-registry, with a model card that says what it was measured to be. The loss is the training job's own metric, of the very
-LoRA that it delivers, so that no other machine has to be paid for evaluating it.
+In: the training or tuning step, its request, a Gate. Out: the steps after it. A LoRA whose held-out loss is above the
+gate's ends the execution before it is registered, with the reason in it; one that passes becomes a version in a group
+of the registry, with a model card that says what it was measured to be. The loss is the training job's own metric, of
+the very LoRA that it delivers, so that no other machine has to be paid for evaluating it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...system.errors import ConfigError
 from .. import shapes
 from ..search.request import OBJECTIVE
 from ..session import Session
+from . import steps
 
 GATE, FELL_SHORT, REGISTER = "Gate", "FellShort", "Register"  # the steps' names
 ANY_ARTIFACT = "s3://some-bucket/model.tar.gz"
@@ -80,24 +81,14 @@ class Gate:
         """The step that makes a version in the registry."""
         with session.sdk():
             from sagemaker.core.workflow.functions import Join
-            from sagemaker.core.workflow.properties import Properties
-            from sagemaker.mlops.workflow.steps import Step, StepTypeEnum
 
             card = card_texts(
                 config, loss_of(training) if config.validation_split or config.validation_data_dir else None
             )
             content = card[0] if len(card) == 1 else Join(on="", values=card)
-            package = self.package(config, asked, training.properties.ModelArtifacts.S3ModelArtifacts, content)
-
-            class Registration(Step):
-                """CreateModelPackage; the SDK's own ModelStep takes what serves predictions alone."""
-
-                arguments = property(lambda step: package)
-                properties = property(
-                    lambda step: Properties(step.name, step=step, shape_name="DescribeModelPackageOutput")
-                )
-
-            return Registration(REGISTER, step_type=StepTypeEnum.REGISTER_MODEL)
+            package = self.package(config, asked, artifact_of(training, asked), content)
+        # CreateModelPackage as it is: the SDK's own ModelStep takes what serves predictions alone
+        return steps.made(session, REGISTER, "REGISTER_MODEL", package)
 
     def package(self, config: TrainConfig, asked: Mapping[str, Any], artifact: Any, card: Any) -> dict[str, Any]:
         """The arguments of CreateModelPackage. Raises ConfigError for what the service would refuse.
@@ -123,8 +114,20 @@ class Gate:
 
 
 def loss_of(training: Any) -> Any:
-    """The held-out loss of a training step, as the service knows it when the job is over."""
+    """The held-out loss of a training step, or of a search's best, as the service knows it when the job is over."""
+    if training.name == steps.TUNE:
+        return training.properties.BestTrainingJob.FinalHyperParameterTuningJobObjectiveMetric.Value
     return training.properties.FinalMetricDataList[OBJECTIVE].Value
+
+
+def artifact_of(training: Any, asked: Mapping[str, Any]) -> Any:
+    """The place of the model.tar.gz of a training step, or of a search's best; needs the SDK."""
+    if training.name != steps.TUNE:
+        return training.properties.ModelArtifacts.S3ModelArtifacts
+    from sagemaker.core.workflow.functions import Join
+
+    name = training.properties.BestTrainingJob.TrainingJobName
+    return Join(on="/", values=[asked["OutputDataConfig"]["S3OutputPath"], name, "output/model.tar.gz"])
 
 
 def card_texts(config: TrainConfig, loss: Any = None) -> list[Any]:

@@ -6,6 +6,7 @@ In: a configuration and a `request`. Out: the request with SageMaker's parameter
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 from ...config.train_config import TrainConfig
@@ -44,9 +45,12 @@ def place_parameter(channel: str) -> str:
     return f"{channel.capitalize()}S3Uri"
 
 
-def with_parameters(config: TrainConfig, asked: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+def with_parameters(
+    config: TrainConfig, asked: dict[str, Any], searched: Collection[str] = ()
+) -> tuple[dict[str, Any], list[Any]]:
     """A request whose changeable values are pipeline parameters, and these with their defaults.
 
+    searched: settings that a search chooses, and no start. A job with fallbacks has no one type to be changed.
     Hyperparameters are texts, so theirs are ParameterString; one longer than a parameter may be stays as it is.
     """
     from sagemaker.core.workflow.parameters import ParameterInteger, ParameterString
@@ -58,7 +62,8 @@ def with_parameters(config: TrainConfig, asked: dict[str, Any]) -> tuple[dict[st
         return made[-1]
 
     resource, values = asked["ResourceConfig"], asked["HyperParameters"]
-    resource["InstanceType"] = parameter("TrainingInstanceType", resource["InstanceType"])
+    if "InstanceType" in resource:
+        resource["InstanceType"] = parameter("TrainingInstanceType", resource["InstanceType"])
     resource["InstanceCount"] = parameter("TrainingInstanceCount", resource["InstanceCount"])
     output, checkpoints, environment = asked["OutputDataConfig"], asked["CheckpointConfig"], asked["Environment"]
     output["S3OutputPath"] = parameter("OutputPath", output["S3OutputPath"])
@@ -74,6 +79,8 @@ def with_parameters(config: TrainConfig, asked: dict[str, Any]) -> tuple[dict[st
     channels = {channel["ChannelName"] for channel in asked.get("InputDataConfig", [])}
     for name in SETTINGS:
         if (name == "dataset_name" and "train" in channels) or CHANNELS.get(name, ("",))[0] in channels:
+            continue
+        if name in searched:
             continue
         text = values.get(name, as_text(getattr(config, name)))
         if len(text) <= LONGEST:

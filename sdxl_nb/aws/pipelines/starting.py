@@ -22,6 +22,7 @@ from ..messages import AwsError
 from ..session import Session
 from ..tuning_step import Job, as_text, request
 from .parameters import CONTENT, JOB, LONGEST, MAX_VARIABLE, SETTINGS, UNSEEN, parameter_name, place_parameter
+from .search import Search
 
 if TYPE_CHECKING:
     from ..pipeline import Prepared
@@ -44,6 +45,8 @@ def _overrides(prepared: Prepared, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice(prepared: Prepared, name: str) -> str:
+    if prepared.search and name in map(parameter_name, prepared.search.space.parameters):
+        return "the search chooses it"
     for setting, (channel, _) in CHANNELS.items():
         if name in (place_parameter(channel), parameter_name(setting)):
             return f"this pipeline was made without it: start it with {setting} in the config"
@@ -60,7 +63,9 @@ def _implied(prepared: Prepared, given: dict[str, str]) -> dict[str, str]:
         return given
     config, staged = _changed(prepared, given)
     values = {CONTENT: staged.told()} if CONTENT in prepared.parameters else {}
-    values["CheckpointS3Uri"] = checkpoint_place(prepared.bucket, prepared.name, config, staged, prepared.cached)
+    values["CheckpointS3Uri"] = checkpoint_place(
+        prepared.bucket, prepared.name, config, staged, prepared.cached, prepared.search
+    )
     values = {name: value for name, value in values.items() if value != prepared.parameters[name]} | given
     if prepared.cached and set(values) <= UNSEEN:
         print(
@@ -104,6 +109,8 @@ def _refuse(prepared: Prepared, given: Mapping[str, str], job: Job, asked: dict[
     """Raise ConfigError for a start whose job the service would refuse."""
     asked["OutputDataConfig"]["S3OutputPath"] = given.get("OutputPath", prepared.parameters["OutputPath"])
     asked["CheckpointConfig"]["S3Uri"] = given.get("CheckpointS3Uri", prepared.parameters["CheckpointS3Uri"])
+    if prepared.search and given.get("OutputPath", "").endswith("/"):
+        raise ConfigError("OutputPath must not end with a slash: the place of the best LoRA is made of it")
     then, now = prepared.job.instance_type, job.instance_type
     if prepared.job.kms_key and shapes.has_own_disk(then) != shapes.has_own_disk(now):
         raise ConfigError(
@@ -158,7 +165,9 @@ def looked(
     return staged, notes
 
 
-def checkpoint_place(bucket: str, name: str, config: TrainConfig, staged: staging.Staged, cached: bool) -> str:
+def checkpoint_place(
+    bucket: str, name: str, config: TrainConfig, staged: staging.Staged, cached: bool, search: Search | None = None
+) -> str:
     """The same for the same settings and data, so that a run that failed goes on; anew to train without the cache.
 
     It is a run's own, because SageMaker restores all that lies there.
@@ -166,5 +175,6 @@ def checkpoint_place(bucket: str, name: str, config: TrainConfig, staged: stagin
     known = {
         channel: list(found) for channel, found in staged.contents.items() if not found.bytes.startswith("unlisted:")
     }
-    told = formats.digest({"settings": config.identity(), "channels": staged.channels, "content": known})[:16]
+    parts = {"settings": config.identity(), "channels": staged.channels, "content": known}
+    told = formats.digest(parts if search is None else parts | {"search": search.told()})[:16]
     return f"s3://{bucket}/checkpoints/{name}/{told if cached else f'{told}-{uuid.uuid4().hex[:6]}'}"

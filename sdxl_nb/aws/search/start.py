@@ -63,7 +63,7 @@ def tune_sagemaker(
     plan = Plan(strategy, max_jobs, max_parallel_jobs, early_stopping, search_seed, parents)
     space = Space.of(config, space)
     asked = _job(job | {"max_run": max_run})
-    _check_ceiling(ceiling)
+    check_ceiling(ceiling)
     searching.refuse_config(config, plan, space)
     config = config.replace(load_best_model_at_end=True)
     count = searching.trainings(plan, space)
@@ -111,7 +111,8 @@ def _job(options: dict[str, Any]) -> Job:
     return Job(**options)
 
 
-def _check_ceiling(ceiling: Any) -> None:
+def check_ceiling(ceiling: Any) -> None:
+    """Raise ConfigError for what is no number of dollars."""
     if ceiling is None:
         return
     if isinstance(ceiling, bool) or not isinstance(ceiling, (int, float)) or not 0 < ceiling < math.inf:
