@@ -10,8 +10,10 @@ Exit code: 0, 2 for a setting that cannot work, 1 for another error with a known
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from .config.flags import Parser, read_flags, train_parser
@@ -27,6 +29,7 @@ TEXTS = {
     "job_name": "What the job's name begins with. Default: sdxl-nb.",
     "hub_token_secret": "Name of the secret that holds the hub's token: sdxl-nb/hf-token, say.",
     "wandb_secret": "Name of the secret that holds the key of Weights & Biases.",
+    "mlflow": "ARN of SageMaker's MLflow that gets the curves, with --report_to mlflow.",
 }
 NUMBERS = {
     "instance_count": "Instances. Default: 1.",
@@ -35,8 +38,19 @@ NUMBERS = {
     "max_pending": "Seconds that a job may wait for a GPU instance, 1800 at least. Default: without end.",
     "keep_alive": "Seconds that instances are kept, and paid, for the next job; not with spot. Default: none.",
     "volume_size_gb": "Disk in GB of instances that have none of their own. Default: 100.",
+    "retries": "How often SageMaker starts the job again after a fault of its own. Default: never.",
 }
-LISTS = {"subnets": "Subnets of a VPC for the job.", "security_group_ids": "Its security groups."}
+LISTS = {
+    "subnets": "Subnets of a VPC for the job.",
+    "security_group_ids": "Its security groups.",
+    "fallbacks": "Types to take, in this order, where instance_type is not to be had; with --no_spot.",
+}
+PLAN = {
+    "strategy": "How to search: Bayesian, Hyperband, Random or Grid. Default: Bayesian.",
+    "max_jobs": "Trainings of the search. Default: 10, or a grid's combinations.",
+    "max_parallel_jobs": "Trainings at once. Default: 2.",
+    "search_seed": "Seed of the search.",
+}
 
 
 def parser() -> Parser:
@@ -54,6 +68,12 @@ def parser() -> Parser:
     job.add_argument("--no_spot", dest="spot", action="store_false", help=argparse.SUPPRESS, default=argparse.SUPPRESS)
     job.add_argument("--bucket", metavar="NAME", help="Bucket for data and runs; else BUCKET_NAME or the stack's.")
     job.add_argument("--pipeline_name", metavar="NAME", default="sdxl-nb", help="Default: sdxl-nb.")
+    job.add_argument("--audit", metavar="TYPE", nargs="?", const=True, help="Audit the pictures first: ml.m5.xlarge.")
+    job.add_argument("--space", metavar="FILE", help="JSON of settings to search, in the place of one training.")
+    for name, sentence in PLAN.items():
+        kind = str if name == "strategy" else _whole
+        job.add_argument(f"--{name}", metavar="VALUE", type=kind, default=argparse.SUPPRESS, help=sentence)
+    job.add_argument("--ceiling", metavar="DOLLARS", type=float, help="What the search may cost at most.")
     job.add_argument("--gate", metavar="LOSS", type=float, help="Highest held-out loss that passes; above it fails.")
     job.add_argument("--register", metavar="GROUP", help="Model package group, sdxl-nb-..., to register the LoRA in.")
     job.add_argument("--no_cache", action="store_true", help="Train even if an equal step has ended well lately.")
@@ -88,6 +108,17 @@ def job_options(flags: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
+def read_space(path: str) -> dict[str, Any]:
+    """The search space in a file of JSON. Raises ConfigError."""
+    try:
+        space = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"space {path} cannot be read as JSON: {error}") from error
+    if not isinstance(space, dict):
+        raise ConfigError(f'space {path} must map settings to values, such as {{"rank": [8, 16]}}')
+    return space
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Build and start the pipeline; errors a user can mend are one sentence on stderr and never a traceback."""
     try:
@@ -102,11 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: TrainConfig, flags: argparse.Namespace) -> int:
-    from .aws.pipeline import prepare
+    from .aws.pipeline import audited, prepare, searched
     from .aws.pipelines.gate import Gate
     from .aws.tuning_step import Job
 
     job = Job(**job_options(flags))
+    plan = {name: getattr(flags, name) for name in PLAN if hasattr(flags, name)}
+    search = searched(config, None if flags.space is None else read_space(flags.space), plan, flags.ceiling)
     prepared = prepare(
         config,
         job,
@@ -115,6 +148,8 @@ def _run(config: TrainConfig, flags: argparse.Namespace) -> int:
         cached=not flags.no_cache,
         dry=flags.dry_run,
         after=Gate(flags.gate, flags.register),
+        audit=audited(flags.audit),
+        search=search,
     )
     for note in prepared.notes:
         print(note, file=sys.stderr)

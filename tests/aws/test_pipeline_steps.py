@@ -9,7 +9,7 @@ from sagemaker_emulator.tuning import check_tuning
 from small_runs import assert_same, small, train
 from started_jobs import aws_fixture, quickly  # noqa: F401 - fixtures
 
-from sdxl_nb import registered_lora, start_pipeline
+from sdxl_nb import build_pipeline, registered_lora, start_pipeline
 from sdxl_nb.aws.audit_job import main, paired
 from sdxl_nb.aws.container import config_of
 from sdxl_nb.aws.pipeline import audited, prepare, searched
@@ -204,6 +204,28 @@ def test_what_no_pipeline_takes(nobody, given, sentence):
     with pytest.raises(ConfigError) as refused:
         start_pipeline(TrainConfig(seed=1, validation_split=0.1), **given, **options)
     assert str(refused.value).startswith(sentence)
+
+
+def test_the_same_from_the_command_line(nobody, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps(SPACE))
+    flags = ["--image_uri", IMAGE, "--role_arn", ROLE, "--bucket", "my-bucket", "--seed", "1", "--dry_run"]
+    search = ["--space", str(space), "--strategy", "Random", "--max_jobs", "4", "--validation_split", "0.1"]
+    assert build_pipeline.main([*flags, *search, "--audit", "--ceiling", "400"]) == 0
+    said = capsys.readouterr()
+    audit, tune = json.loads(said.out)["Steps"]
+    assert audit["Arguments"]["ProcessingResources"]["ClusterConfig"]["InstanceType"] == "ml.m5.xlarge"
+    assert tune["Arguments"]["HyperParameterTuningJobConfig"]["Strategy"] == "Random"
+    assert "The search costs at most $290.88, within the ceiling of $400.00: 4 trainings of 48 h" in said.err
+    assert build_pipeline.main([*flags, "--no_spot", "--fallbacks", "ml.g6.2xlarge", "--retries", "2"]) == 0
+    (step,) = json.loads(capsys.readouterr().out)["Steps"]
+    assert step["Arguments"]["ResourceConfig"]["InstancePreferences"][1] == {"InstanceType": "ml.g6.2xlarge"}
+    space.write_text("[1]")
+    assert build_pipeline.main([*flags, *search]) == 2
+    assert "must map settings to values, such as" in capsys.readouterr().err
+    assert build_pipeline.main([*flags, "--space", str(tmp_path / "none.json")]) == 2
+    assert "none.json cannot be read as JSON: " in capsys.readouterr().err
 
 
 def test_the_emulator_refuses_inputs_at_other_places():

@@ -8,6 +8,7 @@ import { allow, arnOf } from "../permission";
 
 /** SageMaker's log group for training jobs, and its namespace for their metrics. */
 const jobLogs = "/aws/sagemaker/TrainingJobs";
+const auditLogs = "/aws/sagemaker/ProcessingJobs";
 
 export interface TrainingRoleProps {
   readonly bucket: IBucket;
@@ -60,11 +61,11 @@ export class TrainingRole extends Construct {
   }
 
   private allowWatching(): void {
-    const group = `${arnOf(this.role, "logs")}:log-group:${jobLogs}`;
+    const groups = [jobLogs, auditLogs].map((name) => `${arnOf(this.role, "logs")}:log-group:${name}`);
     allow(this.role, {
       actions: ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-      resources: [group, `${group}:*`],
-      because: "SageMaker names a log stream after each job, in the one log group that all training jobs share.",
+      resources: groups.flatMap((group) => [group, `${group}:*`]),
+      because: "SageMaker names a log stream after each job, in the one log group that all jobs of a kind share.",
     });
     allow(this.role, {
       actions: ["cloudwatch:PutMetricData"],
@@ -124,6 +125,27 @@ export class TrainingRole extends Construct {
         "A job's name is made when it starts: pipelines-... by SageMaker Pipelines, sdxl-nb-... by this library.",
     });
     const sagemaker = arnOf(this.role, "sagemaker");
+    allow(this.role, {
+      actions: [
+        "sagemaker:AddTags",
+        "sagemaker:CreateProcessingJob",
+        "sagemaker:DescribeProcessingJob",
+        "sagemaker:StopProcessingJob",
+      ],
+      resources: [`${sagemaker}:processing-job/pipelines-*`],
+      because: "SageMaker Pipelines names the audit's job when it starts.",
+    });
+    allow(this.role, {
+      actions: [
+        "sagemaker:AddTags",
+        "sagemaker:CreateHyperParameterTuningJob",
+        "sagemaker:DescribeHyperParameterTuningJob",
+        "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
+        "sagemaker:StopHyperParameterTuningJob",
+      ],
+      resources: [`${sagemaker}:hyper-parameter-tuning-job/*`],
+      because: "SageMaker Pipelines names a search when it starts, in 32 letters, and does not say how they begin.",
+    });
     allow(this.role, {
       actions: ["sagemaker:AddTags", "sagemaker:CreateModelPackage"],
       resources: [`${sagemaker}:model-package-group/sdxl-nb*`, `${sagemaker}:model-package/sdxl-nb*`],
