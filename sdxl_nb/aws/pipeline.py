@@ -264,7 +264,7 @@ def _definition(
         from sagemaker.mlops.workflow.pipeline import Pipeline
 
         asked, parameters = with_parameters(config, asked, search.space.parameters if search else ())
-        more = {"cached": cached, "after": before}
+        more: dict[str, Any] = {"cached": cached, "after": before}
         if search:
             step = search.step(session, asked, config, **more)
         elif job.fallbacks or job.mlflow or job.retries is not None:  # which the SDK's own step leaves out
