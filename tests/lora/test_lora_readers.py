@@ -201,3 +201,17 @@ def test_the_recorded_list_of_diffusers_tells_full_size_sdxls_modules():
     listed = [path for path in recorded_readers()[0].modules if path.startswith(("unet.", "text_encoder"))]
     assert {path for path in {*listed, *SDXL.inventory} if is_sdxls(path)} == set(SDXL.inventory)
     assert not is_sdxls("") and not is_sdxls("unet.down_blocks.0.attentions.0.proj_in")
+
+
+def test_what_openvino_genai_draws():
+    """Recorded with its own pipeline, beside diffusers' pictures: readers/openvino_pictures.py."""
+    recorded = json.loads((Path(__file__).parent / "readers" / "openvino.json").read_text())
+    found = recorded["largest_difference_of_each_picture"]
+    assert max(found["base"]) <= 2
+    for name in ("plain", "alpha_folded"):
+        assert min(found[name]["what the LoRA changes in diffusers"]) > 20
+        assert max(found[name]["STATIC"]) <= 2
+    assert max(found["plain"]["FUSE"]) <= 2
+    assert min(found["alpha"]["STATIC"]) > 20 and min(found["dora"]["STATIC"]) > 2
+    assert "Convolutional kernel is not supported" in found["convolutions"]["STATIC"]
+    assert found["plain"]["AUTO"][0] <= 2 < min(found["plain"]["AUTO"][1:]), "the later pictures of a pipeline"
