@@ -74,7 +74,7 @@ def test_flops_are_those_of_torch_on_the_real_model():
     unet, flat = counting._ready(config, built.unet, torch.float32, torch.device("cpu"))
     flat.zero_grad()
     with FlopCounterMode(display=False) as flops, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        counting._forward(unet, built.unet, 16, built.tokens, 2, torch.float32).backward()
+        counting._forward(unet, built.unet, (16, 16), built.tokens, 2, torch.float32).backward()
     counted = counting.count_step(config, built.unet, built.scale, built.tokens, pictures=2, cuda=False)
     assert counted.flops == pytest.approx(flops.get_total_flops(), rel=0.03)
 

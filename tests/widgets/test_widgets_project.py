@@ -70,6 +70,13 @@ def test_the_steps_open_one_after_the_other_and_all_is_kept(place, tmp_path):
     )
 
 
+def test_without_a_picture_there_is_none_for_pages_without_a_kernel(place, tmp_path):
+    project = Project(place)
+    assert "image/png" not in project._repr_mimebundle_()
+    bring(project, tmp_path)
+    assert project._repr_mimebundle_()["image/png"]
+
+
 def test_what_is_proposed_and_told_follows_the_pictures_but_for_what_was_changed(place, tmp_path):
     project = Project(place)
     bring(project, tmp_path, 12)

@@ -44,8 +44,9 @@ class Twin:
             plain = self.twin()
         except Exception:  # the widget itself says what is wrong
             plain = None
-        if hasattr(plain, "_repr_png_"):
-            bundle["image/png"] = plain._repr_png_()
-        elif hasattr(plain, "_repr_html_"):
-            bundle["text/html"] = plain._repr_html_()
+        for kind, form in (("image/png", "_repr_png_"), ("text/html", "_repr_html_")):
+            shown = getattr(plain, form)() if hasattr(plain, form) else None
+            if shown is not None:
+                bundle[kind] = shown
+                break
         return bundle
