@@ -41,6 +41,7 @@ from .variants import only, taken
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 
+    from .clip_text import ClipTextEncoder
     from .unet import SdxlUNet, UNet
     from .vae import VaeEncoder
 
@@ -145,10 +146,20 @@ def open_unet(
 
 
 def load_text_encoder(
-    source: Source, part: str, dtype: torch.dtype, precision: str | None = None, change: Change | None = None
+    source: Source,
+    part: str,
+    dtype: torch.dtype,
+    precision: str | None = None,
+    change: Change | None = None,
+    whole: bool = True,
 ) -> Any:
-    """text_encoder or text_encoder_2, with `precision` and `change` as in `open_unet`. ModelError as in `load`."""
+    """text_encoder or text_encoder_2, with `precision` and `change` as in `open_unet`. ModelError as in `load`.
+
+    One that need not be `whole`, as transformers has it, is that of clip_text.py where this covers it.
+    """
     _checked(source, part)
+    if not (whole or precision or change) and (lean := _lean_text_encoder(source, part, dtype)) is not None:
+        return lean
     encoder = _text_encoder(source, part, dtype, precision, change) if precision or change else None
     if encoder is None:
         encoder = _changed(load(source, part, dtype), change)
@@ -183,6 +194,21 @@ def _text_encoder(
         if getattr(module, "position_ids", None) is not None:
             module.position_ids = torch.arange(about.max_position_embeddings).expand((1, -1))
     return encoder.requires_grad_(False).eval()
+
+
+def _lean_text_encoder(source: Source, part: str, dtype: torch.dtype) -> "ClipTextEncoder | None":
+    """That of clip_text.py, read without importing transformers' models; None where that does not cover it."""
+    from .clip_text import ClipTextEncoder, covers
+
+    path = next((path for path in found_files.files(source, part) if path.name == "config.json"), None)
+    about = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    if not covers(about):
+        return None
+    filling = to_fill(source, part, lambda: ClipTextEncoder(about, projects=part == TEXT[1]), {}, dtype)
+    if filling is None:
+        return None
+    filling.fill()
+    return cast(ClipTextEncoder, filling.model).requires_grad_(False).eval()
 
 
 def to_fill(

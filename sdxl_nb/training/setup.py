@@ -228,8 +228,9 @@ class Studio:
         """Both text encoders on the device, in the dtype and precision that they compute in."""
         dtype = torch.float32 if self.config.train_text_encoder and self.dtype == torch.float16 else self.dtype
         precision = apart(self.config.base_precision, dtype)
+        whole = self.config.train_text_encoder or self.config.lora_weights is not None  # what peft may put layers on
         return tuple(
-            load_text_encoder(self.source, name, dtype, precision, self._change(name)).to(self.device)
+            load_text_encoder(self.source, name, dtype, precision, self._change(name), whole).to(self.device)
             for name in TEXT_PARTS
         )
 
