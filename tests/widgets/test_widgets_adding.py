@@ -54,6 +54,16 @@ def test_a_caption_follows_its_picture_under_another_name(album, folder):  # noq
         f"the caption of {name}" for name in ("1.png", "1-2.png", "1.png")
     ]
     assert [(folder / name).read_text() for name in ("1.txt", "1-2.txt")] == ["blue again\n", "green\n"]
+    another_day = upload(browse(album), ("y/1.png", png("green")), ("y/1.txt", b"grass"))
+    there = ["1.png is there already, as 1-2.png", "the caption of 1-2.png"]
+    assert [words for words, _ in another_day.values()] == there
+    assert (folder / "1-2.txt").read_text() == "grass\n" and not (folder / "1-3.png").exists()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        for name, color in (("x/1.png", "blue"), ("y/1.png", "green")):
+            file.writestr(name, png(color))
+    said = upload(browse(album), ("both.zip", packed.getvalue()))
+    assert said["both.zip"] == ("0 pictures added, 2 there already", False)
 
 
 def test_a_zip_is_taken_apart_and_a_broken_one_refused(tmp_path):

@@ -5,6 +5,7 @@ captions in that folder, each whole or not at all, and a sentence that says what
 """
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -35,19 +36,25 @@ def add_file(config: TrainConfig, path: Path, name: str, became: dict[str, str] 
         return add_caption(config, path, own, became.get(whole))
     short = shortened(own)
     data = path.read_bytes()
-    if kind in SUFFIXES and _is_there(config, short, data):
-        became[whole] = short
-        return f"{own} is there already"
+    there = _place_of(config, short, data) if kind in SUFFIXES else None
+    if there is not None:
+        became[whole] = there
+        return f"{own} is there already" + (f", as {there}" if there != short else "")
     added = became[whole] = add_picture(config, own, data)
     if added == own:
         return "added"
     return f"added as {added}, since {f'{short} is another picture' if added != short else 'its name is too long'}"
 
 
-def _is_there(config: TrainConfig, name: str, data: bytes) -> bool:
-    """Whether the folder holds this very file."""
-    place = editable_folder(config) / name
-    return place.is_file() and place.stat().st_size == len(data) and place.read_bytes() == data
+def _place_of(config: TrainConfig, name: str, data: bytes) -> str | None:
+    """The name under which the folder holds this very picture: its own, or numbered as `free_name` does."""
+    stem, suffix = os.path.splitext(name)
+    numbered = re.compile(rf"{re.escape(stem)}(-\d+)?{re.escape(suffix)}")
+    for path in sorted(editable_folder(config).glob(f"{glob_escape(stem)}*")):
+        same_size = numbered.fullmatch(path.name) and path.is_file() and path.stat().st_size == len(data)
+        if same_size and path.read_bytes() == data:
+            return path.name
+    return None
 
 
 def add_caption(config: TrainConfig, path: Path, name: str, picture: str | None = None) -> str:
@@ -99,7 +106,7 @@ def _unpacked(config: TrainConfig, archive: Path) -> tuple[int, int, list[str]]:
         picture, caption = listing.names[row].as_py(), listing.captions[row].as_py()
         try:
             own, data = Path(picture).name, listing.read(row)
-            if _is_there(config, shortened(own), data):
+            if _place_of(config, shortened(own), data) is not None:
                 there += 1
                 continue
             add_picture(config, own, data, caption or "")
