@@ -32,6 +32,7 @@ NUMBERS = (("instance_count", 1, 64), ("max_run", 60, 28 * 24 * HOUR), ("volume_
 MOST_TYPES = 5  # that a job may prefer, by the service
 PERHAPS = (("retries", 1, 30), ("max_pending", 1800, 28 * 24 * HOUR), ("keep_alive", 1, 21600))  # by the service
 STEP = "FineTune"
+EXPIRES = "P30D"  # how long an equal step that ended well is found again
 NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 METRICS = {  # of the line that the container prints for each step: step=3 train_loss=0.0512 lr=0.0001 seconds=0.8
     "train_loss": rf"train_loss={NUMBER}",
@@ -354,5 +355,5 @@ def tuning_step(session: Session, trainer: Any, *, cached: bool = True, after: S
     with session.sdk():
         from sagemaker.mlops.workflow.steps import CacheConfig, TrainingStep
 
-        caching = CacheConfig(enable_caching=True, expire_after="P30D") if cached else None
+        caching = CacheConfig(enable_caching=True, expire_after=EXPIRES) if cached else None
         return TrainingStep(name=STEP, step_args=trainer.train(), cache_config=caching, depends_on=list(after) or None)

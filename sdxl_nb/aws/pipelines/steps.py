@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..session import Session
+from ..tuning_step import EXPIRES
 
-EXPIRES = "P30D"  # how long an equal step that ended well is found again
 AUDIT, TUNE = "Audit", "Tune"  # names; the training step is tuning_step.STEP
 SHAPES = {  # kind of step: what its properties are
     "PROCESSING": ["DescribeProcessingJobResponse"],
