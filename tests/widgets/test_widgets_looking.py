@@ -43,6 +43,17 @@ def test_the_thread_follows_by_itself_until_closed(trainer, watch):
     assert not thread.is_alive()  # so it sees no more
 
 
+def test_the_thread_leaves_the_first_look_to_who_opens(trainer, watch, monkeypatch):
+    """A second look at once would be of what has just been seen, at the same time as the cell that goes on."""
+    looked, refresh = [], monitors.RunMonitor.refresh
+    monkeypatch.setattr(
+        monitors.RunMonitor, "refresh", lambda monitor: [looked.append(threading.current_thread()), refresh(monitor)]
+    )
+    trainer.start(4)
+    turn(watch())
+    assert len(looked) == 2 and looked[0] is threading.main_thread() and looked[1] is not looked[0]
+
+
 def test_what_goes_wrong_while_looking_is_shown_and_looking_goes_on(trainer, watch):
     trainer.start(4)
     monitor = watch()
@@ -129,7 +140,7 @@ def test_a_run_that_is_over_is_left_alone_until_it_goes_on(trainer, watch, monke
     assert turned(monitor, looks) == (0, 400)  # only its status is asked for
     again = Trainer(trainer.path)  # from elsewhere
     again.steps(2, 2)
-    assert [turned(monitor, looks) for _ in range(2)] == [(1, 400), (1, 50)]
+    assert turned(monitor, looks) == (1, 50)
     assert monitor.status == "running" and monitor._resume.disabled
     again.end("stopped")
 

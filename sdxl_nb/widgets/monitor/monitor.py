@@ -140,19 +140,29 @@ class RunMonitor(Twin, VBox):
 
     def _watch(self) -> None:
         """Look again and again until the widget is closed; what goes wrong is shown, and looking goes on."""
-        while not self._closed:
+        spent = 0.0  # seconds of a core that the last look took
+        while True:
+            self._wake.wait(max(self._pause(), spent / SHARE))
+            self._wake.clear()
+            if self._closed:
+                return
             begun = time.thread_time()
-            over = self.status not in GOING_ON and not self._troubled  # then all that there is has come
-            rests = over and time.monotonic() > self._changed + SETTLED
             try:
-                if not rests or (self._id(), self.run.status) != self._known:
+                if not self._rests() or (self._id(), self.run.status) != self._known:
                     self.refresh()
             except Exception as error:
                 self._tell(error)
-            often = max(self.interval, self.run.interval) * (1 if self.status in GOING_ON else 3)
-            often = max(often, RARELY) if rests else often
-            self._wake.wait(max(often, (time.thread_time() - begun) / SHARE))
-            self._wake.clear()
+            spent = time.thread_time() - begun
+
+    def _rests(self) -> bool:
+        """Whether the run has been over for long, and all that there is has come."""
+        over = self.status not in GOING_ON and not self._troubled
+        return over and time.monotonic() > self._changed + SETTLED
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        often = max(self.interval, self.run.interval) * (1 if self.status in GOING_ON else 3)
+        return max(often, RARELY) if self._rests() else often
 
     def close(self) -> None:
         """Stop looking; the run goes on."""
