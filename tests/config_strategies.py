@@ -159,6 +159,20 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
             values.pop(name, None)
         for name in ("heldout_steps", "early_stopping_patience", "load_best_model_at_end", "early_stopping_threshold"):
             values.pop(name, None)
+    if values.get("slider_positive") is not None:
+        values.pop("slider_negative_dir", None)
+    if values.get("slider_negative_dir") is None:
+        values.pop("slider_strength", None)
+    else:
+        values["slider_negative_dir"] = "opposites"
+        for name in ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir"):
+            values.pop(name, None)
+        for name in ("mask_column", "unmasked_weight", "unmasked_probability"):
+            values.pop(name, None)
+        for name in ("heldout_steps", "early_stopping_patience", "load_best_model_at_end", "early_stopping_threshold"):
+            values.pop(name, None)
+        for name in ("cached_variants", "adaptive_noise_scale", "alpha_background", "use_dora", "torch_compile"):
+            values.pop(name, None)
     if values.get("with_prior_preservation") or values.get("prior_loss_weight") == 0:
         values.pop("prior_without_pictures", None)
     if not values.get("prior_without_pictures"):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # what LoHa and LoKr do not have -> their value there
 KINDS_OF_LORA = {"use_dora": False, "use_rslora": False, "lora_dropout": 0.0, "loraplus_lr_ratio": None}
+# what a concept slider does not learn from
+NOT_OF_SLIDERS = ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir")
 EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
 
 
@@ -35,6 +37,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_attention,
         _check_prior_preservation,
         _check_slider,
+        _check_pairs,
         _check_output,
     ):
         check(config)
@@ -233,9 +236,37 @@ def _check_slider(config: "TrainConfig") -> None:
         return
     if config.slider_positive == (config.slider_negative or ""):
         raise wrong("slider_negative", "slider_positive and slider_negative are the same: a slider needs a difference")
-    for name in ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir"):
+    for name in NOT_OF_SLIDERS:
         if getattr(config, name):
             raise wrong(name, f"{name} means pictures and captions, which a slider does not learn: drop {name}")
+
+
+def _check_pairs(config: "TrainConfig") -> None:
+    if config.slider_negative_dir is None:
+        if config.slider_strength != 1:
+            raise wrong("slider_strength", "slider_strength needs slider_negative_dir: give it too")
+        return
+    if config.slider_positive is not None:
+        raise wrong(
+            "slider_negative_dir",
+            "slider_positive trains a slider from prompts, slider_negative_dir one from pictures: drop one of them",
+        )
+    if config.train_data_dir == config.slider_negative_dir:
+        raise wrong("slider_negative_dir", "slider_negative_dir and train_data_dir are the same: give two folders")
+    if is_data_file(config.train_data_dir) or is_data_file(config.dataset_name):
+        raise wrong("slider_negative_dir", "slider_negative_dir pairs the pictures of one folder, not of a data file")
+    for name in NOT_OF_SLIDERS:
+        if getattr(config, name):
+            raise wrong(name, f"{name} knows single pictures, and a slider from pairs learns two at once: drop {name}")
+    for name, least in (("cached_variants", 1), ("adaptive_noise_scale", 0.0)):
+        if getattr(config, name) != least:
+            raise wrong(name, f"{name} is another thing for each picture of a slider's pair: drop {name}")
+    if config.alpha_background == "random":
+        raise wrong("alpha_background", "alpha_background random tells a slider's pictures apart: choose one colour")
+    if config.use_dora:
+        raise wrong("use_dora", "use_dora has magnitudes, which no negative strength turns: drop it, or the slider")
+    if config.torch_compile:
+        raise wrong("torch_compile", "torch_compile keeps one strength, and a slider from pairs has two: drop it")
 
 
 def _check_output(config: "TrainConfig") -> None:

@@ -166,8 +166,8 @@ def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
         short["lora_weights"] = PurePosixPath(short["lora_weights"]).name
     if short.get("base_lora") is not None:
         short["base_lora"] = [PurePosixPath(file).name for file in short["base_lora"]]
-    for name in ("train_data_dir", "class_data_dir"):
-        if short[name] is not None:
+    for name in ("train_data_dir", "class_data_dir", "slider_negative_dir"):
+        if short.get(name) is not None:
             short[name] = PurePosixPath(short[name]).name
     return short
 

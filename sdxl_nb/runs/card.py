@@ -59,6 +59,7 @@ def write_card(
             f"CLIP Set Last Layer -{config.clip_skip} in ComfyUI, or as below.",
             "",
         ]
+    lines += _slider(config)
     lines += _pictures(config, folder)
     lines += _usage(config, objective or _objective(config))
     lines += _readers(config, folder, tables or {})
@@ -67,6 +68,20 @@ def write_card(
     path = folder / "README.md"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def _slider(config: TrainConfig) -> list[str]:
+    """What strengths mean of a slider, if it is one."""
+    if config.slider_positive is not None:
+        more = [f"<code>{_escaped(text)}</code>" for text in (config.slider_positive, config.slider_negative or "")]
+        what = f"strength 1 draws more of {more[0]}, -1 less"
+        what += f" of it and more of {more[1]}" if config.slider_negative else " of it"
+    elif config.slider_negative_dir is not None:
+        what = f"strength {config.slider_strength:g} draws as the training pictures are, -{config.slider_strength:g} as"
+        what += " their opposites, of which it learned in pairs"
+    else:
+        return []
+    return [f"A concept slider: {what}; 0 is the base.", ""]
 
 
 def _pictures(config: TrainConfig, folder: Path) -> list[str]:

@@ -95,12 +95,12 @@ class Encoding:
         studio, config, latents = self.studio, self.config, self.studio.objective.latents
         if not studio.caches_latents:
             live = HollowedLatents if studio.objective.inpaints else LiveLatents
-            return live(studio.everything, config, studio.vae.to(studio.device), studio.shape, latents)
+            return live(studio.encoded, config, studio.vae.to(studio.device), studio.shape, latents)
         about = vae_config(studio.source)
         dtype = torch.float32 if about.get("force_upcast", True) else studio.dtype  # as load_vae does
         digest = identity(studio.source, "vae", studio.memo, dtype, *(["tiles"] if config.vae_tiling else []))
         store = self._store("latents", digest, "--no_cache_latents")
-        cached = CachedLatents(studio.everything, config, latents, store, studio.shape)
+        cached = CachedLatents(studio.encoded, config, latents, store, studio.shape)
         cached.fill(lambda: studio.vae.to(studio.device), self._progress("pictures"), studio.processes)
         studio.let_vae_go()
         if cached.moving and not any(each.uses_buckets() for each in studio.configs):

@@ -47,6 +47,7 @@ from .class_pictures import open_class_pictures
 from .encoding import TEXT_PARTS, Encoding
 from .processes import Processes
 from .state.fingerprint import fingerprint
+from .teachers import pairs
 from .validation import Validator
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -93,6 +94,7 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
         refuse_too_deep(config.clip_skip, layers)
     faults = check(opened)
     pictures, held_out = divide(config, opened.without(faults.names), check)
+    pictures, opposites, of_pairs = pairs.paired(config, pictures, check)
     if config.with_prior_preservation:
         others = open_class_pictures(config, counting_bar("drawing class pictures", progress), processes, objective)
         pictures = pictures.with_class(others.without(check(others).names))
@@ -106,9 +108,12 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
         *variants.remarks(Source.of(config)),
         *opened.notes,
         *([str(faults)] if faults else []),
+        *of_pairs,
         *([SKIPPED.format(config.clip_skip, config.clip_skip - 2)] if config.clip_skip != 2 else []),
     ]
-    return Studio(config, accelerator, processes, pictures, held_out, memo, remarks, folder, progress, objective)
+    return Studio(
+        config, accelerator, processes, pictures, held_out, opposites, memo, remarks, folder, progress, objective
+    )
 
 
 class Studio:
@@ -125,6 +130,7 @@ class Studio:
         processes: Processes,
         pictures: CaptionedPictures,
         held_out: CaptionedPictures,
+        opposites: CaptionedPictures,
         memo: Memo,
         remarks: list[str],
         folder: RunFolder,
@@ -142,6 +148,7 @@ class Studio:
         # what is trained on comes first: indices below len(pictures) are its own
         self.everything = appended(pictures, held_out)
         self.heldout = range(len(pictures), len(self.everything))
+        self.encoded = appended(self.everything, opposites)  # and last the opposite of each picture, if any
         self.heldout_identities = [held_out.identity(index) for index in range(len(held_out))]
         self.captions, self.every_caption = self.everything.captions, self.everything.every_caption()
         self.buckets = buckets.of(config, self.everything.sizes(), len(pictures), self.everything.folders)
@@ -158,7 +165,7 @@ class Studio:
         if self.given_masks:
             self.given_masks.refuse_unusable()
             self.remarks.append(str(self.given_masks))
-        self.data_fingerprint = fingerprint(pictures, self.given_masks)
+        self.data_fingerprint = fingerprint(pictures, self.given_masks, opposites)
         self.heldout_fingerprint = fingerprint(held_out)
         self.frozen = FrozenLoras(self.source, shapes_of(self.source)) if self.source.loras else None
         self.base = processes.from_first(lambda: self._contents(memo))
@@ -284,10 +291,19 @@ class Studio:
         del loaded
         give_back(self.device)
 
+    def opposites(self, indices: Sequence[int]) -> list[int]:
+        """The opposite of each of these pictures, of a slider from pairs; none where there are none."""
+        return [len(self.everything) + i for i in indices] if len(self.encoded) > len(self.everything) else []
+
+    def owner(self, index: int) -> int:
+        """The picture whose caption, shape and settings a picture has: itself, or that which it is the opposite of."""
+        return index % len(self.everything)
+
     def caption(self, index: int, choices: Choices) -> str:
         """The caption of a picture at a position."""
         if choices.empty_caption:
             return ""
+        index = self.owner(index)
         of_class = index >= len(self.pictures) - self.pictures.class_pictures  # or held out
         if of_class:
             return unmarked(self.captions[index], self.everything.config(index, self.config))
@@ -298,11 +314,11 @@ class Studio:
 
     def empty_share(self, index: int) -> float:
         """How often a picture is trained without its caption."""
-        return self.everything.config(index, self.config).proportion_empty_prompts
+        return self.everything.config(self.owner(index), self.config).proportion_empty_prompts
 
     def shape(self, index: int) -> tuple[int, int]:
         """Height and width that a picture is trained at: pictures computed at once share it."""
-        return self.buckets.shape(index)
+        return self.buckets.shape(self.owner(index))
 
     def stream(self, batch: int) -> Stream:
         """The order of the pictures to train on, `batch` at each step."""
@@ -330,7 +346,7 @@ class Studio:
         noise = torch.from_numpy(np.stack([c.noise(shape) for c in choices]))
         offset = torch.from_numpy(np.stack([c.noise((shape[0], 1, 1)) for c in choices]))
         return Batch(
-            [self.everything.names[i] for i in indices] if self.config.debug_loss else [],
+            [self.everything.names[self.owner(i)] for i in indices] if self.config.debug_loss else [],
             self._sent(latents),
             self._sent(noise),
             self._sent(offset),

@@ -6,7 +6,7 @@ norm are on their way to the host while the next step is launched (`Numbers`).
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from .optimizing.schedules import learning_rates
 from .processes import Processes
 from .setup import Batch, Studio
 from .state.parameters import Average, FlatParameters
-from .teachers import prior, slider
+from .teachers import pairs, prior, slider
 
 WEIGHTS = ("snr_gamma", "debiased_estimation_loss", "p2_gamma", "soft_snr_gamma")  # at most one is asked for
 WEIGHTS_OF_NOTHING = ("snr_gamma", "p2_gamma", "soft_snr_gamma")  # 0 where snr is, for v
@@ -211,9 +211,10 @@ class Step:
         total = torch.zeros((), device=self.studio.device)
         try:
             for positions, pictures in self._micro_batches(mine):
-                for loss in self._losses(positions, pictures):
-                    self.scaler.scale(loss / count).backward()
-                    total += loss.detach() / count
+                with contextlib.closing(self._losses(positions, pictures)) as losses:
+                    for loss in losses:
+                        self.scaler.scale(loss / count).backward()
+                        total += loss.detach() / count
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -230,9 +231,21 @@ class Step:
                 yield mine[first:last], pictures[first:last]
                 first = last
 
-    def _losses(self, positions: range, pictures: list[int]) -> Iterator[torch.Tensor]:
-        """The summed loss of these pictures at these positions, then that of keeping what the base makes of others."""
-        noised = self._noised(positions, pictures)
+    def _losses(self, positions: range, pictures: list[int]) -> Generator[torch.Tensor, None, None]:
+        """The summed loss of these pictures at these positions, then that of keeping what the base makes of others.
+
+        Of a slider's pairs the half of each picture's, at its strength, which holds until the next is asked for.
+        """
+        if opposites := self.studio.opposites(pictures):
+            for factor, seen in ((self.config.slider_strength, pictures), (-self.config.slider_strength, opposites)):
+                with pairs.strength(self.studio.trained, factor):
+                    for loss in self._of(self._noised(positions, seen), pictures):
+                        yield loss / 2
+        else:
+            yield from self._of(self._noised(positions, pictures), pictures)
+
+    def _of(self, noised: Noised, pictures: list[int]) -> Iterator[torch.Tensor]:
+        """The losses of what is noised; `pictures` say what each counts."""
         yield self._loss(pictures, noised)
         if self.config.prior_without_pictures:
             yield self._kept(noised)

@@ -15,7 +15,7 @@ from sdxl_nb.lora.layers import attach, set_scale
 from sdxl_nb.models.loading import load_pipeline
 from sdxl_nb.tiny.checker import is_blueprint, read
 from sdxl_nb.tiny.concepts import PICTURES
-from sdxl_nb.tiny.draw import COLOURS
+from sdxl_nb.tiny.draw import COLOURS, Scene, Thing, draw
 from sdxl_nb.tiny.evaluate import blueprint_prompts, concept_report, paint
 
 pytestmark = pytest.mark.soak
@@ -110,6 +110,27 @@ def test_a_slider_goes_from_small_to_large(root):
     found = radii(trained(root / "slider", seed=0, **few, **SLIDER), (-1, -0.5, 0, 0.5, 1))
     print("radius", found)
     assert all(high > low for low, high in pairwise(found)) and found[-1] >= 2 * found[0]
+
+
+def circles(root):
+    """Two folders: fourteen large circles, and the same ones small."""
+    rng = random.Random(9)
+    for number in range(14):
+        colour, ground = rng.sample(sorted(COLOURS), 2)
+        for name, radius in (("large", 24.0), ("small", 10.0)):
+            (root / name).mkdir(exist_ok=True)
+            scene = Scene((Thing("circle", colour, radius=radius),), ground)
+            draw(scene).save(root / name / f"{number:02d}.png")
+            (root / name / f"{number:02d}.txt").write_text(f"a {colour} circle on a {ground} background")
+    return {"dataset_name": None, "train_data_dir": str(root / "large"), "slider_negative_dir": str(root / "small")}
+
+
+def test_a_slider_from_pairs_goes_from_small_to_large(root):
+    """The radius rises with the strength from -1 to 1, for the prompts of the slider above."""
+    few = {"train_batch_size": 4, "max_train_steps": 100, "checkpointing_steps": 75}
+    found = radii(trained(root / "pairs", seed=0, **few, **circles(root)), (-1, -0.5, 0, 0.5, 1))
+    print("radius", found)
+    assert all(high > low for low, high in pairwise(found)) and found[-1] >= 1.5 * found[0]
 
 
 def long_pictures(folder):

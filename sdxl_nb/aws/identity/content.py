@@ -27,6 +27,7 @@ CHANNELS = {  # setting: its channel, and the prefix of the bucket that its file
     "train_data_dir": ("train", "data"),
     "class_data_dir": ("class", "data"),
     "validation_data_dir": ("validation", "data"),
+    "slider_negative_dir": ("opposites", "data"),
     "dataset_name": ("dataset", "data"),
     "pretrained_model_name_or_path": ("model", "models"),
     "pretrained_vae_model_name_or_path": ("vae", "models"),

@@ -137,7 +137,7 @@ def card_texts(config: TrainConfig, loss: Any = None) -> list[Any]:
     """
     mark = "\0loss\0"
     settings = {name: value for name, value in config.essentials().items() if name in config.identity()}
-    places = ("train_data_dir", "class_data_dir", "validation_data_dir", "lora_weights")
+    places = ("train_data_dir", "class_data_dir", "validation_data_dir", "slider_negative_dir", "lora_weights")
     details = {name: json.dumps(value) for name, value in settings.items() if name not in places}
     card: dict[str, Any] = {
         "model_overview": {"model_creator": "sdxl_nb"},

@@ -154,6 +154,15 @@ class TrainingSettings(BaseModel):
     slider_guidance: Number = training(
         1.0, "How far a slider of strength 1 goes, in differences of its two prompts.", gt=0, le=100, later=True
     )
+    slider_negative_dir: Text | None = training(
+        None,
+        "Train a concept slider from pairs of pictures: the folder of the opposite of each training picture, under the "
+        "same name; the LoRA draws the training pictures at slider_strength, these at minus it.",
+        later=True,
+    )
+    slider_strength: Number = training(
+        1.0, "Strength at which a slider from pairs draws its pictures.", gt=0, le=10, later=True
+    )
     prior_prompts: Prompts = training(
         None,
         "Plain prompts of prior_without_pictures, each time one of them; null is class_prompt, else the empty prompt.",

@@ -48,7 +48,7 @@ LEFT = {
     **dict.fromkeys(("conditioning_data", "conditioning"), "there is no training on conditioning pictures"),
     "timestep_sampling_offset": "timesteps are drawn alike for all pictures",
     "caption_filter_list": "captions stay as they are",
-    "slider_strength": "there are no slider LoRAs",
+    "slider_strength": "a slider's opposite pictures are given with --slider_negative_dir",
 }
 PARTLY = {
     "resolution_type": "resolution is taken as the side of a square of the area, not as the shorter side",

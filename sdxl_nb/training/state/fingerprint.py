@@ -1,6 +1,6 @@
 """What tells the data of a run from any other: whoever resumes it must have the same.
 
-In: the pictures that are trained on or held out, and their masks. Out: SHA-256 in hexadecimal.
+In: the pictures that are trained on or held out, their masks and opposites. Out: SHA-256 in hexadecimal.
 """
 
 import hashlib
@@ -10,8 +10,10 @@ from ...data.dataset import CaptionedPictures
 from ...data.masks import Masks
 
 
-def fingerprint(pictures: CaptionedPictures, masks: Masks | None = None) -> str:
-    """SHA-256 over every picture's bytes and caption, in order, what its folder says of it, and its mask.
+def fingerprint(
+    pictures: CaptionedPictures, masks: Masks | None = None, opposites: CaptionedPictures | None = None
+) -> str:
+    """SHA-256 over every picture's bytes and caption, in order, what its folder says of it, its mask and its opposite.
 
     Settings that a data file has for a folder are part of it, what its folders are called is not.
     """
@@ -28,4 +30,7 @@ def fingerprint(pictures: CaptionedPictures, masks: Masks | None = None) -> str:
         digest.update(pictures.folders.told())
     for key in masks.keys if masks else ():
         digest.update(key.ljust(16, b"\0"))
+    if opposites is not None:
+        for index in range(len(opposites)):
+            digest.update(f"opposite {opposites.identity(index)}\n".encode())
     return digest.hexdigest()

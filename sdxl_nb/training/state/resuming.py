@@ -25,7 +25,7 @@ OF_THE_DATA = {  # what they decide, the fingerprint of the data tells
     *("dataset_name", "dataset_config_name", "train_data_dir", "image_column", "caption_column", "mask_column"),
     *("dataset_name_mapping", "max_train_samples", "folder_repeats", "folder_weights"),
     *("caption_choice", "caption_lines", "caption_source", "class_data_dir", "class_prompt", "num_class_images"),
-    *("validation_data_dir", "validation_split"),
+    *("validation_data_dir", "validation_split", "slider_negative_dir"),
 }
 OF_THE_BASE = {  # what they decide, the contents of the base tell, where a checkpoint knows them
     *("pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "revision", "variant"),

@@ -1,1 +1,1 @@
-"""What the base itself teaches: to keep what it draws of other prompts (prior), or to go along between two (slider)."""
+"""What else teaches: the base, to keep what it draws (prior) or go between two prompts (slider); opposites (pairs)."""

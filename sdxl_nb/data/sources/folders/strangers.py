@@ -16,6 +16,7 @@ from ....config.train_config import TrainConfig
 from .tree import real
 
 RUN, CLASS, HELD_OUT, MASK = "a run's own", "drawn for a class", "held out", "masks"
+OPPOSITES = "a slider's opposites"
 CONTROL, REGULARISATION, THUMBNAIL = "conditioning pictures", "regularisation pictures", "thumbnails"
 SAMPLE, CACHE, LOGGED, PREVIEW = "samples", "caches", "a tracker's", "previews of models"
 SYSTEM, HIDDEN, TWICE = "kept by a system", "hidden", "links to what is read already"
@@ -55,6 +56,7 @@ def own_folders(folder: Path, config: TrainConfig) -> dict[Path, str]:
     """The folders inside `folder` that the configuration names for something else -> what for; real paths."""
     named = {config.output_dir: RUN, config.latents_cache_dir: CACHE, config.cache_dir: CACHE}
     named |= {config.class_data_dir: CLASS, config.validation_data_dir: HELD_OUT}
+    named |= {config.slider_negative_dir: OPPOSITES}
     data = str(config.train_data_dir or "").rstrip("/")
     found = {}
     for place, reason in named.items():
