@@ -148,6 +148,12 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("use_dora") or values.get("optimizer", "").endswith("_schedulefree"):
         for name in ("rank_dropout", "module_dropout", "scale_weight_norms"):
             values.pop(name, None)
+    if values.get("use_dora") or values.get("lora_kind", "lora") != "lora":
+        values.pop("tlora_min_rank", None)
+    if values.get("tlora_min_rank") is None:
+        values.pop("tlora_alpha", None)
+    else:
+        values |= {"rank": values["tlora_min_rank"] + 1, "rank_pattern": None}
     if values.get("slider_positive") is None:
         for name in ("slider_negative", "slider_target", "slider_guidance"):
             values.pop(name, None)

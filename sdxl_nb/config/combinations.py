@@ -32,6 +32,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_timesteps,
         _check_rates,
         _check_kinds,
+        _check_timestep_ranks,
         _check_masks,
         _check_heldout,
         _check_attention,
@@ -162,6 +163,23 @@ def _check_kinds(config: "TrainConfig") -> None:
         raise wrong(
             "scale_weight_norms",
             f"scale_weight_norms moves weights that optimizer {config.optimizer} averages: take another optimizer",
+        )
+
+
+def _check_timestep_ranks(config: "TrainConfig") -> None:
+    if config.tlora_min_rank is None:
+        if config.tlora_alpha != 1:
+            raise wrong("tlora_alpha", "tlora_alpha needs tlora_min_rank: give it, or drop tlora_alpha")
+        return
+    if config.lora_kind != "lora":
+        raise wrong("tlora_min_rank", f"tlora_min_rank masks ranks of LoRA, not of {config.lora_kind}: drop it")
+    if config.use_dora:
+        raise wrong("use_dora", "use_dora has magnitudes of whole layers, which tlora_min_rank masks: drop one of them")
+    largest = max([config.rank, *(config.rank_pattern or {}).values()])
+    if config.tlora_min_rank >= largest:
+        raise wrong(
+            "tlora_min_rank",
+            f"tlora_min_rank {config.tlora_min_rank} masks none of {largest} ranks: lower it, or drop it",
         )
 
 

@@ -79,11 +79,11 @@ def _recompute(unet: "UNet", policy: str, remarks: list[str]) -> None:
 def take_the_short_way(unet: "UNet", flat: "FlatParameters", config: TrainConfig) -> None:
     """Let plain LoRA layers of our U-Net compute together (lora/fast.py), unless they are compiled instead.
 
-    It keeps one strength and takes whole layers, which dropout of ranks and a slider from pairs do not.
+    It keeps one strength and takes whole layers, which dropout, masks of ranks and a slider from pairs do not.
     """
     from .fast import LoraFast, is_plain
 
-    changes = config.rank_dropout or config.module_dropout or config.slider_negative_dir
+    changes = config.rank_dropout or config.module_dropout or config.tlora_min_rank or config.slider_negative_dir
     if isinstance(unet, SdxlUNet) and not config.torch_compile and not changes and is_plain(unet):
         unet.fast = LoraFast(unet, flat)
 

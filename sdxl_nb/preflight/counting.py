@@ -123,7 +123,7 @@ def _passed(wrapped: "_Config", architecture: str, sides: tuple[int, int], token
 def _shaping(config: TrainConfig) -> "_Config":
     """The settings that decide what a step computes."""
     keys = ["lora_kind", "lokr_factor", "rank", "target_modules", "rank_pattern", "use_dora", "lora_dropout"]
-    keys += ["rank_dropout", "module_dropout", "slider_negative_dir"]
+    keys += ["rank_dropout", "module_dropout", "tlora_min_rank", "slider_negative_dir"]
     keys += ["gradient_checkpointing", "gradient_checkpointing_policy"]
     keys += ["mixed_precision", "base_precision", "use_ema"]
     keys += ["enable_xformers_memory_efficient_attention", "enable_npu_flash_attention"]

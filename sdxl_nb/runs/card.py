@@ -59,6 +59,7 @@ def write_card(
             f"CLIP Set Last Layer -{config.clip_skip} in ComfyUI, or as below.",
             "",
         ]
+    lines += _ranks(config)
     lines += _slider(config)
     lines += _pictures(config, folder)
     lines += _usage(config, objective or _objective(config))
@@ -68,6 +69,18 @@ def write_card(
     path = folder / "README.md"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def _ranks(config: TrainConfig) -> list[str]:
+    """How ranks were masked, if they were."""
+    if config.tlora_min_rank is None:
+        return []
+    return [
+        f"Trained as T-LoRA (arXiv 2507.05964): {config.tlora_min_rank} ranks at the noisiest timestep, all at the "
+        f"clearest, exponent {config.tlora_alpha:g}. The file is a plain LoRA: readers draw with all ranks at all "
+        "timesteps.",
+        "",
+    ]
 
 
 def _slider(config: TrainConfig) -> list[str]:

@@ -30,6 +30,7 @@ from ..lora.files.writer import check_names
 from ..lora.layers import LoraWeights, collect
 from ..lora.starting.frozen import Change, FrozenLoras
 from ..lora.starting.going_on import file_of, shapes_of, starting_weights
+from ..lora.timestep_ranks import REMARK
 from ..models import variants
 from ..models.files import text_layers
 from ..models.loading import in_tiles, load, load_text_encoder, load_vae, load_vae_encoder, open_unet
@@ -109,6 +110,7 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
         *opened.notes,
         *([str(faults)] if faults else []),
         *of_pairs,
+        *([REMARK] if config.tlora_min_rank else []),
         *([SKIPPED.format(config.clip_skip, config.clip_skip - 2)] if config.clip_skip != 2 else []),
     ]
     return Studio(

@@ -16,6 +16,7 @@ from ..config.train_config import TrainConfig
 from ..data.sampling import Choices, Stream, share, strata
 from ..lora.acceleration import take_the_short_way
 from ..lora.dropout import keyed
+from ..lora.timestep_ranks import TimestepRanks
 from ..models.objective.base_objective import WORDS
 from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
@@ -106,6 +107,7 @@ class Step:
         self.kind = studio.objective.prediction
         self.noising = Noising.of(studio.objective, studio.device)
         self.alpha_bar = self.noising.alpha_bar
+        self.ranks = TimestepRanks(studio.unet, config, len(self.noising)) if config.tlora_min_rank else None
         self._check_objective()
         self.micro_batch = config.train_batch_size
         self.failure: Exception | None = None
@@ -261,6 +263,8 @@ class Step:
         if self.dropout:
             self.dropout.set([each.dropout_key() for each in choices], self.studio.device)
         choices = self._at_timesteps(choices, positions)
+        if self.ranks:
+            self.ranks.set([each.timestep for each in choices], self.studio.device)
         batch = self.studio.batch(pictures, choices)
         noise, seen = self._noise(batch, choices)
         c = None

@@ -55,6 +55,8 @@ BAD = [
     ("--rank_dropout 1", "rank_dropout must be less than 1, not 1"),
     ("--module_dropout=-1", "module_dropout must be at least 0, not -1"),
     ("--scale_weight_norms 0", "scale_weight_norms must be greater than 0, not 0"),
+    ("--tlora_min_rank 0", "tlora_min_rank must be at least 1, not 0"),
+    ("--tlora_alpha 0", "tlora_alpha must be greater than 0, not 0"),
     ("--slider_strength 0", "slider_strength must be greater than 0, not 0"),
     ("--slider_guidance 0", "slider_guidance must be greater than 0, not 0"),
     ("--lora_kind lokr --torch_compile", "torch_compile is for lora_kind lora alone, and this one is lokr: drop torch_compile"),

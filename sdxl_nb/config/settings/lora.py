@@ -47,6 +47,17 @@ class LoraSettings(BaseModel):
         None, "Other lora_alpha for some layers, in the same form; a layer with a rank of its own keeps lora_alpha."
     )
     use_dora: bool = lora(False, "DoRA: learn each layer's magnitude and direction apart (arXiv 2402.09353).")
+    tlora_min_rank: Whole | None = lora(
+        None,
+        "T-LoRA (arXiv 2507.05964), against overfitting on very few pictures: in training only so many ranks at the "
+        "noisiest timestep, and all at the clearest; half of the rank is usual, null is plain LoRA.",
+        ge=1,
+        le=1023,
+        later=True,
+    )
+    tlora_alpha: Number = lora(
+        1.0, "Exponent of T-LoRA's ranks over timesteps; above 1 leaves fewer.", gt=0, le=10, later=True
+    )
     use_rslora: bool = lora(False, "rsLoRA: scale by the square root of the rank (arXiv 2312.03732).")
     lora_weights: Text | None = lora(
         None,
