@@ -23,6 +23,7 @@ MEASURE = {"prompts": 24, "seeds": (0, 1), "scales": (1.0,)}
 KINDS = {  # what each is to have other than the quick start
     "lokr": {"lora_kind": "lokr"},
     "loha": {"lora_kind": "loha"},
+    "tlora": {"tlora_min_rank": 4},  # of 8, drawn with all
     "loraplus": {"loraplus_lr_ratio": 16, "learning_rate": 1.5e-3},
     "prodigy_schedulefree": {
         "optimizer": "prodigy_schedulefree",
