@@ -21,7 +21,7 @@ from ..models import architectures
 from ..models.inpainting import inpaints
 from ..system.errors import ConfigError
 from ..training import disk
-from ..training.epochs import steps_per_epoch
+from ..training.epochs import passes, pictures_each, plain_passes, steps_per_epoch
 from . import counting, looks, prices
 from .counting import Count
 
@@ -242,7 +242,7 @@ class _Job:
     """One configuration: what is counted of it, and its row on a machine."""
 
     def __init__(self, config: TrainConfig, built: architectures.Architecture, entries: int | None):
-        self.config, self.built, self.entries = config, built, entries
+        self.config, self.built, self.entries, self.more = config, built, entries, passes(config) / plain_passes(config)
         self.count = self._count(config, cuda=True)
         self.dtype = counting.DTYPES[config.mixed_precision or "no"]
         drawn = looks.largest(config)
@@ -315,7 +315,7 @@ class _Job:
             )
         took = self._timed("cpu", asked).seconds
         around = self.around(self.count.flops * asked / took)
-        took *= self.config.gradient_accumulation_steps
+        took *= self.config.gradient_accumulation_steps * self.more
         return Row(machine, peak, micro, took, self.steps(1), measured=True, around=around)
 
     def _row_gpu(self) -> Row:
@@ -333,7 +333,7 @@ class _Job:
         portions = -(-self.config.train_batch_size // row.micro_batch) * self.config.gradient_accumulation_steps
         peak = max(round((timing.peak or 0) + self.count.state - 8 * self.count.trained + CONTEXT), 1)
         around = self.around(self.count.flops * row.micro_batch / timing.seconds)
-        took = timing.seconds * portions
+        took = timing.seconds * portions * self.more
         return Row(machine, peak, row.micro_batch, took, row.steps, row.note, measured=True, around=around)
 
     def _timed(self, device: str, pictures: int) -> counting.Timing:
@@ -348,19 +348,19 @@ class _Job:
         if not config.caches_text_embeddings():
             flops += 2 * self.built.text_parameters() * self.built.tokens * (3 if config.train_text_encoder else 1)
         launches = self.count.operations * -(-config.train_batch_size // micro) * config.gradient_accumulation_steps
-        return max(flops * each / (rate * EFFICIENCY), launches * LAUNCH)
+        return self.more * max(flops * each / (rate * EFFICIENCY), launches * LAUNCH)
 
     def around(self, rate: float, processes: int = 1) -> float:
         """Seconds of start-up, of encoding the pictures once and of drawing the validation pictures, at this FLOP/s."""
         config, steps = self.config, self.steps(processes)
         weights, *_, encoding, decoding = self.vae
         size = self.count.frozen + weights + self.built.text_parameters() * self.dtype.itemsize
-        forward = self.count.flops / (4 if config.gradient_checkpointing else 3)  # backward is two, or three with it
+        forward = self.count.flops / plain_passes(config)
         drawing, launching = 0.0, self.count.operations / 3 * LAUNCH
         if self.entries and steps:
             each = (forward / rate, launching, decoding / rate)
             drawing = looks.seconds(config, steps, self.entries, processes, *each)
-        encoded = (self.entries or 0) * config.cached_variants if config.cache_latents else 0
+        encoded = (self.entries or 0) * pictures_each(config) * config.cached_variants if config.cache_latents else 0
         return IMPORTS + size / DISK_RATE + (encoded * encoding / rate + drawing) / processes
 
     def steps(self, processes: int) -> int | None:

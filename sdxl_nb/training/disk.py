@@ -12,7 +12,7 @@ from ..config.train_config import TrainConfig
 from ..models.architectures import Architecture
 from ..models.inpainting import inpaints
 from ..system.errors import SdxlNbError
-from .epochs import costliest, count, looks_in
+from .epochs import costliest, count, looks_in, pictures_each
 
 STATES = {  # fp32 numbers a weight, itself counted
     "adamw": 3,
@@ -94,7 +94,8 @@ def needed(config: TrainConfig, built: Architecture, pictures: int | None = None
             notes = [f"The number of pictures is not known: {error}"]
     variants = config.cached_variants if config.cached_variants > 1 else 1 + config.random_flip
     latent = 2 * 4 * built.vae.get("latent_channels", 4) * (config.resolution // built.scale) ** 2
-    latents = (stored or 0) * variants * latent if config.cache_latents and not inpaints(built.unet) else 0
+    encoded = (stored or 0) * pictures_each(config) * variants
+    latents = encoded * latent if config.cache_latents and not inpaints(built.unet) else 0
     embeddings = (captions or 0) * built.caption_numbers * 4 if config.caches_text_embeddings() else 0
     return Need(entries, latents, embeddings, cache_folder(config), Path(config.output_dir), costliest=config), notes
 

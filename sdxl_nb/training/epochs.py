@@ -94,6 +94,24 @@ def drawing_passes(config: TrainConfig) -> float:
 def drawing_share(config: TrainConfig, steps: int, an_epoch: int) -> float:
     """The part of a run's work that its validation pictures are, by passes through the U-Net; a backward is two."""
     drawing = drawing_passes(config) * looks_in(config, steps, an_epoch)
-    each = 4 if config.gradient_checkpointing else 3
-    training = steps * config.train_batch_size * config.gradient_accumulation_steps * each
+    training = steps * config.train_batch_size * config.gradient_accumulation_steps * passes(config)
     return drawing / (drawing + training)
+
+
+def passes(config: TrainConfig) -> int:
+    """Passes through the U-Net that a picture of a step takes: one forward, and backward two, or three where it is
+    computed again; what else teaches (training/teachers) takes more.
+    """
+    learned = plain_passes(config)
+    kept = 1 + learned if config.prior_without_pictures else 0  # what the base says, and what is learned of it
+    return pictures_each(config) * (learned + kept) + (3 if config.slider_positive is not None else 0)
+
+
+def pictures_each(config: TrainConfig) -> int:
+    """Pictures that an entry of an epoch is: two where it has an opposite."""
+    return 1 if config.slider_negative_dir is None else 2
+
+
+def plain_passes(config: TrainConfig) -> int:
+    """The same where a picture teaches alone."""
+    return 4 if config.gradient_checkpointing else 3

@@ -173,6 +173,14 @@ def test_start_up_encoding_and_drawing_are_in_the_time_of_the_whole(tmp_path):
     assert plain > uncached > IMPORTS and drawn[1] == pytest.approx(2 * drawn[0]) and drawn[0] > 0
 
 
+def test_two_pictures_of_a_pair_are_twice_the_work(tmp_path):
+    (row,), (pairs,) = (  # both take the layers one by one
+        estimate(small(tmp_path / "run", **each), "ml.g5.2xlarge", here=False).rows
+        for each in ({"tlora_min_rank": 1}, {"slider_negative_dir": "opposites"})
+    )
+    assert pairs.seconds == pytest.approx(2 * row.seconds) and pairs.around > row.around
+
+
 def test_sample_prompts_are_estimated_by_their_own_sizes_and_steps(tmp_path):
     def about(*lines):
         config = small(tmp_path / "run", sample_prompts=list(lines) or None)

@@ -15,6 +15,7 @@ from sdxl_nb.training.epochs import (
     drawing_share,
     looked_at_every,
     looks_in,
+    passes,
     steps_per_epoch,
     validation_pictures,
 )
@@ -101,6 +102,21 @@ def test_the_share_of_drawing_goes_by_the_size_of_each_picture():
     config = TrainConfig(seed=0, resolution=512, train_batch_size=1, validation_steps=10)
     lines = ["a --w 1024 --h 512 --s 10 --l 1", "b --s 5"]  # 10 passes of two squares, 5 of one and with guidance
     assert drawing_share(config.replace(sample_prompts=lines), 10, 99) == 2 * 30 / (2 * 30 + 10 * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, 3),
+        ({"gradient_checkpointing": True}, 4),
+        ({"prior_without_pictures": True}, 3 + 1 + 3),
+        ({"slider_positive": "a"}, 3 + 3),
+        ({"slider_negative_dir": "n"}, 2 * 3),
+        ({"slider_negative_dir": "n", "prior_without_pictures": True, "gradient_checkpointing": True}, 2 * (4 + 1 + 4)),
+    ],
+)
+def test_passes_are_those_that_a_step_takes(changes, wanted):
+    assert passes(TrainConfig(seed=0, **changes)) == wanted
 
 
 def test_the_presets_draw_as_often_as_they_save_and_less_than_a_fifth_of_the_work():
