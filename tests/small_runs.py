@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from random_sdxl import make_pipeline
 from safetensors.torch import load_file
 
@@ -40,6 +40,18 @@ def home():
         picture.save(root / "pictures" / f"{number}.png")
         (root / "pictures" / f"{number}.txt").write_text(f"card {number}")
     return root, folder
+
+
+def put_negatives(folder):
+    """The negative of each picture; one of them is a WebP at twice the size, none has a caption."""
+    folder.mkdir(exist_ok=True)
+    for path in sorted((home()[0] / "pictures").glob("*.png")):
+        picture = ImageOps.invert(Image.open(path).convert("RGB"))
+        if path.stem == "3":
+            picture.resize((80, 80)).save(folder / "3.webp", lossless=True)
+        else:
+            picture.save(folder / path.name)
+    return folder
 
 
 def small(output_dir, **changes):

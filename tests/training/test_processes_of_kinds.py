@@ -6,7 +6,7 @@ import random
 import shutil
 
 import pytest
-from small_runs import assert_same, at_call, kill_me, largest_difference, small, train
+from small_runs import assert_same, at_call, kill_me, largest_difference, put_negatives, small, train
 from test_processes import free_port
 
 from sdxl_nb.runs.run import Run
@@ -21,12 +21,19 @@ KINDS = {
     "dropped": {"rank_dropout": 0.4, "module_dropout": 0.3, "scale_weight_norms": 0.01},
     "prior": {"prior_without_pictures": True, "prior_prompts": ["a card", "a plain card"], "lora_dropout": 0.3},
     "slider": SLIDER,
+    "pairs": {"slider_strength": 2.0, "prior_without_pictures": True, "rank_dropout": 0.2},
+    "tlora": {"tlora_min_rank": 1, "target_modules": "all", "gradient_checkpointing": True},
     "crops": {"center_crop": False, "aspect_ratio_buckets": False, "random_flip": True, "cached_variants": 3},
     "layer": {"clip_skip": 1, "max_token_length": 150},
     "timesteps": {"timestep_distribution": "stratified", "multires_noise_iterations": 4, "input_perturbation": 0.1},
 }
 PLACES = {"step": (Step, "_loss"), "save": (checkpoint, "save_file")}
 ONE_EACH = {"train_batch_size": 1, "max_train_steps": 6, "checkpointing_steps": 2}
+
+
+def settings(kind, folder):
+    """What a kind asks for, with the pictures that it needs."""
+    return KINDS[kind] | ({"slider_negative_dir": str(put_negatives(folder))} if kind == "pairs" else {})
 
 
 def process(config, rank, port, dying):
@@ -77,14 +84,15 @@ def assert_resumes(tmp_path, run, changes):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_resume_bit_for_bit_and_are_a_larger_batch(tmp_path, kind):
-    assert_resumes(tmp_path, fork_two, KINDS[kind])
-    alone = train(small(tmp_path / "alone", **ONE_EACH | {"train_batch_size": 2}, **KINDS[kind]))
+    asked = settings(kind, tmp_path / "opposites")
+    assert_resumes(tmp_path, fork_two, asked)
+    alone = train(small(tmp_path / "alone", **ONE_EACH | {"train_batch_size": 2}, **asked))
     assert largest_difference(tmp_path / "whole", alone.folder) < 2e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_four_times_it_ends_the_same(tmp_path, kind):
-    changes = ONE_EACH | KINDS[kind] | {"max_train_steps": 12, "checkpointing_steps": 1}
+    changes = ONE_EACH | settings(kind, tmp_path / "opposites") | {"max_train_steps": 12, "checkpointing_steps": 1}
     fork_two(small(tmp_path / "whole", **changes))
     config, draw = small(tmp_path / "killed", resume_from_checkpoint="latest", **changes), random.Random(kind)
     moments = [("step", 0, draw.randint(1, 4)), ("step", 1, draw.randint(1, 4)), ("save", 0, 1), ("step", 1, 2)]

@@ -4,8 +4,18 @@ import shutil
 
 import pytest
 import torch
-from PIL import Image, ImageOps
-from small_runs import assert_goes_on, fit_one_at_a_time, home, largest_difference, small, studio, train, whole
+from PIL import Image
+from small_runs import (
+    assert_goes_on,
+    fit_one_at_a_time,
+    home,
+    largest_difference,
+    put_negatives,
+    small,
+    studio,
+    train,
+    whole,
+)
 
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.lora.files.file import LoraFile
@@ -21,15 +31,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def negatives(tmp_path_factory):
-    """The negative of each of the small runs' pictures; one of them is a WebP at twice the size, none has a caption."""
-    folder = tmp_path_factory.mktemp("opposites")
-    for path in sorted((home()[0] / "pictures").glob("*.png")):
-        picture = ImageOps.invert(Image.open(path).convert("RGB"))
-        if path.stem == "3":
-            picture.resize((80, 80)).save(folder / "3.webp", lossless=True)
-        else:
-            picture.save(folder / path.name)
-    return folder
+    return put_negatives(tmp_path_factory.mktemp("opposites"))
 
 
 def losses_of(config, made, pictures):
