@@ -6,6 +6,7 @@ Columns that end with _file_name, as `datasets` reads them, name what belongs to
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
@@ -28,6 +29,7 @@ from .tree import inside, is_plain_file, real_inside
 OF_ANOTHER = ("_file_name", "_file_names")  # how columns end that name what belongs to a picture
 MASKS = ("mask_file_name", "mask")  # the columns of the masks, where none is named
 OTHER_KINDS = {"dict": "an object", "int": "a number", "float": "a number", "bool": "true or false", "list": "a list"}
+PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)  # names that are short already, as nearly all are
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."
 
 
@@ -203,6 +205,11 @@ def checked_name(root: Path, table: str, number: int, name: Any, folder: Callabl
 
     `folder` is real_inside for `root`, with a memory: there may be a million names.
     """
+    if isinstance(name, str) and PLAIN.fullmatch(name):
+        place, (head, _, tail) = table.rpartition("/")[0], name.rpartition("/")
+        head = f"{place}/{head}" if place and head else place or head
+        if is_plain_file(folder(head), tail):
+            return f"{head}/{tail}" if head else tail
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"row {number} of {table} has no file_name: add it or remove the row.")
     missing = DataError(f"{table} names {shown(name)}, but there is no such file in {root}: correct the name.")

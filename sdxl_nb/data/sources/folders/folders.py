@@ -42,7 +42,7 @@ def list_folder(folder: Path | str, config: TrainConfig) -> Listing:
         notes.append(NO_CAPTIONS)
     files = Files(str(root), names)
     listing = Listing(names, captions, files.read, files.stamp, [*faults, *named.faults, *found.faults], notes)
-    listing.further = further
+    listing.further, listing.stamps = further, files.stamps
     if all_masks := found.masks | named.masks:
         masks = (all_masks.get(name) for name in Texts[str](names))
         listing.masks = text_column(mask and f"{root}/{mask}" for mask in masks)
