@@ -7,7 +7,7 @@ Each line is a fresh process with one thread on the tiny random base. Pictures b
 show, in files of other bytes, so that each is decoded, encoded and cached by itself. 100,000 take a quarter of an hour.
 
 With `--cached` two steps from full caches are measured alone, whose rows benchmarks/copies.py writes in minutes: a
-million pictures take 4.5 GB of disk. `--keep FOLDER` leaves them there for another time.
+million pictures take some 4 GB of disk. `--keep FOLDER` leaves them there for another time.
 """
 
 import argparse

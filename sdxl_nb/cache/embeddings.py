@@ -119,6 +119,10 @@ class EmbeddedPrompts:
         if (self.places < 0).any():
             raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
 
+    def forget_keys(self) -> None:
+        """Give back what only `fill` needs."""
+        self.keys = self.keys[:0].copy()
+
     @torch.no_grad()
     def _fill(
         self, mine: np.ndarray, encoders: TextEncoders, batch: int, progress: Progress | None, total: int

@@ -280,6 +280,11 @@ class CachedLatents(Encoder):
         if self.missing():
             raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
 
+    def forget_keys(self) -> None:
+        """Give back what only `fill` needs: rows are found by their places from now on."""
+        self.keys = self.keys[:0].copy()
+        self.store.forget_keys()
+
     def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Callable[[int], None]) -> None:
         """Encode these rows, those of one shape together, and count pictures."""
         batch = batch or at_once(self.largest, vae.device)

@@ -159,6 +159,10 @@ class Store:
         at = np.searchsorted(self._keys, keys[new])
         self._keys, self._places = np.insert(self._keys, at, keys[new]), np.insert(self._places, at, places[new])
 
+    def forget_keys(self) -> None:
+        """From now on rows are read by the places that were found; a row can no longer be found or added."""
+        self._keys = self._places = None  # type: ignore[assignment]  # so that `find` fails instead of finding nothing
+
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Where the rows with these keys are, an int64 each; -1 for those that are not here."""
         found = np.full(len(keys), -1, np.int64)

@@ -8,7 +8,7 @@ Columns that end with _file_name, as `datasets` reads them, name what belongs to
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from ...decoding import Fault, is_text
 from .. import metadata
 from ..listing import CaptionColumn, Note, TextColumn, Texts, take
 from .leavings import counted, some
+from .seen import Seen
 from .tree import inside, is_plain_file, real_inside
 
 OF_ANOTHER = ("_file_name", "_file_names")  # how columns end that name what belongs to a picture
@@ -39,7 +40,7 @@ class Named(NamedTuple):
     names: pa.Array
     captions: pa.Array
     further: pa.Array | None
-    seen: dict[str, str]  # name -> the metadata file that names it
+    seen: Mapping[str, str]  # name -> the metadata file that names it
     faults: list[Fault]
     notes: list[Note]
     beside: dict[str, str]  # file that belongs to a picture -> the column that names it
@@ -66,7 +67,8 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
     Where two of them name a picture, the one that is nearer to it counts, as it does for `datasets`.
     """
     names, captions, faults, passed, twice = TextColumn(), CaptionColumn(), [], [], []
-    seen: dict[str, str] = {}
+    seen: dict[str, str] = {}  # of several files
+    own = TextColumn()  # of one alone
     beside, masks = dict[str, str](), dict[str, str]()
     folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
     for table in sorted(tables, key=lambda name: (-name.count("/"), name)):
@@ -74,6 +76,7 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
         given, more, bad = said.names or [], said.further, said.bad
         its_masks = masks_of(table, said, config)
         beside |= files_beside(table, said)
+        note = own.append if len(tables) == 1 else partial(_set, seen, table)
         for row, (told, text) in enumerate(zip(given, Texts[str | None](said.captions), strict=True)):
             name = checked_name(root, table, row + 1, told, folder)
             if seen.get(name) == table:
@@ -84,15 +87,16 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
             elif name in seen:
                 twice.append(name)
             elif row in bad:
-                seen[name] = table
+                note(name)
                 faults.append(Fault(name, f"{name} {bad[row]}"))
             else:
-                seen[name] = table
+                note(name)
                 names.append(name)
                 captions.append([] if text is None else [text, *([] if more is None else more[row].as_py())])
                 if row in its_masks:
                     masks[name] = checked_name(root, table, row + 1, its_masks[row], folder)
                     beside.setdefault(masks[name], "a mask")
+    every = Seen(tables[0], own.finish()) if len(tables) == 1 else seen
     notes = []
     if twice:
         named = f"{counted(len(twice), 'picture')} named in two metadata files ({some(twice)})"
@@ -100,8 +104,12 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
     if passed:
         named = f"{counted(len(passed), 'picture')} named in metadata files ({some(passed)})"
         notes.append(Note(f"{named} but never trained on: {_reasons(passed, never)}.", "not_training_pictures"))
-    beside = {name: column for name, column in beside.items() if name not in seen}
-    return Named(names.finish(), *captions.finish(), seen, faults, notes, beside, masks)
+    beside = {name: column for name, column in beside.items() if name not in every}
+    return Named(names.finish(), *captions.finish(), every, faults, notes, beside, masks)
+
+
+def _set(seen: dict[str, str], table: str, name: str) -> None:
+    seen[name] = table
 
 
 def masks_of(table: str, said: Said, config: TrainConfig) -> dict[int, str]:
