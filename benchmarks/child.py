@@ -1,6 +1,7 @@
 """One measured run in a process of its own: sdxl_nb's, or the unmodified diffusers script's.
 
     python -m benchmarks.child ours RESULT.json [--record NOISE.npz] FLAG ...
+    python -m benchmarks.child copies RESULT.json FLAG ...           (ours, which fills its caches with copies)
     python -m benchmarks.child reference RESULT.json [--replay NOISE.npz] SCRIPT FLAG ...
 
 Out: the process's CPU seconds (all threads, user and system) and the loss at the end of every step, and its peak
@@ -162,7 +163,11 @@ def main(which: str, result: str, *rest: str) -> None:
     steps, rest, noise = Steps(result), list(rest), None
     if rest and rest[0] in ("--record", "--replay"):
         noise, rest = rest[1], rest[2:]
-    ours(steps, noise, rest) if which == "ours" else reference(steps, noise, rest[0], rest[1:])
+    if which == "copies":
+        from benchmarks import copies
+
+        copies.install()
+    reference(steps, noise, rest[0], rest[1:]) if which == "reference" else ours(steps, noise, rest)
     steps.save()
 
 

@@ -1,17 +1,23 @@
 """How the cost of a run grows: with pictures, steps, rank and resolution. sdxl_nb alone, process CPU time.
 
     python -m benchmarks.growth [--pictures 1000 10000 100000]
+    python -m benchmarks.growth --cached 1000 10000 100000 1000000
 
 Each line is a fresh process with one thread on the tiny random base. Pictures beyond the first thousand show what those
 show, in files of other bytes, so that each is decoded, encoded and cached by itself. 100,000 take a quarter of an hour.
+
+With `--cached` two steps from full caches are measured alone, whose rows benchmarks/copies.py writes in minutes: a
+million pictures take some 4 GB of disk. `--keep FOLDER` leaves them there for another time.
 """
 
 import argparse
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import copies
 from .architectures import make_pictures
 from .compare import Measured, Work, prepare, run
 
@@ -38,6 +44,22 @@ def measure(folder: Path, work: Work) -> dict[str, Measured]:
     return found
 
 
+def cached(folder: Path, count: int) -> str:
+    """A line for so many cached pictures, made when they are not there yet."""
+    work = Work("t-64-b1", 2, pictures=count)
+    flags = [*work.flags(folder, folder / "ours"), "--aspect_ratio_buckets", "--bucket_reso_steps=32"]
+    apart = {"SDXL_NB_CACHE": str(folder / f"cache-{count}")}
+    if not (folder / f"cache-{count}").is_dir():
+        copies.make(folder / f"pictures-{work.resolution}-{count}", count)
+        prepare(folder, work)
+        run(folder, ["copies", *flags], apart)
+        shutil.rmtree(folder / "ours")
+    found = run(folder, ["ours", *flags], apart)
+    shutil.rmtree(folder / "ours")
+    stored = sum(file.stat().st_size for file in (folder / f"cache-{count}").rglob("*") if file.is_file())
+    return f"| {count:,} | {found.first:.1f} | {found.memory:.0f} | {stored / 1e6:,.0f} |"
+
+
 def line(label: str, found: dict[str, Measured]) -> str:
     cold, warm = found["cold"], found["warm"]
     return (
@@ -56,28 +78,48 @@ def works(pictures: Sequence[int]) -> dict[str, Work]:
     return {label: Work(**base | changes) for label, changes in axes.items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> list[str]:
-    parser = argparse.ArgumentParser("benchmarks.growth", description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, nargs="*", default=[1000, 10_000, 100_000])
-    parser.add_argument("--only", help="measure the lines whose label contains this")
-    given = parser.parse_args(arguments)
+def grown(folder: Path, pictures: Sequence[int], only: str | None) -> list[str]:
+    """A table of all axes, cold and warm; printed while it is measured."""
     lines = [
         "| t-64-b1, 40 steps, rank 4, 32 pictures, but | job cold, CPU s | job warm, CPU s | first step warm, CPU s | "
         "step, CPU ms | peak cold, MB | peak warm, MB |",
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
-    with tempfile.TemporaryDirectory(prefix="sdxl_nb-growth-") as place:
-        folder = Path(place)
-        for label, work in works(given.pictures).items():
-            if given.only and given.only not in label:
-                continue
-            if work.pictures > DISTINCT:
-                many_pictures(folder / f"pictures-{work.resolution}-{work.pictures}", work.pictures, 80)
-            prepare(folder, work)
-            lines.append(line(label, measure(folder, work)))
-            print(lines[-1], flush=True)
+    for label, work in works(pictures).items():
+        if only and only not in label:
+            continue
+        if work.pictures > DISTINCT:
+            many_pictures(folder / f"pictures-{work.resolution}-{work.pictures}", work.pictures, 80)
+        prepare(folder, work)
+        lines.append(line(label, measure(folder, work)))
+        print(lines[-1], flush=True)
     return lines
+
+
+def grown_caches(folder: Path, counts: Sequence[int]) -> list[str]:
+    """A table of starts from full caches."""
+    lines = ["| pictures, all cached | first step, CPU s | peak, MB | caches, MB |", "|---|---|---|---|"]
+    print("\n".join(lines))
+    for count in counts:
+        lines.append(cached(folder, count))
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> list[str]:
+    parser = argparse.ArgumentParser("benchmarks.growth", description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, nargs="*", default=[1000, 10_000, 100_000])
+    parser.add_argument("--only", help="measure the lines whose label contains this")
+    parser.add_argument("--cached", type=int, nargs="*", help="measure two steps from full caches of so many pictures")
+    parser.add_argument("--keep", help="a folder for what is made, instead of one that is deleted")
+    given = parser.parse_args(arguments)
+    temporary = tempfile.TemporaryDirectory(prefix="sdxl_nb-growth-")
+    with contextlib.nullcontext(given.keep) if given.keep else temporary as place:
+        folder = Path(place)
+        if given.cached:
+            return grown_caches(folder, given.cached)
+        return grown(folder, given.pictures, given.only)
 
 
 if __name__ == "__main__":

@@ -108,14 +108,20 @@ class EmbeddedPrompts:
         def work(share: range) -> None:
             mine = numbers[share.start : share.stop : share.step]
             self.store.refresh()
+            mine = mine[self.places[mine] < 0]  # what was here once is not looked for again
             mine = mine[self.store.find(self.keys[mine]) < 0]
             if len(mine):
                 self._fill(mine, load_encoders(), batch, progress, len(share))
 
         share_out(len(numbers), work, processes)
-        self.places = self.store.find(self.keys)
+        lacking = np.flatnonzero(self.places < 0)
+        self.places[lacking] = self.store.find(self.keys[lacking])
         if (self.places < 0).any():
             raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
+
+    def forget_keys(self) -> None:
+        """Give back what only `fill` needs."""
+        self.keys = self.keys[:0].copy()
 
     @torch.no_grad()
     def _fill(
@@ -148,11 +154,12 @@ class EmbeddedPrompts:
 
     def cut(self) -> np.ndarray:
         """The pictures whose captions are longer than the tokenizers take."""
-        found, own = [np.empty(0, np.int64)], self.places[len(self.others) :]
-        for first in range(0, len(own), 4096):
-            (beyond,) = self.store.read(own[first : first + 4096], ["cut"])
-            found.append(np.flatnonzero(beyond.numpy().ravel() > 0) + first)
-        return np.concatenate(found)
+        own = self.places[len(self.others) :]
+        if not len(own):
+            return own
+        different = np.unique(own)
+        cut = different[self.store.column(different, "cut").view(np.int32).ravel() > 0]
+        return np.flatnonzero(np.isin(own, cut)) if len(cut) else np.empty(0, np.int64)
 
     def __len__(self) -> int:
         """The number of different captions."""

@@ -6,7 +6,7 @@ deviation; the sample is drawn at every step from the position's own noise, so e
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from .shards import KEY, Store, Writer
 
 Progress = Callable[[int, int], None]
 Shape = tuple[int, int]
+SIZES = 10_000  # of pictures whose crops are remembered while keys are made
 Target = Callable[[int], Shape]  # the (height, width) in pixels that a picture is trained at
 
 
@@ -219,18 +220,34 @@ class CachedLatents(Encoder):
         self.store, self.variants = store, self.kept if self.kept > 1 else 1 + mirrored
         self.moving = 0  # pictures whose random crop would have moved from epoch to epoch
         self.keys = np.empty(len(pictures) * self.variants, KEY)
-        for index in range(len(pictures)):
-            background = pictures.background(index)
-            self._note(index, pictures.identity(index) + (background if background != "white" else ""))
+        known: dict[Hashable, tuple[list[str], bool]] = {}  # a million pictures are of few sizes
+        for index, digest in enumerate(pictures.identities()):
+            background, alike = pictures.background(index), self._alike(index)
+            told = known.get(alike) or self._told(index)
+            if alike and len(known) < SIZES:
+                known[alike] = told
+            self._note(index, digest + (background if background != "white" else ""), *told)
         self.places = store.find(self.keys)
         self.computed = 0  # pictures that `fill` encoded
 
-    def _note(self, index: int, digest: str) -> None:
-        for number in range(self.variants):
-            crop = self.variant(index, number)
-            size = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size)
-            self.keys[index * self.variants + number] = key_of(digest, (*size, crop.flip, crop.interpolation))
-        self.moving += self.kept == 1 and not self.config_of(index).center_crop and crop.resized != crop.target_size
+    def _alike(self, index: int) -> Hashable:
+        """What pictures have in common that are cropped alike; None where each has crops of its own."""
+        if self.kept > 1:
+            return None
+        return self.sizes[index].tobytes(), self.target(index), id(self.config_of(index))
+
+    def _told(self, index: int) -> tuple[list[str], bool]:
+        """What a key says of each of a picture's crops, and whether another epoch would have moved it."""
+        crops = [self.variant(index, number) for number in range(self.variants)]
+        places = [(each.original_size, each.resized, each.top, each.left, each.target_size) for each in crops]
+        told = [str((*place, each.flip, each.interpolation)) for place, each in zip(places, crops, strict=True)]
+        last = crops[-1]
+        return told, self.kept == 1 and not self.config_of(index).center_crop and last.resized != last.target_size
+
+    def _note(self, index: int, digest: str, told: Sequence[str], moves: bool) -> None:
+        for row, crop in enumerate(told, start=index * self.variants):
+            self.keys[row] = key_of(digest, crop)
+        self.moving += moves
 
     def missing(self) -> int:
         """How many rows are not in the store."""
@@ -249,6 +266,7 @@ class CachedLatents(Encoder):
         def work(share: range) -> None:
             rows = (np.asarray(share)[:, None] * many + np.arange(many)).ravel()
             self.store.refresh()
+            rows = rows[self.places[rows] < 0]  # what was here once is not looked for again
             rows = rows[self.store.find(self.keys[rows]) < 0]
             rows = rows[np.sort(np.unique(self.keys[rows], return_index=True)[1])]  # copies of a picture are one
             if len(rows):
@@ -257,9 +275,15 @@ class CachedLatents(Encoder):
                     self._fill(rows, load_vae(), batch, counted)
 
         share_out(len(self.pictures), work, processes)
-        self.places = self.store.find(self.keys)
+        lacking = np.flatnonzero(self.places < 0)
+        self.places[lacking] = self.store.find(self.keys[lacking])
         if self.missing():
             raise SdxlNbError(f"The cache folder {self.store.folder} lost files while it was used: start again.")
+
+    def forget_keys(self) -> None:
+        """Give back what only `fill` needs: rows are found by their places from now on."""
+        self.keys = self.keys[:0].copy()
+        self.store.forget_keys()
 
     def _fill(self, rows: np.ndarray, vae: Any, batch: int | None, progress: Callable[[int], None]) -> None:
         """Encode these rows, those of one shape together, and count pictures."""

@@ -31,6 +31,7 @@ AROUND = 256 << 10  # what Linux may map around a page that is read, at least: s
 SCARCE = (errno.EMFILE, errno.ENFILE)  # this process, or the machine, has too many files open
 SETTLED = 1.0  # seconds: two files that appear within a clock's tick leave a folder the same time
 KEY = "S16"
+SOUGHT = 1 << 16  # keys that are looked for at once
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U8": torch.uint8}
 TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 
@@ -158,12 +159,20 @@ class Store:
         at = np.searchsorted(self._keys, keys[new])
         self._keys, self._places = np.insert(self._keys, at, keys[new]), np.insert(self._places, at, places[new])
 
+    def forget_keys(self) -> None:
+        """From now on rows are read by the places that were found; a row can no longer be found or added."""
+        self._keys = self._places = None  # type: ignore[assignment]  # so that `find` fails instead of finding nothing
+
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Where the rows with these keys are, an int64 each; -1 for those that are not here."""
-        if not len(self._keys):
-            return np.full(len(keys), -1, np.int64)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, self._places[at], -1)
+        found = np.full(len(keys), -1, np.int64)
+        for first in range(0, len(keys) if len(self._keys) else 0, SOUGHT):
+            some = keys[first : first + SOUGHT]
+            order = np.argsort(some)  # neighbours are found near each other: three times as fast among a million
+            at = np.minimum(np.searchsorted(self._keys, some[order]), len(self._keys) - 1)
+            here = self._keys[at] == some[order]
+            found[first + order[here]] = self._places[at[here]]
+        return found
 
     def read(self, places: Sequence[int] | np.ndarray, names: Sequence[str]) -> list[torch.Tensor]:
         """The named columns of these rows, (N, ...) each; rows of one batch have one shape. Raises SdxlNbError."""
@@ -179,6 +188,20 @@ class Store:
                 rows[number] = content[start + row * width : start + (row + 1) * width]
                 self._touched += width + AROUND
         return tensors
+
+    def column(self, places: np.ndarray, name: str) -> np.ndarray:
+        """One column of many rows, (N, ...) of bytes as they are stored; a shard is opened once. Raises SdxlNbError."""
+        numbers, rows = places >> 32, places & 0xFFFFFFFF
+        order = np.argsort(numbers, kind="stable")
+        found: np.ndarray | None = None
+        for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(places) else ():
+            shard = self.shards[int(numbers[part[0]])]
+            start, width, _, _ = shard.columns[name]
+            content = self._content(shard)[start : start + shard.count * width].reshape(-1, width)
+            found = np.empty((len(places), width), np.uint8) if found is None else found
+            found[part] = content[rows[part]]
+            self._touched += len(part) * width + AROUND
+        return np.empty((0, 0), np.uint8) if found is None else found
 
     def _content(self, shard: Shard) -> np.ndarray:
         """A shard's bytes, in use until TOUCHED: bounds what this process holds of memory and of open files."""

@@ -22,6 +22,7 @@ from .folder_settings import Folders
 RATIO = 4  # the longest shape is this many times as long as it is short
 Numbers = int | np.ndarray
 FAR = 0.05  # share of its area that a picture loses more than the others on average, to be worth its name
+SOME = 1 << 16  # pictures that are reckoned with at once: of a million each number takes 8 MB
 PRICE = 0.2  # picture areas that a further shape must save from being cropped away; see choose
 
 
@@ -213,10 +214,14 @@ def _whole(sizes: ArrayLike) -> np.ndarray:
 
 def _report(sizes: np.ndarray, shapes: np.ndarray) -> Buckets:
     """The Buckets of pictures with these shapes, both (N, 2)."""
-    kept, scale = fit(sizes, shapes)
-    codes, assignment = np.unique(shapes[:, 0] << 32 | shapes[:, 1], return_inverse=True)
+    kept, upscaled = np.empty(len(sizes), np.float32), np.empty(len(sizes), np.float32)
+    for first in range(0, len(sizes), SOME):
+        part = slice(first, first + SOME)
+        kept[part], scale = fit(sizes[part], shapes[part])
+        upscaled[part] = np.maximum(scale, 1)
+    each = shapes[:, 0] << 32 | shapes[:, 1]
+    codes = np.unique(each)
     different = sorted(((int(c) >> 32, int(c) & 0xFFFFFFFF) for c in codes), key=lambda s: (s[0] / s[1], s))
     rank = {shape: number for number, shape in enumerate(different)}
     renumbered = np.array([rank[int(c) >> 32, int(c) & 0xFFFFFFFF] for c in codes], dtype=np.int32)
-    upscaled = np.maximum(scale, 1).astype(np.float32)
-    return Buckets(different, renumbered[assignment], kept.astype(np.float32), upscaled)
+    return Buckets(different, renumbered[np.searchsorted(codes, each)], kept, upscaled)

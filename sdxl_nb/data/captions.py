@@ -37,6 +37,8 @@ def alternatives(value: Any) -> list[str]:
 
     Raises TypeError for anything else.
     """
+    if isinstance(value, str):
+        return [value]
     texts = value if isinstance(value, list | tuple) else [value]
     texts = [text for text in texts if text is not None]
     if not all(isinstance(text, str) for text in texts):

@@ -10,7 +10,7 @@ and validates without decoding a pixel; a picture is decoded when it is asked fo
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED", "CaptionedPictures", "Fault", "Faults", "PictureError", "Sample", "open_dataset"]
 
+SOME = 1 << 13  # identities that are Python objects at the same time
 PICTURES = Path(__file__).parents[1] / "tiny" / "pictures"
 # name -> folders of PICTURES; the first holds the concept (and gets the trigger word), the others are mixed in.
 HINTS = {"caption_without_picture", "other_files", ELSEWHERE}  # kinds of Notes that may say where the captions are
@@ -206,6 +207,20 @@ class CaptionedPictures(Sequence[Sample]):
     def stamp(self, index: int) -> str | None:
         """A text that changes when the stored picture may have changed (file, size, time), or None if unknown."""
         return self.listing.stamp(int(self.rows[index]))
+
+    def stamps(self, indices: ArrayLike) -> list[str | None]:
+        """`stamp` of each of these pictures."""
+        rows, at_once = self.rows[np.asarray(indices, dtype=np.int64)], self.listing.stamps
+        return at_once(rows) if at_once else [self.listing.stamp(row) for row in rows.tolist()]
+
+    def identities(self) -> Iterator[str]:
+        """`identity` of every picture."""
+        if self.listing.known is None:
+            yield from map(self.identity, range(len(self)))
+            return
+        for first in range(0, len(self), SOME):
+            told = self.listing.known.digests[self.rows[first : first + SOME]].tobytes().hex()
+            yield from (told[at : at + 64] for at in range(0, len(told), 64))
 
     def select(self, indices: ArrayLike) -> "CaptionedPictures":
         """These pictures, in this order."""

@@ -358,6 +358,8 @@ def refuse_32_bits(picture: Image.Image, name: str) -> None:
 
 def is_text(value: str) -> bool:
     """Whether a text can be written as UTF-8: lone surrogates come from JSON escapes and undecodable file names."""
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:

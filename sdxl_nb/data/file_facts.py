@@ -2,7 +2,9 @@
 
 In: stamps, texts that change when a file does (path, bytes, times of change). Out: what was found when the file with
 that stamp was last read. One SQLite file beside the caches, shared by processes and runs; it is only a memory: when
-it is damaged it starts anew, and where it cannot be written everything still works, only slower.
+it is damaged it starts anew, and where it cannot be written everything still works, only slower. What is known of a
+large set without faults is kept once more as a whole, under what all its stamps say together: to look up a million
+rows takes longer than all else that is done with them.
 """
 
 import contextlib
@@ -10,6 +12,7 @@ import hashlib
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +29,7 @@ from .sources.listing import file_stamp
 
 if TYPE_CHECKING:
     from .dataset import CaptionedPictures, Faults
+    from .sources.listing import Texts
 
 TABLE = (
     "CREATE TABLE IF NOT EXISTS known (stamp BLOB PRIMARY KEY, sha256 BLOB, height INTEGER, width INTEGER, "
@@ -33,6 +37,8 @@ TABLE = (
 )
 PORTION = 500  # stamps asked for at once; SQLite took 999 variables at most for long
 SAVED_EVERY = 1.0  # seconds: what a kill can cost
+LARGE = 4096  # pictures of a set that is kept as a whole, at least
+WHOLES = 8  # sets that are kept so, those used last; a million pictures take 40 MB
 
 
 class Known(NamedTuple):
@@ -135,6 +141,37 @@ class Memo:
                 self._base.close()
             self._base = None
 
+    def whole(self, told: str) -> "Facts | None":
+        """The Facts of the set whose stamps say this together, if they are kept and whole."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path.parent / "sets" / f"{told}.safetensors"
+        try:
+            with safe_open(path, "np") as file:
+                facts = Facts(file.get_tensor("digests"), file.get_tensor("sizes"))
+                checksum = (file.metadata() or {}).get("crc32")
+            if checksum != facts.checksum():
+                return None
+            os.utime(path)
+        except (OSError, SafetensorError):
+            return None
+        return facts
+
+    def keep_whole(self, told: str, facts: "Facts") -> None:
+        """Keep the Facts of a set; those of sets that were not used for long leave."""
+        from safetensors.numpy import save
+
+        folder = self.path.parent / "sets"
+        draft = folder / f".{told}.{os.getpid()}.draft"
+        data = save({"digests": facts.digests, "sizes": facts.sizes}, {"crc32": facts.checksum()})
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(data)
+            draft.replace(folder / f"{told}.safetensors")
+            by_use = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+            for old in by_use[:-WHOLES]:
+                old.unlink()
+
     def file_digest(self, path: Path) -> bytes:
         """SHA-256 of a file, read only when it changed since it was last asked for."""
         stamp = key_of("file", file_stamp(path))
@@ -166,8 +203,20 @@ class Facts:
         """Nothing known yet of so many pictures."""
         return cls(np.zeros((count, 32), np.uint8), np.zeros((count, 2), np.int32))
 
+    def put(self, rows: np.ndarray, found: Sequence[Known]) -> None:
+        """What was found of the pictures at these rows, where they can be used."""
+        good = [known.fault is None for known in found]
+        rows, found = rows[good], [known for known in found if known.fault is None]
+        if not found:
+            return
+        self.digests[rows] = np.frombuffer(b"".join(known.sha256 for known in found), np.uint8).reshape(-1, 32)
+        self.sizes[rows] = np.array([known[1:3] for known in found], np.int32).reshape(-1, 2)
+
     def select(self, rows: np.ndarray) -> "Facts":
         return Facts(self.digests[rows], self.sizes[rows])
+
+    def checksum(self) -> str:
+        return str(zlib.crc32(self.sizes.tobytes(), zlib.crc32(self.digests.tobytes())))
 
     def followed_by(self, *others: "Facts") -> "Facts":
         parts = (self, *others)
@@ -185,19 +234,28 @@ def examine(
     A picture is read and decoded only where the memo does not know it. Raises DataError when none can be used.
     """
     names, facts = pictures.names, Facts.none(len(pictures.listing))
+    alone = processes is None or processes.count == 1  # else all would have to find the same
+    told = _told_together(pictures) if alone and len(pictures) >= LARGE else None
+    if told and (whole := memo.whole(told)):
+        facts.digests[pictures.rows], facts.sizes[pictures.rows] = whole.digests, whole.sizes
+        pictures.listing.known = facts
+        return pictures.judge([])
     faults: dict[int, Fault] = {}
     seen = np.zeros(len(pictures), dtype=bool)
 
     def work(share: range) -> None:
         for first in range(0, len(share), PORTION):
-            portion = [index for index in share[first : first + PORTION] if not seen[index]]
-            for done, (index, known) in enumerate(_examined(pictures, names, portion, memo), start=first + 1):
-                seen[index] = True
-                if known.fault is None:
-                    row = pictures.rows[index]
-                    facts.digests[row], facts.sizes[row] = np.frombuffer(known.sha256, np.uint8), known[1:3]
-                else:
-                    faults[index] = Fault(names[index], known.fault)
+            portion = np.asarray(share[first : first + PORTION])
+            done = first
+            for indices, found in _examined(pictures, names, portion[~seen[portion]], memo):
+                seen[indices] = True
+                facts.put(pictures.rows[indices], found)
+                faults.update(
+                    (index, Fault(names[index], known.fault))
+                    for index, known in zip(indices.tolist(), found, strict=True)
+                    if known.fault is not None
+                )
+                done += len(indices)
                 if progress:
                     progress(done, len(share))
         memo.save()
@@ -205,32 +263,44 @@ def examine(
     share_out(len(pictures), work, processes)
     found = pictures.judge([faults[index] for index in sorted(faults)])
     pictures.listing.known = facts
+    if told and not faults:
+        memo.keep_whole(told, facts.select(pictures.rows))
     return found
 
 
+def _told_together(pictures: "CaptionedPictures") -> str | None:
+    """What the stamps of all pictures say, in their order; None where one has none."""
+    digest = hashlib.sha256(f"{READING}\n".encode())
+    for first in range(0, len(pictures), PORTION):
+        stamps = pictures.stamps(np.arange(first, min(first + PORTION, len(pictures))))
+        if None in stamps:
+            return None
+        digest.update("".join(f"{stamp}\n" for stamp in stamps).encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
 def _examined(
-    pictures: "CaptionedPictures", names: Sequence[str], portion: list[int], memo: Memo
-) -> Iterator[tuple[int, Known]]:
-    """(index, Known) of these pictures: first those that the memo knows, then those that it is told of now."""
-    stamps = {index: _stamp(pictures, names[index], index) for index in portion}
-    found = memo.find(stamp for stamp in stamps.values() if stamp)
-    unknown = []
-    for index, stamp in stamps.items():
-        if stamp in found:
-            yield index, found[stamp]
-        else:
-            unknown.append(index)
-    for index, known in zip(unknown, ahead(partial(_look, pictures, names), unknown), strict=True):
-        stamp = stamps[index]
-        if stamp and known.sha256:
-            memo.put(stamp, known)
-        yield index, known
+    pictures: "CaptionedPictures", names: "Texts[str]", portion: np.ndarray, memo: Memo
+) -> Iterator[tuple[np.ndarray, list[Known]]]:
+    """(indices, Known of each) of these pictures: first all that the memo knows, then each that it is told of now."""
+    stamps = _stamps(pictures, names, portion)
+    found = memo.find(stamp for stamp in stamps if stamp)
+    known = np.array([stamp in found for stamp in stamps], dtype=bool)
+    if known.any():
+        yield portion[known], [found[stamp] for stamp in stamps if stamp in found]
+    unknown = np.flatnonzero(~known).tolist()
+    looked = ahead(partial(_look, pictures, names), portion[~known].tolist())
+    for at, one in zip(unknown, looked, strict=True):
+        stamp = stamps[at]
+        if stamp and one.sha256:
+            memo.put(stamp, one)
+        yield portion[at : at + 1], [one]
 
 
-def _stamp(pictures: "CaptionedPictures", name: str, index: int) -> bytes | None:
-    """The key of a picture as it is now; its name is part of it because the sentence of a fault has it."""
-    stamp = pictures.stamp(index)
-    return None if stamp is None else key_of("picture", READING, stamp, name)
+def _stamps(pictures: "CaptionedPictures", names: "Texts[str]", portion: np.ndarray) -> list[bytes | None]:
+    """The keys of pictures as they are now; a name is part of its key because the sentence of a fault has it."""
+    each = zip(pictures.stamps(portion), names.some(portion), strict=True)
+    return [None if stamp is None else key_of("picture", READING, stamp, name) for stamp, name in each]
 
 
 def _look(pictures: "CaptionedPictures", names: Sequence[str], index: int) -> Known:

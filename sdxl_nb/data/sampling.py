@@ -37,11 +37,13 @@ def batches(groups: np.ndarray, batch: int, seed: int, epoch: int) -> np.ndarray
     if not len(groups) or (groups == groups[0]).all():
         return shuffled
     generator = _stream(seed, _BATCHES + epoch)
-    groups = generator.permutation(groups.max() + 1)[groups]
+    shuffled = shuffled.astype(np.int32)  # half of the memory, of a million pictures
+    groups = generator.permutation(groups.max() + 1).astype(np.int32)[groups]
     full = len(groups) // batch
     first, last = (part[np.argsort(groups[part], kind="stable")] for part in np.split(shuffled, [full * batch]))
-    counts = np.bincount(groups[first], minlength=groups.max() + 1)
-    place = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)  # inside its group
+    counts = np.bincount(groups[first], minlength=groups.max() + 1).astype(np.int32)
+    place = np.arange(len(first), dtype=np.int32)
+    place -= np.repeat(np.cumsum(counts, dtype=np.int32) - counts, counts)  # inside its group
     whole = place < np.repeat(counts // batch * batch, counts)
     arranged = np.concatenate([first[whole], first[~whole]]).reshape(full, batch)
     return np.concatenate([arranged[generator.permutation(full)].ravel(), last])

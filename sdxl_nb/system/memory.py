@@ -68,7 +68,9 @@ def give_back(device: "torch.device | None" = None) -> None:
 
 
 def trim() -> None:
-    """Hand freed memory to the system: glibc keeps what lies between pieces that are still in use."""
+    """Hand freed memory to the system: glibc keeps what lies between pieces that are still in use, Arrow a stock."""
+    if (arrow := sys.modules.get("pyarrow")) is not None:
+        arrow.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc, or no C library by that name
         ctypes.CDLL(None).malloc_trim(0)
 

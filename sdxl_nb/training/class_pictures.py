@@ -57,7 +57,7 @@ def open_class_pictures(
     names = text_column(own_pictures(folder))
     files = Files(str(folder), names)
     captions = text_column([config.class_prompt or ""] * len(names))
-    return CaptionedPictures(Listing(names, captions, files.read, files.stamp), str(folder))
+    return CaptionedPictures(Listing(names, captions, files.read, files.stamp, stamps=files.stamps), str(folder))
 
 
 def class_folder(config: TrainConfig) -> Path:

@@ -52,6 +52,7 @@ class Encoding:
         known.fill(load_both, self._progress("captions"), studio.processes)
         load_both.cache_clear()
         give_back(studio.device)
+        known.forget_keys()
         cut = known.cut()
         if len(cut):
             (first,) = self._long([studio.every_caption[int(cut[0])]])
@@ -102,6 +103,7 @@ class Encoding:
         store = self._store("latents", digest, "--no_cache_latents")
         cached = CachedLatents(studio.encoded, config, latents, store, studio.shape)
         cached.fill(lambda: studio.vae.to(studio.device), self._progress("pictures"), studio.processes)
+        cached.forget_keys()
         studio.let_vae_go()
         if cached.moving and not any(each.uses_buckets() for each in studio.configs):
             self.log.warn(

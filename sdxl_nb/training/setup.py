@@ -41,7 +41,7 @@ from ..models.stored import apart
 from ..runs.events import EventLog
 from ..runs.folder import RunFolder
 from ..system.errors import ConfigError, ModelError
-from ..system.memory import give_back
+from ..system.memory import give_back, trim
 from ..system.progress import counting_bar
 from ..system.transfer import sent
 from .class_pictures import open_class_pictures
@@ -94,6 +94,7 @@ def prepare(config: TrainConfig, folder: RunFolder, progress: bool) -> "Studio":
     if config.clip_skip != 2 and (layers := text_layers(Source.of(config))):
         refuse_too_deep(config.clip_skip, layers)
     faults = check(opened)
+    trim()  # opening a million pictures leaves hundreds of megabytes
     pictures, held_out = divide(config, opened.without(faults.names), check)
     pictures, opposites, of_pairs = pairs.paired(config, pictures, check)
     if config.with_prior_preservation:
@@ -325,7 +326,8 @@ class Studio:
     def stream(self, batch: int) -> Stream:
         """The order of the pictures to train on, `batch` at each step."""
         pictures, of_class = self.pictures, self.pictures.class_pictures
-        _, groups = np.unique(self.buckets.assignment[: len(pictures)], return_inverse=True)
+        assigned = self.buckets.assignment[: len(pictures)]
+        groups = (np.cumsum(np.bincount(assigned) > 0, dtype=np.int32) - 1)[assigned]  # numbered without gaps
         count, repeats = len(pictures) - of_class, pictures.repeats
         return Stream(count, batch, self.config.seed, groups=groups, repeats=repeats, class_pictures=of_class)
 

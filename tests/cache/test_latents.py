@@ -20,6 +20,7 @@ from sdxl_nb.models.loading import load_vae
 from sdxl_nb.models.objective.latent_scaling import LatentScaling
 from sdxl_nb.models.sources import Source
 from sdxl_nb.system.errors import ModelError, SdxlNbError
+from sdxl_nb.system.keys import key_of
 
 EVERY = list(range(7))
 
@@ -84,6 +85,20 @@ def test_random_crops_move_only_when_live(tmp_path, vae):
     many = choices(40)
     assert len(set(live([1] * 40, many)[1][:, 3].tolist())) > 5
     assert set(stored([1] * 40, many)[1][:, 3].tolist()) == {8.0}
+
+
+@pytest.mark.parametrize("changes", [{}, {"random_flip": True}, {"cached_variants": 3, "center_crop": False}])
+def test_a_key_is_made_of_the_picture_and_its_own_crop(tmp_path, changes):
+    """Whatever pictures of its size came before: caches on disk are found by it."""
+    config = small(tmp_path, **changes)
+    pictures = open_dataset(config)
+    twice = pictures.select([*range(7), *range(7)])
+    made = CachedLatents(twice, config, LatentScaling(1.0), Store(tmp_path / "s"))
+    for row, key in enumerate(made.keys.tolist()):
+        index, number = divmod(row, made.variants)
+        crop = made.variant(index, number)
+        told = (crop.original_size, crop.resized, crop.top, crop.left, crop.target_size, crop.flip, crop.interpolation)
+        assert key.ljust(16, b"\0") == key_of(twice.identity(index), told)
 
 
 def test_a_batch_is_its_pictures(tmp_path, vae):

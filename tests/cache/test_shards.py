@@ -83,6 +83,20 @@ def test_shards_of_several_shapes(tmp_path):
     assert [store.read(store.find(keys([side])), ["mean"])[0].shape for side in (2, 3)] == [(1, 4, 2, 2), (1, 4, 3, 3)]
 
 
+def test_one_column_of_many_rows_and_keys_sought_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "ROWS", 3)
+    monkeypatch.setattr(shards, "SOUGHT", 4)
+    put(tmp_path, range(11))
+    store, asked = Store(tmp_path), [7, 0, 10, 7, 40, 3, 2, 9, 41]
+    places = store.find(keys(asked))
+    assert (places < 0).tolist() == [number > 10 for number in asked]
+    places = places[places >= 0]
+    name = next(name for name in store.shards[0].columns if name != "keys")
+    (expected,) = store.read(places, [name])
+    found = store.column(places, name)
+    assert found.tobytes() == expected.numpy().tobytes() and store.column(places[:0], name).size == 0
+
+
 def test_what_others_wrote_is_seen_and_not_written_twice(tmp_path):
     ours, theirs = Store(tmp_path), put(tmp_path, range(3))
     with ours.writer() as writer:

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import PIL
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from sdxl_nb.data import file_facts as memos
 from sdxl_nb.data.dataset import CaptionedPictures, open_dataset
 from sdxl_nb.data.decoding import Decoded
 from sdxl_nb.data.file_facts import Facts, Known, Memo, examine
+from sdxl_nb.data.sources.listing import Files, text_column
 from sdxl_nb.system.errors import DataError
 from sdxl_nb.system.keys import key_of
 
@@ -131,7 +133,7 @@ def test_where_nothing_can_be_written_all_is_looked_at_each_time(tmp_path, folde
 
 
 def test_pictures_without_a_stamp_are_looked_at_each_time(tmp_path, folder, looked, monkeypatch):
-    monkeypatch.setattr(CaptionedPictures, "stamp", lambda self, index: None)
+    monkeypatch.setattr(CaptionedPictures, "stamps", lambda self, indices: [None] * len(indices))
     examined(tmp_path, folder)
     examined(tmp_path, folder)
     assert len(looked) == 14
@@ -210,3 +212,54 @@ def test_facts_follow_their_pictures(tmp_path, folder):
     assert whole.known.sizes.tolist() == part.sizes().tolist() == [[48, 64], [32, 48]]
     both = whole.known.followed_by(Facts.none(1))
     assert both.sizes.tolist() == [[48, 64], [32, 48], [0, 0]] and both.digests.shape == (3, 32)
+
+
+def test_stamps_of_many_files_are_those_of_each(folder, tmp_path):
+    (folder / "below").mkdir()
+    os.symlink(folder / "1.png", folder / "below" / "link.png")
+    shutil.copy(folder / "2.png", folder / "below" / "3.png")
+    os.symlink(folder / "below", folder / "other")
+    files = Files(str(folder), text_column(["1.png", "below/link.png", "below/3.png", "other/3.png", "none.png"]))
+    stamps = files.stamps(np.arange(5))
+    assert stamps == [files.stamp(row) for row in range(5)]
+    assert stamps[0].split()[1:] == stamps[1].split()[1:] and stamps[2] == stamps[3] and stamps[4] is None
+    assert files.stamps(np.array([2])) == stamps[2:3]
+
+
+def test_a_large_set_is_known_as_a_whole_until_a_picture_changes(tmp_path, folder, looked, monkeypatch):
+    monkeypatch.setattr(memos, "LARGE", 7)
+    first, _ = examined(tmp_path, folder)
+    (kept,) = (tmp_path / "cache" / "sets").iterdir()
+    looked.clear()
+    for end in ("", "-wal", "-shm"):
+        (tmp_path / "cache" / f"files.sqlite{end}").unlink(missing_ok=True)  # so that nothing else knows them
+    again, faults = examined(tmp_path, folder)
+    assert looked == [] and not faults
+    assert list(again.identities()) == list(first.identities()) == [first.identity(index) for index in range(7)]
+    assert np.array_equal(again.sizes(), first.sizes())
+    Image.new("RGB", (50, 40)).save(folder / "4.png")
+    after, _ = examined(tmp_path, folder)
+    assert after.sizes()[4].tolist() == [40, 50] and after.identity(4) != first.identity(4)
+    looked.clear()
+    for harmed in (kept.read_bytes()[:-1], kept.read_bytes()[:-1] + b"?"):
+        kept.write_bytes(harmed)
+        assert Memo(tmp_path / "cache").whole(kept.stem) is None
+
+
+def test_a_large_set_with_a_fault_is_not_kept_as_a_whole(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(memos, "LARGE", 7)
+    (folder / "4.png").write_bytes(b"no picture")
+    for _ in range(2):
+        assert examined(tmp_path, folder)[1].names == ["4.png"]
+    assert not (tmp_path / "cache" / "sets").exists()
+
+
+def test_of_large_sets_those_used_last_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(memos, "WHOLES", 2)
+    memo, facts = Memo(tmp_path), Facts.none(3)
+    for number, name in enumerate("ab"):
+        memo.keep_whole(name, facts)
+        os.utime(tmp_path / "sets" / f"{name}.safetensors", (number, number))
+    assert memo.whole("a") is not None  # and so it is the one used last
+    memo.keep_whole("c", facts)
+    assert sorted(path.stem for path in (tmp_path / "sets").iterdir()) == ["a", "c"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import architectures, compare, gpu, growth, standin
+from benchmarks import architectures, compare, copies, gpu, growth, standin
 
 SCRIPT = """
 import sys
@@ -101,6 +101,18 @@ def test_growth_changes_one_thing_at_a_time(tmp_path):
     different = {file.read_bytes() for file in tmp_path.glob("*.jpg")}
     assert len(lines) == len(different) == growth.DISTINCT + 2
     assert json.loads(lines[-1])["file_name"] == "001001.jpg"
+
+
+def test_many_names_of_few_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "PLACE", 10)
+    copies.make(tmp_path, 25)
+    named = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    files = [tmp_path / each["file_name"] for each in named]
+    assert len(set(files)) == 25 and named[24]["file_name"] == "002/0000024.jpg"
+    for number, file in enumerate(files):
+        with Image.open(file) as picture:
+            assert picture.size[::-1] == copies.SIDES[number % len(copies.SIDES)]
+    assert len({file.stat().st_ino for file in files}) == 6 + 6 + 5  # of three subfolders
 
 
 def test_the_stand_in_does_what_torchvision_does():

@@ -78,7 +78,7 @@ def list_entries(said: Any, folder: FolderSettings, config: TrainConfig) -> List
         captions.append(own)
     listed, (first, further) = names.finish(), captions.finish()
     files = Files(str(root), listed)
-    return Listing(listed, first, files.read, files.stamp, faults, notes, further=further)
+    return Listing(listed, first, files.read, files.stamp, faults, notes, further=further, stamps=files.stamps)
 
 
 def _first(faults: list[Fault]) -> str:

@@ -207,7 +207,9 @@ def _names(folder: Path, table: str, config: TrainConfig) -> Listing:
     files = Files(str(folder), listed)
     note = f"Captions are those of {table} (columns {image} and {caption})."
     paths = masks.finish() if its_mask else None
-    return Listing(listed, texts, files.read, files.stamp, notes=[note], further=further, masks=paths)
+    return Listing(
+        listed, texts, files.read, files.stamp, notes=[note], further=further, masks=paths, stamps=files.stamps
+    )
 
 
 def _columns(table: str, first: dict[Any, Any], config: TrainConfig) -> tuple[str, str]:

@@ -6,11 +6,13 @@ Columns are built from buffers: pa.array, pa.scalar and to_numpy import pandas, 
 """
 
 import os
+import stat
 import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -58,6 +60,10 @@ class Texts(Sequence[Text]):
         index = index % len(self)
         text: Text = self.column[index if self.rows is None else int(self.rows[index])].as_py()
         return text
+
+    def some(self, indices: np.ndarray) -> list[Text]:
+        """The texts at these indices."""
+        return list(Texts[Text](take(self.column, indices if self.rows is None else self.rows[indices])))
 
     def __iter__(self) -> Iterator[Text]:
         for first in range(0, len(self), CHUNK):
@@ -239,6 +245,7 @@ class Listing:
     read_mask: Callable[[int], bytes | None] | None = None
     background: tuple[str, int] = ("white", 0)  # alpha_background and the seed that random is drawn by
     folders: Folders | None = None
+    stamps: Callable[[np.ndarray], list[str | None]] | None = None  # `stamp` of many rows at once, where that is faster
 
     def __len__(self) -> int:
         return len(self.names)
@@ -302,6 +309,21 @@ class Files:
     def stamp(self, row: int) -> str | None:
         return file_stamp(self.path(row))
 
+    def stamps(self, rows: np.ndarray) -> list[str | None]:
+        """`stamp` of each of these rows; the folders' own paths are looked up once for all of them."""
+        real = lru_cache(maxsize=None)(lambda folder: os.path.realpath(os.path.join(self.root, folder)))
+        return [self._stamp(name, real) for name in take(self.names, rows).to_pylist()]
+
+    def _stamp(self, name: str, real: Callable[[str], str]) -> str | None:
+        head, _, tail = name.rpartition("/")
+        path = f"{real(head)}/{tail}"
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return None
+        plain = stat.S_ISREG(found.st_mode)  # a link's own path is that of what it leads to
+        return _stamped(path, found) if plain else file_stamp(path)
+
 
 def file_stamp(path: str | os.PathLike[str]) -> str | None:
     """Path, size and times of change of a file; None when it cannot be looked at.
@@ -310,11 +332,15 @@ def file_stamp(path: str | os.PathLike[str]) -> str | None:
     """
     try:
         found = os.stat(path)
-        if 0 <= time.time() - found.st_ctime < TICK:  # an edit that comes now would leave the time as it is
-            time.sleep(TICK)
     except OSError:
         return None
-    return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return _stamped(os.path.realpath(path), found)
+
+
+def _stamped(real: str, found: os.stat_result) -> str:
+    if 0 <= time.time() - found.st_ctime < TICK:  # an edit that comes now would leave the time as it is
+        time.sleep(TICK)
+    return f"{real} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def none_further(count: int) -> pa.Array:

@@ -18,8 +18,8 @@ def fingerprint(
     Settings that a data file has for a folder are part of it, what its folders are called is not.
     """
     digest = hashlib.sha256()
-    for index, caption in enumerate(pictures.captions):
-        digest.update(f"{pictures.identity(index)} {caption}\n".encode(errors="backslashreplace"))
+    for identity, caption in zip(pictures.identities(), pictures.captions, strict=True):
+        digest.update(f"{identity} {caption}\n".encode(errors="backslashreplace"))
     if pictures.further is not None:
         for index in range(len(pictures)):
             digest.update(f"{index} {json.dumps(pictures.alternatives(index))}\n".encode())

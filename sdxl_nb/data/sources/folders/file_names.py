@@ -6,8 +6,9 @@ Columns that end with _file_name, as `datasets` reads them, name what belongs to
 """
 
 import os
+import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +24,13 @@ from ...decoding import Fault, is_text
 from .. import metadata
 from ..listing import CaptionColumn, Note, TextColumn, Texts, take
 from .leavings import counted, some
+from .seen import Seen
 from .tree import inside, is_plain_file, real_inside
 
 OF_ANOTHER = ("_file_name", "_file_names")  # how columns end that name what belongs to a picture
 MASKS = ("mask_file_name", "mask")  # the columns of the masks, where none is named
 OTHER_KINDS = {"dict": "an object", "int": "a number", "float": "a number", "bool": "true or false", "list": "a list"}
+PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)  # names that are short already, as nearly all are
 HALF = "has a caption with half a character in it (a lone surrogate): correct it."
 
 
@@ -37,7 +40,7 @@ class Named(NamedTuple):
     names: pa.Array
     captions: pa.Array
     further: pa.Array | None
-    seen: dict[str, str]  # name -> the metadata file that names it
+    seen: Mapping[str, str]  # name -> the metadata file that names it
     faults: list[Fault]
     notes: list[Note]
     beside: dict[str, str]  # file that belongs to a picture -> the column that names it
@@ -64,7 +67,8 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
     Where two of them name a picture, the one that is nearer to it counts, as it does for `datasets`.
     """
     names, captions, faults, passed, twice = TextColumn(), CaptionColumn(), [], [], []
-    seen: dict[str, str] = {}
+    seen: dict[str, str] = {}  # of several files
+    own = TextColumn()  # of one alone
     beside, masks = dict[str, str](), dict[str, str]()
     folder = lru_cache(maxsize=100_000)(partial(real_inside, root))
     for table in sorted(tables, key=lambda name: (-name.count("/"), name)):
@@ -72,6 +76,7 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
         given, more, bad = said.names or [], said.further, said.bad
         its_masks = masks_of(table, said, config)
         beside |= files_beside(table, said)
+        note = own.append if len(tables) == 1 else partial(_set, seen, table)
         for row, (told, text) in enumerate(zip(given, Texts[str | None](said.captions), strict=True)):
             name = checked_name(root, table, row + 1, told, folder)
             if seen.get(name) == table:
@@ -82,15 +87,16 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
             elif name in seen:
                 twice.append(name)
             elif row in bad:
-                seen[name] = table
+                note(name)
                 faults.append(Fault(name, f"{name} {bad[row]}"))
             else:
-                seen[name] = table
+                note(name)
                 names.append(name)
                 captions.append([] if text is None else [text, *([] if more is None else more[row].as_py())])
                 if row in its_masks:
                     masks[name] = checked_name(root, table, row + 1, its_masks[row], folder)
                     beside.setdefault(masks[name], "a mask")
+    every = Seen(tables[0], own.finish()) if len(tables) == 1 else seen
     notes = []
     if twice:
         named = f"{counted(len(twice), 'picture')} named in two metadata files ({some(twice)})"
@@ -98,8 +104,12 @@ def read_names(root: Path, tables: Sequence[str], config: TrainConfig, never: di
     if passed:
         named = f"{counted(len(passed), 'picture')} named in metadata files ({some(passed)})"
         notes.append(Note(f"{named} but never trained on: {_reasons(passed, never)}.", "not_training_pictures"))
-    beside = {name: column for name, column in beside.items() if name not in seen}
-    return Named(names.finish(), *captions.finish(), seen, faults, notes, beside, masks)
+    beside = {name: column for name, column in beside.items() if name not in every}
+    return Named(names.finish(), *captions.finish(), every, faults, notes, beside, masks)
+
+
+def _set(seen: dict[str, str], table: str, name: str) -> None:
+    seen[name] = table
 
 
 def masks_of(table: str, said: Said, config: TrainConfig) -> dict[int, str]:
@@ -203,6 +213,11 @@ def checked_name(root: Path, table: str, number: int, name: Any, folder: Callabl
 
     `folder` is real_inside for `root`, with a memory: there may be a million names.
     """
+    if isinstance(name, str) and PLAIN.fullmatch(name):
+        place, (head, _, tail) = table.rpartition("/")[0], name.rpartition("/")
+        head = f"{place}/{head}" if place and head else place or head
+        if is_plain_file(folder(head), tail):
+            return f"{head}/{tail}" if head else tail
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"row {number} of {table} has no file_name: add it or remove the row.")
     missing = DataError(f"{table} names {shown(name)}, but there is no such file in {root}: correct the name.")

@@ -7,6 +7,7 @@ from a .txt, .caption or .cap file beside a picture that they do not name. Of a 
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from ....config.train_config import TrainConfig
@@ -18,6 +19,7 @@ from .file_names import Named, left_after, read_names
 from .found_captions import with_json
 from .layouts import chosen
 from .lines import Captions, lined, settled
+from .seen import Seen
 from .suffixes import USUAL
 from .survey import Survey
 from .tree import real
@@ -42,7 +44,7 @@ def list_folder(folder: Path | str, config: TrainConfig) -> Listing:
         notes.append(NO_CAPTIONS)
     files = Files(str(root), names)
     listing = Listing(names, captions, files.read, files.stamp, [*faults, *named.faults, *found.faults], notes)
-    listing.further = further
+    listing.further, listing.stamps = further, files.stamps
     if all_masks := found.masks | named.masks:
         masks = (all_masks.get(name) for name in Texts[str](names))
         listing.masks = text_column(mask and f"{root}/{mask}" for mask in masks)
@@ -109,16 +111,22 @@ def left_for_texts(found: Survey, named: Named) -> tuple[pa.Array, pa.Array, lis
         return found.pictures, found.texts, []
     names, texts, faults = TextColumn(), TextColumn(), []
     places = {table: table[: table.rfind("/") + 1] for table in found.tables}
-    for name, text in zip(Texts[str](found.pictures), Texts[str | None](found.texts), strict=True):
+    rest = np.flatnonzero(~seen_among(found.pictures, named))
+    for name, text in zip(Texts[str](found.pictures, rest), Texts[str | None](found.texts, rest), strict=True):
         table = next((table for table, place in places.items() if name.startswith(place)), None)
-        if name in named.seen:
-            continue
         if table and not text:
             faults.append(Fault(name, f"{name} is not named in {table}."))
         else:
             names.append(name)
             texts.append(text)
     return names.finish(), texts.finish(), faults
+
+
+def seen_among(pictures: pa.Array, named: Named) -> np.ndarray:
+    """(N,) bool: which of the pictures metadata files name."""
+    if isinstance(named.seen, Seen):
+        return named.seen.where(pictures)
+    return np.fromiter((name in named.seen for name in Texts[str](pictures)), bool, len(pictures))
 
 
 def shadowed(found: Survey, named: Named) -> list[Note]:

@@ -138,14 +138,15 @@ class Survey:
                 self._visit(below + name, doubt, found.folders)
             elif kind == PICTURE:
                 stem = name[: name.rfind(".")].lower()
-                beside = captions_of(name, stem, texts)
+                beside = captions_of(name, stem, texts) if texts else []
                 if plain and len(beside) == 1 and name.isascii() and not stem.endswith("label"):  # as nearly all are
                     pictures.append(below + name)
                     captions.append(below + beside[0])
                     free.pop(stem, None)
                 elif self._is_of_the_set(corner, name, stem, beside):
                     self._take(below + name, [below + text for text in beside])
-                    free.pop(as_owner(stem), None)
+                    if free:
+                        free.pop(as_owner(stem), None)
             elif kind == TABLE and name.lower() in metadata.NAMES:
                 self.tables.append(below + name)
             elif kind != CAPTION:
