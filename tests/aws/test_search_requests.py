@@ -6,8 +6,8 @@ import random
 
 import pytest
 from botocore.validate import ParamValidator
-from sagemaker_emulator.limits import ServiceError
-from sagemaker_emulator.tuning import check_tuning, drawn, shape
+from sagemaker_emulator.limits import ServiceError, shape
+from sagemaker_emulator.tuning import check_tuning, drawn
 
 from sdxl_nb import tune_sagemaker
 from sdxl_nb.aws import costs, staging, tuning_step
@@ -50,7 +50,7 @@ def asked(space=RANGES, config=CONFIG, plan=None, **job):
 def test_the_service_takes_the_request(space, plan, job):
     made = asked(space, plan=plan, **job)
     searching.refuse(made)
-    assert not ParamValidator().validate(made, shape()).has_errors()
+    assert not ParamValidator().validate(made, shape("CreateHyperParameterTuningJob")).has_errors()
     check_tuning(made)
     static = made["TrainingJobDefinition"]["StaticHyperParameters"]
     assert not set(static) & set(space) and static["train_data_dir"] == "/opt/ml/input/data/train"
