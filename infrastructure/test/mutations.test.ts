@@ -80,6 +80,14 @@ const mutations: [string, string, Mutation][] = [
         new PolicyStatement({ actions: ["sagemaker:StartPipelineExecution"], resources: ["arn:aws:sagemaker:::*"] }),
       ),
   ],
+  [
+    "the launcher says why an audit refused, and looks at no other job",
+    "every job looked at",
+    ({ launcher }) =>
+      launcher.task.addToTaskRolePolicy(
+        new PolicyStatement({ actions: ["sagemaker:DescribeTrainingJob"], resources: ["arn:aws:sagemaker:::job"] }),
+      ),
+  ],
   ["a training job reads named secrets and deletes nothing", "deletes", grant("s3:DeleteObject")],
   [
     "the task runs build_pipeline with what it needs to know",

@@ -135,6 +135,15 @@ export const requirements: Record<string, (template: Template) => void> = {
     assert.deepEqual(allowed("sagemaker:CreateTrainingJob"), []);
   },
 
+  "the launcher says why an audit refused, and looks at no other job": (template) => {
+    const ours = statements(template).filter(({ policy }) => policy.startsWith("LauncherLauncherRole"));
+    const looks = ours.filter(({ Action }) => list(Action).some((action) => /Describe.*Job/.test(action)));
+    assert.deepEqual(
+      looks.map(({ Action, Resource }) => [Action, Resource]),
+      [["sagemaker:DescribeProcessingJob", "arn:aws:sagemaker:us-east-1:111122223333:processing-job/pipelines-*"]],
+    );
+  },
+
   "a training job reads named secrets and deletes nothing": (template) => {
     const ours = statements(template).filter(({ policy }) => policy.startsWith("TrainingRole"));
     const actions = ours.flatMap(({ Action }) => list(Action));

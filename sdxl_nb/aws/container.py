@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.layout import LORA, drawings
 from ..config.mlflow_store import RUN_NAME
 from ..system.errors import SdxlNbError
-from .identity import content, run_folder
+from .identity import content, previews, run_folder
 from .identity.run_folder import is_complete, resumable, steps_of
 
 __all__ = ["config_of", "main", "read_config", "steps_of"]
@@ -85,6 +85,7 @@ def train() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what follows takes a moment and must not be cut short
     if rank == 0:
         deliver(config)
+        previews.lay_open(config)
         tell_loss(config)
     return 0
 
@@ -307,14 +308,14 @@ def look(words: Sequence[str]) -> int:
 
 
 def deliver(config: "TrainConfig") -> None:
-    """Copy the finished files to /opt/ml/model: both LoRA files, card, settings, first and last pictures."""
+    """Copy the finished files to /opt/ml/model: both LoRA files, card, settings, the first pictures and its own."""
     folder, model = Path(config.output_dir), ROOT / "model"
     model.mkdir(parents=True, exist_ok=True)
     for name in (LORA, f"{config.lora_name()}.safetensors", "README.md", "config.json"):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, model / name)
     steps = list(drawings(folder).values())
-    for path in {*steps[:1], *steps[-1:]}:
+    for path in {*steps[:1], *steps[-1:], *(picture.parent for picture in previews.pictures(config)[:1])}:
         shutil.copytree(path, model / "validation" / path.name, dirs_exist_ok=True)
 
 

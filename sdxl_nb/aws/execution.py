@@ -104,12 +104,19 @@ class Execution:
         return self.describe().get("FailureReason")
 
     def _of_audit(self, step: dict[str, Any]) -> str | None:
-        """What a processing job that failed said itself, which the service keeps as the job's exit message."""
+        """What a processing job that failed said itself, which the service keeps as the job's exit message.
+
+        Where nobody lets us look at the job, that is said beside what the step has.
+        """
         job = step.get("Metadata", {}).get("ProcessingJob", {}).get("Arn")
         if job is None:
             return None
-        with explained():
-            said = self.session.client("sagemaker").describe_processing_job(ProcessingJobName=job.rpartition("/")[2])
+        name = job.rpartition("/")[2]
+        try:
+            with explained(f"What the audit found was not read (it is in the log of {name})"):
+                said = self.session.client("sagemaker").describe_processing_job(ProcessingJobName=name)
+        except AwsError as error:
+            return f"{step.get('FailureReason', 'The audit failed')} {error}"
         return said.get("ExitMessage")
 
     def stop(self) -> None:

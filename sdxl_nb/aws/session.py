@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..system.errors import SdxlNbError
+from ..system.errors import ConfigError, SdxlNbError
 from .messages import DENIED, AwsError, code_of, explained
 from .stack import StackOutputs, stack_outputs
 
@@ -30,6 +30,8 @@ NO_ROLE = (
     "SDXL_NB_ROLE_ARN, or give --role_arn."
 )
 NO_IMAGE = "build one as infrastructure/README.md says, or name one with --image_uri."
+
+REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 
 
 class Session:
@@ -57,6 +59,10 @@ class Session:
             wanted = region or os.environ.get("AWS_REGION") or core.get_config_variable("region")
             if not wanted:
                 raise AwsError("No AWS region is set: export AWS_REGION=us-east-1, say.")
+            if not REGION.fullmatch(wanted):
+                close = re.match(REGION, wanted)
+                advice = f"did you mean {close[0]}?" if close else "us-east-1, say"
+                raise AwsError(f"AWS_REGION must be a region of AWS, not {wanted!r}: {advice}", "InvalidRegionError")
             self.region: str = wanted
             self.boto = boto3.Session(region_name=wanted, botocore_session=core)
 
@@ -88,7 +94,10 @@ class Session:
         """The bucket: given, BUCKET_NAME, the stack's, or SageMaker's own of this account (made if need be)."""
         found = given or os.environ.get("BUCKET_NAME") or (self.stack and self.stack.BucketName)
         if found:
-            return found.removeprefix("s3://").strip("/")
+            name = found.removeprefix("s3://").strip("/")
+            if "/" in name and not name.startswith("arn:"):
+                raise ConfigError(f"bucket {name} names a place in a bucket: give {name.partition('/')[0]} alone")
+            return name
         name = f"sagemaker-{self.region}-{self.account}"
         if make:
             with explained(f"Bucket {name}"):
@@ -178,12 +187,17 @@ class Session:
                     raise
 
     def check_image(self, image_uri: str) -> None:
-        """Raise AwsError for an image of this region's ECR that does not exist; one that we may not see passes."""
+        """Raise AwsError for an image of another region, or that does not exist; one that we may not see passes."""
         found = re.fullmatch(
             r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com[.cn]*/([^:@]+)(?::([^@]+))?.*", image_uri
         )
-        if not found or found[2] != self.region:
+        if not found:
             return
+        if found[2] != self.region:
+            raise AwsError(
+                f"The image {image_uri} lies in {found[2]}, and jobs in {self.region} take images of their own region: "
+                f"name one of {self.region}, or set AWS_REGION={found[2]}."
+            )
         client = self.client("ecr")
         with explained():
             try:

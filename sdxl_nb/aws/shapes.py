@@ -59,7 +59,7 @@ IMAGE = re.compile(  # in every partition of AWS
     r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.[a-z0-9.-]+/"
     r"[a-z0-9]+([._/-]+[a-z0-9]+)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?"
 )
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|arn:aws[a-z-]*:s3.*")
+BUCKET = re.compile(r"(?!.*(\.\.|\.-|-\.))(?!(\d+\.){3}\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|arn:aws[a-z-]*:s3.*")
 MISSING = "must be given"
 MOST_SECONDS = 28 * 24 * 3600
 
@@ -261,7 +261,7 @@ def _tags(tags: Any) -> Iterator[Fault]:
     for key in keys:
         if key.lower().startswith("aws:"):
             yield Fault("Tags", f"holds {key}, and names that begin with aws: are AWS's own: call it something else")
-        if keys.count(key) > 1:
+        if sum(key.lower() == other.lower() for other in keys) > 1:  # capitals are the same to the service
             yield Fault("Tags", f"holds {key} twice: leave one out")
 
 

@@ -9,15 +9,18 @@ every key that begins like it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 from ..config.checks import DATA_FILES, is_data_file
 from ..config.train_config import TrainConfig
+from ..data.decoding import SUFFIXES
 from ..data.sources.s3 import split_url
 from ..system.errors import DataError
 from .identity import content
@@ -27,6 +30,12 @@ from .session import Session
 
 INPUT = "/opt/ml/input/data"
 PATHS = ("/", "./", "../", "~", ".")
+ELSEWHERE = (
+    r"[sS]3[an]?://([\w.-]+)/?(.*)$",
+    r"arn:aws[a-z-]*:s3:::([\w.-]+)/?(.*?)\*?$",
+    r"https://s3[.-][\w.-]*amazonaws\.com(?:\.cn)?/([\w.-]+)/?([^?]*)",
+    r"https://([\w.-]+)\.s3[.-][\w.-]*amazonaws\.com(?:\.cn)?/?([^?]*)",
+)
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 
 
@@ -87,9 +96,27 @@ def plan(config: TrainConfig, bucket: str) -> Staged:
             staged.paths[name] = CLASS
         elif name == "lora_weights":
             raise DataError(f"{name} {value} is not there: give a LoRA file, a run folder or an s3:// place.")
+        elif place := in_s3(value):
+            raise DataError(f"{name} {value} is a place in S3: write it as {place}.")
         elif name.endswith("_dir") or value.startswith(PATHS):
             raise DataError(f"{name} {value} is not there: give a folder, an s3:// prefix or a hub id.")
     return staged
+
+
+def in_s3(text: str) -> str | None:
+    """The s3:// address of a place in S3 that is written in another way, as consoles and other programs do; else None.
+
+    s3a://BUCKET/KEY, S3://BUCKET/KEY, arn:aws:s3:::BUCKET/KEY, https://BUCKET.s3.REGION.amazonaws.com/KEY, and the
+    console's own page of a bucket.
+    """
+    page = re.match(r"https://[\w.-]*console\.aws\.amazon\.com/s3/(?:buckets|object)/([\w.-]+)(?:\?(.*))?$", text)
+    if page:
+        prefix = parse_qs(page[2] or "").get("prefix", [""])[0]
+        return f"s3://{page[1]}/{prefix}"
+    for pattern in ELSEWHERE:
+        if found := re.match(pattern, text):
+            return f"s3://{found[1]}/{unquote(found[2]) if text.startswith('http') else found[2]}"
+    return None
 
 
 def place_in_s3(staged: Staged, name: str, url: str, single: bool | None = None) -> None:
@@ -103,6 +130,8 @@ def place_in_s3(staged: Staged, name: str, url: str, single: bool | None = None)
     last = key.rpartition("/")[2]
     if key.endswith(PICKLES) and not url.endswith("/"):
         raise DataError(f"{name} {url} is a pickle, which can run code and is never read: give a .safetensors file.")
+    if key.lower().endswith(SUFFIXES) and not url.endswith("/") and CHANNELS[name][1] == "data":
+        raise DataError(f"{name} {url} is one picture: give the prefix of its folder, which ends with a slash.")
     if key.lower().endswith(DATA_FILES) and not url.endswith("/") and CHANNELS[name][1] == "data":
         raise DataError(f"{name} {url} is a list, and a job gets that file alone: give the prefix of its folder.")
     if key.endswith(content.FILE) and not url.endswith("/") if single is None else single:

@@ -231,7 +231,8 @@ def request(config: TrainConfig, job: Job, staged: Staged, *, output: str, check
     output, checkpoints: s3:// prefixes for model.tar.gz and for the run folder, synced while it trains.
     """
     vpc = {"Subnets": list(job.subnets), "SecurityGroupIds": list(job.security_group_ids)}
-    tags = {"project": "sdxl-nb"} | job.tags
+    own = {} if "project" in map(str.lower, job.tags) else {"project": "sdxl-nb"}
+    tags = own | job.tags
     metrics = [{"Name": name, "Regex": pattern} for name, pattern in METRICS.items()]
     channels = [_channel(name, url) for name, url in staged.channels.items()]
     return {

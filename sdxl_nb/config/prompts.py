@@ -28,10 +28,16 @@ SAMPLERS: dict[
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "dpmsingle": ("DPMSolverSinglestepScheduler", {"algorithm_type": "dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}),  # this and those below are other trainers'
+    "dpmsolver++_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
 }
+KARRAS = ("euler", "dpmsolver++", "dpmsolver++_sde", "unipc")  # that are drawn with Karras' sigmas too
+SAMPLERS |= {f"{name}_karras": (SAMPLERS[name][0], {**SAMPLERS[name][1], "use_karras_sigmas": True}) for name in KARRAS}
 ALIASES = {f"k_{name}": name for name in ("euler", "euler_a", "dpm_2", "dpm_2_a")}
+ALIASES |= {"euler-a": "euler_a", "dpm++": "dpmsolver++"}  # SimpleTuner's
+ALIASES |= {f"dpmpp{end}": f"dpmsolver++{end}" for end in ("", "_karras", "_sde", "_sde_karras")}  # OneTrainer's
 OPTIONS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "l": "guidance", "s": "steps", "ss": "sampler"}
-KEYS = {  # of groups: names of kohya's and ours
+KEYS = {  # of groups: names of kohya's, of ours, of OneTrainer's samples and of ai-toolkit's
     "prompt": "prompt",
     "negative_prompt": "negative",
     "negative": "negative",
@@ -46,7 +52,18 @@ KEYS = {  # of groups: names of kohya's and ours
     "sample_sampler": "sampler",
     "sampler": "sampler",
     "scheduler": "sampler",
+    "neg": "negative",
+    "diffusion_steps": "steps",
+    "num_inference_steps": "steps",
+    "cfg_scale": "guidance",
+    "noise_scheduler": "sampler",
 }
+PASSED_OVER = (  # of OneTrainer's samples: what it takes from elsewhere, and what is of other models
+    *("__version", "enabled", "random_seed", "frames", "length", "force_last_timestep", "prior_attention_mask"),
+    *("transformer_attention_mask", *(f"text_encoder_{number}_layer_skip" for number in (1, 2, 3, 4))),
+    *("base_image_path", "mask_image_path"),
+)
+BEGINS = re.compile(r"(?:^|\s)--(?=[a-zA-Z])")  # an option in a line
 OTHER_MODELS = ("g", "fs", "cn", "ctr", "rcfg", "am")
 BOUNDS: dict[str, tuple[float, float]] = {
     "width": (32, 4096),
@@ -97,7 +114,7 @@ def read_prompts(given: Any) -> list[SamplePrompt]:
     items = given.splitlines() if isinstance(given, str) else given
     if not isinstance(items, list | tuple):
         raise ValueError(f"prompts must be lines or a file, not {shown(given)}: give one a line")
-    return [_of(item, f"prompt {number}") for number, item in enumerate(items, 1) if item not in ("", None)]
+    return [read_prompt(item, f"prompt {number}") for number, item in enumerate(items, 1) if item not in ("", None)]
 
 
 def _of_file(path: Path) -> list[SamplePrompt]:
@@ -109,13 +126,19 @@ def _of_file(path: Path) -> list[SamplePrompt]:
         raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
     if path.suffix.lower() == ".txt":
         lines = enumerate(text.splitlines(), 1)
-        found = [_of(line, f"line {number} of {path.name}") for number, line in lines if _says(line)]
+        found = [read_prompt(line, f"line {number} of {path.name}") for number, line in lines if _says(line)]
     else:
         items = _items(text, path)
-        found = [_of(item, f"prompt {number} of {path.name}") for number, item in enumerate(items, 1)]
+        numbered = [(number, item) for number, item in enumerate(items, 1) if is_enabled(item)]
+        found = [read_prompt(item, f"prompt {number} of {path.name}") for number, item in numbered]
     if not found:
         raise ValueError(f"{path.name} holds no prompt: write one a line")
     return found
+
+
+def is_enabled(item: Any) -> bool:
+    """Whether one of OneTrainer's samples is to be drawn, as everything else is."""
+    return not isinstance(item, Mapping) or bool(item.get("enabled", True))
 
 
 def _says(line: str) -> bool:
@@ -123,7 +146,10 @@ def _says(line: str) -> bool:
 
 
 def _items(text: str, path: Path) -> list[Any]:
-    """The prompts of a TOML, YAML or JSON file; kohya's TOML has them as prompt.subset, below what holds for all."""
+    """The prompts of a TOML, YAML or JSON file; kohya's TOML has them as prompt.subset, below what holds for all.
+
+    SimpleTuner's library has a short name for each.
+    """
     from .formats import parse
 
     try:
@@ -133,6 +159,8 @@ def _items(text: str, path: Path) -> list[Any]:
     common: dict[str, Any] = {}
     if isinstance(said, Mapping):
         said = next((said[key] for key in ("prompt", "prompts", "samples") if key in said), said)
+    if isinstance(said, Mapping) and said and not {*said} & {*KEYS, "subset"}:
+        said = list(said.values())
     if isinstance(said, Mapping) and isinstance(said.get("subset"), list):
         common = {key: value for key, value in said.items() if key != "subset"}
         said = said["subset"]
@@ -141,15 +169,15 @@ def _items(text: str, path: Path) -> list[Any]:
     return [{**common, **item} if isinstance(item, Mapping) else item for item in said]
 
 
-def _of(item: Any, place: str) -> SamplePrompt:
-    """One prompt, of a line or a group. Raises ValueError."""
+def read_prompt(item: Any, place: str) -> SamplePrompt:
+    """One prompt, of a line or a group. ValueError with one sentence, which begins with `place`."""
     if isinstance(item, SamplePrompt):
         return item
     if isinstance(item, Mapping):
         return _of_group(item, place)
     if not isinstance(item, str):
         raise ValueError(f"{place} must be text, not {shown(item)}: write a prompt")
-    prompt, *options = re.split(r"(?:^|\s)--(?=[a-zA-Z])", item.strip())
+    prompt, *options = BEGINS.split(item.strip())
     said: dict[str, Any] = {}
     for option in options:
         name, _, value = option.strip().partition(" ")
@@ -164,14 +192,18 @@ def _of(item: Any, place: str) -> SamplePrompt:
 
 def _of_group(item: Mapping[str, Any], place: str) -> SamplePrompt:
     said: dict[str, Any] = {}
+    if item.get("sample_inpainting"):
+        raise ValueError(f"{place} draws into another picture (sample_inpainting), which is not done here: take it out")
     for key, value in item.items():
+        if key in (*PASSED_OVER, "sample_inpainting") or (key == "seed" and item.get("random_seed")):
+            continue
         if key not in KEYS:
             close = nearest(str(key), KEYS)
             advice = f"did you mean {close}?" if close else f"there are {', '.join(KEYS)}"
             raise ValueError(f"{place}: {key} is nothing of a prompt: {advice}")
         if value is not None:
             said[KEYS[key]] = value
-    return _checked(str(said.pop("prompt", "")).strip(), said, place)
+    return _checked(" ".join(str(said.pop("prompt", "")).split()), said, place)
 
 
 def _checked(prompt: str, said: Mapping[str, Any], place: str) -> SamplePrompt:
@@ -180,6 +212,10 @@ def _checked(prompt: str, said: Mapping[str, Any], place: str) -> SamplePrompt:
         raise ValueError(f"{place} has no prompt: write what to draw before its options")
     if "\0" in prompt or "\n" in prompt:
         raise ValueError(f"{place} holds a line break or a NUL: write it as one line")
+    for text in (prompt, str(said.get("negative") or "")):
+        if option := BEGINS.search(text):  # of a group, which is written as a line
+            word = text[option.start() :].split()[0]
+            raise ValueError(f"{place}: {word[:20]} would begin an option: take its dashes away")
     if prompt.lower().endswith(FILES) and not said:
         raise ValueError(f"{place} ends like the name of a file: give it an option, such as --s 25")
     found: dict[str, Any] = {}

@@ -66,11 +66,38 @@ def steps_per_epoch(config: TrainConfig, entries: int, processes: int = 1) -> in
 
 def looked_at_every(config: TrainConfig, steps: int, an_epoch: int) -> int:
     """Optimizer steps from one look at a run of so many to the next: steps, a share, epochs, or a checkpoint."""
+    unit, amount = _interval(config)
+    if unit == "share":
+        return max(1, math.ceil(round(amount * steps, 6)))  # so that 0.1 is ten times, never eleven
+    return int(amount) * (an_epoch if unit == "epochs" else 1)
+
+
+def measured_every(config: TrainConfig, steps: int, an_epoch: int) -> int:
+    """Optimizer steps from one held-out loss of a run of so many to the next: heldout_steps, or from look to look."""
+    return config.heldout_steps or looked_at_every(config, steps, an_epoch)
+
+
+def most_measurements(config: TrainConfig) -> int | None:
+    """How often at most a run measures its held-out loss, before the first step too; None where its pictures say it."""
+    unit, amount = ("steps", config.heldout_steps) if config.heldout_steps else _interval(config)
+    if unit == "share":
+        return 1 + math.ceil(round(1 / amount, 6))
+    if (unit == "steps") != (config.max_train_steps is not None):
+        return None
+    return 1 + math.ceil((config.max_train_steps or config.num_train_epochs) / amount)
+
+
+def _interval(config: TrainConfig) -> tuple[str, float]:
+    """From one look to the next, in steps, epochs or a share of the run."""
     if config.validation_steps is not None:
-        return config.validation_steps
+        return "steps", config.validation_steps
     if config.validation_share is not None:
-        return max(1, math.ceil(round(config.validation_share * steps, 6)))  # so that 0.1 is ten times, never eleven
-    return config.checkpointing_steps if config.validation_epochs is None else an_epoch * config.validation_epochs
+        return "share", config.validation_share
+    return (
+        ("steps", config.checkpointing_steps)
+        if config.validation_epochs is None
+        else ("epochs", config.validation_epochs)
+    )
 
 
 def validation_pictures(config: TrainConfig, steps: int, an_epoch: int) -> int:

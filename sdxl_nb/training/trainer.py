@@ -24,7 +24,7 @@ from ..runs.run import Run
 from ..system.errors import SdxlNbError, Stopped
 from ..system.memory import NO_MEMORY_TO_DRAW, TooLittleMemory, give_back, in_memory
 from . import disk, heldout, saving
-from .epochs import looked_at_every
+from .epochs import looked_at_every, measured_every
 from .optimizing.schedules import learning_rates
 from .outcome import ending, explained
 from .processes import Processes
@@ -122,6 +122,7 @@ class Trainer:
         self.stream = studio.stream(batch)
         self.steps = config.max_train_steps or config.num_train_epochs * self.stream.steps_per_epoch
         self.every = looked_at_every(config, self.steps, self.stream.steps_per_epoch)
+        self.measured_every = measured_every(config, self.steps, self.stream.steps_per_epoch)
         self.updates = Step(config, studio, processes, self.stream, self.steps, self._warn, self._debug)
         self.lag = int(studio.device.type == "cuda")  # steps launched before one is read; only CUDA computes meanwhile
         self.step = 0
@@ -286,8 +287,7 @@ class Trainer:
 
     def _measures(self) -> bool:
         """Whether the held-out loss of this step is due and not known yet."""
-        every = self.config.heldout_steps
-        due = self._ends_epoch() if every is None else self.step % every == 0 or self._is_over()
+        due = self.step % self.measured_every == 0 or self._is_over()
         return due and len(self.studio.heldout) > 0 and self.record.step != self.step
 
     def _draws(self) -> bool:

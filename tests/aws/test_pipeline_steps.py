@@ -62,6 +62,11 @@ def test_pictures_that_training_would_refuse_end_the_execution_before_a_gpu_is_p
     assert execution.wait(interval=0.2, say=lines.append) == "Failed"
     assert execution.failure.startswith("The audit refuses these pictures: Training would refuse these data. ")
     assert lines[-1].startswith("Failed. Audit: Failed pipelines-") and "FineTune" not in lines[-1]
+    aws.fail("DescribeProcessingJob", "AccessDeniedException", "User is not authorized", times=1)
+    assert execution.failure.startswith(
+        "ClientError: AlgorithmError: See job logs for more information, exit code: 1 What the audit found was not "
+        "read (it is in the log of pipelines-"
+    )
     assert len(aws.jobs.known) == before and execution.job_name is None and execution.registered is None
     found = aws.client("s3").get_object(Bucket=aws.bucket, Key="runs/sdxl-nb/audit/audit.json")["Body"].read()
     assert {finding["severity"] for finding in json.loads(found)} >= {"error"}

@@ -34,12 +34,13 @@ def options(aws, **more):
 def test_what_passes_is_registered_and_what_falls_short_is_not(aws, tmp_path, monkeypatch):
     """One training: the second execution, with another gate, takes it from the cache."""
     monkeypatch.chdir(tmp_path)
-    config = small(tmp_path / "run", **HELD_OUT)
+    drawn = {"validation_prompt": "a cup", "num_validation_images": 1, "validation_inference_steps": 1}
+    config = small(tmp_path / "run", **HELD_OUT, **drawn)
     execution = start_pipeline(config, gate=9, register="sdxl-nb-cards", **options(aws))
     lines = []
     assert execution.wait(interval=0.2, say=lines.append) == "Succeeded", execution.failure
     assert lines[-1].endswith("Gate: Succeeded passed, Register: Succeeded") and execution.failure is None
-    here = train(small(tmp_path / "here", **HELD_OUT))
+    here = train(small(tmp_path / "here", **HELD_OUT, **drawn))
     loss = here.heldout()[1][-1]
     card = aws.pipelines.executions[execution.arn].cards["sdxl-nb-cards"]
     (metric,) = card["evaluation_details"][0]["metric_groups"][0]["metric_data"]
@@ -48,6 +49,12 @@ def test_what_passes_is_registered_and_what_falls_short_is_not(aws, tmp_path, mo
     lora = registered_lora("sdxl-nb-cards")
     assert lora.info().ranks == (2,) and (tmp_path / "loras" / "sdxl-nb-cards-1" / "README.md").is_file()
     assert_same(tmp_path / "loras" / "sdxl-nb-cards-1", here.folder)
+    version = aws.client("sagemaker").describe_model_package(ModelPackageName=execution.registered)
+    place = version["CustomerMetadataProperties"]["pictures"]
+    assert place == f"s3://{aws.bucket}/runs/sdxl-nb/{execution.job_name}/output/previews"
+    shown = aws.client("s3").get_object(Bucket=aws.bucket, Key=f"{place.removeprefix(f's3://{aws.bucket}/')}/00-5.png")
+    assert shown["ContentType"] == "image/png"
+    assert shown["Body"].read() == (here.folder / "validation" / "step-2" / "00-5.png").read_bytes()
     assert registered_lora(execution.registered, tmp_path / "again").info().ranks == (2,)
     with pytest.raises(AwsError, match=r"^The registry holds no approved version of sdxl-nb-cards in us-east-1"):
         registered_lora("sdxl-nb-cards", approved=True)

@@ -6,8 +6,8 @@ import random
 
 import pytest
 from botocore.validate import ParamValidator
-from sagemaker_emulator.limits import ServiceError
-from sagemaker_emulator.tuning import check_tuning, drawn, shape
+from sagemaker_emulator.limits import ServiceError, shape
+from sagemaker_emulator.tuning import check_tuning, drawn
 
 from sdxl_nb import tune_sagemaker
 from sdxl_nb.aws import costs, staging, tuning_step
@@ -50,7 +50,7 @@ def asked(space=RANGES, config=CONFIG, plan=None, **job):
 def test_the_service_takes_the_request(space, plan, job):
     made = asked(space, plan=plan, **job)
     searching.refuse(made)
-    assert not ParamValidator().validate(made, shape()).has_errors()
+    assert not ParamValidator().validate(made, shape("CreateHyperParameterTuningJob")).has_errors()
     check_tuning(made)
     static = made["TrainingJobDefinition"]["StaticHyperParameters"]
     assert not set(static) & set(space) and static["train_data_dir"] == "/opt/ml/input/data/train"
@@ -95,9 +95,13 @@ def test_what_a_trial_is_told_is_a_configuration():
 @pytest.mark.parametrize(
     ("config", "count"),
     [
-        ({"heldout_steps": 10, "max_train_steps": 95}, 12),
-        ({"num_train_epochs": 9, "validation_epochs": 2}, 7),
-        ({"validation_epochs": None, "checkpointing_steps": 50, "max_train_steps": 100}, 4),
+        ({"heldout_steps": 10, "max_train_steps": 95}, 13),
+        ({"num_train_epochs": 9, "validation_epochs": 2}, 8),
+        ({"validation_epochs": None, "checkpointing_steps": 50, "max_train_steps": 100}, 5),
+        ({"validation_steps": 30, "max_train_steps": 100}, 7),
+        ({"validation_share": 0.3}, 7),
+        ({"validation_share": 0.1, "max_train_steps": 100}, 13),
+        ({"validation_share": 0.1, "heldout_steps": 50, "max_train_steps": 100}, 5),
     ],
 )
 def test_hyperband_counts_measurements(config, count):
@@ -125,6 +129,7 @@ BIG = {f"k{number}": "v" for number in range(50)}
         ({}, RANGES, {"strategy": "Hyperband", "early_stopping": True}, "early_stopping is not for Hyperband"),
         ({}, RANGES, {"strategy": "Hyperband", "warm_start": "a"}, "warm_start is for Bayesian and Random, not for Hyperband"),
         ({"max_train_steps": 9}, RANGES, {"strategy": "Hyperband"}, "Hyperband counts how often the held-out loss is measured"),
+        ({"validation_steps": 9}, RANGES, {"strategy": "Hyperband"}, "Hyperband counts how often the held-out loss is measured"),
         ({"heldout_steps": 1, "max_train_steps": 20_001}, RANGES, {"strategy": "Hyperband"}, "Hyperband counts to 20000"),
         ({}, {"num_train_epochs": Range(1, 9)}, {"strategy": "Hyperband"}, "Hyperband itself says how long a trial trains"),
         ({}, RANGES, {"job_name": "my-long-search"}, "job_name takes 5 characters at most in a search"),

@@ -6,7 +6,7 @@ import string
 
 import pytest
 from botocore.validate import ParamValidator
-from sagemaker_emulator.limits import CREATE, ServiceError, check_job, instance_supports_kms
+from sagemaker_emulator.limits import ServiceError, check_job, instance_supports_kms, shape
 
 from sdxl_nb.aws import shapes, staging
 from sdxl_nb.aws.identity import content
@@ -258,7 +258,7 @@ def test_two_hundred_jobs_that_pass_the_whole_model(monkeypatch):
         job, staged = drawn(draw)
         made = asked(job, staged) | {"TrainingJobName": unique_name(job.job_name) + "-r99"}
         shapes.refuse(made)
-        assert not ParamValidator().validate(made, CREATE).has_errors()
+        assert not ParamValidator().validate(made, shape("CreateTrainingJob")).has_errors()
         check_job(made)
 
 
@@ -289,11 +289,11 @@ def patterns_of(shape, seen):
 
 def test_javas_classes_of_characters_are_ours():
     """Those patterns of the whole model that Python cannot read are translated; none is passed over."""
-    patterns = set(patterns_of(CREATE, set()))
+    patterns = set(patterns_of(shape("CreateTrainingJob"), set()))
     assert len(patterns) > 20
     for pattern in patterns:
         assert r"\p" not in shapes._compiled(pattern).pattern, pattern
-    tag = CREATE.members["Tags"].member.members["Key"].metadata["pattern"]
+    tag = shape("CreateTrainingJob").members["Tags"].member.members["Key"].metadata["pattern"]
     for text, fits in (("ä 龍_7\u00a0.:/=+-@", True), ("<", False), ("a\n", False), ("\u0301", False)):
         assert bool(shapes._compiled(tag).fullmatch(text)) == fits, text
 

@@ -218,7 +218,7 @@ class Job:
         (config / "inputdataconfig.json").write_text(json.dumps(described))
         for channel, settings in channels.items():
             source = settings["DataSource"]["S3DataSource"]["S3Uri"]
-            if not self._download(source, root / "input" / "data" / channel):
+            if not download(self.s3, source, root / "input" / "data" / channel):
                 raise ServiceError(
                     "", f"ClientError: Data download failed:No S3 objects found under S3 URL \"{source}\" given in "
                     "input data source. Please ensure that the bucket exists in the selected region "
@@ -227,42 +227,19 @@ class Job:
                 )  # fmt: skip
         return root
 
-    def _download(self, place, folder):
-        """Every object under a prefix; how many there were."""
-        bucket, prefix = split(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        found = 0
-        try:
-            pages = list(self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
-        except Exception:
-            return 0
-        for item in (item for page in pages for item in page.get("Contents", [])):
-            if item["Key"].endswith("/"):
-                continue  # what the console makes of a folder
-            name = item["Key"][len(prefix) :].lstrip("/") or item["Key"].rpartition("/")[2]
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.s3.download_file(bucket, item["Key"], str(target))
-            found += 1
-        return found
-
     def _restore(self, roots):
         place = self.request.get("CheckpointConfig", {}).get("S3Uri")
         for root in roots if place else ():
-            self._download(place.rstrip("/") + "/", root / "checkpoints")
+            download(self.s3, place.rstrip("/") + "/", root / "checkpoints")
             for path in (p for p in root.rglob("*") if p.is_file() and p.is_relative_to(root / "checkpoints")):
                 self.synced[path] = _stamp(path)
 
     def _boot(self, name, root, port):
         environment = {
-            "AWS_REGION": self.region,
             "TRAINING_JOB_NAME": self.name,
             "TRAINING_JOB_ARN": self.arn,
-            "AWS_ENDPOINT_URL": self.emulator.endpoint,
-            "AWS_ACCESS_KEY_ID": "testing",  # the role's, which the real service gives by an address
-            "AWS_SECRET_ACCESS_KEY": "testing",
             "MASTER_PORT": str(port),  # so that jobs which run at once on this machine do not meet
-            **self.emulator.job_environment,
+            **inside(self.emulator, self.region),
             **self.request.get("Environment", {}),
         }
         stream = f"{self.name}/{name}-{int(time.time())}"
@@ -377,6 +354,32 @@ class Job:
         self.s3.put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
         if name == "model.tar.gz":
             self.artifacts = place
+
+
+def inside(emulator, region):
+    """The environment in a container, but for the request's own."""
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}  # the role's, elsewhere by an address
+    return {"AWS_REGION": region, "AWS_ENDPOINT_URL": emulator.endpoint, **keys, **emulator.job_environment}
+
+
+def download(s3, place, folder):
+    """Every object under a prefix; how many there were."""
+    bucket, prefix = split(place)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = 0
+    try:
+        pages = list(s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
+    except Exception:
+        return 0
+    for item in (item for page in pages for item in page.get("Contents", [])):
+        if item["Key"].endswith("/"):
+            continue  # what the console makes of a folder
+        name = item["Key"][len(prefix) :].lstrip("/") or item["Key"].rpartition("/")[2]
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file(bucket, item["Key"], str(target))
+        found += 1
+    return found
 
 
 def split(place):

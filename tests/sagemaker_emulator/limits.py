@@ -1,4 +1,4 @@
-"""What the service refuses at CreateTrainingJob, with its codes and words; and the type check that pipelines do."""
+"""What the service refuses by its model and by its words, all of a training job; and the type check of pipelines."""
 
 import functools
 import json
@@ -9,9 +9,6 @@ import regex
 from botocore.validate import ParamValidator
 
 IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+)(?::([\w.-]+))?(?:@(sha256:\w+))?")
-CREATE = botocore.session.Session().get_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape
-
-
 OWN_DISKS = ("g5", "g6", "g7", "p5", "p6", "trn1", "trn2")  # and every family with a d: g4dn, p4d
 
 
@@ -39,13 +36,24 @@ def constraint(value, place, limit):
     )
 
 
-def check_job(request):
-    """Raise ServiceError for what the service refuses whatever the account's state."""
-    if report := ParamValidator().validate(request, CREATE).generate_report():
+@functools.cache
+def shape(operation):
+    """What the service's model says of an action's arguments."""
+    return botocore.session.Session().get_service_model("sagemaker").operation_model(operation).input_shape
+
+
+def check_model(request, operation):
+    """Raise ServiceError for arguments that the service's model forbids, and for tags that it does not take."""
+    if report := ParamValidator().validate(request, shape(operation)).generate_report():
         raise ServiceError("SerializationException", report)
-    for place, value, limit in violations(request, CREATE, ""):
+    for place, value, limit in violations(request, shape(operation), ""):
         raise constraint(value, place, limit)
     check_tags(request)
+
+
+def check_job(request):
+    """Raise ServiceError for what the service refuses whatever the account's state."""
+    check_model(request, "CreateTrainingJob")
     check_resources(request["ResourceConfig"])
     check_preferences(request)
     check_times(request)
@@ -53,11 +61,7 @@ def check_job(request):
 
 def check_package(request):
     """Raise ServiceError for what the registry refuses; a model package's card has its own schema."""
-    shape = botocore.session.Session().get_service_model("sagemaker").operation_model("CreateModelPackage").input_shape
-    if report := ParamValidator().validate(request, shape).generate_report():
-        raise ServiceError("SerializationException", report)
-    for place, value, limit in violations(request, shape, ""):
-        raise constraint(value, place, limit)
+    check_model(request, "CreateModelPackage")
     card = json.loads(request["ModelCard"]["ModelCardContent"])
     if set(card) - {
         "model_overview",

@@ -4,38 +4,22 @@ Inputs come from S3 to their LocalPath, outputs go from theirs to S3 when the jo
 container wrote to /opt/ml/output/message is the job's ExitMessage.
 """
 
-import functools
 import threading
 import time
 from pathlib import Path
 
-import botocore.session
-from botocore.validate import ParamValidator
-
-from .job import ACCOUNT, split
-from .limits import ServiceError, check_tags, constraint, instance_supports_kms, invalid, violations
+from .job import ACCOUNT, download, inside, split
+from .limits import check_model, check_resources, invalid
 from .machine import Instance
 
-SHAPE = "CreateProcessingJob"
 ENTRY = ["python", "-m", "sdxl_nb.container"]
 ML = "/opt/ml/"
 
 
-@functools.cache
-def shape():
-    return botocore.session.Session().get_service_model("sagemaker").operation_model(SHAPE).input_shape
-
-
 def check_processing(request):
     """Raise ServiceError for what the service refuses whatever the account's state."""
-    if report := ParamValidator().validate(request, shape()).generate_report():
-        raise ServiceError("SerializationException", report)
-    for place, value, limit in violations(request, shape(), ""):
-        raise constraint(value, place, limit)
-    check_tags(request)
-    cluster = request["ProcessingResources"]["ClusterConfig"]
-    if "VolumeKmsKeyId" in cluster and not instance_supports_kms(cluster["InstanceType"]):
-        raise invalid(f"VolumeKmsKeyId is not supported for instance type {cluster['InstanceType']}")
+    check_model(request, "CreateProcessingJob")
+    check_resources(request["ProcessingResources"]["ClusterConfig"])
     outputs = request.get("ProcessingOutputConfig", {}).get("Outputs", [])
     sources = [one["S3Input"] for one in request.get("ProcessingInputs", [])] + [one["S3Output"] for one in outputs]
     for source in sources:
@@ -106,14 +90,12 @@ class Processing:
         for part in ("config", "output", "processing"):
             (self.root / part).mkdir(parents=True)
         for channel in self.request.get("ProcessingInputs", []):
-            self._fetch(channel["S3Input"]["S3Uri"], self._here(channel["S3Input"]["LocalPath"]))
+            source = channel["S3Input"]
+            if not download(self.s3, source["S3Uri"], self._here(source["LocalPath"])):
+                raise invalid(f"No S3 objects found under S3 URL {source['S3Uri']}")
         application = self.request["AppSpecification"]
         command = [*application.get("ContainerEntrypoint", ENTRY)[3:], *application.get("ContainerArguments", [])]
-        environment = {
-            "AWS_REGION": self.region, "AWS_ENDPOINT_URL": self.emulator.endpoint,
-            "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-            **self.emulator.job_environment, **self.request.get("Environment", {}),
-        }  # fmt: skip
+        environment = inside(self.emulator, self.region) | self.request.get("Environment", {})
         self.instance = Instance("algo-1", self.root, environment, self.lines.append, command)
         if self.stopping:
             self.instance.kill()
@@ -128,17 +110,6 @@ class Processing:
 
     def _here(self, path):
         return self.root / path.removeprefix(ML)
-
-    def _fetch(self, place, folder):
-        bucket, prefix = split(place)
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
-        if not keys:
-            raise invalid(f"No S3 objects found under S3 URL {place}")
-        for key in keys:
-            target = folder / (key[len(prefix) :].lstrip("/") or key.rpartition("/")[2])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.s3.download_file(bucket, key, str(target))
 
     def _send(self, folder, place):
         bucket, prefix = split(place)

@@ -6,7 +6,6 @@ Bayesian and Hyperband are checked as requests and then fail: what they would ch
 objective is the last value that its metric had; one that failed has none.
 """
 
-import functools
 import itertools
 import math
 import random
@@ -14,29 +13,16 @@ import secrets
 import threading
 import time
 
-import botocore.session
-from botocore.validate import ParamValidator
-
 from .job import ACCOUNT, OVER
-from .limits import ServiceError, check_tags, constraint, invalid, violations
+from .limits import ServiceError, check_model, invalid
 
-SHAPE = "CreateHyperParameterTuningJob"
 OBJECTIVE = "_tuning_objective_metric"
 DONE = ("Completed", "Failed", "Stopped")
 
 
-@functools.cache
-def shape():
-    return botocore.session.Session().get_service_model("sagemaker").operation_model(SHAPE).input_shape
-
-
 def check_tuning(request):
     """Raise ServiceError for what the service refuses whatever the account's state."""
-    if report := ParamValidator().validate(request, shape()).generate_report():
-        raise ServiceError("SerializationException", report)
-    for place, value, limit in violations(request, shape(), ""):
-        raise constraint(value, place, limit)
-    check_tags(request)
+    check_model(request, "CreateHyperParameterTuningJob")
     config, definition = request["HyperParameterTuningJobConfig"], request["TrainingJobDefinition"]
     check_ranges(config["Strategy"], config["ParameterRanges"], definition.get("StaticHyperParameters", {}))
     objective = config["HyperParameterTuningJobObjective"]["MetricName"]

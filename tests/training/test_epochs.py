@@ -15,6 +15,8 @@ from sdxl_nb.training.epochs import (
     drawing_share,
     looked_at_every,
     looks_in,
+    measured_every,
+    most_measurements,
     passes,
     steps_per_epoch,
     validation_pictures,
@@ -96,6 +98,22 @@ def test_a_share_is_never_drawn_more_often_than_it_says():
     assert looked_at_every(TrainConfig(seed=0, validation_share=0.07), 100, 9) == 7  # 0.07 x 100 is a little more
     with pytest.raises(ConfigError, match="validation_steps and validation_share both say when to draw: keep one"):
         TrainConfig(validation_share=0.5, validation_steps=2)
+
+
+def test_held_out_losses_are_as_many_as_is_said_before_the_pictures_are_known():
+    for changes in ({"heldout_steps": 7, "max_train_steps": 30}, {"validation_steps": 4, "max_train_steps": 30},
+                    {"validation_share": 0.3}, {"validation_share": 0.1, "max_train_steps": 30},
+                    {"validation_epochs": 2, "num_train_epochs": 5},
+                    {"validation_epochs": None, "checkpointing_steps": 8, "max_train_steps": 30}):  # fmt: skip
+        config = TrainConfig(seed=0, validation_split=0.1, **changes)
+        for an_epoch in (1, 3, 100):
+            steps = config.max_train_steps or config.num_train_epochs * an_epoch
+            every = measured_every(config, steps, an_epoch)
+            measured = len({0, steps, *range(0, steps, every)})
+            exact = "validation_share" not in changes
+            assert measured == most_measurements(config) if exact else measured <= most_measurements(config)
+    for changes in ({"heldout_steps": 7}, {"validation_steps": 4}, {"max_train_steps": 9}):
+        assert most_measurements(TrainConfig(seed=0, validation_split=0.1, **changes)) is None
 
 
 def test_the_share_of_drawing_goes_by_the_size_of_each_picture():

@@ -83,6 +83,11 @@ export class PipelineLauncher extends Construct {
       because: "An execution's ARN ends with an id that is drawn when it starts; the pipeline is fixed.",
     });
     allow(role, {
+      actions: ["sagemaker:DescribeProcessingJob"],
+      resources: [`${arnOf(role, "sagemaker")}:processing-job/pipelines-*`],
+      because: "A pipeline names its jobs pipelines-..., with an id; why an audit refused stands in its job alone.",
+    });
+    allow(role, {
       actions: ["sagemaker:AddTags", "sagemaker:CreateModelPackageGroup"],
       resources: [`${arnOf(role, "sagemaker")}:model-package-group/sdxl-nb*`],
       because: "Whoever starts the pipeline names the group that its LoRAs are registered in, sdxl-nb-...",

@@ -180,14 +180,26 @@ def delivered_loss(config: "TrainConfig") -> float | None:
     """
     from ...runs.run import Run
 
-    run = Run(config.output_dir)
-    losses = [event.get("loss") for event in run.events("heldout") if event["step"] > 0]  # 0 is the base's own
-    numbers = [loss for loss in losses if loss is not None]
-    if not losses or run.info.get("status") != "completed":
+    losses = _heldout(config)
+    if not losses or Run(config.output_dir).info.get("status") != "completed":
         return None
+    numbers = [loss for _, loss in losses if loss is not None]
     if config.load_best_model_at_end and numbers:
         return min(numbers)
-    return math.nan if losses[-1] is None else losses[-1]
+    return math.nan if losses[-1][1] is None else losses[-1][1]
+
+
+def delivered_step(config: "TrainConfig") -> int | None:
+    """The step whose LoRA is delivered, where it is the best one; None for the last."""
+    numbers = [(loss, step) for step, loss in _heldout(config) if loss is not None]
+    return min(numbers)[1] if config.load_best_model_at_end and numbers else None
+
+
+def _heldout(config: "TrainConfig") -> list[tuple[int, float | None]]:
+    """The steps of a run's held-out losses and those; without the one at 0, which is the base's own."""
+    from ...runs.run import Run
+
+    return [(event["step"], event.get("loss")) for event in Run(config.output_dir).events("heldout") if event["step"]]
 
 
 def newest_step(folder: Path) -> int:

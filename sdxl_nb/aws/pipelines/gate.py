@@ -18,6 +18,7 @@ from typing import Any
 from ...config.train_config import TrainConfig
 from ...system.errors import ConfigError
 from .. import shapes
+from ..identity import previews
 from ..search.request import OBJECTIVE
 from ..session import Session
 from . import steps
@@ -87,6 +88,8 @@ class Gate:
             )
             content = card[0] if len(card) == 1 else Join(on="", values=card)
             package = self.package(config, asked, artifact_of(training, asked), content)
+            if config.drawings() and training.name != steps.TUNE:  # whose trainings may not ask where results go
+                package["CustomerMetadataProperties"] = {previews.METADATA: pictures_of(training, asked)}
         # CreateModelPackage as it is: the SDK's own ModelStep takes what serves predictions alone
         return steps.made(session, REGISTER, "REGISTER_MODEL", package)
 
@@ -128,6 +131,14 @@ def artifact_of(training: Any, asked: Mapping[str, Any]) -> Any:
 
     name = training.properties.BestTrainingJob.TrainingJobName
     return Join(on="/", values=[asked["OutputDataConfig"]["S3OutputPath"], name, "output/model.tar.gz"])
+
+
+def pictures_of(training: Any, asked: Mapping[str, Any]) -> Any:
+    """The place of the pictures that a training step's LoRA drew; needs the SDK."""
+    from sagemaker.core.workflow.functions import Join
+
+    name = training.properties.TrainingJobName
+    return Join(on="/", values=[asked["OutputDataConfig"]["S3OutputPath"], name, "output", previews.FOLDER])
 
 
 def card_texts(config: TrainConfig, loss: Any = None) -> list[Any]:

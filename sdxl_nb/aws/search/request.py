@@ -8,7 +8,6 @@ here, from its own model and from what its guide says.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ...config.messages import nearest, shown
 from ...config.train_config import TrainConfig
 from ...sweeps.space import Range, Space
 from ...system.errors import ConfigError
+from ...training.epochs import most_measurements
 from .. import shapes
 from ..identity.content import CHANNELS
 from ..tuning_step import OWN, as_text
@@ -107,17 +107,9 @@ def refuse_config(config: TrainConfig, plan: Plan, space: Space) -> None:
 
 
 def measurements(config: TrainConfig) -> int:
-    """How often a run measures its held-out loss at most, which is what Hyperband counts. Raises ConfigError."""
-    every = config.heldout_steps or config.validation_steps
-    if every is None and config.validation_share is None and config.validation_epochs is None:
-        every = config.checkpointing_steps
-    if every is None and config.validation_share is not None:
-        count = math.ceil(1 / config.validation_share)
-    elif every and config.max_train_steps:
-        count = math.ceil(config.max_train_steps / every)
-    elif not every and config.max_train_steps is None:
-        count = math.ceil(config.num_train_epochs / (config.validation_epochs or 1))
-    else:
+    """How often a run prints a held-out loss at most, which is what Hyperband counts. Raises ConfigError."""
+    count = most_measurements(config)
+    if count is None:
         raise ConfigError(
             "Hyperband counts how often the held-out loss is measured: set heldout_steps and max_train_steps, or "
             "neither"

@@ -11,14 +11,14 @@ from typing import Any
 
 from ...system.errors import ConfigError
 from ..messages import shown
-from . import optimizers
-from .keys import EMPTY, Draft, Key, dropped, same, together
+from . import optimizers, samples
+from .keys import Draft, Key, dropped, same, together
 
 NAME = "ai-toolkit"
 PROCESSES = ("sd_trainer", "ui_trainer", "diffusion_trainer")
 FEW = "it is about speed and memory of that program alone"
 PLACED = "where another program publishes is not taken over: give --push_to_hub and --hub_model_id"
-DRAWN = "what is drawn is given with --validation_prompt"
+DRAWN = "samples are drawn from the start on"
 OTHER = "SDXL has no such part"
 EXTRA = "no such term is part of the loss"
 CONVOLUTIONS = ("conv1", "conv2", "downsamplers.0.conv", "upsamplers.0.conv")
@@ -91,7 +91,7 @@ AI_TOOLKIT: dict[str, Key] = {
     "train.attention_backend": dropped("PyTorch's own attention is used", "native"),
     "train.skip_first_sample": dropped("the base is drawn before the first step anyway"),
     "train.force_first_sample": dropped("the base is drawn before the first step anyway", False, True),
-    "train.disable_sampling": together("validation_prompt", False),
+    "train.disable_sampling": together("sample_prompts", False),
     "train.linear_timesteps": dropped("timesteps are drawn evenly, and weigh alike"),
     "train.linear_timesteps2": dropped("timesteps are drawn evenly, and weigh alike"),
     "train.diff_output_preservation": dropped("give --with_prior_preservation"),
@@ -128,18 +128,18 @@ AI_TOOLKIT: dict[str, Key] = {
     "model.compile": same("torch_compile", False),
     "model.assistant_lora_path": dropped("give --base_lora"),
     # looking at it
-    "sample.sampler": dropped("the base's own kind of scheduler draws", "ddpm", "euler", "flowmatch"),
+    "sample.sampler": together("sample_prompts", "ddpm", "of each prompt its --ss, where there is one of that name"),
     "sample.sample_every": together("validation_steps", 100),
     "sample.sample_start_step": dropped(DRAWN, 0),
-    "sample.width": dropped("pictures are drawn at --resolution", 512, 1024),
-    "sample.height": dropped("pictures are drawn at --resolution", 512, 1024),
-    "sample.prompts": together("validation_prompt"),
-    "sample.samples": together("validation_prompt", why="of each its prompt"),
-    "sample.neg": dropped("pictures are drawn without a negative prompt", "", False),
-    "sample.seed": together("validation_seed", 0),
-    "sample.walk_seed": dropped("each prompt is drawn with the same seed"),
-    "sample.guidance_scale": together("validation_guidance_scale", 7),
-    "sample.sample_steps": together("validation_inference_steps", 20),
+    "sample.width": together("sample_prompts", 512, "of each prompt its --w"),
+    "sample.height": together("sample_prompts", 512, "of each prompt its --h"),
+    "sample.prompts": together("sample_prompts", why="with their flags --n --w --h --d --l --s, --seed --cfg --steps"),
+    "sample.samples": together("sample_prompts", why="each with all it says"),
+    "sample.neg": together("sample_prompts", None, "of each prompt its --n"),
+    "sample.seed": together("sample_prompts", 0, "of each prompt its --d"),
+    "sample.walk_seed": together("sample_prompts", False, "each prompt has the next seed"),
+    "sample.guidance_scale": together("sample_prompts", 7, "of each prompt its --l"),
+    "sample.sample_steps": together("sample_prompts", 20, "of each prompt its --s"),
     "sample.num_frames": dropped(OTHER, 1),
     "sample.fps": dropped(OTHER, 16, 1, 24),
     "sample.guidance_rescale": dropped("guidance is not rescaled", 0.0),
@@ -202,7 +202,7 @@ def read(said: Mapping[str, Any], path: Path, given: Collection[str] = ()) -> Dr
     draft = Draft(path.name, NAME, AI_TOOLKIT, _flat(said, path.name, given))
     _check_base(draft)
     draft.take()
-    for part in (_network, _base, _pictures, _drawing):
+    for part in (_network, _base, _pictures, samples.of_ai_toolkit):
         part(draft)
     _optimizer(draft, given)
     _schedule(draft, given)
@@ -297,26 +297,6 @@ def _pictures(draft: Draft) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, str) and value.strip().isdecimal())
-
-
-def _drawing(draft: Draft) -> None:
-    """Prompts that are drawn with each checkpoint; [trigger] is the trigger word."""
-    said = draft.get("sample.samples") or draft.get("sample.prompts") or []
-    texts = [item.get("prompt", "") if isinstance(item, Mapping) else str(item) for item in said]
-    word = str(draft.values.get("trigger_word") or "")
-    texts = [text.replace("[trigger]", word).strip() for text in texts if text not in EMPTY]
-    if not texts or draft.switch("train.disable_sampling"):
-        return
-    draft.set("validation_prompt", [text for text in texts if text], "sample.prompts")
-    draft.set("num_validation_images", 1, "sample.prompts")
-    draft.set("validation_epochs", None, "sample.prompts")
-    for ours, key in (
-        ("validation_steps", "sample.sample_every"),
-        ("validation_seed", "sample.seed"),
-        ("validation_guidance_scale", "sample.guidance_scale"),
-        ("validation_inference_steps", "sample.sample_steps"),
-    ):
-        draft.set(ours, draft.get(key), key)
 
 
 def _optimizer(draft: Draft, given: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...system.errors import ConfigError
 from ..messages import shown
-from . import optimizers
+from . import optimizers, samples
 from .keys import Draft
 from .onetrainer_keys import ARGUMENTS, ONETRAINER, VARIANTS
 
@@ -55,6 +55,7 @@ def read(said: Mapping[str, Any], path: Path, given: Collection[str] = ()) -> Dr
     _check_kind(draft)
     draft.take()
     _pictures(draft, path)
+    samples.of_onetrainer(draft, path)
     for part in (_network, _objective, _noise, _precision, _encoders, _saving):
         part(draft)
     _optimizer(draft, given)

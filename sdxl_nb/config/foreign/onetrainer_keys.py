@@ -13,7 +13,7 @@ TIMED = "what is saved is counted in steps: give --checkpointing_steps"
 HEADER = "the file's header is written from the run"
 EMBEDDING = "no embeddings are trained"
 ANOTHER = "another kind than LoRA is not trained"
-DRAWN = "what is drawn is given with --validation_prompt, and when with --validation_steps, _share or _epochs"
+DRAWN = "when samples are drawn is given with --validation_steps, _share or _epochs"
 SEVERAL = "several processes are launched with accelerate or torchrun"
 STORED = "text encoders are kept as the U-Net is, see --base_precision"
 SECRETS = "tokens and keys are taken from the environment alone"
@@ -267,10 +267,10 @@ ONETRAINER: dict[str, Key] = {
     "validation": dropped("concepts of type VALIDATION are held out and measured anyway", False, True),
     "validate_after": together("heldout_steps", 1, "with validate_after_unit STEP"),
     "validate_after_unit": together("heldout_steps", "EPOCH"),
-    "sample_definition_file_name": dropped(DRAWN, "training_samples/samples.json"),
-    "samples": dropped(DRAWN),
-    "sample_after": dropped(DRAWN, 10),
-    "sample_after_unit": dropped(DRAWN, "MINUTE"),
+    "sample_definition_file_name": together("sample_prompts", None, "where the file can be read"),
+    "samples": together("sample_prompts", why="those that are enabled, each with all it says"),
+    "sample_after": together("validation_epochs validation_steps", 10, "in epochs or steps"),
+    "sample_after_unit": together("validation_epochs validation_steps", "MINUTE", "no clock says when"),
     "sample_skip_first": dropped(DRAWN, 0),
     "sample_image_format": dropped("pictures are PNG", "JPG", "PNG"),
     "sample_video_format": dropped(OTHER, "MP4"),

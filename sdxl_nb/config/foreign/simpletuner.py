@@ -12,7 +12,7 @@ from typing import Any
 
 from ...system.errors import ConfigError
 from ..messages import shown
-from . import optimizers
+from . import optimizers, samples
 from .keys import Draft, Key, dropped, same, together
 
 NAME = "SimpleTuner"
@@ -21,7 +21,7 @@ PLACED = "where another program publishes is not taken over: give --push_to_hub 
 NAMED = "the tracker is given the run folder's name"
 FOLDERS = "the data file says it of each folder"
 DRAWN = "pictures are drawn with each checkpoint"
-SIZE = "pictures are drawn at --resolution"
+SIZE = "of each prompt its --w and --h, all of several; where nothing is said --resolution, and not 256"
 NOT_BIASED = "give --timestep_distribution, --min_timestep and --max_timestep"
 TRACKERS = ("tensorboard", "wandb", "comet_ml", "all", "none")
 SCHEDULERS = ("constant", "constant_with_warmup", "linear", "polynomial", "cosine", "cosine_with_restarts")
@@ -159,20 +159,21 @@ SIMPLETUNER: dict[str, Key] = {
     "training_scheduler_timestep_spacing": dropped("all timesteps are trained", "trailing"),
     "inference_scheduler_timestep_spacing": dropped("the base's own scheduler draws", "trailing"),
     # looking at it
-    "validation_prompt": together("validation_prompt"),
-    "validation_prompt_library": dropped("give --validation_prompt"),
-    "user_prompt_library": dropped("give --validation_prompt"),
+    "validation_disable": together("sample_prompts", False),
+    "validation_prompt": together("sample_prompts"),
+    "validation_prompt_library": dropped("that program's own prompts are not here: give --sample_prompts"),
+    "user_prompt_library": together("sample_prompts", why="where the file can be read"),
     "validation_step_interval": together("validation_steps", 100),
     "validation_steps": together("validation_steps", 100, "its name in older versions"),
     "validation_epoch_interval": dropped(DRAWN),
-    "validation_resolution": dropped(SIZE, "256", "1024x1024", "1024", 1024),
-    "validation_guidance": together("validation_guidance_scale", 7.5),
+    "validation_resolution": together("sample_prompts", None, SIZE),
+    "validation_guidance": together("sample_prompts", 7.5, "of each prompt its --l"),
     "validation_guidance_rescale": dropped("guidance is not rescaled", 0.0, "0.0"),
-    "validation_num_inference_steps": together("validation_inference_steps", 30),
-    "validation_negative_prompt": dropped("pictures are drawn without a negative prompt", "blurry, cropped, ugly"),
-    "validation_seed": together("validation_seed"),
-    "num_validation_images": together("num_validation_images", 1),
-    "validation_noise_scheduler": dropped("the base's own kind of scheduler draws", None, "euler"),
+    "validation_num_inference_steps": together("sample_prompts", 30, "of each prompt its --s"),
+    "validation_negative_prompt": together("sample_prompts", "blurry, cropped, ugly", "of each prompt its --n"),
+    "validation_seed": together("sample_prompts", None, "of each prompt its --d; seed where nothing is said"),
+    "num_validation_images": together("sample_prompts", 1, "of each prompt so many, with the next seeds"),
+    "validation_noise_scheduler": together("sample_prompts", None, "of each prompt its --ss, but for perflow"),
     "validation_torch_compile": dropped("what draws is not compiled"),
     "validation_disable_unconditional": dropped("the base is drawn before the first step anyway"),
     "validation_on_startup": dropped("the base is drawn before the first step anyway", False, True),
@@ -200,8 +201,9 @@ def read(said: Mapping[str, Any], path: Path, given: Collection[str] = ()) -> Dr
     draft = Draft(path.name, NAME, SIMPLETUNER, {name(key): value for key, value in said.items()})
     _check_kind(draft)
     draft.take()
-    for part in (_base, _length, _objective, _drawing):
+    for part in (_base, _length, _objective):
         part(draft)
+    samples.of_simpletuner(draft, path)
     _optimizer(draft, given)
     _schedule(draft, given)
     return draft.finish(given)
@@ -281,26 +283,6 @@ def _objective(draft: Draft) -> None:
         draft.differs("noise_offset_probability", "an offset is always there")
     elif "noise_offset" in draft.said:
         draft.drop("noise_offset", "it is for offset_noise", draft.get("noise_offset"))
-
-
-def _drawing(draft: Draft) -> None:
-    if not draft.text("validation_prompt"):
-        for key in ("validation_step_interval", "validation_steps"):
-            if key in draft.said:
-                draft.drop(key, "nothing is drawn without validation_prompt", draft.get(key))
-        return
-    draft.set("validation_prompt", draft.text("validation_prompt"), "validation_prompt")
-    draft.set("validation_epochs", None, "validation_prompt")
-    older = "validation_steps" in draft.said and "validation_step_interval" not in draft.said
-    for ours, key in (
-        ("validation_steps", "validation_steps" if older else "validation_step_interval"),
-        ("num_validation_images", "num_validation_images"),
-        ("validation_guidance_scale", "validation_guidance"),
-        ("validation_inference_steps", "validation_num_inference_steps"),
-        ("validation_seed", "validation_seed"),
-    ):
-        if draft.get(key) is not None:
-            draft.set(ours, draft.get(key), key)
 
 
 def _optimizer(draft: Draft, given: Collection[str]) -> None:

@@ -39,6 +39,9 @@ def test_kohya_reads_what_is_not_said_to_be_lost(name, tmp_path, monkeypatch):
     assert again.uses_buckets() == config.uses_buckets()
     equal = {"aspect_ratio_buckets", "lora_alpha", "base_lora", "optimizer", "use_8bit_adam"}
     without = {"center_crop", "num_train_epochs", "lr_warmup_steps"}  # which nothing comes of in such a run
+    if "sample_prompts" in named and config.validation_steps:  # it is read back once a file of prompts is named
+        without.add("validation_steps")
+        assert f"sample_every_n_steps = {config.validation_steps}\n" in (tmp_path / "run.toml").read_text("utf-8")
     assert differ - equal - without <= named
 
 
