@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from costs import Costs
 
 SECRETS = (
     "HF_TOKEN",
@@ -67,6 +68,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long; `--no-loadscope-reorder` keeps it so. Files stay whole."""
     places = {folder: place for place, folder in enumerate(FIRST)}
     items.sort(key=lambda item: min(places.get(part, len(places)) for part in item.nodeid.split("::")[0].split("/")))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count what the run costs."""
+    config.pluginmanager.register(Costs(), "costs")
 
 
 gc.disable()  # while modules are imported, nothing is to be found

@@ -190,10 +190,10 @@ def _server(home: Path, folder: Path, port: int, token: str):
 
 
 def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 300
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=300):
             return
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not start: {log.read_text()}")

@@ -21,6 +21,8 @@ from sdxl_nb.runs.folder import RunFolder
 from sdxl_nb.training.setup import Studio, prepare
 from sdxl_nb.training.trainer import fine_tune
 
+# one checkpoint, at the end: to write the others takes a third of a small training
+ONCE = {"checkpointing_steps": 1000}
 SIZES = [(32, 32), (48, 32), (32, 56), (40, 40), (32, 32), (64, 48), (36, 32)]
 
 

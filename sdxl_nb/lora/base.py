@@ -106,7 +106,7 @@ class Base:
 
     @property
     def layout(self) -> Layout:
-        return Layout.of(json.loads(self.description)[UNET])
+        return _layout(self.description)
 
     @property
     def inventory(self) -> Mapping[str, Module]:
@@ -139,6 +139,11 @@ def _flat(value: Any, depth: int) -> Iterator[Any]:
     else:
         for inner in value:
             yield from _flat(inner, depth - 1)
+
+
+@lru_cache(maxsize=8)
+def _layout(description: str) -> Layout:
+    return Layout.of(json.loads(description)[UNET])
 
 
 @lru_cache(maxsize=8)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
     Models: TypeAlias = StableDiffusionXLPipeline | nn.Module | Mapping[str, nn.Module]
 
+# a part that a LoRA's layer has, of each kind; to ask a module for an attribute that it lacks takes long
+CARRIERS = {"lora_A", "hada_w1_a", "lokr_w1"}
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -110,7 +113,8 @@ def models_of(models: "Models") -> dict[str, nn.Module]:
 
 def lora_modules(model: nn.Module) -> "Iterator[tuple[str, LoraLayer]]":
     """The modules of a live model with layers of any kind of LoRA, by name: peft's, or those of plain.py."""
-    return ((name, cast("LoraLayer", m)) for name, m in model.named_modules() if hasattr(m, "lora_A") or is_factored(m))
+    every = model.named_modules()
+    return ((name, cast("LoraLayer", m)) for name, m in every if not CARRIERS.isdisjoint(m._modules))
 
 
 def lora_names(model: nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ A module has one canonical path here, the one diffusers and PEFT files use: `une
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 UNET, TE1, TE2 = COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
@@ -215,6 +216,7 @@ def _with_path(module: str, part: str, layout: Layout) -> tuple[str, str] | None
     return (path, part) if path else None
 
 
+@lru_cache(maxsize=8192)  # a run asks for the same at every file that it writes and reads back
 def path_of(module: str, layout: Layout = SDXL) -> str | None:
     """The canonical path of a module under any known name, flat or dotted; None if it is not SDXL's."""
     flat = module.startswith(("lora_", f"{LYCORIS}_"))

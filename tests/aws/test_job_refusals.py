@@ -38,7 +38,7 @@ def _resumed_where_there_is_no_room(aws, run):
         run.resume(spot=True)
     aws.capacity |= {"ml.g5.2xlarge": 0, "ml.g6e.2xlarge": 0}
     again = run.resume(say=lambda line: None)
-    assert again.wait(60) == "failed" and "CapacityError" in again.error and "resume() tries again" in again.error
+    assert again.wait(1200) == "failed" and "CapacityError" in again.error and "resume() tries again" in again.error
     kinds = [{"InstanceType": kind} for kind in ("ml.g6.2xlarge", "ml.g5.2xlarge", "ml.g6e.2xlarge")]
     assert again.describe()["ResourceConfig"] == {
         "InstancePreferences": kinds, "InstanceCount": 1, "VolumeSizeInGB": 100,

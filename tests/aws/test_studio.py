@@ -35,7 +35,7 @@ def executable(path, script):
 def start_space(home, programs, **more):
     """Runs the script as Studio does when a space starts; its installation goes on behind it."""
     environment = {"HOME": str(home), "PATH": f"{programs}:/usr/bin:/bin", "SDXL_NB_SOURCE": "s3://bucket/source.zip"}
-    assert subprocess.run(["bash", SCRIPT], env=environment | more, cwd=home, timeout=60).returncode == 0
+    assert subprocess.run(["bash", SCRIPT], env=environment | more, cwd=home, timeout=1200).returncode == 0
 
 
 def wait_for(path, text):

@@ -16,7 +16,7 @@ def test_what_loads_a_model_and_what_makes_layers_take_turns(monkeypatch, tmp_pa
 
     def slow(*arguments, **options):
         begun.set()
-        go_on.wait(60)
+        go_on.wait(600)
         return from_pretrained(*arguments, **options)
 
     monkeypatch.setattr(AutoencoderKL, "from_pretrained", slow)
@@ -27,12 +27,12 @@ def test_what_loads_a_model_and_what_makes_layers_take_turns(monkeypatch, tmp_pa
         threading.Thread(target=add_lora, args=(config, unet)),
     ]
     threads[0].start()
-    assert begun.wait(60)
+    assert begun.wait(600)
     threads[1].start()
     threads[1].join(0.5)
     assert threads[1].is_alive() and not any("lora_" in name for name, _ in unet.named_parameters())
     go_on.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     made = [parameter for name, parameter in unet.named_parameters() if "lora_" in name]
     assert made and not any(parameter.is_meta for parameter in made)

@@ -29,7 +29,7 @@ def names(folder):
 def hold(folder, taken, done):
     held = RunFolder(config(folder))
     taken.set()
-    done.wait(60)
+    done.wait(600)
     held.release()
 
 
@@ -38,7 +38,7 @@ def test_two_runs_in_one_folder(tmp_path):
     taken, done = context.Event(), context.Event()
     other = context.Process(target=hold, args=(tmp_path, taken, done))
     other.start()
-    assert taken.wait(60)
+    assert taken.wait(600)
     with pytest.raises(ConfigError, match="belongs to a run that is going on: choose another"):
         RunFolder(config(tmp_path))
     done.set()

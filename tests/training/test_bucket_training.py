@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from PIL import Image
-from small_runs import SIZES, assert_same, home, small, train
+from small_runs import ONCE, SIZES, assert_same, home, small, train
 
 from sdxl_nb.data.dataset import open_dataset
 from sdxl_nb.training import class_pictures
@@ -41,7 +41,7 @@ def recording(monkeypatch):
 
 def test_pictures_are_trained_at_their_own_shape(tmp_path, monkeypatch):
     seen, events = recording(monkeypatch), []
-    run = train(small(tmp_path, max_train_steps=4, **BUCKETS), events.append)
+    run = train(small(tmp_path, max_train_steps=4, **BUCKETS, **ONCE), events.append)
     assert run.status == "completed" and events[0]["pictures"] == 7
     assert sorted(index for indices, _, _ in seen for index in indices) == list(range(7))
     shapes = set()
@@ -56,7 +56,7 @@ def test_pictures_are_trained_at_their_own_shape(tmp_path, monkeypatch):
 
 def test_live_latents_have_the_same_shapes_and_move(tmp_path, monkeypatch):
     seen = recording(monkeypatch)
-    train(small(tmp_path, max_train_steps=8, cache_latents=False, **BUCKETS))
+    train(small(tmp_path, max_train_steps=8, cache_latents=False, **BUCKETS, **ONCE))
     places = {}
     for indices, _, time_ids in seen:
         for index, ids in zip(indices, time_ids, strict=True):
@@ -73,6 +73,7 @@ def test_resume_is_exact_with_buckets_repeats_weights_and_varied_captions(tmp_pa
         "caption_tag_dropout_rate": 0.3,
         "random_flip": True,
         **BUCKETS,
+        **ONCE,
     }
     train(small(tmp_path / "whole", **changes))
     events = []
@@ -98,7 +99,7 @@ def test_what_is_held_out_changes_no_training(tmp_path, sizes):
     for number, size in enumerate(sizes):
         Image.new("RGB", size, (40 * number, 0, 0)).save(tmp_path / "held out" / f"{number}.png")
         (tmp_path / "held out" / f"{number}.txt").write_text("a card")
-    changes = {**BUCKETS, "bucket_no_upscale": True, "train_data_dir": str(tmp_path / "data")}
+    changes = {**BUCKETS, "bucket_no_upscale": True, "train_data_dir": str(tmp_path / "data"), **ONCE}
     train(small(tmp_path / "plain", **changes))
     train(small(tmp_path / "measured", validation_data_dir=str(tmp_path / "held out"), heldout_steps=6, **changes))
     assert_same(tmp_path / "plain", tmp_path / "measured")
@@ -129,7 +130,7 @@ def test_prior_preservation(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Studio, "caption", noted)
     prior = {"with_prior_preservation": True, "class_data_dir": str(tmp_path / "class"), "class_prompt": "any card"}
-    settings = prior | {"num_class_images": 3, "prior_loss_weight": 0.5, "max_train_steps": 4, **BUCKETS}
+    settings = prior | {"num_class_images": 3, "prior_loss_weight": 0.5, "max_train_steps": 4, **BUCKETS, **ONCE}
     run = train(small(tmp_path / "run", **settings))
     assert run.status == "completed" and len(list((tmp_path / "class").glob("*.png"))) == 3
     indices = [index for batch, _, _ in seen for index in batch]

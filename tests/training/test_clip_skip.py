@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import assert_same, home, small, train, whole
+from small_runs import ONCE, assert_same, home, small, train, whole
 
 from sdxl_nb.cache.embeddings import TextEncoders
 from sdxl_nb.config.train_config import TrainConfig
@@ -23,11 +23,11 @@ def pixels(grid):
 
 def test_captions_are_learned_and_drawn_at_that_layer(tmp_path):
     usual = whole()
-    last = train(small(tmp_path / "last", clip_skip=1, **DRAWN))
-    live = train(small(tmp_path / "live", clip_skip=1, cache_text_embeddings=False))
+    last = train(small(tmp_path / "last", clip_skip=1, **DRAWN, **ONCE))
+    live = train(small(tmp_path / "live", clip_skip=1, cache_text_embeddings=False, max_train_steps=1))
     assert last.losses()[1][0] == pytest.approx(live.losses()[1][0], rel=1e-6)
     assert last.losses()[1][0] != usual.losses()[1][0]
-    assert_same(usual.folder, train(small(tmp_path / "usual", clip_skip=2)).folder)
+    assert_same(usual.folder, train(small(tmp_path / "usual", clip_skip=2, **ONCE)).folder)
     (said,) = [e["message"] for e in last.events("warning") if "clip_skip" in e["message"]]
     assert "in ComfyUI with CLIP Set Last Layer -1, in diffusers with clip_skip=-1" in said
     assert LoraFile(last.folder).metadata["ss_clip_skip"] == "1"

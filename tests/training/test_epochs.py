@@ -37,22 +37,35 @@ def folders(tmp_path):
     return {"train_data_dir": str(tmp_path / "pictures")}
 
 
-@pytest.mark.parametrize(
-    ("changes", "counts"),
-    [
-        ({}, (7, 0, 7, 7)),
-        ({"validation_split": 0.3}, (7, 2, 5, 7)),
-        ({"validation_split": 0.01}, (7, 1, 6, 7)),
-        ({"folders": True}, (14, 0, 28, 7)),
-        ({"folders": True, "folder_repeats": False, "validation_split": 0.5}, (14, 7, 7, 7)),
-    ],
-)
-def test_a_run_takes_the_steps_and_draws_the_pictures_that_were_counted(changes, counts, folders, tmp_path):
-    changes = dict(changes)
-    data = folders if changes.pop("folders", False) else {}
+COUNTED = {
+    "all": ({}, (7, 0, 7, 7)),
+    "a third held out": ({"validation_split": 0.3}, (7, 2, 5, 7)),
+    "one held out": ({"validation_split": 0.01}, (7, 1, 6, 7)),
+    "folders": ({"folders": True}, (14, 0, 28, 7)),
+    "half of folders": ({"folders": True, "folder_repeats": False, "validation_split": 0.5}, (14, 7, 7, 7)),
+}
+CORNERS = ("a third held out", "half of folders")
+INNER = [pytest.param(name, marks=pytest.mark.soak) for name in COUNTED if name not in CORNERS]
+
+
+def counted(name, folders, tmp_path):
+    """A run of three epochs, and how many pictures of each sort it is to have."""
+    changes, counts = COUNTED[name]
+    data = folders if changes.get("folders") else {}
     often = {"max_train_steps": None, "num_train_epochs": 3, "validation_epochs": 2, "checkpointing_steps": 1000}
-    config = small(tmp_path / "run", **data, **changes, **DRAWN, **often)
+    settings = {field: value for field, value in changes.items() if field != "folders"}
+    return small(tmp_path / "run", **data, **settings, **DRAWN, **often), counts
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_pictures_are_counted_without_training(name, folders, tmp_path):
+    config, counts = counted(name, folders, tmp_path)
     assert count_pictures(config) == counts
+
+
+@pytest.mark.parametrize("name", [*CORNERS, *INNER])
+def test_a_run_takes_the_steps_and_draws_the_pictures_that_were_counted(name, folders, tmp_path):
+    config, counts = counted(name, folders, tmp_path)
     an_epoch = steps_per_epoch(config, counts[2])
     run = train(config)
     assert run.steps == 3 * an_epoch

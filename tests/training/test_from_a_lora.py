@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_runs import assert_same, small, train, whole
+from small_runs import ONCE, assert_same, small, train, whole
 from test_resume import refused
 
 from sdxl_nb.config.train_config import TrainConfig
@@ -26,7 +26,7 @@ PLAIN = {"target_modules": "attention", "rank": 4}  # the defaults: nothing was 
 
 
 def first(**changes):
-    return whole(max_train_steps=3, learning_rate=0.1, **DRAWN, **changes)
+    return whole(max_train_steps=3, learning_rate=0.1, **DRAWN, **ONCE, **changes)
 
 
 def pixels(run, step):
@@ -75,7 +75,7 @@ def test_resuming_needs_the_same_file_and_is_exact(tmp_path):
     settings = {"lora_weights": str(file), "base_lora": [f"{first().folder}:0.5"], **PLAIN}
     train(small(tmp_path / "parts", max_train_steps=2, **settings))
     train(small(tmp_path / "parts", max_train_steps=4, resume_from_checkpoint="latest", **settings))
-    assert_same(tmp_path / "parts", train(small(tmp_path / "whole", max_train_steps=4, **settings)).folder)
+    assert_same(tmp_path / "parts", train(small(tmp_path / "whole", max_train_steps=4, **settings, **ONCE)).folder)
     longer = {"max_train_steps": 5} | settings
     assert "base_lora of" in refused(tmp_path / "parts", ConfigError, **longer | {"base_lora": [str(first().folder)]})
     changed = load_file(file)

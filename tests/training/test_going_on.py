@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import assert_same, fit_one_at_a_time, largest_difference, small, tensors, train
+from small_runs import ONCE, assert_same, fit_one_at_a_time, largest_difference, small, tensors, train
 from test_resume import refused
 
 from sdxl_nb.config.layout import checkpoints, step_of
@@ -55,7 +55,7 @@ def test_another_base_of_the_same_name_and_shapes_is_refused(tmp_path, part, fil
 
 
 def test_dropout_is_the_same_in_every_cut_of_a_step(tmp_path, monkeypatch):
-    changes = {"lora_dropout": 0.4, "max_train_steps": 4, "train_text_encoder": True}
+    changes = {"lora_dropout": 0.4, "max_train_steps": 4, "train_text_encoder": True, **ONCE}
     whole = train(small(tmp_path / "whole", train_batch_size=4, **changes))
     plain = train(small(tmp_path / "plain", train_batch_size=4, **changes | {"lora_dropout": 0.0}))
     cut = train(small(tmp_path / "cut", train_batch_size=2, gradient_accumulation_steps=2, **changes))

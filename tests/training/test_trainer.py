@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 from safetensors.torch import safe_open
-from small_runs import assert_same, fit_one_at_a_time, home, largest_difference, small, studio, train, whole
+from small_runs import ONCE, assert_same, fit_one_at_a_time, home, largest_difference, small, studio, train, whole
 
 from sdxl_nb.config.layout import checkpoints
 from sdxl_nb.data.sampling import Choices
@@ -31,20 +31,20 @@ FLAT = {"learning_rate": 1e-3, "adam_epsilon": 1e-3}  # Adam turns rounding of t
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """Four pictures a step, computed at once."""
-    return train(small(tmp_path_factory.mktemp("four"), train_batch_size=4, **FLAT))
+    return train(small(tmp_path_factory.mktemp("four"), train_batch_size=4, **FLAT, **ONCE))
 
 
 @pytest.mark.parametrize("batch, accumulation", [(2, 2), pytest.param(1, 4, marks=pytest.mark.soak)])
 def test_accumulation_is_a_larger_batch(tmp_path, four, batch, accumulation):
     changes = {"train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    run = train(small(tmp_path, **changes, **FLAT))
+    run = train(small(tmp_path, **changes, **FLAT, **ONCE))
     assert run.losses()[1] == pytest.approx(four.losses()[1], rel=1e-5)
     assert largest_difference(tmp_path, four.folder) < 1e-5
 
 
 def test_a_batch_too_large_for_memory_is_halved(tmp_path, four, monkeypatch):
     sizes = fit_one_at_a_time(monkeypatch)
-    run = train(small(tmp_path, train_batch_size=4, **FLAT))
+    run = train(small(tmp_path, train_batch_size=4, **FLAT, **ONCE))
     assert sizes[:6] == [4, 2, 1, 1, 1, 1] and max(sizes[2:]) == 1
     said = "A batch does not fit into memory: from now on {} at a time, with the same result."
     assert [e["message"] for e in run.events("warning")] == [said.format(2), said.format(1)]
@@ -131,8 +131,9 @@ def test_a_step_read_only_after_the_next_is_launched(tmp_path, monkeypatch):
     "changes", [pytest.param({}, marks=pytest.mark.soak), {"random_flip": True, "proportion_empty_prompts": 0.5}]
 )
 def test_caching_changes_no_loss(tmp_path, changes):
-    cached = train(small(tmp_path / "cached", **FLAT, **changes))
-    live = train(small(tmp_path / "live", cache_latents=False, cache_text_embeddings=False, **FLAT, **changes))
+    changes = FLAT | ONCE | changes
+    cached = train(small(tmp_path / "cached", **changes))
+    live = train(small(tmp_path / "live", cache_latents=False, cache_text_embeddings=False, **changes))
     assert live.losses()[1] == pytest.approx(cached.losses()[1], abs=1e-6)
     assert largest_difference(cached.folder, live.folder) < 1e-6
     assert [e["pictures"] for e in cached.events("cache") if "kind" not in e] == [7]
@@ -141,7 +142,7 @@ def test_caching_changes_no_loss(tmp_path, changes):
 
 def test_the_learning_rate_counts_optimizer_steps(tmp_path):
     changes = {"lr_scheduler": "linear", "lr_warmup_steps": 2, "learning_rate": 1e-3}
-    run = train(small(tmp_path, train_batch_size=1, gradient_accumulation_steps=3, **changes))
+    run = train(small(tmp_path, train_batch_size=1, gradient_accumulation_steps=3, **changes, **ONCE))
     assert [e["lr"] for e in run.events("step")] == pytest.approx([0, 5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
@@ -164,10 +165,10 @@ def test_bf16_keeps_lora_gradients_and_moments_in_fp32(tmp_path):
     original = Trainer.__init__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "__init__", lambda self, *a: (original(self, *a), trainers.append(self))[0])
-        half = train(small(tmp_path / "half", mixed_precision="bf16", train_text_encoder=True, **FLAT), look)
+        half = train(small(tmp_path / "half", mixed_precision="bf16", train_text_encoder=True, **FLAT, **ONCE), look)
     assert len(seen) == 12 and all(dtypes == {torch.float32} for dtypes in seen)
     assert next(trainers[0].studio.unet.parameters()).dtype == torch.bfloat16
-    full = train(small(tmp_path / "full", train_text_encoder=True, **FLAT))  # and the kernel is not stuck in bf16
+    full = train(small(tmp_path / "full", train_text_encoder=True, **FLAT, **ONCE))
     assert next(iter(full.events("start")))["device"] == "cpu"
     difference = max(abs(a - b) for a, b in zip(half.losses()[1], full.losses()[1], strict=True))
     assert 0 < difference < 0.03
@@ -239,7 +240,7 @@ def test_time_ids_stay_exact_in_bf16(tmp_path, monkeypatch):
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     """Not even with text encoders, whose inputs are frozen."""
     plain, saving = (
-        train(small(tmp_path / str(on), train_text_encoder=True, gradient_checkpointing=on, **FLAT)).folder
+        train(small(tmp_path / str(on), train_text_encoder=True, gradient_checkpointing=on, **FLAT, **ONCE)).folder
         for on in (False, True)
     )
     assert largest_difference(plain, saving) < 1e-6
@@ -247,7 +248,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
 
 def test_validation_never_changes_training(tmp_path):
     prompts = {"validation_prompt": ["a card", "b"], "num_validation_images": 2, "validation_inference_steps": 1}
-    changes = {"lora_dropout": 0.2, "train_text_encoder": True, "validation_seed": 5}
+    changes = {"lora_dropout": 0.2, "train_text_encoder": True, "validation_seed": 5, **ONCE}
     blind = train(small(tmp_path / "blind", **changes))
     looking = train(small(tmp_path / "looking", **changes, **prompts))
     assert list(looking.pictures()) == [0, 4, 6] and len(looking.pictures()[0]) == 4
@@ -280,7 +281,7 @@ def test_pictures_that_are_not_square_are_noted_once(tmp_path):
 
 def test_objectives_train_and_differ(tmp_path):
     runs = [
-        train(small(tmp_path / str(n), max_train_steps=2, **changes)).losses()[1]
+        train(small(tmp_path / str(n), max_train_steps=1, **changes)).losses()[1]
         for n, changes in enumerate(
             [
                 {},

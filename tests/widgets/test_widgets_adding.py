@@ -164,13 +164,13 @@ def test_a_captioner_writes_what_lacks_and_nothing_else(tmp_path):
 
     browser = DatasetBrowser(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)), captioner=words)
     button(browser, "For every picture shown that lacks one; read them afterwards, a model errs").click()
-    browser._auditing.wait(60)
+    browser._auditing.wait(600)
     assert [(tmp_path / f"{name}.txt").read_text().strip() for name in "abc"] == ["picture 1", "mine", "picture 2"]
     assert "2 captions written" in browser._notice.value and browser._count.value == "<b>3 of 3 captioned</b>"
     (tmp_path / "d.png").write_bytes(png())
     browser.reopen()
     button(browser, "For every picture shown that lacks one; read them afterwards, a model errs").click()
-    browser._auditing.wait(60)
+    browser._auditing.wait(600)
     assert "RuntimeError: the model is tired" in browser._notice.value and browser._progress.value == ""
     with pytest.raises(DataError, match="There is no captioner"):
         DatasetBrowser(browser.config).caption()

@@ -146,7 +146,7 @@ def test_a_page_that_a_worker_builds_never_covers_the_one_that_was_turned_to(alb
     def slow(item, were):
         if not begun.is_set():
             begun.set()
-            go_on.wait(20)
+            go_on.wait(600)
         return build(item, were)
 
     monkeypatch.setattr(browser, "_card", slow)
@@ -158,7 +158,7 @@ def test_a_page_that_a_worker_builds_never_covers_the_one_that_was_turned_to(alb
     person.join(0.5)
     go_on.set()
     for thread in (worker, person):
-        thread.join(20)
+        thread.join(600)
     assert names(browser) == ["04.jpg", "05.jpg", "06.jpg", "07.jpg"] and browser._number.value == 2
 
 
@@ -198,17 +198,17 @@ def test_an_audit_goes_on_when_a_caption_is_saved_and_says_how_far_it_is(album, 
         monkeypatch.setattr("sdxl_nb.widgets.dataset.measuring.OFTEN", 0)
         report = real(config, progress=lambda *counts: (progress(*counts), told.append(browser._progress.value)))
         halfway.set()
-        go_on.wait(20)
+        go_on.wait(600)
         return report
 
     monkeypatch.setattr(inspection, "audit_dataset", slow)
     button(browser, "Look for faults, then filter by what was found").click()
-    halfway.wait(60)
+    halfway.wait(600)
     browser.page = 2
     browser.save("00.jpg", "saved meanwhile")
     browser._work.wait(600)
     go_on.set()
-    browser._auditing.wait(60)
+    browser._auditing.wait(600)
     assert "Looking at every picture: 5 of 25 ..." in told[4] and browser._progress.value == ""
     assert "kinds of findings: choose one under Show." in browser._notice.value
     assert browser.report is not None and browser.page == 2  # nobody is taken away from the page

@@ -159,7 +159,7 @@ def test_pictures_that_cannot_be_trained_on_are_named_as_such_beside_their_field
     shutil.copytree(PICTURES / "emblem", tmp_path / "bare", ignore=shutil.ignore_patterns("*.txt", "metadata*"))
     for folder, said in (("empty", " is empty: check train_data_dir."), ("bare", "or give a trigger_word")):
         type_in(form, **{field: str(tmp_path / folder)})
-        form._outlook.wait(60)
+        form._outlook.wait(600)
         assert said in hint(form, field) and 'role="alert"' in hint(form, field)
         assert "sdxl-nb-wrong" in form._editors[field].row._dom_classes
         assert form.problems == {} and getattr(form.config, field).endswith(folder)  # elsewhere it may be right
@@ -170,13 +170,13 @@ def test_pictures_that_cannot_be_trained_on_are_named_as_such_beside_their_field
         assert said in hint(form, field)  # these pictures are the same
     type_in(form, **{field: str(PICTURES / "emblem")})
     assert 'role="note"' in hint(form, field)  # at once
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     assert 'role="note"' in hint(form, field) and "cannot be trained on" not in form._outlook.value
     type_in(form, **{field: str(tmp_path / "empty")})
     assert 'role="alert"' in hint(form, field)  # known from before, and looked at again
     shutil.copytree(PICTURES / "emblem", tmp_path / "empty", dirs_exist_ok=True)
     type_in(form, rank="5")
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     assert 'role="note"' in hint(form, field) and "cannot be trained on" not in form._outlook.value
 
 
@@ -194,7 +194,7 @@ def test_what_was_looked_up_while_the_form_marks_stays_marked(form, tmp_path, mo
     for name in ("bare", "empty"):  # the first brings what looking needs
         (tmp_path / name).mkdir()
         type_in(form, **{field: str(tmp_path / name)})
-        form._outlook.wait(60)
+        form._outlook.wait(600)
         monkeypatch.setattr(Editor, "mark", slowly)
     assert "is empty" in hint(form, field) and "sdxl-nb-wrong" in form._editors[field].row._dom_classes
 
@@ -206,12 +206,12 @@ def test_what_is_no_configuration_is_refused_in_one_sentence(wrong):
 
 
 def test_what_will_happen(form):
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     text = re.sub("<[^>]*>", "\n", form._outlook.value)
     assert "56 pictures at 64 px, 8 a step: 7 steps an epoch." in text and "450 steps are 64.3 epochs;" in text
     assert "517,888 trainable parameters" in text
     type_in(form, max_train_steps="", mixed_precision="fp16")
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     assert "700 steps are 100 epochs" in form._outlook.value
     assert 'role="alert"' in form._outlook.value and "mixed_precision fp16 needs a CUDA GPU" in form._outlook.value
     assert "Not on this machine" in form._outlook.value and ": use mixed_precision no, or preset" in form._outlook.value
@@ -239,7 +239,7 @@ def test_numbers_and_plurals_of_what_will_happen(steps, pictures, said):
 
 def test_steps_are_counted_as_training_counts_them(form, tmp_path):
     def said():
-        form._outlook.wait(60)
+        form._outlook.wait(600)
         return re.sub("<[^>]*>", "\n", form._outlook.value)
 
     type_in(form, validation_split="0.2", max_train_steps="", num_train_epochs="10", validation_epochs="3")
@@ -266,16 +266,16 @@ def test_the_estimate_is_made_when_asked_for_and_gone_with_the_next_change(form,
 
     asked = []
     monkeypatch.setattr("sdxl_nb.preflight.estimate_table.estimate", lambda config: asked.append(config) or Table())
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     form._outlook._button.click()
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     assert asked == [form.config] and "two hours" in form._outlook._table.value
     assert form.start.button.description == "Start · about 2 h 0 min"
     type_in(form, rank="16")
     assert form._outlook._table.value == "" and form.start.button.description == "Start"
     monkeypatch.setattr("sdxl_nb.preflight.estimate_table.estimate", lambda config: 1 / 0)
     form._outlook._button.click()
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     assert "ZeroDivisionError" in form._outlook._notice.value
     type_in(form, rank="x")
     assert form._outlook._button.disabled
@@ -342,7 +342,7 @@ def started(monkeypatch, tmp_path):
 def press(form, name):
     button = form.start.button if name == "Start" else getattr(form.start, name)
     button.click()
-    form.start.wait(60)
+    form.start.wait(600)
 
 
 def test_start_launches_what_the_form_says(started):
@@ -386,7 +386,7 @@ def test_what_seldom_makes_sense_is_a_remark_and_no_error(form, tmp_path):
     assert remarks(TrainConfig.preset("tiny"), Counts(56, 0, 56, 56)) == []
     assert all(remarks(TrainConfig.preset(name), Counts(25, 0, 25, 25)) == [] for name in names())
     type_in(form, learning_rate="5", train_data_dir=str(tmp_path))
-    form._outlook.wait(60)
+    form._outlook.wait(600)
     assert form.problems == {} and "Worth a second look" in form._outlook.value
     assert "learning_rate 5 is 1,111 times what is usual here (0.0045)" in form._outlook.value
     assert "The tiny base knows plain coloured shapes alone" in form._outlook.value

@@ -39,7 +39,7 @@ def test_the_thread_follows_by_itself_until_closed(trainer, watch):
     trainer.steps(1, 2)
     assert heard.wait(600)
     monitor.close()
-    thread.join(120)
+    thread.join(600)
     assert not thread.is_alive()  # so it sees no more
 
 

@@ -81,12 +81,12 @@ def test_what_is_proposed_and_told_follows_the_pictures_but_for_what_was_changed
     project = Project(place)
     bring(project, tmp_path, 12)
     few, outlook = opened(project, "Settings"), project.form._outlook
-    outlook.wait(60)
+    outlook.wait(600)
     assert project.config.max_train_steps == 250 and "250 steps of 8, so that each of 12" in few._why.value
     assert "12 pictures at 64 px" in outlook.value and project.config.validation_split == 0
     few.fields["validation_prompt"].value = "a zarko"
     bring(project, tmp_path, 20)
-    outlook.wait(60)
+    outlook.wait(600)
     assert project.config.max_train_steps == 400 and "each of 20 pictures" in few._why.value
     assert "20 pictures (2 of them held out) at 64 px" in outlook.value and project.config.validation_split == 0.1
     assert project.config.validation_prompt == ["a zarko"]
@@ -94,7 +94,7 @@ def test_what_is_proposed_and_told_follows_the_pictures_but_for_what_was_changed
     for number in range(15):
         (place / "pictures" / f"{number}.png").unlink()
     project.browser.taken()
-    outlook.wait(60)
+    outlook.wait(600)
     assert (project.config.max_train_steps, project.config.validation_split) == (33, 0)
     assert "5 pictures at 64 px" in outlook.value
 
@@ -111,7 +111,7 @@ def test_a_run_is_shown_starred_taken_and_found_again(place, tmp_path, monkeypat
     project = Project(place)
     bring(project, tmp_path)
     project.start.button.click()
-    project.start.wait(60)
+    project.start.wait(600)
     assert project.run.folder == place / "runs" / "mine" and isinstance(opened(project, "Run"), RunMonitor)
     result = opened(project, "Result")
     assert result is project.result and inside(result, ValidationGrid)
@@ -132,7 +132,7 @@ def test_a_run_is_shown_starred_taken_and_found_again(place, tmp_path, monkeypat
     again.start.button.click()
     assert "holds a run already: it was completed" in again.start._question.children[0].value
     again.start._other.click()
-    again.start.wait(60)
+    again.start.wait(600)
     assert again.run.folder == place / "runs" / "mine-2" and again.folder.star is None
     assert again.config.output_dir == str(place / "runs" / "mine-2")
     for one in (project, again):

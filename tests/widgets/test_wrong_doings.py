@@ -175,7 +175,7 @@ def test_start_without_what_it_needs_starts_nothing(place, tmp_path, gone):
         project.form.edits = {**project.form.edits, "pretrained_model_name_or_path": "/nowhere/base"}
         said = "/nowhere/base does not exist: give a hub id"
     project.start.button.click()
-    project.start.wait(60)
+    project.start.wait(600)
     assert any(said in notice.value for notice in inside(project, Notice)) and project.run is None
     assert not (place / "runs").exists() and not project.start.button.disabled
 
@@ -186,7 +186,7 @@ def test_start_pressed_twice_starts_once(place, tmp_path, monkeypatch, done):
     def launched(config, say):
         started.append(config.output_dir)
         begun.set()
-        assert pressed.wait(60)
+        assert pressed.wait(600)
         shutil.copytree(done.folder, config.output_dir)
         return Run.open(config.output_dir)
 
@@ -194,9 +194,9 @@ def test_start_pressed_twice_starts_once(place, tmp_path, monkeypatch, done):
         there = found(folder)
         looks.append(there)
         if len(looks) == 2:  # the first start comes to its end just after the second look
-            assert begun.wait(60)
+            assert begun.wait(600)
             pressed.set()
-            project.start.wait(60)
+            project.start.wait(600)
         return there
 
     monkeypatch.setattr("sdxl_nb.widgets.form.start.launch", launched)
@@ -206,7 +206,7 @@ def test_start_pressed_twice_starts_once(place, tmp_path, monkeypatch, done):
     for _ in range(2):
         project.start.button.click()
     pressed.set()
-    project.start.wait(60)
+    project.start.wait(600)
     assert started == [str(place / "runs" / "mine")]
     shutil.rmtree(project.run.folder)  # and then deletes it, while it is shown
     with pytest.raises(SdxlNbError, match=r"There is no run in .* any more: it was moved or deleted\."):

@@ -5,6 +5,7 @@ a file under SDXL only if `ss_base_model_version` starts with "sdxl_"; the `ss_*
 `modelspec.*` names Stability AI's ModelSpec 1.0.1.
 """
 
+import functools
 import hashlib
 import json
 import sys
@@ -114,6 +115,7 @@ def _modelspec_fields(
     }
 
 
+@functools.cache  # each reads a package's description, at every checkpoint
 def _versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
     for package in ("sdxl_nb", *PACKAGES):

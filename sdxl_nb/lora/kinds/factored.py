@@ -9,6 +9,7 @@ and ComfyUI draws. In: tensors by part, alpha. Out: a `Factored`, which stands b
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -79,9 +80,13 @@ def has_rank(layer: object) -> bool:
 
 def is_whole(parts: Parts) -> bool:
     """Whether these parts, by their names and shapes, are all that one layer's change is made of."""
+    return _is_whole(tuple((name, tuple(tensor.shape)) for name, tensor in parts.items()))
+
+
+@lru_cache(maxsize=1024)  # hundreds of layers have the same few shapes
+def _is_whole(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> bool:
     try:
-        tensors = {name: tensor.to("meta") for name, tensor in parts.items()}
-        one = Factored(tensors, 1.0)
+        one = Factored({name: torch.empty(shape, device="meta") for name, shape in shapes}, 1.0)
         made = one.change()
         return one.rank > 0 and (made.shape[0], made[0].numel()) == (one.outputs, one.columns)
     except (KeyError, IndexError, RuntimeError, ZeroDivisionError, ValueError):
