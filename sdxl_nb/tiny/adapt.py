@@ -5,8 +5,9 @@
 writes a whole base into FOLDER: the embedded one with the scheduler and VAE statistics of Playground 2.5 (edm), with
 rectified flow's scheduler (flow), or with nine input channels (inpainting). Its text encoders and VAE are the embedded
 ones; the U-Net goes on from what it knows. Noise and targets are those of a run on such a base
-(training/noise/noising.py). For EDM and flow the embedded base teaches (teacher.py), in few and small steps; for
-inpainting the pictures do, and batches and the course of the learning rate are pre-training's (pretrain_unet.py).
+(training/noise/noising.py), batches and the course of the learning rate pre-training's (pretrain_unet.py). EDM is too
+far from epsilon for that alone (noise with a minus, other numbers for the time): the embedded base teaches it
+(teacher.py).
 """
 
 import argparse
@@ -46,11 +47,12 @@ class Course(NamedTuple):
     peak: float
     warm_up: int
     decay: float  # of the average of the weights
+    taught: bool = False  # by the embedded base (teacher.py), not by the pictures themselves
 
 
 COURSES = {
-    "edm": Course(2400, 150, 16, 1e-3, 20, 0.96),
-    "flow": Course(2400, 150, 16, 1e-3, 20, 0.96),
+    "edm": Course(2400, 150, 16, 1e-3, 20, 0.96, taught=True),
+    "flow": Course(8000, 1200, 32, 5e-4, 100, 0.99),
     "inpainting": Course(8000, 1200, 32, 5e-4, 100, 0.99),
 }
 
@@ -144,7 +146,7 @@ def adapt(folder: Path, kind: str, *, course: Course | None = None, progress: in
     known = Pictures(folder, kind, course.pictures)
     unet, noising = load(Source(str(folder)), "unet").float(), Noising.of(known.objective)
     unet.train().requires_grad_().to(memory_format=torch.channels_last)
-    teacher = _taught(unet, noising, known, kind) if kind in SCHEDULERS else None
+    teacher = _taught(unet, noising, known, kind) if course.taught else None
     weights = list(unet.parameters())
     average = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
