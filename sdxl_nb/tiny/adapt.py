@@ -4,8 +4,10 @@
 
 writes a whole base into FOLDER: the embedded one with the scheduler and VAE statistics of Playground 2.5 (edm), with
 rectified flow's scheduler (flow), or with nine input channels (inpainting). Its text encoders and VAE are the embedded
-ones; the U-Net goes on from what it knows. Pictures, batches and the course of the learning rate are pre-training's
-(pretrain_unet.py), noise and targets those of a run on such a base (training/noise/noising.py).
+ones; the U-Net goes on from what it knows. Noise and targets are those of a run on such a base
+(training/noise/noising.py), batches and the course of the learning rate pre-training's (pretrain_unet.py). EDM is too
+far from epsilon for that alone (noise with a minus, other numbers for the time): the embedded base teaches it
+(teacher.py).
 """
 
 import argparse
@@ -14,7 +16,7 @@ import random
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,13 +29,32 @@ from ..models.objective import base_objective
 from ..models.sources import EMBEDDED, Source
 from ..training.noise.noising import Noising
 from .draw import caption, photograph, random_scene
-from .pretrain_unet import BATCH, batch_at, encode_pictures, learning_rate
+from .pretrain_unet import batch_at, encode_pictures, learning_rate
+from .teacher import Teacher
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
     "edm": {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_max": 80.0, "sigma_data": 0.5},
     "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0},
 }
-PEAK, EMA_DECAY = 5e-4, 0.99
+
+
+class Course(NamedTuple):
+    """How a base is retrained: on so many pictures, in steps of `batch`, at a rate of at most `peak`."""
+
+    pictures: int
+    steps: int
+    batch: int
+    peak: float
+    warm_up: int
+    decay: float  # of the average of the weights
+    taught: bool = False  # by the embedded base (teacher.py), not by the pictures themselves
+
+
+COURSES = {
+    "edm": Course(2400, 150, 16, 1e-3, 20, 0.96, taught=True),
+    "flow": Course(8000, 1200, 32, 5e-4, 100, 0.99),
+    "inpainting": Course(8000, 1200, 32, 5e-4, 100, 0.99),
+}
 
 
 def outline(folder: Path, kind: str) -> None:
@@ -118,30 +139,31 @@ def _with_more_inputs(folder: Path) -> None:
     _change(folder / "unet" / "config.json", in_channels=9)
 
 
-def adapt(folder: Path, kind: str, *, pictures: int = 8000, steps: int = 1200, progress: int = 50) -> Path:
+def adapt(folder: Path, kind: str, *, course: Course | None = None, progress: int = 20) -> Path:
     """Write the base of this kind into `folder` and return it; every `progress` steps a line says how far it is."""
+    course = course or COURSES[kind]
     outline(folder, kind)
-    known = Pictures(folder, kind, pictures)
-    unet, noising = load(Source(str(folder)), "unet"), Noising.of(known.objective)
+    known = Pictures(folder, kind, course.pictures)
+    unet, noising = load(Source(str(folder)), "unet").float(), Noising.of(known.objective)
     unet.train().requires_grad_().to(memory_format=torch.channels_last)
+    teacher = _taught(unet, noising, known, kind) if course.taught else None
     weights = list(unet.parameters())
     average = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     begun, losses = time.monotonic(), []
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, PEAK)
-        loss = _loss(unet, noising, known, step)
+    for step in range(course.steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, course.steps, course.peak, course.warm_up)
+        loss = _loss(unet, noising, known, batch_at(step, known.data, course.batch), step, teacher)
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            torch._foreach_lerp_(average, weights, 1 - min(EMA_DECAY, (step + 1) / (step + 10)))
+            torch._foreach_lerp_(average, weights, 1 - min(course.decay, (step + 1) / (step + 10)))
         losses.append(loss.item())
         if (step + 1) % progress == 0:
-            each = (time.monotonic() - begun) / (step + 1)
-            mean = sum(losses[-progress:]) / progress
-            print(f"{kind}: step {step + 1} of {steps}, loss {mean:.4f}, {each:.2f} s a step of {BATCH}", flush=True)
+            each, mean = (time.monotonic() - begun) / (step + 1), sum(losses[-progress:]) / progress
+            print(f"{kind}: step {step + 1} of {course.steps}, loss {mean:.4f}, {each:.2f} s a step", flush=True)
     with torch.no_grad():
         for weight, mean in zip(weights, average, strict=True):
             weight.copy_(mean)
@@ -149,30 +171,47 @@ def adapt(folder: Path, kind: str, *, pictures: int = 8000, steps: int = 1200, p
     return folder
 
 
-def _loss(unet: Any, noising: Noising, known: Pictures, step: int) -> torch.Tensor:
+def _taught(unet: Any, noising: Noising, known: Pictures, kind: str) -> Teacher:
+    """The teacher of this U-Net, which begins with its knowledge."""
+    teacher = Teacher(known.objective, noising, SCHEDULERS[kind].get("sigma_data", 1.0))
+    missed = teacher.prepare(unet)
+    print(f"{kind}: the time is told in other words, {missed:.1%} of its meaning lost", flush=True)
+    return teacher
+
+
+def _loss(
+    unet: Any, noising: Noising, known: Pictures, batch: dict[str, torch.Tensor], step: int, teacher: Teacher | None
+) -> torch.Tensor:
     """The mean squared error at one step."""
-    batch = batch_at(step, known.data)
-    when, kept, index = batch["timesteps"] * len(noising) // 1000, batch["kept"], batch["index"]
+    x0, noise, kept, index = batch["latents"], batch["noise"], batch["kept"], batch["index"]
     added = {"text_embeds": known.pooled[index].float() * kept[:, None], "time_ids": batch["time_ids"]}
     text = known.hidden[index].float() * kept[:, None, None]
-    seen = noising.noisy(batch["latents"], batch["noise"], when)
+    if teacher is not None:
+        when = teacher.table[batch["timesteps"]]
+        more = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2_000_000 + step))
+        seen, wanted = teacher.lesson(x0, (noise, more), when, text, added)
+    else:
+        when = batch["timesteps"] * len(noising) // 1000
+        seen, wanted = noising.noisy(x0, noise, when), noising.target(x0, noise, when)
     if known.pixels is not None:
         seen = torch.cat([seen, known.around(index, step)], dim=1)
     seen = seen.to(memory_format=torch.channels_last)
     predicted = unet(seen, noising.times(when), text, added_cond_kwargs=added, return_dict=False)[0]
-    return (predicted - noising.target(batch["latents"], batch["noise"], when)).square().mean()
+    return (predicted - wanted).square().mean()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=[*SCHEDULERS, "inpainting"], required=True)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, help="fewer or more than its course has")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    print(f"A base in {adapt(args.folder, args.kind, steps=args.steps)}")
+    course = COURSES[args.kind]
+    course = course._replace(steps=args.steps or course.steps)
+    print(f"A base in {adapt(args.folder, args.kind, course=course)}")
 
 
 if __name__ == "__main__":

@@ -85,22 +85,22 @@ def encode_pictures(count: int, folder: Path, vae: AutoencoderKL, tokenizers) ->
     return made
 
 
-def batch_at(step: int, data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def batch_at(step: int, data: dict[str, torch.Tensor], size: int = BATCH) -> dict[str, torch.Tensor]:
     """The pictures, noise and stratified timesteps of one step; a pure function of the step."""
     count = len(data["latents"])
-    per_epoch = count // BATCH
+    per_epoch = count // size
     order = torch.randperm(count, generator=torch.Generator().manual_seed(step // per_epoch))
-    index = order[(step % per_epoch) * BATCH :][:BATCH]
+    index = order[(step % per_epoch) * size :][:size]
     generator = torch.Generator().manual_seed(1_000_000 + step)
-    stratum = (torch.randperm(BATCH, generator=generator) + torch.rand(BATCH, generator=generator)) / BATCH
+    stratum = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
     return {
         "latents": data["latents"][index].float(),
         "ids_1": data["ids_1"][index].long(),
         "ids_2": data["ids_2"][index].long(),
         "time_ids": data["time_ids"][index],
-        "noise": torch.randn(BATCH, *data["latents"].shape[1:], generator=generator),
+        "noise": torch.randn(size, *data["latents"].shape[1:], generator=generator),
         "timesteps": (stratum * 1000).long(),
-        "kept": (torch.rand(BATCH, generator=generator) >= 0.1).float(),
+        "kept": (torch.rand(size, generator=generator) >= 0.1).float(),
         "index": index,
     }
 
@@ -116,10 +116,10 @@ def weighted_loss(model: TinySDXL, batch: dict[str, torch.Tensor], alphas: torch
     return (weight * (predicted - batch["noise"]).square().mean(dim=(1, 2, 3))).mean()
 
 
-def learning_rate(step: int, steps: int, peak: float = 1e-3) -> float:
-    """100 steps of warm-up, constant to 40 %, then cosine to a hundredth of the peak."""
+def learning_rate(step: int, steps: int, peak: float = 1e-3, warm_up: int = 100) -> float:
+    """So many steps of warm-up, constant to 40 %, then cosine to a hundredth of the peak."""
     decay = max(0.0, (step / steps - 0.4) / 0.6)
-    return peak * min(1, (step + 1) / 100) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * decay)))
+    return peak * min(1, (step + 1) / warm_up) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * decay)))
 
 
 def save(model: TinySDXL, average: TinySDXL, optimizer: torch.optim.Optimizer, step: int, folder: Path) -> None:
