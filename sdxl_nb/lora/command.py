@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..models.sources import Source
 from ..system.errors import ModelError, SdxlNbError
+from ..system.remarks import on_stderr
 
 if TYPE_CHECKING:
     from .changes.cutting import Reduced
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
+        with on_stderr():
+            status: int = arguments.run(arguments)
         return status
     except (SdxlNbError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
