@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.precedence import DEFAULT_BASE, DEFAULT_VAE
+from ..data.words.syntax import said_syntax
 from ..system.errors import ConfigError, ModelError
 from ..system.memory import give_back
+from ..system.remarks import remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -147,6 +149,8 @@ def generate(
         raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
     if clip_skip is not None and clip_skip < 1:
         raise ConfigError("generate: clip_skip must be 1 or more, counted from the last layer; 2 is SDXL's own.")
+    if said := said_syntax([*prompts, negative_prompt], "generate"):
+        remark(said)
     settings: dict[str, Any] = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     settings |= {"height": height, "width": width}
     pipeline = load_base(base)

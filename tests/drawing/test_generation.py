@@ -177,3 +177,11 @@ def test_compare_sets_two_grids_side_by_side():
     assert both.labels == ["before", "after scale 0.5", "after scale 1"] and both.prompts == PROMPTS
     with pytest.raises(ConfigError, match="two different labels"):
         compare(both, both, ("a", "a"))
+
+
+def test_weights_of_other_programs_are_said(pipeline):
+    said = (
+        r"generate: '<lora:mine:0\.8>' is read as the letters that it is: weights, <lora:\.\.\.>, BREAK and wildcards"
+    )
+    with pytest.warns(UserWarning, match=said):
+        generate(pipeline, None, "a cat <lora:mine:0.8>", num_inference_steps=1, progress=False, height=32, width=32)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...audit.inspection import quick_summary
 from ...config.train_config import TrainConfig
+from ...data.words.syntax import said_syntax
 from ...lora.files.readers import DORA
 from ...system.memory import peak_memory
 from ..epochs import drawing_share, validation_pictures
@@ -89,7 +90,16 @@ def _remarks(config: TrainConfig, steps: int) -> list[str]:
             "optimizer prodigy_schedulefree estimates its step size from gradients, which clipping changes: "
             "--max_grad_norm 0 is what its author recommends."
         )
+    if said := said_syntax(_prompts(config), "prompts"):
+        remarks.append(said)
     return remarks
+
+
+def _prompts(config: TrainConfig) -> list[str | None]:
+    """Every text of the settings that is encoded, but those of captions, which the audit looks at."""
+    sliders = [config.slider_positive, config.slider_negative, config.slider_target]
+    drawn = [*(config.validation_prompt or []), *(config.sample_prompts or [])]
+    return [*drawn, config.class_prompt, *(config.prior_prompts or []), *sliders]
 
 
 def bar(trainer: "Trainer") -> Any:
