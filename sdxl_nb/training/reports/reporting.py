@@ -15,7 +15,7 @@ from ...lora.files.readers import DORA
 from ...system.memory import peak_memory
 from ..epochs import drawing_share, validation_pictures
 from ..optimizing import schedules
-from ..optimizing.groups import told
+from ..optimizing.groups import idle, told
 
 if TYPE_CHECKING:
     from ..step import Numbers
@@ -58,8 +58,18 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
         log.say(studio.buckets.summary(names=studio.everything.names))
     log.say(quick_summary(config, studio.pictures, studio.pictures.sizes()))
     remarks = [*_remarks(config, trainer.steps), *_drawing(config, trainer.steps, trainer.stream.steps_per_epoch)]
-    for line in [*trainer.processes.remarks(), *studio.remarks, *remarks]:
+    for line in [*trainer.processes.remarks(), *studio.remarks, *_idle(trainer), *remarks]:
         log.warn(line)
+
+
+def _idle(trainer: "Trainer") -> list[str]:
+    """A remark where layers are trained in name alone: a rate of 0, or a share of the run that is no step."""
+    updates = trainer.updates
+    models = idle(updates.flat.names, updates.groups, updates.last_of_encoders)
+    if not models:
+        return []
+    why = "train_text_encoder_frac stops them before the first step" if updates.last_of_encoders == 0 else "rate 0"
+    return [f"Nothing is learned in the layers of {' and '.join(models)} ({why}): they are saved as they begin."]
 
 
 def _drawing(config: TrainConfig, steps: int, an_epoch: int) -> list[str]:
