@@ -100,7 +100,8 @@ def test_an_alpha_that_is_nowhere_is_said(tmp_path, unet, capsys):
     assert any("adapter_config.json" in remark for remark in LoraFile(path).info().remarks)
     assert any("adapter_config.json" in note for note in LoraFile(path).check().notes)
     assert main(["diff", str(path), str(path)]) == 0
-    assert capsys.readouterr().err.startswith("warning: raw.safetensors is PEFT's")
+    err = capsys.readouterr().err
+    assert err.startswith("warning: raw.safetensors is PEFT's") and err.count("warning: ") == 1
 
 
 def test_two_adapters_in_one_file_are_refused(tmp_path, unet):
@@ -119,3 +120,30 @@ def test_an_alpha_by_an_expression_is_called_that(tmp_path, unet):
         unet.delete_adapters("default")
     with pytest.raises(ModelError, match=r"name modules by an expression, \.\*attn1"):
         read_lora(tmp_path / "pytorch_lora_weights.safetensors", Base.of(unet))
+
+
+def test_an_alpha_of_0_is_said(tmp_path):
+    module = "lora_unet_input_blocks_4_1_transformer_blocks_{}_attn1_to_q"
+    tensors = {}
+    for number, alpha in enumerate((0.0, 2.0)):
+        name = module.format(number)
+        tensors |= {f"{name}.lora_down.weight": torch.ones(2, 640), f"{name}.lora_up.weight": torch.ones(640, 2)}
+        tensors[f"{name}.alpha"] = torch.tensor(alpha)
+    path = tmp_path / "half.safetensors"
+    save_file(tensors, path)
+    sentence = "half.safetensors: alpha is 0 in 1 of 2 layers (unet.down_blocks.1.attentions.0.transformer_blocks.0."
+    with pytest.warns(UserWarning, match="alpha is 0 in 1 of 2 layers"):
+        read_lora(path)
+    for told in (LoraFile(path).info().remarks, LoraFile(path).check().notes):
+        assert len([line for line in told if line.startswith(sentence)]) == 1
+
+
+def test_what_half_precision_rounds_away_is_said(tmp_path, capsys):
+    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    tensors = {f"{name}.lora_down.weight": torch.ones(2, 640), f"{name}.lora_up.weight": torch.full((640, 2), 1e-8)}
+    save_file(tensors, tmp_path / "small.safetensors")
+    for dtype, said in (("float16", 1), ("bfloat16", 0), ("float32", 0)):
+        goal = tmp_path / f"{dtype}.safetensors"
+        assert main(["convert", str(tmp_path / "small.safetensors"), str(goal), "--dtype", dtype]) == 0
+        told = "the weights of 1 of 1 layers are too small for float16, which rounds away up to 100% of them"
+        assert capsys.readouterr().err.count(told) == said

@@ -27,7 +27,7 @@ from .contents import (
     said_not_finite,
 )
 from .metadata import BASE_KEY
-from .reader import layer_of, open_lora, read_lora, refuse_foreign, said_misfits
+from .reader import layer_of, open_lora, read_lora, refuse_foreign, said_idle, said_misfits
 from .readers import KeyTable, key_table, reader_remarks
 from .strengths import strengths
 
@@ -176,8 +176,10 @@ class LoraFile:
         if found.naming == "sgm":
             yield SGM_NAMES
         with contextlib.suppress(ModelError):  # which is said on its own
-            if guessed := strengths(found, header, self.path, self.path.name).guessed:
-                yield guessed
+            alphas = strengths(found, header, self.path, self.path.name)
+            yield from filter(None, [alphas.guessed])
+            layers = {path: layer_of(path, parts, alphas, self.path.name) for path, parts in found.layers.items()}
+            yield from filter(None, [said_idle(layers, self.path.name)])
         yield from remarks(found, header)
 
 

@@ -23,6 +23,7 @@ from .contents import (
     Parts,
     algo_of,
     dora_over_inputs,
+    first_few,
     said_doubled,
     said_kind,
     said_not_finite,
@@ -65,7 +66,17 @@ def read_file(path: Path, name: str, base: Base | None) -> LoraWeights:
     if alphas.guessed:
         remark(alphas.guessed)
     layers = {module: layer_of(module, parts, alphas, name) for module, parts in found.layers.items()}
+    if idle := said_idle(layers, name):
+        remark(idle)
     return LoraWeights({module: _in_shape(layer, base, module) for module, layer in layers.items()}, base, metadata)
+
+
+def said_idle(layers: Mapping[str, AnyLayer], name: str) -> str | None:
+    """The sentence about layers that change nothing, for their alpha is 0, if there are any."""
+    idle = [module for module, layer in layers.items() if layer.scale == 0]
+    if not idle:
+        return None
+    return f"{name}: alpha is 0 in {len(idle)} of {len(layers)} layers ({first_few(idle)}), which so change nothing."
 
 
 def _in_shape(layer: AnyLayer, base: Base, module: str) -> AnyLayer:
