@@ -15,10 +15,11 @@ from ..config.train_config import TrainConfig
 from ..data.captions import long_captions
 from ..data.listed_captions import TRIGGER_ALONE
 from ..data.words.chunks import Chunks
+from ..data.words.syntax import WEIGHTED, prompt_syntax
 from ..data.words.tags import cleaned
 from ..data.words.trigger import calls, folded
 from .findings import NOTE, WARNING, Finding, found, picture_of
-from .leftovers import WEIGHTED, code, placeholder, prompt_syntax, refusal
+from .leftovers import code, placeholder, refusal
 
 MISSING_CAPTION = "missing_caption"
 EMPTY_CAPTION = "empty_caption"

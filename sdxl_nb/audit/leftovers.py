@@ -1,45 +1,21 @@
-"""What programs leave in captions: prompt syntax, placeholders that nobody filled, a captioner's refusal, JSON.
+"""What programs leave in captions: placeholders that nobody filled, a captioner's refusal, JSON.
 
-In: a caption. Out: the piece that is left over, shown, or nothing. Ordinary text must not be found: (16:9), times,
-smileys, BREAK on a sign, brackets around words.
+In: a caption. Out: the piece that is left over, shown, or nothing. Ordinary text must not be found: a todo list,
+brackets around words. Prompt syntax is in data/words/syntax.py.
 """
 
 import json
 import re
 
 from ..config.messages import shown
-
-
-def any_of(*patterns: str) -> re.Pattern[str]:
-    """Finds any of the patterns, in small letters or capitals."""
-    return re.compile("|".join(patterns), re.IGNORECASE)
-
-
-LETTER, WEIGHT = r"[^\W\d_]", r"[+-]?(?:[0-2]?\.\d+|[0-2](?:\.\d+)?)"
-# as A1111 and ComfyUI read them
-WEIGHTED = any_of(
-    rf"[(\[][^()\[\]\n]*{LETTER}[^()\[\]\n]*\w[^\W\d][!?.'\"]?:\s*{WEIGHT}\s*[)\]]",  # (word:1.2)
-    rf"\[[^\[\]\n:]*:[^\[\]\n:]*:{WEIGHT}\]",  # [this:that:0.5]
-    rf"\(\([^()\n]*{LETTER}{{3}}[^()\n]*\)\)",  # ((word))
-    rf"\[\[[^\[\]\n]*{LETTER}{{3}}[^\[\]\n]*\]\]",
-    rf"{LETTER}\)[0-2]\.\d+\b",  # (word)1.2
-    r"\{\{+[^{}\n]+\}+\}",
-    r"<(?:lora|lyco|lycoris|hypernet|embedding|ti):[^<>\n]*>",
-    r"\bembedding:[\w.-]+",
-    r"\bNegative prompt: ",  # what A1111 writes beside its pictures
-    r"\bSteps: \d+, Sampler: ",
-)
-BREAKS = re.compile(r"(\S*)\s*(?<!\w)BREAK(?!\w)\s*(\S*)")
-QUOTES = "\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
-SAYS = any_of(r"(?:says?|said|reads?|words?|texts?|titled?|labell?ed|letters|an?|the|of|to|on|is|not|and|or)\W*")
+from ..data.words.syntax import WILDCARDS, any_of
 
 SLOT = "trigger|name|filewords|key ?words?|token|concept|class|subject|instance|caption|tags|prompt"
 UNFILLED = any_of(
     rf"\[(?:{SLOT}|insert)\b[^\[\]]*\]",
     rf"\$?\{{(?:{SLOT}|file_?name|text)\w*\}}",
     r"<(?:caption|trigger|name|token|tags|text)>",
-    r"\{[^{}|\n]*(?:\|[^{}|\n]*)+\}",  # {a|b}
-    r"(?<!\w)__[a-z][\w/-]*__(?!\w)",  # __colour__
+    *WILDCARDS,
     r"\blorem ipsum\b",
     r"\b(?:insert|your|enter|add|write) (?:a |the |your )?(?:caption|description|prompt) here\b",
 )
@@ -88,29 +64,6 @@ REFUSED = any_of(
     r"\b(?:HTTP|status code|Error code:?) [45]\d\d\b",
 )
 CODE = re.compile(r"\s*(?:```|\{\s*[\"'][^\"']{1,80}[\"']\s*:|\[\s*(?:[\"'][^\"'\n]*[\"']\s*[,\]]|\{\s*[\"']))")
-
-
-def prompt_syntax(caption: str) -> str:
-    """The first weight, LoRA or BREAK as generation programs read them; training reads the letters."""
-    hit = WEIGHTED.search(caption)
-    return shown(hit[0]) if hit else _break(caption)
-
-
-def _break(caption: str) -> str:
-    """BREAK between two parts of a prompt: of tags, or beside a comma; not the word on a sign or in capitals."""
-    for hit in BREAKS.finditer(caption):
-        before, after = hit[1], hit[2]
-        if not before or not after or before[-1] in QUOTES or after[0] in QUOTES:
-            continue
-        between = before.endswith(",") or after.startswith(",") or caption.count(",") > 1
-        if between and not _loud(before) and not _loud(after) and not SAYS.fullmatch(before):
-            return shown("BREAK")
-    return ""
-
-
-def _loud(word: str) -> bool:
-    letters = re.sub(r"\W", "", word)
-    return len(letters) > 1 and letters.isupper()
 
 
 def placeholder(caption: str) -> str:

@@ -34,8 +34,20 @@ SAMPLERS: dict[
 KARRAS = ("euler", "dpmsolver++", "dpmsolver++_sde", "unipc")  # that are drawn with Karras' sigmas too
 SAMPLERS |= {f"{name}_karras": (SAMPLERS[name][0], {**SAMPLERS[name][1], "use_karras_sigmas": True}) for name in KARRAS}
 ALIASES = {f"k_{name}": name for name in ("euler", "euler_a", "dpm_2", "dpm_2_a")}
+ALIASES |= {  # ComfyUI's, A1111's and diffusers' own names, as diffusers' documentation pairs them
+    "euler_ancestral": "euler_a",
+    "dpm_2_ancestral": "dpm_2_a",
+    "dpm2": "dpm_2",
+    "dpm2_a": "dpm_2_a",
+    "dpmpp_2m": "dpmsolver++",
+    "dpm++_2m": "dpmsolver++",
+    "uni_pc": "unipc",
+    "plms": "pndm",
+}
 ALIASES |= {"euler-a": "euler_a", "dpm++": "dpmsolver++"}  # SimpleTuner's
 ALIASES |= {f"dpmpp{end}": f"dpmsolver++{end}" for end in ("", "_karras", "_sde", "_sde_karras")}  # OneTrainer's
+NAMED = [(name, made) for name, (made, _) in SAMPLERS.items() if name != "dpmsolver"]
+ALIASES |= {made.lower(): name for name, made in reversed(NAMED)}  # of one class the plainest
 OPTIONS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "l": "guidance", "s": "steps", "ss": "sampler"}
 KEYS = {  # of groups: names of kohya's, of ours, of OneTrainer's samples and of ai-toolkit's
     "prompt": "prompt",
@@ -65,6 +77,11 @@ PASSED_OVER = (  # of OneTrainer's samples: what it takes from elsewhere, and wh
 )
 BEGINS = re.compile(r"(?:^|\s)--(?=[a-zA-Z])")  # an option in a line
 OTHER_MODELS = ("g", "fs", "cn", "ctr", "rcfg", "am")
+# an option with other hyphens than two, as word processors write them
+HYPHENS = re.compile(
+    r"(?:^|\s)((?:[\u2013\u2014\uff0d][-\u2013\u2014\uff0d]?|-[\u2013\u2014]?|--\s)(?:[whdls]\s*-?\d|(?:n|ss)\s)\S*)"
+)
+OF_A1111 = re.compile(r"Negative prompt:|Steps: *\d+, *Sampler:")  # what it writes below its pictures
 BOUNDS: dict[str, tuple[float, float]] = {
     "width": (32, 4096),
     "height": (32, 4096),
@@ -114,7 +131,7 @@ def read_prompts(given: Any) -> list[SamplePrompt]:
     items = given.splitlines() if isinstance(given, str) else given
     if not isinstance(items, list | tuple):
         raise ValueError(f"prompts must be lines or a file, not {shown(given)}: give one a line")
-    return [read_prompt(item, f"prompt {number}") for number, item in enumerate(items, 1) if item not in ("", None)]
+    return [read_prompt(item, f"prompt {number}") for number, item in enumerate(items, 1) if _says(item)]
 
 
 def _of_file(path: Path) -> list[SamplePrompt]:
@@ -129,7 +146,7 @@ def _of_file(path: Path) -> list[SamplePrompt]:
         found = [read_prompt(line, f"line {number} of {path.name}") for number, line in lines if _says(line)]
     else:
         items = _items(text, path)
-        numbered = [(number, item) for number, item in enumerate(items, 1) if is_enabled(item)]
+        numbered = [(number, item) for number, item in enumerate(items, 1) if _says(item) and is_enabled(item)]
         found = [read_prompt(item, f"prompt {number} of {path.name}") for number, item in numbered]
     if not found:
         raise ValueError(f"{path.name} holds no prompt: write one a line")
@@ -141,8 +158,9 @@ def is_enabled(item: Any) -> bool:
     return not isinstance(item, Mapping) or bool(item.get("enabled", True))
 
 
-def _says(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
+def _says(item: Any) -> bool:
+    """Whether this is more than an empty line or a remark."""
+    return item is not None and not (isinstance(item, str) and item.lstrip()[:1] in ("", "#"))
 
 
 def _items(text: str, path: Path) -> list[Any]:
@@ -177,16 +195,23 @@ def read_prompt(item: Any, place: str) -> SamplePrompt:
         return _of_group(item, place)
     if not isinstance(item, str):
         raise ValueError(f"{place} must be text, not {shown(item)}: write a prompt")
+    if OF_A1111.match(item.strip()):
+        raise ValueError(
+            f"{place} is what AUTOMATIC1111 writes below its pictures: write one line a prompt, its settings behind it "
+            "as --n blurry --s 25 --l 7 --d 42 --w 832 --h 1216"
+        )
+    if found := HYPHENS.search(item):
+        raise ValueError(f"{place}: {shown(found[1])} looks like an option, and those begin with two hyphens: write --")
     prompt, *options = BEGINS.split(item.strip())
     said: dict[str, Any] = {}
     for option in options:
-        name, _, value = option.strip().partition(" ")
+        name, value = [*option.split(maxsplit=1), "", ""][:2]
         if name.lower() in OTHER_MODELS:
             raise ValueError(f"{place}: --{name} is for other models than SDXL: take it out")
         if name.lower() not in OPTIONS:
             known = " ".join(f"--{each}" for each in OPTIONS)
             raise ValueError(f"{place}: --{name[:20]} is no option of a prompt: there are {known}")
-        said[OPTIONS[name.lower()]] = value.strip()
+        _set(said, OPTIONS[name.lower()], value.strip(), place)
     return _checked(prompt.strip(), said, place)
 
 
@@ -202,8 +227,14 @@ def _of_group(item: Mapping[str, Any], place: str) -> SamplePrompt:
             advice = f"did you mean {close}?" if close else f"there are {', '.join(KEYS)}"
             raise ValueError(f"{place}: {key} is nothing of a prompt: {advice}")
         if value is not None:
-            said[KEYS[key]] = value
+            _set(said, KEYS[key], value, place)
     return _checked(" ".join(str(said.pop("prompt", "")).split()), said, place)
+
+
+def _set(said: dict[str, Any], name: str, value: Any, place: str) -> None:
+    if name in said:
+        raise ValueError(f"{place} says its {name} twice: keep one of them")
+    said[name] = value
 
 
 def _checked(prompt: str, said: Mapping[str, Any], place: str) -> SamplePrompt:
@@ -230,10 +261,10 @@ def _checked(prompt: str, said: Mapping[str, Any], place: str) -> SamplePrompt:
 
 
 def _sampler(value: str, place: str) -> str:
-    name = value.strip().lower()
+    name = "_".join(value.lower().split())
     name = ALIASES.get(name, name)
     if name not in SAMPLERS:
-        close = nearest(name, SAMPLERS)
+        close = nearest(name, [*SAMPLERS, *ALIASES])
         advice = f"did you mean {close}?" if close else f"there are {', '.join(SAMPLERS)}"
         raise ValueError(f"{place}: there is no sampler {shown(value)}: {advice}")
     return name
@@ -248,6 +279,10 @@ def _number(name: str, value: Any, place: str) -> float | int:
         number = None
     if number is None or (isinstance(value, float) and number != value):
         raise ValueError(f"{place}: {name} must be a {'' if kind is float else 'whole '}number, not {shown(value)}")
+    if name == "seed" and number == -1:
+        raise ValueError(
+            f"{place}: seed -1, a new one each time, shows no progress: leave it out, then it is the run's"
+        )
     if not least <= number <= most:
         raise ValueError(f"{place}: {name} must be from {least} to {most}, not {shown(value)}")
     if name in ("width", "height") and number % 8:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.precedence import DEFAULT_BASE, DEFAULT_VAE
+from ..data.words.syntax import said_syntax
 from ..system.errors import ConfigError, ModelError
 from ..system.memory import give_back
+from ..system.remarks import remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -116,7 +118,7 @@ def generate(
     lora: "Lora | Sequence[Lora | tuple[Lora, float]] | Mapping[Any, float] | None" = None,
     prompts: str | Iterable[str] = (),
     scales: Iterable[float] = (1.0,),
-    seeds: Iterable[int] = (0,),
+    seeds: int | Iterable[int] = (0,),
     *,
     num_inference_steps: int = 25,
     guidance_scale: float = 5.0,
@@ -139,14 +141,20 @@ def generate(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     scales = [float(scale) for scale in scales] if lora is not None else [0.0]
-    seeds = [int(seed) for seed in seeds]
+    seeds = [] if isinstance(seeds, str) else [int(seed) for seed in ((seeds,) if isinstance(seeds, int) else seeds)]
     for name, values in (("prompts", prompts), ("scales", scales), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
             raise ConfigError(f"generate: {name} must be a list of different values, and not empty.")
     if num_inference_steps < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError("generate: batch_size and num_inference_steps must be 1 or more.")
+    if any(side is not None and (side < 8 or side % 8) for side in (height, width)):
+        raise ConfigError(f"generate: height and width must be multiples of 8, not {height} and {width}.")
+    if not 0 <= guidance_scale < float("inf") or not all(-(2**63) <= seed < 2**63 for seed in seeds):
+        raise ConfigError("generate: guidance_scale must be 0 or more, and seeds below 2 to the power of 63.")
     if clip_skip is not None and clip_skip < 1:
         raise ConfigError("generate: clip_skip must be 1 or more, counted from the last layer; 2 is SDXL's own.")
+    if said := said_syntax([*prompts, negative_prompt], "generate"):
+        remark(said)
     settings: dict[str, Any] = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     settings |= {"height": height, "width": width}
     pipeline = load_base(base)

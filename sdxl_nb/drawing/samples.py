@@ -62,7 +62,8 @@ def draw_samples(
     What a prompt does not say is as given here; `side` is the base's own. ConfigError names the line that is wrong.
     """
     try:
-        samples = read_prompts([prompts] if isinstance(prompts, str) and " --" in prompts else prompts)
+        one = isinstance(prompts, str) and " --" in prompts and "\n" not in prompts  # that may end in .txt
+        samples = read_prompts([prompts] if one else prompts)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     pipeline = load_base(base)

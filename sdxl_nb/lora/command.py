@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..models.sources import Source
 from ..system.errors import ModelError, SdxlNbError
+from ..system.remarks import on_stderr, remark
 
 if TYPE_CHECKING:
     from .changes.cutting import Reduced
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
+        with on_stderr():
+            status: int = arguments.run(arguments)
         return status
     except (SdxlNbError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -154,8 +156,8 @@ def _extract(arguments: argparse.Namespace) -> int:
         raise ModelError(f"{arguments.output} must end in .safetensors.")
     found = extract(arguments.base, arguments.tuned, progress=True, **_cut(arguments))
     _say(found)
-    for remark in found.remarks:
-        print(remark)
+    for line in found.remarks:
+        print(line)
     return _save(found.weights, arguments.output, arguments)
 
 
@@ -198,9 +200,12 @@ def _weighted(text: str) -> tuple[str, float]:
 def _save(weights: "LoraWeights", goal: str, arguments: argparse.Namespace, naming: str = "kohya") -> int:
     import torch
 
-    from .files.writer import save_one
+    from .files.writer import said_lost, save_one
 
     header = {key: value for key, value in weights.metadata.items() if not key.startswith(STALE)}
-    path = save_one(weights, goal, naming, header, getattr(torch, arguments.dtype))
+    dtype = getattr(torch, arguments.dtype)
+    path = save_one(weights, goal, naming, header, dtype)
+    if lost := said_lost(weights, dtype, path.name):
+        remark(lost)
     print(f"wrote {path.name}: {len(weights.layers)} modules under {naming} names")
     return 0

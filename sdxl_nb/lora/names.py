@@ -13,6 +13,7 @@ from typing import Any
 
 UNET, TE1, TE2 = COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 KOHYA_PREFIXES = {UNET: "lora_unet", TE1: "lora_te1", TE2: "lora_te2"}
+PEFT_WRAPPER = "base_model.model."  # in front of keys that PEFT itself saves
 LYCORIS = "lycoris"  # of LyCORIS' own wrapper around a U-Net
 
 # Dotted paths in other programs' files: how ComfyUI and checkpoints call the parts.
@@ -181,16 +182,16 @@ def _attention_tail(flat: str) -> str | None:
 # ---------------------------------------------------------------------------------------------- keys of tensors
 
 _PARTS = (
-    (
-        re.compile(r"\.lora_down\.weight$|\.lora(?:_linear_layer)?\.down\.weight$|\.lora_A(?:\.default)?\.weight$"),
+    (  # a model's own state dict has the adapter's name in PEFT's keys
+        re.compile(r"\.lora_down\.weight$|\.lora(?:_linear_layer)?\.down\.weight$|\.lora_A(?:\.\w+)?\.weight$"),
         "down",
     ),
-    (re.compile(r"\.lora_up\.weight$|\.lora(?:_linear_layer)?\.up\.weight$|\.lora_B(?:\.default)?\.weight$"), "up"),
-    (re.compile(r"\.dora_scale$|\.lora_magnitude_vector(?:\.default)?(?:\.weight)?$"), "dora_scale"),
+    (re.compile(r"\.lora_up\.weight$|\.lora(?:_linear_layer)?\.up\.weight$|\.lora_B(?:\.\w+)?\.weight$"), "up"),
+    (re.compile(r"\.dora_scale$|\.lora_magnitude_vector(?:\.(?!weight$)\w+)?(?:\.weight)?$"), "dora_scale"),
     (re.compile(r"\.alpha$"), "alpha"),
     (re.compile(r"\.lora_mid\.weight$"), "mid"),  # LyCORIS' Tucker convolution
 )
-_FACTORS = re.compile(r"\.(hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.default)?$")  # LoHa's and LoKr's
+_FACTORS = re.compile(r"\.(hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.\w+)?$")  # LoHa's and LoKr's
 _OLD_PROCESSOR = re.compile(r"\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
@@ -229,12 +230,12 @@ def naming_of(keys: Iterable[str]) -> str:
     if any(key.startswith(("lora_", f"{LYCORIS}_")) for key in keys):
         return "kohya"
     others = (*OTHER_PARTS, *SGM, *(f"{UNET}.{name}" for name in SGM))
-    return "sgm" if any(key.removeprefix("base_model.model.").startswith(others) for key in keys) else "diffusers"
+    return "sgm" if any(key.removeprefix(PEFT_WRAPPER).startswith(others) for key in keys) else "diffusers"
 
 
 def canonical_path(module: str, layout: Layout = SDXL) -> str | None:
     """Normalise a dotted module path: PEFT's wrapper, torch.compile's, sgm's, and either layout of the CLIP models."""
-    module = module.replace("_orig_mod.", "").removeprefix("base_model.model.").replace(".processor.", ".")
+    module = module.replace("_orig_mod.", "").removeprefix(PEFT_WRAPPER).replace(".processor.", ".")
     for prefix, part in OTHER_PARTS.items():
         if module.startswith(prefix):
             return _flat_path(part, module.removeprefix(prefix).replace(".", "_"), layout)

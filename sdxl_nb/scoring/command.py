@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.prompts import read_prompts
 from ..system.errors import ConfigError, SdxlNbError
 
 
@@ -78,15 +79,20 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _lines(file: str) -> list[str]:
+    """The prompts of a text file, without the options that sample prompts have; scores draw all alike."""
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--prompts {file} cannot be read as text: {error}") from error
-    lines = [line.strip() for line in text.splitlines()]
-    found = [line for line in lines if line and not line.startswith("#")]
+    try:
+        found = read_prompts(text.splitlines())
+    except ValueError as error:
+        raise ConfigError(f"--prompts {file}: {error}") from None
     if not found:
         raise ConfigError(f"--prompts {file} holds no prompt: write one a line")
-    return found
+    if any(prompt.line() != prompt.prompt for prompt in found):
+        _say(f"Note: the options of the prompts in {file} are left out: scores draw all prompts alike.")
+    return list(dict.fromkeys(prompt.prompt for prompt in found))
 
 
 def _say(line: str) -> None:

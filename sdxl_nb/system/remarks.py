@@ -20,10 +20,13 @@ def remark(sentence: str) -> None:
 
 @contextlib.contextmanager
 def on_stderr() -> Iterator[None]:
-    """Within the block a remark is one line on stderr, as a command says it."""
+    """Within the block a remark is one line on stderr, once, as a command says it."""
+    said: set[str] = set()
 
     def show(message: Warning | str, *about: Any, **more: Any) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        if str(message) not in said:
+            print(f"warning: {message}", file=sys.stderr)
+        said.add(str(message))
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -3,7 +3,8 @@
 import pytest
 
 from sdxl_nb.audit.caption_faults import markup, unbalanced
-from sdxl_nb.audit.leftovers import code, placeholder, prompt_syntax, refusal
+from sdxl_nb.audit.leftovers import code, placeholder, refusal
+from sdxl_nb.data.words.syntax import prompt_syntax
 
 LEFT = {
     prompt_syntax: """

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sdxl_nb.config.messages import shown
 from sdxl_nb.config.prompts import SamplePrompt, read_prompts
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError
@@ -56,6 +57,24 @@ WRONG = [
     ("a --x 3", "line 1 of p.txt: --x is no option of a prompt: there are --n --w --h --d --l --s --ss"),
     ("a --cn pose.png", "line 1 of p.txt: --cn is for other models than SDXL: take it out"),
     ("# nothing", "p.txt holds no prompt: write one a line"),
+    ("a --s 20 --S 30", "line 1 of p.txt says its steps twice: keep one of them"),
+    (
+        "a --d -1",
+        "line 1 of p.txt: seed -1, a new one each time, shows no progress: leave it out, then it is the run's",
+    ),
+    ("a --ss DPM++ 2M Karras", "line 1 of p.txt: there is no sampler 'DPM++ 2M Karras': did you mean dpm++_2m?"),
+    (
+        "a\nNegative prompt: b\nSteps: 20, Sampler: Euler a",
+        "line 2 of p.txt is what AUTOMATIC1111 writes below its pictures: write one line a prompt, its settings behind "
+        "it as --n blurry --s 25 --l 7 --d 42 --w 832 --h 1216",
+    ),
+    *(
+        (
+            f"a cat {option}",
+            f"line 1 of p.txt: {shown(option)} looks like an option, and those begin with two hyphens: write --",
+        )
+        for option in ("-s 20", "\u2014s 20", "\u2013-w 832", "\uff0d\uff0dh 64", "-- d 5", "-n bad", "\u2014ss euler")
+    ),
 ]
 
 
@@ -67,8 +86,39 @@ def test_what_is_wrong_is_said_with_its_line(text, sentence, tmp_path):
     assert str(refused.value) == f"sample_prompts: {sentence}"
 
 
+def test_lines_are_read_as_a_file_is():
+    """Remarks and empty lines are none of the prompts, and any blanks end the name of an option."""
+    given = "# mine\n\n  \na\t--s\u00a020\nwell-known - and - rare \u2014 a 3-d view"
+    assert read_prompts(given) == read_prompts(given.splitlines())
+    assert read_prompts(given) == [
+        SamplePrompt("a", steps=20),
+        SamplePrompt("well-known - and - rare \u2014 a 3-d view"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "theirs, ours",
+    {
+        "Euler a": "euler_a",
+        "euler_ancestral": "euler_a",
+        "DPM2 a": "dpm_2_a",
+        "DPM++ 2M": "dpmsolver++",
+        "dpmpp_2m": "dpmsolver++",
+        "uni_pc": "unipc",
+        "EulerDiscreteScheduler": "euler",
+        "DPMSolverMultistepScheduler": "dpmsolver++",
+    }.items(),
+)
+def test_other_programs_names_of_samplers(theirs, ours):
+    assert read_prompts(f"a --ss {theirs} --s 20") == [SamplePrompt("a", steps=20, sampler=ours)]
+
+
 def test_groups_and_files_that_are_wrong(tmp_path):
     for text, sentence in (
+        (
+            '[{"prompt": "a", "scale": 5, "guidance": 7}]',
+            "prompt 1 of p.json says its guidance twice: keep one of them",
+        ),
         ('[{"prompt": "a", "widht": 8}]', "prompt 1 of p.json: widht is nothing of a prompt: did you mean width?"),
         ('[{"prompt": "a", "width": 64.5}]', "prompt 1 of p.json: width must be a whole number, not 64.5"),
         ("[3]", "prompt 1 of p.json must be text, not 3: write a prompt"),

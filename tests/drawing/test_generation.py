@@ -177,3 +177,32 @@ def test_compare_sets_two_grids_side_by_side():
     assert both.labels == ["before", "after scale 0.5", "after scale 1"] and both.prompts == PROMPTS
     with pytest.raises(ConfigError, match="two different labels"):
         compare(both, both, ("a", "a"))
+
+
+def test_weights_of_other_programs_are_said(pipeline):
+    said = (
+        r"generate: '<lora:mine:0\.8>' is read as the letters that it is: weights, <lora:\.\.\.>, BREAK and wildcards"
+    )
+    with pytest.warns(UserWarning, match=said):
+        generate(pipeline, None, "a cat <lora:mine:0.8>", num_inference_steps=1, progress=False, height=32, width=32)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"height": 100},
+        {"width": 0},
+        {"height": -8},
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": -1.0},
+        {"seeds": [2**64]},
+        {"seeds": "12"},
+    ],
+)
+def test_numbers_that_nothing_can_be_drawn_with_are_a_sentence(pipeline, wrong):
+    with pytest.raises(ConfigError, match=r"^generate: .*(multiples of 8|guidance_scale must be|seeds must be)"):
+        generate(pipeline, None, "a", **FAST | wrong)
+
+
+def test_one_seed_is_a_number(pipeline):
+    assert generate(pipeline, None, "a", seeds=7, **FAST | {"num_inference_steps": 1}).seeds == [7]

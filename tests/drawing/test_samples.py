@@ -90,3 +90,8 @@ def test_run_draws_them_as_they_are_drawn_outside(tmp_path):
     sights = Newest()
     sights.show(run)
     assert len(sights.children) == 5
+
+
+def test_lines_given_as_one_text_are_lines():
+    grid = draw_samples("a --w 32\n# mine\nb --w 32 --h 40 --ss Euler a", num_inference_steps=1)
+    assert [picture.size for picture in grid.pictures.values()] == [(32, 32), (32, 40)]

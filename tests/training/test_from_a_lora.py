@@ -144,3 +144,27 @@ def test_what_is_drawn_later_has_the_frozen_loras_too(tmp_path):
 def test_wrong_values_have_their_sentences(tmp_path, settings, error, sentence):
     with pytest.raises(error, match=sentence):
         train(small(tmp_path / "run", max_train_steps=1, **settings))
+
+
+def changed(folder, change, only=""):
+    """The file of the first run with other layers, those of one model alone if that is asked."""
+    weights = read_lora(first(train_text_encoder=True).folder)
+    weights.layers = {path: change(layer) for path, layer in weights.layers.items() if path.startswith(only)}
+    return str(save_one(weights, folder / "theirs.safetensors", "kohya"))
+
+
+@pytest.mark.parametrize(
+    "factor, only, sentence",
+    [
+        (1.0, "text_encoder", "layers for the text encoders alone, and a run trains the U-Net: give it as base_lora"),
+        (1.0, "text_encoder_2", "layers for the text encoders alone, and a run trains the U-Net: give it as base_lora"),
+        (0.0, "", "has alpha 0 in text_encoder.*: such a layer cannot learn: give another file"),
+        (-1.0, "", "has alpha -2 in text_encoder.*: python -m sdxl_nb.lora convert --fold_alpha writes the same LoRA"),
+    ],
+)
+def test_files_that_nothing_can_be_learned_from_have_their_sentences(tmp_path, factor, only, sentence):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an alpha of 0, which is said too
+        file = changed(tmp_path, lambda layer: layer.scaled(factor), only)
+        with pytest.raises(ConfigError, match=sentence):
+            train(small(tmp_path / "run", lora_weights=file, train_text_encoder=True))

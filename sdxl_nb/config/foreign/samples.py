@@ -84,7 +84,7 @@ def of_ai_toolkit(draft: Draft) -> None:
         seed = seed if own.get("seed") is None else own["seed"]  # which holds for those after it too
         for name in [name for name in own if name not in KEYS]:
             _say_of(draft, key, name, own.pop(name))
-        groups.append(_seeded(draft, {**common, **own, "seed": seed, **_flags(draft, key, own)}))
+        groups.append(_seeded(draft, _layered(common, own, {"seed": seed}, _flags(draft, key, own))))
     if _put(draft, key, [_rounded(group, 8) for group in groups]):
         draft.set("validation_epochs", None, key)
         draft.set("validation_steps", draft.get("sample.sample_every"), "sample.sample_every")
@@ -98,6 +98,11 @@ def _sampler(draft: Draft) -> str | None:
         return ours
     draft.drop("sample.sampler", "the base's own kind of scheduler draws", name)
     return None
+
+
+def _layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """One group of several, whose names for one thing may differ; a later one's holds."""
+    return {KEYS[name]: value for layer in layers for name, value in layer.items()}
 
 
 def _flags(draft: Draft, key: str, own: Mapping[str, Any]) -> dict[str, Any]:

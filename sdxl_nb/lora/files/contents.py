@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..kinds.factored import PARTS, WORDS
-from ..names import SDXL, TE1, TE2, UNET, Layout, naming_of, path_of, split_key
+from ..names import PEFT_WRAPPER, SDXL, TE1, TE2, UNET, Layout, naming_of, path_of, split_key
 
 KINDS = (  # the end of a key -> what it is called; the first three of a file's kinds name the file
     (re.compile(r"\.([ab][12]\.weight|bm)$"), "GLoRA"),
@@ -53,11 +53,12 @@ class Contents:
     kinds: dict[str, int] = field(default_factory=dict)  # of the others: kind -> number of keys
     unknown: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)  # keys of a part that another key gave otherwise
+    of_peft: bool = False  # whether keys have PEFT's wrapper in front
 
     @classmethod
     def of(cls, tensors: Mapping[str, torch.Tensor], layout: Layout = SDXL) -> "Contents":
         """Sort the tensors of a file by what their keys say."""
-        found = cls(naming_of(tensors))
+        found = cls(naming_of(tensors), of_peft=any(key.startswith(PEFT_WRAPPER) for key in tensors))
         for key, tensor in tensors.items():
             if other := other_kind(key, tensors, layout):
                 path, part, kind = other

@@ -3,6 +3,7 @@
 In: a path; out: `LoraFile(path).check()` (a `KeyTable`) and `.info()` (a `LoraInfo`), which print and display.
 """
 
+import contextlib
 import html
 import os
 from collections.abc import Container, Iterator, Mapping
@@ -26,8 +27,9 @@ from .contents import (
     said_not_finite,
 )
 from .metadata import BASE_KEY
-from .reader import header_alphas, layer_of, open_lora, read_lora, refuse_foreign, said_misfits
+from .reader import layer_of, open_lora, read_lora, refuse_foreign, said_idle, said_misfits
 from .readers import KeyTable, key_table, reader_remarks
+from .strengths import strengths
 
 SGM_NAMES = "Its dotted names are neither kohya's nor diffusers': convert writes those, for every reader."
 
@@ -151,7 +153,7 @@ class LoraFile:
 
     def _strengths(self, found: Contents, header: Mapping[str, str]) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The ranks and the alphas in the file, each once."""
-        said = header_alphas(header, self.path, self.path.name)
+        said = strengths(found, header, self.path, self.path.name)
         given = [parts.get("alpha") for parts in found.others.values()]
         ranks: set[int] = set()
         alphas = {float(alpha) for alpha in given if alpha is not None and alpha.numel() == 1}
@@ -173,6 +175,11 @@ class LoraFile:
             yield f"The DoRA of {first_few(over)} {OVER_INPUTS}"
         if found.naming == "sgm":
             yield SGM_NAMES
+        with contextlib.suppress(ModelError):  # which is said on its own
+            alphas = strengths(found, header, self.path, self.path.name)
+            yield from filter(None, [alphas.guessed])
+            layers = {path: layer_of(path, parts, alphas, self.path.name) for path, parts in found.layers.items()}
+            yield from filter(None, [said_idle(layers, self.path.name)])
         yield from remarks(found, header)
 
 

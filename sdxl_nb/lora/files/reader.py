@@ -3,23 +3,19 @@
 Nothing is unpickled, and nothing a header says is run: its patterns are compared as text, its sizes bounded.
 """
 
-import json
-import math
 import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ...config.header import find_lora, opened
 from ...system.errors import ModelError
+from ...system.remarks import remark
 from ..base import SDXL, Base, Module
 from ..kinds.factored import PARTS, WORDS, Factored, is_whole
 from ..layers import AnyLayer, Layer, LoraWeights, fit
-from ..names import COMPONENTS, UNET, split_key
+from ..names import split_key
 from .architecture import what_else, why_not_sdxl
 from .contents import (
     OVER_INPUTS,
@@ -27,11 +23,13 @@ from .contents import (
     Parts,
     algo_of,
     dora_over_inputs,
+    first_few,
     said_doubled,
     said_kind,
     said_not_finite,
 )
-from .metadata import ADAPTER_KEY, BASE_KEY
+from .metadata import BASE_KEY
+from .strengths import Strengths, strengths
 
 
 def read_lora(path: str | os.PathLike[str], base: Base | None = None) -> LoraWeights:
@@ -64,9 +62,21 @@ def read_file(path: Path, name: str, base: Base | None) -> LoraWeights:
         raise ModelError(sentence)
     for module in dora_over_inputs(found, tensors, metadata, base.layout):
         raise ModelError(f"{name}: the DoRA of {module} {OVER_INPUTS}")
-    alphas = header_alphas(metadata, path, name)
+    alphas = strengths(found, metadata, path, name)
+    if alphas.guessed:
+        remark(alphas.guessed)
     layers = {module: layer_of(module, parts, alphas, name) for module, parts in found.layers.items()}
+    if idle := said_idle(layers, name):
+        remark(idle)
     return LoraWeights({module: _in_shape(layer, base, module) for module, layer in layers.items()}, base, metadata)
+
+
+def said_idle(layers: Mapping[str, AnyLayer], name: str) -> str | None:
+    """The sentence about layers that change nothing, for their alpha is 0, if there are any."""
+    idle = [module for module, layer in layers.items() if layer.scale == 0]
+    if not idle:
+        return None
+    return f"{name}: alpha is 0 in {len(idle)} of {len(layers)} layers ({first_few(idle)}), which so change nothing."
 
 
 def _in_shape(layer: AnyLayer, base: Base, module: str) -> AnyLayer:
@@ -97,7 +107,7 @@ def open_lora(path: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str,
         return {key: file.get_tensor(key) for key in sorted(file.keys())}, file.metadata() or {}
 
 
-def layer_of(module: str, parts: Parts, alphas: Callable[[str, int], float], name: str) -> AnyLayer:
+def layer_of(module: str, parts: Parts, alphas: Strengths, name: str) -> AnyLayer:
     """The parts of one module as a layer, in fp32; `alphas` where none is among them. ModelError if they do not fit."""
     if (algo := algo_of(parts)) != "lora":
         return _factored(module, algo, parts, alphas, name)
@@ -116,7 +126,7 @@ def layer_of(module: str, parts: Parts, alphas: Callable[[str, int], float], nam
     if dora is not None and dora.numel() != up.shape[0]:
         raise ModelError(f"{name}: the DoRA of {module} has {dora.numel()} magnitudes, its weight {up.shape[0]} rows.")
     alpha = _alpha(module, parts, name)
-    strength = alphas(module, down.shape[0]) if alpha is None else alpha
+    strength = alphas.alpha(module, down.shape[0]) if alpha is None else alpha
     return Layer(down, up, strength, None if dora is None else dora.float().flatten())
 
 
@@ -127,7 +137,7 @@ def _alpha(module: str, parts: Parts, name: str) -> float | None:
     return None if alpha is None else alpha.float().item()
 
 
-def _factored(module: str, algo: str, parts: Parts, alphas: Callable[[str, int], float], name: str) -> Factored:
+def _factored(module: str, algo: str, parts: Parts, alphas: Strengths, name: str) -> Factored:
     """The parts of one module as LoHa or LoKr."""
     word = WORDS[algo]
     if "dora_scale" in parts:
@@ -140,8 +150,10 @@ def _factored(module: str, algo: str, parts: Parts, alphas: Callable[[str, int],
     if not is_whole(tensors):
         raise ModelError(f"{name}: the weights of {module} are no whole {word}, or do not fit together.")
     alpha = _alpha(module, parts, name)
-    rank = Factored(tensors, 1.0).rank
-    return Factored(tensors, alphas(module, rank) if alpha is None else alpha)
+    layer = Factored(tensors, 1.0)
+    if alpha is None and not layer.decomposed:
+        return layer.scaled(alphas.whole(module))
+    return Factored(tensors, alphas.alpha(module, layer.rank) if alpha is None else alpha)
 
 
 def said_misfits(
@@ -150,7 +162,7 @@ def said_misfits(
     """The sentence about the first layer that cannot be read, if there is one, and how many others there are."""
     said = []
     try:
-        alphas = header_alphas(metadata, path, path.name)
+        alphas = strengths(found, metadata, path, path.name)
         for module, parts in found.layers.items():
             try:
                 plain = {name: part for name, part in parts.items() if name != "dora_scale"}
@@ -176,55 +188,3 @@ def _untuckered(down: torch.Tensor, mid: torch.Tensor, module: str, name: str) -
     if mid.ndim != 4 or down.ndim != 4 or down.shape[2:] != (1, 1) or mid.shape[1] != down.shape[0]:
         raise ModelError(f"{name}: the lora_mid of {module} does not fit its other weights; the file is damaged.")
     return torch.einsum("rshw,si->rihw", mid, down.flatten(1)).contiguous()
-
-
-def header_alphas(metadata: Mapping[str, str], path: Path, name: str) -> Callable[[str, int], float]:
-    """(module, rank) -> alpha from diffusers' header or PEFT's adapter_config.json; the rank where nothing is said."""
-    beside = path.with_name("adapter_config.json")
-    try:
-        if ADAPTER_KEY in metadata:
-            fields = json.loads(metadata[ADAPTER_KEY])
-        elif path.name == "adapter_model.safetensors" and beside.is_file():
-            fields = {f"{UNET}.{key}": value for key, value in json.loads(beside.read_text()).items()}
-        else:
-            fields = {}
-        configs = {component: _AdapterFields.of(fields, component) for component in COMPONENTS}
-        if not all(math.isfinite(alpha) for config in configs.values() for alpha in config.alphas()):
-            raise ValueError("alpha")  # JSON of Python knows NaN
-    except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
-        raise ModelError(f"{name}: the adapter settings in its header are damaged; its strength is unknown.") from error
-    return lambda module, rank: configs[module.partition(".")[0]].alpha(module, rank)
-
-
-@dataclass(frozen=True)
-class _AdapterFields:
-    """What a stranger's LoraConfig says about alpha; its patterns are compared as text, never run as expressions."""
-
-    lora_alpha: float | None
-    patterns: dict[str, float]
-    rslora: bool
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any], component: str) -> "_AdapterFields":
-        mine = {key.removeprefix(f"{component}."): v for key, v in fields.items() if key.startswith(f"{component}.")}
-        patterns = {_literal(key): float(value) for key, value in (mine.get("alpha_pattern") or {}).items()}
-        alpha = mine.get("lora_alpha")
-        return cls(None if alpha is None else float(alpha), patterns, bool(mine.get("use_rslora")))
-
-    def alphas(self) -> list[float]:
-        return [*self.patterns.values(), *([] if self.lora_alpha is None else [self.lora_alpha])]
-
-    def alpha(self, module: str, rank: int) -> float:
-        for name, value in self.patterns.items():
-            if module.endswith(f".{name}"):
-                return value * (rank**0.5 if self.rslora else 1)
-        if self.lora_alpha is None:
-            return rank
-        return self.lora_alpha * (rank**0.5 if self.rslora else 1)
-
-
-def _literal(pattern: str) -> str:
-    literal = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
-    if not re.fullmatch(r"[\w.]+", literal):
-        raise ValueError(pattern)
-    return literal

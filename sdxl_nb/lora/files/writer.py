@@ -23,6 +23,7 @@ from .reader import read_file
 from .readers import key_table
 
 Contents = tuple[dict[str, torch.Tensor], dict[str, str]]  # of a file: its tensors and its header
+LOST = 0.05  # share of a layer's weights that rounding may take unsaid: fp16's own is 0.0005
 
 
 def save_lora(
@@ -163,6 +164,23 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype, path: str) -> torch.Tensor:
             f"The LoRA's weights of {path} are not finite as {dtype}; write them as float32, or train at a lower rate."
         )
     return tensor
+
+
+def said_lost(weights: LoraWeights, dtype: torch.dtype, name: str) -> str | None:
+    """The sentence about layers whose weights are too small for `dtype`, which has rounded them away, if any are."""
+    lost = {}
+    for path, layer in weights.layers.items():
+        parts = [part for part in layer.parts.values() if part.any()]
+        lost[path] = max((float((part.to(dtype).float() - part).norm() / part.norm()) for part in parts), default=0.0)
+    many = sum(share > LOST for share in lost.values())
+    if not many:
+        return None
+    path, share = max(lost.items(), key=lambda item: item[1])
+    short = str(dtype).removeprefix("torch.")
+    return (
+        f"{name}: the weights of {many} of {len(lost)} layers are too small for {short}, which rounds away up to "
+        f"{share:.0%} of them (most in {path}): write float32 or bfloat16."
+    )
 
 
 def _adapter_header(weights: LoraWeights) -> dict[str, str]:

@@ -46,6 +46,7 @@ def taken_over(config: TrainConfig) -> TrainConfig:
     weights = starting_weights(config)
     if weights is None:
         return config
+    _check_alphas(config, weights)
     layers = [layer for layer in weights.layers.values() if has_rank(layer)] or list(weights.layers.values())
     rank, alpha = (
         Counter(each).most_common(1)[0][0] for each in zip(*((a.rank, a.alpha) for a in layers), strict=True)
@@ -54,6 +55,20 @@ def taken_over(config: TrainConfig) -> TrainConfig:
     decided["lora_kind"] = weights.algo
     usual = {name: TrainConfig.model_fields[name].default for name in DECIDED[4:]}
     return config.replace(**decided, **usual)
+
+
+def _check_alphas(config: TrainConfig, weights: LoraWeights) -> None:
+    """ConfigError for layers whose alpha lets nothing be learned, or turns what is learned round."""
+    wrong = {path: layer.alpha for path, layer in weights.layers.items() if has_rank(layer) and layer.alpha <= 0}
+    if not wrong:
+        return
+    path, alpha = min(wrong.items())
+    advice = (
+        "such a layer cannot learn: give another file"
+        if alpha == 0
+        else "python -m sdxl_nb.lora convert --fold_alpha writes the same LoRA with an alpha that can be trained"
+    )
+    raise ConfigError(f"lora_weights {config.lora_weights} has alpha {alpha:g} in {path}: {advice}")
 
 
 def remarks(given: TrainConfig, taken: TrainConfig) -> list[str]:
@@ -88,6 +103,11 @@ def put_on(
     ModelError where it does not fit the base.
     """
     of_text = [name for name in (TE1, TE2) if weights.component(name)]
+    if not weights.component(UNET):
+        raise ConfigError(
+            f"lora_weights {config.lora_weights} has layers for the text encoders alone, and a run trains the U-Net: "
+            "give it as base_lora, then train_text_encoder trains new layers on top of it"
+        )
     if of_text and not config.train_text_encoder:
         raise ConfigError(
             f"lora_weights {config.lora_weights} has layers for the text encoders too: add train_text_encoder to go on "

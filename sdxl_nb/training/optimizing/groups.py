@@ -6,7 +6,7 @@ else to its model; LoRA+ divides each again into its down and up matrices.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ...config.train_config import TrainConfig
@@ -105,3 +105,10 @@ def told(groups: list[Group], last: int | None) -> str | None:
     until = "" if last is None else f", until step {last}"
     parts = [f"{group.name} {group.rate:g}{until if group.stops else ''}" for group in groups]
     return f"Learning rates: {'; '.join(parts)}."
+
+
+def idle(names: Sequence[str], groups: list[Group], last: int | None) -> list[str]:
+    """The models whose layers, `names` of all weights, learn nothing in the whole run: rate 0, or stopped at once."""
+    learning = {names[place] for group in groups if not (group.stops and last == 0) for place in group.members}
+    models = dict.fromkeys(name.partition(".")[0] for name in names)
+    return [model for model in models if not any(name.startswith(f"{model}.") for name in learning)]

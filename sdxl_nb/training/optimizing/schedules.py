@@ -67,6 +67,14 @@ def remarks(config: TrainConfig, steps: int) -> list[str]:
             said.append(f"{setting} has no effect with lr_scheduler {name}: it is for {' and '.join(users)}.")
     if name == "cosine_with_restarts" and config.lr_num_cycles == 1:
         said.append("cosine_with_restarts with lr_num_cycles 1 never restarts: raise lr_num_cycles.")
+    after = steps - warmup_steps(config, steps)
+    if name == "cosine_with_restarts" and config.lr_num_cycles > max(1, after // 2):
+        said.append(
+            f"lr_num_cycles {config.lr_num_cycles} leaves its cycles no two steps each of the {max(0, after)} after "
+            "warm-up, so the learning rate jumps about: lower it."
+        )
+    if name == "constant" and config.lr_warmup_steps not in (0, TrainConfig.model_fields["lr_warmup_steps"].default):
+        said.append("lr_warmup_steps has no effect with lr_scheduler constant: constant_with_warmup has it.")
     return said
 
 

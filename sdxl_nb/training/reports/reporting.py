@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...audit.inspection import quick_summary
 from ...config.train_config import TrainConfig
+from ...data.words.syntax import said_syntax
 from ...lora.files.readers import DORA
 from ...system.memory import peak_memory
 from ..epochs import drawing_share, validation_pictures
 from ..optimizing import schedules
-from ..optimizing.groups import told
+from ..optimizing.groups import idle, told
 
 if TYPE_CHECKING:
     from ..step import Numbers
@@ -57,8 +58,18 @@ def announce(trainer: "Trainer", resumed_from: int | None) -> None:
         log.say(studio.buckets.summary(names=studio.everything.names))
     log.say(quick_summary(config, studio.pictures, studio.pictures.sizes()))
     remarks = [*_remarks(config, trainer.steps), *_drawing(config, trainer.steps, trainer.stream.steps_per_epoch)]
-    for line in [*trainer.processes.remarks(), *studio.remarks, *remarks]:
+    for line in [*trainer.processes.remarks(), *studio.remarks, *_idle(trainer), *remarks]:
         log.warn(line)
+
+
+def _idle(trainer: "Trainer") -> list[str]:
+    """A remark where layers are trained in name alone: a rate of 0, or a share of the run that is no step."""
+    updates = trainer.updates
+    models = idle(updates.flat.names, updates.groups, updates.last_of_encoders)
+    if not models:
+        return []
+    why = "train_text_encoder_frac stops them before the first step" if updates.last_of_encoders == 0 else "rate 0"
+    return [f"Nothing is learned in the layers of {' and '.join(models)} ({why}): they are saved as they begin."]
 
 
 def _drawing(config: TrainConfig, steps: int, an_epoch: int) -> list[str]:
@@ -89,7 +100,16 @@ def _remarks(config: TrainConfig, steps: int) -> list[str]:
             "optimizer prodigy_schedulefree estimates its step size from gradients, which clipping changes: "
             "--max_grad_norm 0 is what its author recommends."
         )
+    if said := said_syntax(_prompts(config), "prompts"):
+        remarks.append(said)
     return remarks
+
+
+def _prompts(config: TrainConfig) -> list[str | None]:
+    """Every text of the settings that is encoded, but those of captions, which the audit looks at."""
+    sliders = [config.slider_positive, config.slider_negative, config.slider_target]
+    drawn = [*(config.validation_prompt or []), *(config.sample_prompts or [])]
+    return [*drawn, config.class_prompt, *(config.prior_prompts or []), *sliders]
 
 
 def bar(trainer: "Trainer") -> Any:

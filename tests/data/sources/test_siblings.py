@@ -11,9 +11,9 @@ import pytest
 from test_choice import MADE, ROWS, noted
 from test_dataset import png
 
-from sdxl_nb.audit.leftovers import prompt_syntax
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import open_dataset
+from sdxl_nb.data.words.syntax import prompt_syntax
 from sdxl_nb.system.errors import DataError
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.system.errors import ConfigError
-from sdxl_nb.training.optimizing.groups import Group, groups, rates, told
+from sdxl_nb.training.optimizing.groups import Group, groups, idle, rates, told
 from sdxl_nb.training.optimizing.optimizers import make_optimizer
 from sdxl_nb.training.optimizing.schedules import learning_rates
 from sdxl_nb.training.state.parameters import FlatParameters
@@ -76,6 +76,18 @@ def test_models_patterns_and_blocks_have_rates_of_their_own():
     assert told_rates(flat(), **plus) == {"unet": 1e-4, "style": 2e-4, "unet up": 16e-4, "style up": 32e-4}
     with pytest.raises(ConfigError, match="Every learning rate is 0, so nothing learns"):
         groups(config(lr_pattern={".*": 0}), flat())
+
+
+def test_models_that_learn_nothing_are_named():
+    weights = flat(encoders=True)
+    none = {"train_text_encoder": True, "text_encoder_lr": [0.0]}
+    assert idle(weights.names, groups(config(**none), weights), None) == ["text_encoder", "text_encoder_2"]
+    second = none | {"text_encoder_lr": [0.0, 1e-5]}
+    assert idle(weights.names, groups(config(**second), weights), None) == ["text_encoder"]
+    at_once = groups(config(train_text_encoder=True, train_text_encoder_frac=0.1), weights)
+    assert idle(weights.names, at_once, 0) == ["text_encoder", "text_encoder_2"]
+    assert idle(weights.names, at_once, 1) == []
+    assert idle(flat().names, groups(config(lr_pattern={"style": 0}), flat()), None) == []
 
 
 def test_decay_apart():

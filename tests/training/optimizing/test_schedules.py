@@ -103,6 +103,14 @@ def test_what_makes_no_sense_is_said_and_not_refused():
         "lr_warmup_ratio",
     ]
     assert "never restarts" in remarks(config(lr_scheduler="cosine_with_restarts", lr_warmup_steps=0), 10)[0]
+    restarts = {"lr_scheduler": "cosine_with_restarts", "lr_warmup_steps": 2, "lr_num_cycles": 4}
+    assert remarks(config(**restarts), 10) == []
+    assert remarks(config(**restarts), 9) == [
+        "lr_num_cycles 4 leaves its cycles no two steps each of the 7 after warm-up, so the learning rate jumps about: "
+        "lower it."
+    ]
+    assert "constant_with_warmup has it" in remarks(config(lr_warmup_steps=100), 200)[0]
+    assert remarks(config(lr_warmup_steps=0), 10) == []
 
 
 def test_wrong_numbers_are_refused():
