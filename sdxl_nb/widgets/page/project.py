@@ -43,10 +43,15 @@ NOT_YET = {
 class Project(Twin, VBox):
     """One page; see the module. `config` is what would be trained, `run` what is, `folder` where all of it lies.
 
-    `captioner`, a function from a picture to words, puts a button beside the pictures that writes what captions lack.
+    `captioner`, a function from a picture to words, or the hub id or folder of a model that describes pictures, puts a
+    button beside the pictures that writes what captions lack.
     """
 
-    def __init__(self, place: str | os.PathLike[str], captioner: Callable[[Image], str] | None = None):
+    def __init__(
+        self,
+        place: str | os.PathLike[str],
+        captioner: Callable[[Image], str] | str | os.PathLike[str] | None = None,
+    ):
         self.folder, self._notice, self._lock = ProjectFolder(place), Notice(), threading.RLock()
         kept = self.folder.config()
         self._new = kept is None
