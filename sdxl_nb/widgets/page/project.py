@@ -75,7 +75,8 @@ class Project(Twin, VBox):
         self._build()
         self.browser.changed = self._notice.guard(self._pictures_changed)
         self.form.observe(self._notice.guard(lambda change: self._settings_changed()), "value")
-        traitlets.dlink((self.form.start, "foretold"), (self.start, "foretold"))
+        for told in ("foretold", "source"):
+            traitlets.dlink((self.form.start, told), (self.start, told))
         self.start.observe(self._notice.guard(lambda change: self._started(change["new"])), "run")
         self._pictures_changed()
         if run := self.folder.run():
