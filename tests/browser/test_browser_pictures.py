@@ -237,12 +237,16 @@ def test_the_browser_shows_crops_and_saves_a_caption(lab):
     lab.photograph("dataset-finding", ".sdxl-nb", both=False)
     picture = (lab.folder / "album" / "blank.png").read_bytes()
     files = [
-        {"name": name, "mimeType": "image/png", "buffer": data} for name, data in (("a.png", picture), ("b.png", b"?"))
+        {"name": name, "mimeType": "image/png", "buffer": data}
+        for name, data in (("a.png", picture), ("b.png", b"?"), ("Thumbs.db", b"x"))
     ]
     with page.expect_file_chooser() as chooser:
         browser.get_by_role("button", name="Choose files").click()
     chooser.value.set_files(files)
     expect(browser.get_by_role("log")).to_contain_text("b.png is not a picture that can be read")
+    passed = "1 file passed over, neither pictures nor captions to bring: Thumbs.db"
+    expect(browser.get_by_role("log")).to_contain_text(passed)
+    lab.photograph("dataset-uploads", ".sdxl-nb-drop")
     assert (lab.folder / "album" / "a.png").read_bytes() == picture
     page.get_by_label("Show", exact=True).select_option("all pictures (27)")
     expect(pictures(browser)).to_have_count(8)
