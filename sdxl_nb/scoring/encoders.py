@@ -154,16 +154,16 @@ def open_encoder(name: str) -> Encoder:
     return Pixels() if name == PIXELS else Pretrained(name)
 
 
-def located(name: str) -> str:
+def located(name: str, what: str = "an encoder") -> str:
     """The folder or hub id; ModelError for a pickle, an address, and a folder without safetensors."""
     place = locate(name)
     if Path(place).is_dir():
         if not any(Path(place).glob("*.safetensors")):
             pickled = any(path.name.endswith(PICKLES) for path in Path(place).iterdir())
             why = "pickles, which can run code, and no .safetensors" if pickled else "no .safetensors file"
-            raise ModelError(f"{name} holds {why}: give an encoder's folder as save_pretrained writes it.")
+            raise ModelError(f"{name} holds {why}: give the folder of {what} as save_pretrained writes it.")
     elif Path(place).exists():
-        raise ModelError(f"{name} is a file: give an encoder's folder, or its hub id (owner/name).")
+        raise ModelError(f"{name} is a file: give the folder of {what}, or its hub id (owner/name).")
     return place
 
 
@@ -181,13 +181,13 @@ def files_of(name: str) -> list[Path]:
     return [found]
 
 
-def loaded(kind: Any, place: str, **options: Any) -> Any:
+def loaded(kind: Any, place: str, what: str = "an encoder", **options: Any) -> Any:
     """`from_pretrained`, without a repository's own code; its errors as one sentence."""
     try:
         return kind.from_pretrained(place, trust_remote_code=False, **options)
     except Exception as error:  # OSError, ValueError, KeyError, huggingface_hub's and safetensors' own
         first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(f"{place} is no encoder that transformers reads from safetensors: {first}") from error
+        raise ModelError(f"{place} is not {what} that transformers reads from safetensors: {first}") from error
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

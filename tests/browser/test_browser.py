@@ -154,9 +154,9 @@ def use_what_is_folded(lab, page):
     expect(heading).to_have_text("▸ more LoRA · 1 changed · 1 to be mended")
 
 
-def begin(place):
+def begin(place, **settings):
     """A run folder as a training leaves it that has just begun, its lock held, and its log."""
-    config = TrainConfig(output_dir=str(place), seed=0)
+    config = TrainConfig(output_dir=str(place), seed=0, **settings)
     folder = RunFolder(config)
     folder.begin(config, resumed_from=None)
     log = EventLog(place, quiet=True)

@@ -4,6 +4,7 @@ axe is run inside the widget alone, for the page around it is JupyterLab's. The 
 """
 
 import json
+import shutil
 
 import pytest
 from lab import ROOT, lab_fixture, running_lab_fixture  # noqa: F401 - fixtures
@@ -53,7 +54,11 @@ WIDGETS = {  # what is run, and what is there when it is drawn
         "grid.enlarge(3, grid._shown.rows[0])\ngrid",
         ".sdxl-nb-large",
     ),
-    "monitor, interrupted": ("from sdxl_nb import RunMonitor\nRunMonitor('axe/gone')", ".sdxl-nb-status"),
+    "monitor, interrupted": (
+        "from sdxl_nb import RunMonitor\nmonitor = RunMonitor('axe/gone')\n"
+        "monitor._drawn._stepper.place = 0\nmonitor._drawn.look_at(3, '00-0.png')\nmonitor",
+        ".sdxl-nb-large",
+    ),
     "runs, none": ("from sdxl_nb import Runs\nRuns('axe/nothing')", ".sdxl-nb"),
     "project, empty": (f"{PROJECT}Project('axe-project')", ".sdxl-nb-drop"),
     "project, no caption": (f"{PROJECT}Project('projects/pictures')", ".sdxl-nb-picture"),
@@ -84,6 +89,8 @@ def runs_fixture(running_lab):
     trained(place / "two", rank=8, **settings)
     trained(place / "failed", status="failed", error="The loss is not finite.")
     gone, log = begun(place / "gone")
+    shutil.copytree(place / "one" / "validation", place / "gone" / "validation")
+    shutil.copytree(place / "one" / "validation" / "step-3", place / "gone" / "validation" / "step-2")
     log.close()
     gone.release()
     (place / "nothing").mkdir()

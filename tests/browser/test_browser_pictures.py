@@ -1,4 +1,4 @@
-"""The widgets that show pictures, in a real JupyterLab and Chromium: grid, playground and data set browser."""
+"""The widgets that show pictures, in a real JupyterLab and Chromium: grid, playground, monitor and data set browser."""
 
 import json
 import re
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from lab import lab_fixture, running_lab_fixture  # noqa: F401 - fixtures
+from PIL import Image
 from playwright.sync_api import expect
+from test_browser import begin
 
 from sdxl_nb import Run, TrainConfig, fine_tune
 from sdxl_nb.tiny.album import write_album
@@ -25,6 +27,13 @@ LoraPlayground("run", prompt="a blueprint of a house", steps=4)"""
 BROWSER = """from sdxl_nb import DatasetBrowser, TrainConfig
 config = TrainConfig.preset("tiny", train_data_dir="album").replace(center_crop=False)
 DatasetBrowser(config, per_page=8)"""
+TOLD = """() => {
+  const Own = window.Notification;
+  window.told = [];
+  window.Notification = class extends Own {
+    constructor(title, options) { super(title, options); window.told.push([title, options.body]); }
+  };
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -228,12 +237,16 @@ def test_the_browser_shows_crops_and_saves_a_caption(lab):
     lab.photograph("dataset-finding", ".sdxl-nb", both=False)
     picture = (lab.folder / "album" / "blank.png").read_bytes()
     files = [
-        {"name": name, "mimeType": "image/png", "buffer": data} for name, data in (("a.png", picture), ("b.png", b"?"))
+        {"name": name, "mimeType": "image/png", "buffer": data}
+        for name, data in (("a.png", picture), ("b.png", b"?"), ("Thumbs.db", b"x"))
     ]
     with page.expect_file_chooser() as chooser:
         browser.get_by_role("button", name="Choose files").click()
     chooser.value.set_files(files)
     expect(browser.get_by_role("log")).to_contain_text("b.png is not a picture that can be read")
+    passed = "1 file passed over, neither pictures nor captions to bring: Thumbs.db"
+    expect(browser.get_by_role("log")).to_contain_text(passed)
+    lab.photograph("dataset-uploads", ".sdxl-nb-drop")
     assert (lab.folder / "album" / "a.png").read_bytes() == picture
     page.get_by_label("Show", exact=True).select_option("all pictures (27)")
     expect(pictures(browser)).to_have_count(8)
@@ -245,3 +258,41 @@ def test_the_browser_shows_crops_and_saves_a_caption(lab):
     lab.photograph("dataset-large", ".sdxl-nb", both=False)
     page.keyboard.press("Escape")
     expect(large).to_have_count(0)
+
+
+def test_a_monitor_shows_any_step_and_the_browser_tells_when_it_is_over_if_it_may(lab):
+    folder, log = begin(lab.folder / "told", validation_prompt=["a red cat"], num_validation_images=1)
+    for step in (0, 4, 8):
+        (place := lab.folder / "told" / "validation" / f"step-{step}").mkdir(parents=True)
+        Image.new("RGB", (256, 256), (30 * step, 60, 90)).save(place / "00-0.png")
+    page = lab.open('from sdxl_nb import RunMonitor\nRunMonitor("told")')
+    page.evaluate(TOLD)
+    slider = page.get_by_role("slider", name="Step")
+    expect(slider).to_have_attribute("aria-valuetext", "step 8, the newest")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(slider).to_have_attribute("aria-valuetext", "step 4 of 8")
+    small = page.locator(".sdxl-nb-both .sdxl-nb-picture img")
+    expect(small.last).to_have_attribute("alt", "a red cat, step 4, seed 0")
+    lab.photograph("monitor-steps", ".sdxl-nb")
+    small.last.click()
+    large = page.locator(".sdxl-nb-large button")
+    expect(large).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(large).to_have_attribute("title", "a red cat, step 8, seed 0")
+    page.keyboard.press("Escape")
+    expect(large).to_have_count(0)
+
+    box = page.get_by_label("Tell me when it is over")
+    box.click()  # Chromium without a person to ask denies it
+    expect(page.locator(".sdxl-nb-bell [role=status]")).to_contain_text("The browser does not allow it for this page")
+    expect(box).not_to_be_checked()
+    page.context.grant_permissions(["notifications"])
+    box.check()
+    expect(page.locator(".sdxl-nb-bell [role=status]")).to_have_text("")
+    log.end(status="completed", seconds=1.0)
+    folder.release()
+    page.wait_for_function("() => window.told.length === 1")
+    assert page.evaluate("() => window.told") == [["sdxl_nb", "told: completed at step 0"]]
+    page.context.clear_permissions()
+    log.close()

@@ -14,7 +14,7 @@ from sdxl_nb.models.sources import EMBEDDED
 from sdxl_nb.runs.plots import validation_figure
 from sdxl_nb.runs.stages import Stages
 from sdxl_nb.system.errors import ConfigError
-from sdxl_nb.widgets.monitor.sights import Newest
+from sdxl_nb.widgets.monitor.newest import Newest
 
 pytestmark = pytest.mark.slow
 
@@ -87,9 +87,9 @@ def test_run_draws_them_as_they_are_drawn_outside(tmp_path):
     assert [row.prompt for row in stages.rows()] == ["a card", "a card", *run.config.sample_prompts]
     assert len(stages.draw(0.5, base)) == 5 and len(stages.grid().pictures) == 10
     assert stages.figure([0, 2]) and validation_figure(run)
-    sights = Newest()
+    sights = Newest(lambda handler: handler)
     sights.show(run)
-    assert len(sights.children) == 5
+    assert len(sights.tiles) == 5
 
 
 def test_lines_given_as_one_text_are_lines():

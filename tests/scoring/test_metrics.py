@@ -189,7 +189,7 @@ def test_what_is_no_encoder_is_refused_in_one_sentence(folders, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(folders[1], broken)
     (broken / "config.json").write_text('{"model_type": "never-heard-of"}')
-    with pytest.raises(ModelError, match="is no encoder that transformers reads"):
+    with pytest.raises(ModelError, match="is not an encoder that transformers reads"):
         open_encoder(str(broken))
     with pytest.raises(ModelError, match=r"The encoder: no-one/nothing .* Or give a local folder, or pixels"):
         open_encoder("no-one/nothing")

@@ -85,6 +85,53 @@ def test_a_zip_is_taken_apart_and_a_broken_one_refused(tmp_path):
     ]
 
 
+def zipped(files):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return packed.getvalue()
+
+
+def test_captions_of_pictures_that_are_there_fill_what_is_empty_and_change_nothing(tmp_path):
+    browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)))
+    upload(browser, ("a.png", png("red")), ("b.png", png("green")), ("c.png", png("blue")), ("b.txt", b"grass"))
+    again = {"x/a.png": png("red"), "x/a.txt": "a rose", "x/b.png": png("green"), "x/b.txt": "not grass"}
+    said = upload(browser, ("set.zip", zipped(again | {"x/c.png": png("blue"), "x/thumbs/c.png": png("blue")})))[
+        "set.zip"
+    ]
+    assert said == (
+        "0 pictures added, 3 there already, of which 1 had no caption and got the one that came; 1 other "
+        "caption that came is not taken: the one here stays; 1 picture in the archive not trained on: "
+        "thumbnails 1 (thumbs/c.png). A caption of its own makes a picture one of the set",
+        False,
+    )
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.txt")} == {"a.txt": "a rose\n", "b.txt": "grass\n"}
+    assert upload(browser, ("set.zip", zipped(again)))["set.zip"][0].startswith(
+        "0 pictures added, 2 there already; 1 other"
+    )
+
+
+def test_what_programs_and_systems_keep_is_passed_over_and_no_error(tmp_path):
+    browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)))
+    kept = ("in/Thumbs.db", "desktop.ini", "__MACOSX/._a.png", ".DS_Store", "@eaDir/a.jpg", "a.xmp", "README.md")
+    (zone,) = inside(browser, DropZone)
+    answers = []
+    for name in kept:
+        zone.send = answers.append
+        zone._handle_custom_msg({"id": name, "name": name, "at": 0, "last": True, "left": 1}, [b"x"])
+    assert [(answer["id"], answer["passed"], answer["wrong"]) for answer in answers] == [
+        (name, True, False) for name in kept
+    ]
+    wrong = upload(browser, ("a.tar.gz", b"x"), ("b.7z", b"x"), ("metadata.jsonl", b"{}"), ("c.psd", b"x"))
+    assert all(is_wrong for _, is_wrong in wrong.values())
+    assert "unpack it, or save it as .zip" in wrong["a.tar.gz"][0] and wrong["b.7z"][0].startswith("b.7z is packed in")
+    assert "bring it in one .zip with the pictures" in wrong["metadata.jsonl"][0]
+    assert list(tmp_path.iterdir()) == []
+    inner = {"Thumbs.db": b"x", "__MACOSX/._a.png": b"x", "desktop.ini": b"x"}
+    assert upload(browser, ("set.zip", zipped(inner | {"a.png": png()})))["set.zip"] == ("1 picture added", False)
+
+
 def test_a_part_that_is_lost_or_cancelled_leaves_nothing_and_the_next_file_comes(tmp_path):
     browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)))
     (zone,) = inside(browser, DropZone)

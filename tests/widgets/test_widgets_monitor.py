@@ -33,10 +33,9 @@ def test_a_run_from_caching_to_its_end(trainer, watch):
     said = "up to step 5: training loss, smoothed, 0.4208 at step 5, held-out loss 0.1250 at step 5"
     assert monitor._curve.words == f"Curve of the loss {said}" and monitor._curve.layout.display is None
     assert [line["name"] for line in monitor._curve.lines] == ["each step", "smoothed", "held out", "learning rate"]
-    (picture,) = monitor._drawn.children
-    small, words = (part.value for part in picture.children)
-    assert len(small) < 4000 and 'alt="a &lt;b&gt;card&lt;/b&gt;, step 0, seed 0"' in small
-    assert "object-fit:contain" in small and "a &lt;b&gt;card&lt;/b&gt;<br>step 0, seed 0" in words
+    (picture,) = monitor._drawn.tiles
+    assert len(picture.now.value) < 4000 and picture.now.alt == "a <b>card</b>, step 0, seed 0"
+    assert picture.before is None and "a &lt;b&gt;card&lt;/b&gt;<br>step 0, seed 0" in picture._words.value
     trainer.steps(6, 10)
     trainer.end("completed")
     monitor.refresh()
@@ -49,33 +48,70 @@ def test_a_long_prompt_is_cut_and_whole_where_one_points(trainer, watch):
     known = json.loads((trainer.path / "config.json").read_text())
     (trainer.path / "config.json").write_text(json.dumps(known | {"validation_prompt": ["字" * 400]}))
     trainer.draw(0)
-    words = watch()._drawn.children[0].children[1].value
+    words = watch()._drawn.tiles[0]._words.value
     assert f'title="{"字" * 400}"' in words and words.partition(">")[2].count("字") == 79 and "…<br>step 0" in words
 
 
 def test_the_newest_picture_stands_beside_the_one_before_training(trainer, watch):
     for step in (0, 4):
         trainer.draw(step)
-    (picture,) = watch()._drawn.children
-    small, words = (part.value for part in picture.children)
-    assert [part.split('"')[0] for part in small.split('alt="')[1:]] == [
-        "a &lt;b&gt;card&lt;/b&gt;, before training, seed 0",
-        "a &lt;b&gt;card&lt;/b&gt;, step 4, seed 0",
+    (picture,) = watch()._drawn.tiles
+    assert picture.before.alt == "a <b>card</b>, before training, seed 0"
+    assert picture.now.alt == "a <b>card</b>, step 4, seed 0"
+    assert "before training → step 4, seed 0" in picture._words.value
+
+
+def test_any_step_is_looked_at_by_a_slider_and_large_by_arrow_keys(trainer, watch):
+    trainer.start(20)
+    for step in (0, 4, 8):
+        trainer.draw(step)
+    monitor = watch()
+    drawn = monitor._drawn
+    (picture,) = drawn.tiles
+    assert (drawn._stepper.steps, drawn._stepper.place, drawn._stepper.layout.display) == ([4, 8], 1, None)
+    drawn._stepper.place = 0
+    assert picture.now.alt.endswith("step 4, seed 0")
+    trainer.draw(12)
+    trainer.steps(1, 12)
+    monitor.refresh()  # who looks at an earlier step stays there
+    assert drawn.tiles == (picture,) and picture.now.alt.endswith("step 4, seed 0")
+    assert (drawn._stepper.steps, drawn._stepper.place) == ([4, 8, 12], 0)
+    drawn._stepper.place = 2  # the newest, whichever it is
+    trainer.draw(16)
+    trainer.steps(13, 16)
+    monitor.refresh()
+    assert picture.now.alt.endswith("step 16, seed 0") and drawn._stepper.place == 3
+    picture.now.clicks += 1
+    large = drawn._large.children[1]
+    seen = [large.alt]
+    for move in ((1, 0), (-1, 0), (0, 1), (-1, 0), (-1, 0), (-1, 0), (-1, 0)):
+        large._handle_custom_msg({"move": move}, [])
+        seen.append(large.alt)
+    assert [alt.split(", ")[1] for alt in seen] == [
+        *("step 16", "step 16", "step 12", "step 12", "step 8", "step 4", "before training", "before training"),
     ]
-    assert "before training → step 4, seed 0" in words
+    large.clicks += 1
+    assert drawn._large.children == ()
+    picture.before.clicks += 1
+    assert "before training" in drawn._large.children[1].alt
+    shutil.rmtree(trainer.path / "validation")
+    trainer.log.say("another run")
+    monitor.refresh()
+    assert drawn._large.children == drawn.tiles == () and drawn._stepper.layout.display == "none"
 
 
 def test_pictures_of_a_run_that_was_overwritten_are_shown_anew(trainer, watch):
     trainer.draw(0)
     monitor = watch()
-    (before,) = monitor._drawn.children
+    (before,) = monitor._drawn.tiles
+    first = before.now.value
     monitor.refresh()
-    assert monitor._drawn.children == (before,)
+    assert monitor._drawn.tiles == (before,)
     shutil.rmtree(trainer.path / "validation")
-    trainer.draw(0, size=512)
+    trainer.draw(0, size=64)
     trainer.log.say("over")
     monitor.refresh()
-    assert monitor._drawn.children != (before,) and before.comm is None
+    assert monitor._drawn.tiles == (before,) and before.now.value != first
     about = json.loads((trainer.path / "run.json").read_text())
     (trainer.path / "run.json").write_text(json.dumps(about | {"id": "another"}))
     seen = monitor._seen

@@ -1,7 +1,9 @@
 """Files that a person brings into a folder of pictures: pictures, captions, and zips of both.
 
 In: a TrainConfig whose pictures lie in a local folder, a file, and the name that it came with. Out: pictures and
-captions in that folder, each whole or not at all, and a sentence that says what became of the file.
+captions in that folder, each whole or not at all, and a sentence that says what became of the file. What a system or a
+program keeps beside pictures (Thumbs.db, .DS_Store, desktop.ini, __MACOSX, notes, settings) is no fault of anybody's:
+it is passed over, and that is said.
 """
 
 import os
@@ -10,13 +12,19 @@ import tempfile
 from pathlib import Path
 
 from ...config.train_config import TrainConfig
-from ...data.dataset import list_directory
+from ...data.dataset import list_directory, open_dataset
 from ...data.decoding import SUFFIXES
 from ...data.editing import add_picture, editable_folder, save_caption, shortened
-from ...data.sources.folders.suffixes import CAPTIONS, ending
+from ...data.sources.folders.leavings import ORPHAN
+from ...data.sources.folders.strangers import SURE, SYSTEM
+from ...data.sources.folders.suffixes import CAPTIONS, KINDS, OTHER, PACKED, TABLE, ending
+from ...data.sources.listing import Note
 from ...system.errors import DataError
+from ..parts.uploads import PASSED
 
 ZIPS = (".zip", ".tar")
+SAID = ("not_training_pictures", ORPHAN)  # of what is noted about an archive
+OTHER_PACKED = (*PACKED, ".gz", ".bz2", ".xz", ".zst")
 MOST = 16 << 20  # bytes of a caption's file: more is none
 
 
@@ -30,6 +38,8 @@ def add_file(config: TrainConfig, path: Path, name: str, became: dict[str, str] 
     whole = os.path.splitext(name.replace("\\", "/"))[0]
     own = Path(name.replace("\\", "/")).name
     kind = ending(own)
+    if told := passed_over(name):
+        return told
     if kind in ZIPS:
         return add_archive(config, path, own)
     if kind in CAPTIONS:
@@ -44,6 +54,22 @@ def add_file(config: TrainConfig, path: Path, name: str, became: dict[str, str] 
     if added == own:
         return "added"
     return f"added as {added}, since {f'{short} is another picture' if added != short else 'its name is too long'}"
+
+
+def passed_over(name: str) -> str | None:
+    """Why a file is nothing to bring, if it is none: a system keeps it, or it is neither picture nor caption.
+
+    Raises DataError for one that holds pictures or captions in a way that is not taken here.
+    """
+    *folders, own = name.replace("\\", "/").strip("/").split("/")
+    if own.startswith(".") or any(part.startswith(".") or SURE.get(part.lower()) == SYSTEM for part in folders):
+        return f"{PASSED}: a system or a program keeps it"
+    if own.lower().endswith(OTHER_PACKED):
+        raise DataError(f"{own} is packed in a way that is not read here: unpack it, or save it as .zip.")
+    kind = KINDS.get(ending(own))
+    if kind == TABLE:
+        raise DataError(f"{own} is not read by itself: bring it in one .zip with the pictures that it is about.")
+    return f"{PASSED}: neither a picture nor a caption" if kind == OTHER and ending(own) not in ZIPS else None
 
 
 def _place_of(config: TrainConfig, name: str, data: bytes) -> str | None:
@@ -85,35 +111,66 @@ def add_archive(config: TrainConfig, path: Path, name: str) -> str:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # under its own name, by which it is spoken of
         whole = path.rename(Path(folder, f"archive{ending(name)}"))
         try:
-            added, there, refused = _unpacked(config, whole)
+            became = Unpacked(config, whole)
         except DataError as error:
             raise DataError(_said_of(error, whole, name).replace(": check --train_data_dir", "")) from error
         finally:
             whole.rename(path)
-    refused = [_said_of(sentence, whole, name) for sentence in refused]
-    if not added and not there:
-        raise DataError(f"{name} holds no picture that can be used{': ' + refused[0] if refused else '.'}")
-    said = f"{added} picture{'s' * (added != 1)} added" + (f", {there} there already" if there else "")
-    return said + (f"; {len(refused)} refused, the first: {refused[0]}" if refused else "")
+    became.sentences = [_said_of(sentence, whole, name) for sentence in became.sentences]
+    if not became.added and not became.there:
+        why = became.sentences[0] if became.sentences else "."
+        raise DataError(f"{name} holds no picture that can be used{': ' * bool(became.sentences)}{why}")
+    return became.told()
 
 
-def _unpacked(config: TrainConfig, archive: Path) -> tuple[int, int, list[str]]:
-    """How many of its pictures were added and were there, and sentences about the others. Raises DataError for what is
-    no archive."""
-    listing = list_directory(str(archive), config.replace(train_data_dir=str(archive)))
-    added, there, refused = 0, 0, [fault.sentence for fault in listing.faults]
-    for row in range(len(listing)):
-        picture, caption = listing.names[row].as_py(), listing.captions[row].as_py()
-        try:
-            own, data = Path(picture).name, listing.read(row)
-            if _place_of(config, shortened(own), data) is not None:
-                there += 1
-                continue
-            add_picture(config, own, data, caption or "")
-            added += 1
-        except DataError as error:
-            refused.append(str(error))
-    return added, there, refused
+class Unpacked:
+    """What became of an archive's pictures. Raises DataError for what is no archive.
+
+    A picture that is here already gets the archive's caption where it has none; where it has another one, that stays.
+    """
+
+    def __init__(self, config: TrainConfig, archive: Path):
+        self.added = self.there = self.filled = self.kept = 0
+        listing = list_directory(str(archive), config.replace(train_data_dir=str(archive)))
+        self.sentences = [fault.sentence for fault in listing.faults]
+        self.notes = [note for note in listing.notes if isinstance(note, Note) and note.kind in SAID]
+        self._config, here = config, open_dataset(config, uncaptioned=True)
+        self._written = dict(zip(here.names, here.written, strict=True))
+        for row in range(len(listing)):
+            picture, caption = listing.names[row].as_py(), listing.captions[row].as_py()
+            try:
+                self._take(Path(picture).name, listing.read(row), " ".join((caption or "").split()))
+            except DataError as error:
+                self.sentences.append(str(error))
+
+    def _take(self, name: str, data: bytes, caption: str) -> None:
+        here = _place_of(self._config, shortened(name), data)
+        if here is None:
+            added = add_picture(self._config, name, data, caption)
+            self._written[added] = caption
+            self.added += 1
+            return
+        self.there += 1
+        written = self._written.get(here)
+        if caption and not written:
+            save_caption(self._config, here, caption)
+            self._written[here] = caption
+            self.filled += 1
+        self.kept += bool(caption and written and caption != written)
+
+    def told(self) -> str:
+        """All of it in one sentence."""
+        said = f"{self.added} picture{'s' * (self.added != 1)} added"
+        if self.there:
+            said += f", {self.there} there already"
+        if self.filled:
+            said += f", of which {self.filled} had no caption and got the one that came"
+        if self.kept:
+            several = "s that came are not taken: those" if self.kept > 1 else " that came is not taken: the one"
+            said += f"; {self.kept} other caption{several} here stay{'s' * (self.kept == 1)}"
+        if self.sentences:
+            said += f"; {len(self.sentences)} refused, the first: {self.sentences[0]}"
+        return "; ".join([said, *(note.rstrip(".") for note in self.notes)])
 
 
 def _said_of(words: object, archive: Path, name: str) -> str:

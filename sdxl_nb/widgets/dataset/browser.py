@@ -4,6 +4,7 @@ In: a TrainConfig, or a data set that `open_dataset` gave with its config. Out: 
 of the page it shows. `browser.figure()` is the page as a matplotlib Figure.
 """
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from ..parts.twin import Twin
 from ..parts.viewer import LARGE, Viewer
 from ..parts.watching import Notice, Worker, after_the_cell
 from . import selection
+from .captioner import captioner_of
 from .cards import Card, Shown, middle_crop, with_crop, with_mask
 from .mending import Mending
 from .selection import ALL
@@ -52,10 +54,10 @@ class DatasetBrowser(Mending, Twin, VBox):
         config: TrainConfig | None = None,
         report: AuditReport | None = None,
         per_page: int = PAGE,
-        captioner: Callable[[Image.Image], str] | None = None,
+        captioner: Callable[[Image.Image], str] | str | os.PathLike[str] | None = None,
     ):
         _check(dataset, config)
-        self.captioner = captioner
+        self.captioner, self._cancelled = captioner_of(captioner), threading.Event()
         if isinstance(dataset, CaptionedPictures):
             self.config, self.dataset = config, dataset
         else:

@@ -54,9 +54,9 @@ def with_crop(picture: Image.Image, crop: Crop, side: int = SHOWN) -> Image.Imag
     """A copy of the picture, its longer side so many pixels, dimmed outside its crop, which has a thin frame."""
     scale = side / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
-    small = picture.resize(
-        (width, height), Image.Resampling.LANCZOS, reducing_gap=2.0
-    )  # a fifth of the time for a camera's
+    small = picture.resize(  # a gap of 2 takes twice the time for what nobody sees
+        (width, height), Image.Resampling.LANCZOS, reducing_gap=1.0
+    )
     scale = side / max(crop.original_size)  # of which the picture may have half
     left, top, right, bottom = (round(place * scale) for place in crop.box)
     box = (left, top, min(right, small.width), min(bottom, small.height))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ipywidgets import HTML, Button, HBox, Text
-from PIL.Image import Image
 
 from ...audit.findings import AuditReport
 from ...config.train_config import TrainConfig
@@ -24,7 +23,8 @@ from . import selection
 from .adding import add_file
 from .bulk import Bulk
 from .cards import Card, coloured
-from .measuring import Measuring, telling
+from .measuring import telling
+from .writing import Writing
 
 LOOKED_AT = (  # what changes a card
     *("pretrained_model_name_or_path", "resolution", "center_crop", "aspect_ratio_buckets", "bucket_reso_steps"),
@@ -32,7 +32,7 @@ LOOKED_AT = (  # what changes a card
 )
 
 
-class Mending(Measuring):
+class Mending(Writing):
     """Mixed into DatasetBrowser, which has all this, and shows `config`, `dataset` and `report`."""
 
     report: AuditReport | None
@@ -44,19 +44,11 @@ class Mending(Measuring):
     _cards: HBox
     _shown: Sequence[int | Fault]
 
-    captioner: Callable[[Image], str] | None = None  # what writes a caption for a picture
     editable = False
     _read_at = 0  # when the captions were read, in nanoseconds
     _became: dict[str, str]  # the name that each picture got here, by the one that it was brought with
     _overtaken: dict[str, str]  # what other programs made of captions since then, as far as it was said
     changed: Callable[[], object] = staticmethod(lambda: None)  # called when pictures, captions or `config` are others
-
-    @property
-    def settings(self) -> TrainConfig:
-        """The configuration. Raises DataError without one: then there is nothing to change."""
-        if self.config is None:
-            raise DataError("This browser shows pictures alone: give their TrainConfig too, to change something.")
-        return self.config
 
     def tools(self) -> list[Any]:
         """The trigger word, the audit and the upload; without a configuration nothing can be changed."""
@@ -75,36 +67,7 @@ class Mending(Measuring):
         audit.on_click(lambda _: self._auditing.start(self._notice.guard(self.audit)))
         if not self.editable:
             return [word, audit, HTML(f"<i>{escape(self._why_not)}</i>")]
-        return [word, audit, *self._writing(), Bulk(self)]
-
-    def _writing(self) -> list[Button]:
-        """The button of a captioner, where there is one."""
-        if self.captioner is None:
-            return []
-        button = Button(description="Write captions", icon="pencil")
-        button.tooltip = "For every picture shown that lacks one; read them afterwards, a model errs"
-        button.on_click(lambda _: self._auditing.start(self._notice.guard(self.caption)))
-        return [button]
-
-    def caption(self) -> int:
-        """Have the captioner write the captions that lack of what is shown; returns how many. Raises DataError."""
-        if self.captioner is None:
-            raise DataError("There is no captioner: give DatasetBrowser one, a function of a picture.")
-        self.reopen(stay=True)  # others may have written some meanwhile
-        lacking = [item for item in self._shown if not isinstance(item, int) and selection.is_uncaptioned(item)]
-        tell, done = telling(self._progress.say, "Writing captions"), 0
-        try:
-            for number, fault in enumerate(lacking):
-                picture = self.dataset.left_out(fault.name)
-                if picture is not None and not self._is_newer(fault.name):
-                    save_caption(self.settings, fault.name, str(self.captioner(picture)))
-                    done += 1
-                tell(number + 1, len(lacking))
-        finally:
-            self._progress.say("")
-            self.reopen(stay=True)
-        self._notice.say(f"{done} captions written: read them, a model errs.")
-        return done
+        return [word, audit, *self.writing_tools(), Bulk(self)]
 
     def places(self) -> list[Any]:
         """Where pictures are dropped, if there is a folder for them."""

@@ -71,7 +71,7 @@ class ConfigForm(Twin, VBox):
         self._notice = Notice()
         guard = self._notice.guard
         self.start = Start(lambda: self.config, self._moved)
-        self._outlook = Outlook(guard(self._mark), self.start.foretell)
+        self._outlook = Outlook(guard(self._mark), self.start.foretell, self.start.pace)
         self._takeaway = Takeaway(guard, self._notice.say, self._notice.fail)
         self._editors = {name: Editor(name, guard(self._typed)) for name in TrainConfig.model_fields}
         self._build()

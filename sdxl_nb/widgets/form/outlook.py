@@ -18,8 +18,9 @@ from ipywidgets import HTML, Button, VBox
 from ...config.train_config import TrainConfig
 from ...preflight.plan import expectations, plan, remarks
 from ...system.errors import DataError, SdxlNbError
-from ...training.epochs import Counts, count_pictures
+from ...training.epochs import Counts, count_pictures, steps_per_epoch
 from ..parts.watching import Notice, Worker
+from .paces import Paces
 from .timesteps import histogram
 
 Key = tuple[object, ...]
@@ -35,14 +36,20 @@ NOT_HERE, NOT_THESE = "Not on this machine", "These pictures cannot be trained o
 class Outlook(VBox):
     """One framed block of text; `show` says what is known at once, and what must be looked up when it is.
 
-    `estimated(estimate)` is called with what `estimate` said of the settings shown, and with None once they change.
+    `estimated(estimate)` is called with what `estimate` said of the settings shown, and with None once they change;
+    `paced(seconds, source)` with what is known of their time without an estimate (paces.py).
     `looked()` is called when something was looked up; then `fault` says what is wrong with the pictures. Who shows that
     holds `lock`, for what is typed and what was looked up come from two threads.
     """
 
-    def __init__(self, looked: Callable[[], object], estimated: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        looked: Callable[[], object],
+        estimated: Callable[[Any], object],
+        paced: Callable[[float, str], object],
+    ) -> None:
         self._work, self._looked, self.lock = Worker(), looked, threading.RLock()
-        self._estimated = estimated
+        self._estimated, self._paced, self._paces = estimated, paced, Paces()
         self._counts: dict[Key, Counts] = {}
         self._faults: dict[Key, str] = {}
         self._text, self._bars, self._table, self._notice = HTML(), HTML(), HTML(), Notice()
@@ -96,6 +103,7 @@ class Outlook(VBox):
         with self.lock:
             if config is self._newest:
                 self._table.value = table
+                self._paces.note(config, made)
                 self._estimated(made)
                 self._notice.say("")
 
@@ -122,6 +130,7 @@ class Outlook(VBox):
         with self.lock:
             if self._stale:
                 self._counts.clear()
+                self._paces.forget()
             self._stale = False
         more: list[str] = []
         wrong: list[str] = []
@@ -142,6 +151,17 @@ class Outlook(VBox):
             if wrong:
                 self._text.value += _framed(wrong[0], wrong[1:], wrong=True)
             self._looked()
+        self._look_for_pace(config)
+
+    def _look_for_pace(self, config: TrainConfig) -> None:
+        """Tell how long it will take, where that is known already."""
+        counts, steps = self._counts.get(_key(config)), config.max_train_steps
+        if steps is None and counts is not None:
+            steps = config.num_train_epochs * steps_per_epoch(config, counts.entries)
+        pace = self._paces.of(config) if steps else None
+        with self.lock:
+            if config is self._newest and pace is not None and steps and not self._table.value:
+                self._paced(pace.seconds(steps), pace.source)
 
 
 def is_here(config: TrainConfig) -> bool:

@@ -28,6 +28,7 @@ class Start(VBox):
     """`begin` is what the button does; `run` is what came of it. `moved(folder)` is told where a run goes instead."""
 
     foretold = traitlets.Unicode(help="What the button says of time and price, once they were estimated.")
+    source = traitlets.Unicode(help="Where that is from, if not from an estimate of just this.")
     run = traitlets.Instance(Run, allow_none=True, help="The run that was started, or found.")
 
     def __init__(self, config: Callable[[], TrainConfig], moved: Callable[[str], object], watch: bool = True):
@@ -54,11 +55,16 @@ class Start(VBox):
         words = "" if row is None or not row.hours else f" · about {duration(row.hours * 3600)}"
         price = row.cost(row.machine.hourly) if row else None
         lacks = " · does not fit into memory here" if row is not None and not row.fits else ""
-        self.foretold = lacks or f"{words}{f', ${price:,.2f}' if price else ''}"
+        self.foretold, self.source = lacks or f"{words}{f', ${price:,.2f}' if price else ''}", ""
 
-    @traitlets.observe("foretold")
+    def pace(self, seconds: float, source: str) -> None:
+        """Put the time onto the button that is known without an estimate, and where from into its tooltip."""
+        self.foretold, self.source = f" · about {duration(seconds)}", source
+
+    @traitlets.observe("foretold", "source")
     def _told(self, change: Any) -> None:
-        self.button.description = f"Start{change['new']}"
+        self.button.description = f"Start{self.foretold}"
+        self.button.tooltip = f"{ABOUT}; the time is by the pace of {self.source}" if self.source else ABOUT
 
     def begin(self) -> None:
         """Start, or ask what is to become of the run that lies in the folder. Raises ConfigError.

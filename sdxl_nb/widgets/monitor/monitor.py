@@ -20,8 +20,9 @@ from ..parts.twin import Twin
 from ..parts.watching import Notice, Worker, check_traits, run_of
 from .bell import Bell
 from .log import Log
+from .newest import Newest
 from .readings import announcement, gpus, headline, numbers, progress, stopping
-from .sights import Curve, Newest
+from .sights import Curve
 
 if TYPE_CHECKING:
     from ...system.figures import Sheet
@@ -61,7 +62,7 @@ class RunMonitor(Twin, VBox):
         self._headline, self._numbers, self._gpus, self._log = HTML(), HTML(), HTML(), Log()
         self._announced = HTML(layout=Layout(height="0", margin="0"))
         self._bar = FloatProgress(max=1.0, layout=Layout(width="auto"))
-        self._curve, self._drawn = Curve(), Newest()
+        self._curve, self._drawn = Curve(), Newest(self._notice.guard)
         self._stop = Button(description="Stop", icon="stop", tooltip="Keep what is done, and end")
         where = "Go on from the newest checkpoint, or without one from the beginning"
         self._resume = Button(description="Resume", icon="play", tooltip=where)

@@ -1,26 +1,21 @@
-"""What the monitor lets one see of a run: its curves and its newest pictures, each with words for who does not see it.
+"""What the monitor lets one see of a run's numbers: its curves, with words for who does not see them.
 
-In: a Run, at every look. Out: two widgets that are built anew only when there is something new.
+In: a Run, at every look. Out: a widget that is sent what is new.
 """
 
 import base64
 import time
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ipywidgets import HTML, HBox, Layout, VBox
+from ipywidgets import Layout
 
 from ...runs.plots import gapped, smooth
 from ...runs.run import GOING_ON, Run
-from ..parts.caption import caption
-from ..parts.children import replace
-from ..parts.pictures import thumbnail
 from ..parts.plot import Line, Plot
 
 SHARE = 0.02  # the part of one core that preparing the curves may take
-SHOWN, SIDE = 8, 160  # pictures at most, and their side in CSS pixels
 
 
 class Curve(Plot):
@@ -42,40 +37,6 @@ class Curve(Plot):
         self.show(curves(run), in_words(run))
         self._upto = upto
         self._next = time.monotonic() + (time.thread_time() - begun) / SHARE
-
-
-class Newest(HBox):
-    """Small copies of the newest step's pictures, each beside the one before training; prompt and seed below."""
-
-    def __init__(self) -> None:
-        super().__init__(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
-        self._found: list[tuple[Path, int]] | None = None
-
-    def show(self, run: Run) -> None:
-        """The pictures of a run as they are now."""
-        drawn = {step: paths for step, paths in run.pictures().items() if paths}
-        newest = max(drawn, default=None)
-        paths = [] if newest is None else drawn[newest][:SHOWN]
-        found = [(path, path.stat().st_mtime_ns) for path in paths]
-        if found != self._found:
-            prompts = list({each.number: each.line for each in run.config.drawings()}.values()) if paths else []
-            before = {path.name: path for path in drawn.get(0, ())} if newest else {}
-            replace(self, [_picture(path, prompts, newest, before.get(path.name)) for path in paths])
-            self._found = found
-
-
-def _picture(path: Path, prompts: list[str], step: int | None, before: Path | None) -> VBox:
-    number, seed = path.stem.split("-")
-    prompt = prompts[int(number)] if int(number) < len(prompts) else f"prompt {number}"
-    size = f"width:{SIDE}px; height:{SIDE}px; object-fit:contain; display:block"
-    both = [(before, "before training"), (path, f"step {step}")] if before else [(path, f"step {step}")]
-    small = "".join(image("webp", thumbnail(each, 256), f"{prompt}, {when}, seed {seed}", size) for each, when in both)
-    below = f"{' → '.join(when for _, when in both)}, seed {seed}"
-    pair = HTML(f'<div style="display:flex; gap:4px">{small}</div>')
-    shown = VBox([pair, HTML(caption(prompt, below))])
-    if before:
-        shown.add_class("sdxl-nb-both")
-    return shown
 
 
 def image(kind: str, data: bytes, words: str, style: str) -> str:

@@ -43,10 +43,15 @@ NOT_YET = {
 class Project(Twin, VBox):
     """One page; see the module. `config` is what would be trained, `run` what is, `folder` where all of it lies.
 
-    `captioner`, a function from a picture to words, puts a button beside the pictures that writes what captions lack.
+    `captioner`, a function from a picture to words, or the hub id or folder of a model that describes pictures, puts a
+    button beside the pictures that writes what captions lack.
     """
 
-    def __init__(self, place: str | os.PathLike[str], captioner: Callable[[Image], str] | None = None):
+    def __init__(
+        self,
+        place: str | os.PathLike[str],
+        captioner: Callable[[Image], str] | str | os.PathLike[str] | None = None,
+    ):
         self.folder, self._notice, self._lock = ProjectFolder(place), Notice(), threading.RLock()
         kept = self.folder.config()
         self._new = kept is None
@@ -70,7 +75,8 @@ class Project(Twin, VBox):
         self._build()
         self.browser.changed = self._notice.guard(self._pictures_changed)
         self.form.observe(self._notice.guard(lambda change: self._settings_changed()), "value")
-        traitlets.dlink((self.form.start, "foretold"), (self.start, "foretold"))
+        for told in ("foretold", "source"):
+            traitlets.dlink((self.form.start, told), (self.start, told))
         self.start.observe(self._notice.guard(lambda change: self._started(change["new"])), "run")
         self._pictures_changed()
         if run := self.folder.run():

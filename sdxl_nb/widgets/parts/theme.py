@@ -40,7 +40,7 @@ CSS = """
 .sdxl-nb-where { font-weight: 400; font-size: 12px; color: var(--jp-ui-font-color2, #666); overflow-wrap: anywhere; }
 .sdxl-nb-caption { width: 160px; font-size: 12px; line-height: 1.3; color: var(--jp-ui-font-color2, #666);
   overflow-wrap: anywhere; }
-.sdxl-nb-both .sdxl-nb-caption { width: 324px; }
+.sdxl-nb-both .sdxl-nb-caption { width: 332px; }
 .sdxl-nb .sdxl-nb-entry { border-top: 1px solid var(--jp-border-color2, #ccc); padding: 8px 2px; }
 .sdxl-nb .sdxl-nb-entry > :nth-child(2) > .widget-html-content { line-height: 1.45; overflow-wrap: anywhere; }
 .sdxl-nb-none { text-align: center; box-sizing: border-box; border: 1px dashed var(--jp-border-color2, #ccc);

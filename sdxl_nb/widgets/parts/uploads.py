@@ -3,6 +3,7 @@
 In: what a person drops or chooses. Out: files in a folder, given to `take(path, name)` one by one. They come in parts,
 each asked for when the one before has been written: Jupyter's server drops a connection that sends a large message.
 One bar a file, which says what became of it; nothing that goes wrong with one file ends the others, or the kernel.
+What is passed over, hidden files among it, is counted in one line, with a few names.
 """
 
 import os
@@ -19,6 +20,7 @@ from ...system.errors import DataError
 from .hearing import hear_at_once
 
 PART = 2**20  # bytes of a message
+PASSED = "passed over"  # how an answer begins about a file that is none to be brought, which is nobody's fault
 
 
 class DropZone(anywidget.AnyWidget):
@@ -51,7 +53,8 @@ class DropZone(anywidget.AnyWidget):
       const zone = el.firstChild, list = zone.querySelector(".sdxl-nb-uploads");
       const [files, folder] = zone.querySelectorAll("input"), buttons = zone.querySelectorAll("button");
       zone.querySelector("span").textContent = model.get("label");
-      const waiting = [], view = Math.random();
+      const waiting = [], view = Math.random(), summary = document.createElement("div");
+      let passed = [];
       let current = null;
       function line(file, name) {
         const row = document.createElement("div");
@@ -75,7 +78,16 @@ class DropZone(anywidget.AnyWidget):
         const span = job.row.querySelector("span");
         span.textContent = words;
         span.className = wrong ? "sdxl-nb-error" : "";
-        if (!wrong) setTimeout(() => job.row.remove(), 4000);  // what went wrong stays
+        if (wrong || words.length > 50) job.row.className = "sdxl-nb-stays";  // until other files come
+        else setTimeout(() => job.row.remove(), 4000);
+      }
+      function pass(names) {
+        if (!names.length) return;
+        passed.push(...names);
+        const some = passed.slice(0, 3).join(", ") + (passed.length > 3 ? ", ..." : "");
+        summary.textContent = `${passed.length} file${passed.length > 1 ? "s" : ""} passed over, ` +
+          `neither pictures nor captions to bring: ${some}`;
+        list.append(summary);
       }
       async function send(job) {
         if (job.cancelled) { model.send({ id: job.id, cancel: true }); return; }
@@ -93,17 +105,22 @@ class DropZone(anywidget.AnyWidget):
         if (current) send(current);
       }
       function add(found) {
-        found = found.filter(([file, name]) => !name.split("/").some((part) => part.startsWith(".")));
+        const hidden = ([file, name]) => name.split("/").some((part) => part.startsWith("."));
         const late = ([file, name]) => /\.(txt|caption|cap)$/i.test(name) ? 1 : 0;  // after the pictures they are of
         found.sort((one, other) => late(one) - late(other));
-        for (const old of list.querySelectorAll(".sdxl-nb-error")) old.parentNode.remove();
+        for (const old of list.querySelectorAll(".sdxl-nb-stays")) old.remove();
+        summary.remove();
+        passed = [];
+        pass(found.filter(hidden).map(([file, name]) => name));
+        found = found.filter((one) => !hidden(one));
         waiting.push(...found.map(([file, name]) => line(file, name)));
         if (!current) next();
       }
       model.on("msg:custom", (message) => {
         if (!current || message.id !== current.id) return;
         if (message.more) return void send(current);
-        say(current, message.said, message.wrong);
+        if (message.passed) { current.row.remove(); pass([current.name]); }
+        else say(current, message.said, message.wrong);
         next();
       });
       const chosen = (input) => {
@@ -181,7 +198,7 @@ class DropZone(anywidget.AnyWidget):
             raise DataError(f"it cannot be stored ({error.strerror}): make room.") from error
 
     def _answer(self, key: str, said: str, wrong: bool = False) -> None:
-        self.send({"id": key, "said": said, "wrong": wrong})
+        self.send({"id": key, "said": said, "wrong": wrong, "passed": not wrong and said.startswith(PASSED)})
 
     def _forget(self, key: str) -> None:
         if path := self._open.pop(key, None):
