@@ -38,7 +38,7 @@ def test_what_is_no_place_in_s3(written):
 
 
 def test_one_picture_is_no_set_of_pictures():
-    with pytest.raises(DataError, match=r"^train_data_dir s3://b-1/a/1\.PNG is one picture: give the prefix of its fo"):
+    with pytest.raises(DataError, match=r"^train_data_dir s3://b-1/a/1\.PNG is one picture: give the prefix of its"):
         staging.plan(TrainConfig(seed=1, train_data_dir="s3://b-1/a/1.PNG"), "b")
     planned = staging.plan(TrainConfig(seed=1, train_data_dir="s3://b-1/scans.png/"), "b")
     assert planned.channels == {"train": "s3://b-1/scans.png/"}

@@ -26,8 +26,7 @@ OVER = ("Completed", "Failed", "Stopped")
 KEPT = (
     "TrainingJobName", "HyperParameters", "AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig",
     "ResourceConfig", "VpcConfig", "StoppingCondition", "CheckpointConfig", "Environment", "EnableManagedSpotTraining",
-    "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "RetryStrategy",
-    "MlflowConfig",
+    "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "RetryStrategy", "MlflowConfig",
 )  # fmt: skip
 MESSAGES = {
     "Starting": "Preparing the instances for training",
@@ -154,9 +153,8 @@ class Job:
         self.modified = time.time()
 
     def _fail(self, reason):
-        self.reason = reason[:1024]
+        self.reason, self.status = reason[:1024], "Failed"
         self._turn("Failed", self.reason)
-        self.status = "Failed"
 
     def _attempt(self):
         """From download to the end, or to the interruption."""

@@ -156,5 +156,5 @@ def _put(button: PictureButton, path: Path, alt: str) -> None:
 
 @lru_cache(512)
 def small(path: Path, written: int) -> bytes:
-    """A small copy of a picture that was written then: some kB, kept for who moves to and fro."""
+    """A small copy of a picture that was written then: some kB, kept for who goes back and forth."""
     return thumbnail(path, 256)
