@@ -89,8 +89,7 @@ class Job:
 
     def wait_for(self, text, timeout=1200):
         """Until a line of the log holds the text."""
-        end = time.monotonic() + timeout
-        goes_on = True
+        end, goes_on = time.monotonic() + timeout, True
         while not any(text in line for line in list(self.lines)):
             assert goes_on, f"no {text!r} in the log:\n{self.log()}"
             time.sleep(0.02)
@@ -153,8 +152,9 @@ class Job:
         self.modified = time.time()
 
     def _fail(self, reason):
-        self.reason, self.status = reason[:1024], "Failed"
+        self.reason = reason[:1024]
         self._turn("Failed", self.reason)
+        self.status = "Failed"
 
     def _attempt(self):
         """From download to the end, or to the interruption."""
