@@ -27,6 +27,19 @@ LoraPlayground("run", prompt="a blueprint of a house", steps=4)"""
 BROWSER = """from sdxl_nb import DatasetBrowser, TrainConfig
 config = TrainConfig.preset("tiny", train_data_dir="album").replace(center_crop=False)
 DatasetBrowser(config, per_page=8)"""
+STEPPER = """from sdxl_nb.widgets.monitor.stepper import Stepper
+chosen = Stepper()
+chosen"""
+VIEWER = """from PIL import Image
+from sdxl_nb.widgets.parts.viewer import Viewer
+viewer = Viewer(print, print)
+viewer.show(Image.new("RGB", (64, 64)), "words")
+viewer"""
+LATE = """() => {  // modules come after the time that anywidget gives them
+  const timeout = AbortSignal.timeout.bind(AbortSignal);
+  AbortSignal.timeout = (milliseconds) => timeout(milliseconds === 2000 ? 0 : milliseconds);
+  window.inTime = () => { AbortSignal.timeout = timeout; };
+}"""
 TOLD = """() => {
   const Own = window.Notification;
   window.told = [];
@@ -139,6 +152,23 @@ def test_long_prompts_leave_room_and_without_prompts_a_lora_is_shipped(lab, run_
         assert words.bounding_box()["height"] < 128 and len(words.get_attribute("title")) >= 800
     assert {(box["width"], box["height"]) for box in (one.bounding_box() for one in drawn.all())} == {(160, 160)}
     lab.photograph("long-prompts", ".jp-Notebook")
+
+
+def test_a_page_that_is_slow_hears_the_kernel_all_the_same(lab):
+    lab.page.evaluate(LATE)
+    page = lab.open(STEPPER, "chosen.offer([0, 7, 14], 1)", "chosen.offer([0, 7, 14, 21], 2)", "chosen.place")
+    slider = page.get_by_role("slider", name="Step")
+    expect(slider).to_have_attribute("aria-valuetext", "step 14 of 21")  # said before its module had come
+    lab.run_cell(1)
+    expect(slider).to_have_attribute("aria-valuetext", "step 7 of 14")  # and after
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", "step 14, the newest")
+    lab.run_cell(3)
+    expect(page.locator(".jp-OutputArea").last).to_contain_text("2")
+    page = lab.open(VIEWER, name="viewer.ipynb")
+    expect(page.locator(".sdxl-nb-large button")).to_have_attribute("title", "words")
+    page.evaluate("() => window.inTime()")
 
 
 @pytest.mark.soak

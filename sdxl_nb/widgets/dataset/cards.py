@@ -124,8 +124,7 @@ class Card(VBox):
         self._about: tuple[object, ...] | None = None  # what the picture was made of
         self._size: tuple[int, int] | None = None  # of the picture, None for one that cannot be read
         self._broken = ""  # why it cannot
-        self.image = PictureButton(alt=name, side=WIDTH)
-        self.image.add_class("sdxl-nb-square")
+        self.image = PictureButton(alt=name, side=WIDTH, _dom_classes=["sdxl-nb-square"])
         self.image.observe(lambda change: press(name), "clicks")
         self.chosen = Checkbox(description="", indent=False, layout=Layout(width="20px", margin="0 0 0 2px"))
         self.chosen.tooltip = f"Select {name}"

@@ -4,11 +4,12 @@ In: `text`, what has come to pass. Out: a notification of the browser each time 
 where somebody ticked the box and the browser allows it; a browser that does not says so here.
 """
 
-import anywidget
 import traitlets
 
+from ..parts.hearing import HearingWidget
 
-class Bell(anywidget.AnyWidget):
+
+class Bell(HearingWidget):
     """Shows nothing but the tick; see the module."""
 
     text = traitlets.Unicode(help="What is told; nothing is, while it is empty.").tag(sync=True)

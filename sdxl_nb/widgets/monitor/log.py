@@ -8,18 +8,17 @@ import os
 import threading
 from typing import Any
 
-import anywidget
 import traitlets
 
 from ...runs.run import Run
 from ...system.errors import SdxlNbError
-from ..parts.hearing import hear_at_once
+from ..parts.hearing import HearingWidget, hear_at_once
 
 MOST = 2_000_000  # bytes of a log that are shown
 LINES, SHORT = 200, 12  # of a log that is not a file of ours, and of what a page without a kernel shows
 
 
-class Log(anywidget.AnyWidget):
+class Log(HearingWidget):
     """`follow` a run; `value` are its last lines."""
 
     value = traitlets.Unicode(help="The last lines, for a page without a kernel.").tag(sync=True)

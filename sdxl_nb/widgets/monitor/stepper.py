@@ -4,11 +4,12 @@ In: steps in their order. Out: an anywidget; `place` is the index of the one tha
 before or after, and a screen reader hears the step, not the index.
 """
 
-import anywidget
 import traitlets
 
+from ..parts.hearing import HearingWidget
 
-class Stepper(anywidget.AnyWidget):
+
+class Stepper(HearingWidget):
     """A range input over `steps` with the step in words beside it."""
 
     steps = traitlets.List(traitlets.Int(), help="The steps to choose from.").tag(sync=True)

@@ -6,10 +6,10 @@ kept up to date in the browser. A browser forgets where the focus was when a but
 Start and Stop are, or goes: then the focus stays in the row of it, from where Tab goes on.
 """
 
-import anywidget
+from .hearing import HearingWidget
 
 
-class Aria(anywidget.AnyWidget):
+class Aria(HearingWidget):
     """A child without a look of its own; it speaks for the whole widget of class sdxl-nb that holds it."""
 
     _esm = """

@@ -4,11 +4,12 @@ In: a text, and what it is the caption of. Out: `value`, which changes when some
 presses Ctrl+Enter, never while they type; `next` counts the Ctrl+Enters.
 """
 
-import anywidget
 import traitlets
 
+from .hearing import HearingWidget
 
-class CaptionBox(anywidget.AnyWidget):
+
+class CaptionBox(HearingWidget):
     """A text area with a name for who does not see it; see the module."""
 
     value = traitlets.Unicode(help="The caption.").tag(sync=True)

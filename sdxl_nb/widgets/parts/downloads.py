@@ -7,13 +7,14 @@ no link into the server's folders is needed for: in parts, since what lies betwe
 from collections.abc import Callable
 from typing import Any
 
-import anywidget
 import traitlets
+
+from .hearing import HearingWidget
 
 PART = 4 * 2**20  # bytes of a message
 
 
-class DownloadButton(anywidget.AnyWidget):
+class DownloadButton(HearingWidget):
     """Sends `read()` to the browser as `filename` when it is pressed; `fail(error)` is called when that goes wrong."""
 
     label = traitlets.Unicode(help="What the button says.").tag(sync=True)

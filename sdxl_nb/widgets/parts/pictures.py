@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 from PIL import Image, ImageDraw
+
+from .hearing import HearingWidget
 
 SIDE = 256  # pixels of a thumbnail's longer side: 2 kB as WEBP, where a 1024 px PNG has 300 kB
 
@@ -64,7 +65,7 @@ class Tiles:
         return buffer.getvalue()
 
 
-class PictureButton(anywidget.AnyWidget):
+class PictureButton(HearingWidget):
     """A picture that is a button; `clicks` counts how often it was pressed."""
 
     value = traitlets.Bytes(help="The picture, WEBP or PNG; empty shows `alt` alone.").tag(sync=True)
@@ -108,7 +109,7 @@ class PictureButton(anywidget.AnyWidget):
     """
 
 
-class BeforeAfter(anywidget.AnyWidget):
+class BeforeAfter(HearingWidget):
     """Two pictures of one size, the second laid over the first from `position` percent on; drag or use arrow keys."""
 
     before = traitlets.Bytes(help="The picture on the left, WEBP or PNG.").tag(sync=True)

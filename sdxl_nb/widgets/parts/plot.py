@@ -9,12 +9,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import anywidget
 import numpy as np
 import traitlets
 
 from ...runs.plots import smooth, thinned
-from .hearing import hear_at_once
+from .hearing import HearingWidget, hear_at_once
 from .plot_drawing import CSS, DRAWING
 
 PIXELS = 1000  # across, at most: no screen shows more of a curve
@@ -33,7 +32,7 @@ class Line(NamedTuple):
     smoothed: bool = False  # whether it follows the slider
 
 
-class Plot(anywidget.AnyWidget):
+class Plot(HearingWidget):
     """`show` some lines; `logarithmic`, `smoothing` and `view` are what a person chose."""
 
     lines = traitlets.List(help="What is drawn now: of each line its points.").tag(sync=True)

@@ -13,17 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from ...system.errors import DataError
-from .hearing import hear_at_once
+from .hearing import HearingWidget, hear_at_once
 
 PART = 2**20  # bytes of a message
 PASSED = "passed over"  # how an answer begins about a file that is none to be brought, which is nobody's fault
 
 
-class DropZone(anywidget.AnyWidget):
+class DropZone(HearingWidget):
     """Takes files by drop or by button; `take` says what became of one, or raises, and `done` is called after all."""
 
     label = traitlets.Unicode("Drop pictures, folders or a zip here, or", help="What the place says.").tag(sync=True)

@@ -22,10 +22,10 @@ class LargePicture(PictureButton):
     """A PictureButton that the focus goes to, from what was pressed and back to it; it hears arrow keys and Esc."""
 
     _esm = PictureButton._esm.replace(
-        "export default { render };",
+        "export default { initialize, render };",
         """
     const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    export default { render(context) {
+    export default { initialize, render(context) {
       const { model, el } = context, pressed = document.activeElement, clean = render(context);
       const ours = pressed && pressed.closest(".sdxl-nb"), button = el.querySelector("button");
       button.setAttribute("data-lm-suppress-shortcuts", "true");  // JupyterLab takes arrow keys otherwise
@@ -66,8 +66,7 @@ class Viewer(VBox):
             shown.value, shown.alt, shown.side = data, words, side
             self.children[0].value = text
             return
-        shown = LargePicture(value=data, alt=words, side=side)
-        shown.add_class("sdxl-nb-large")
+        shown = LargePicture(value=data, alt=words, side=side, _dom_classes=["sdxl-nb-large"])
         shown.observe(lambda change: self._closed(), "clicks")
         shown.on_msg(lambda widget, message, buffers: self._moved(*message["move"]))
         replace(self, [HTML(text), shown])

@@ -6,11 +6,12 @@ neither what it is nor what its number is, and shares 300 px with its name.
 
 from typing import Any
 
-import anywidget
 import traitlets
 
+from ..parts.hearing import HearingWidget
 
-class Slider(anywidget.AnyWidget):
+
+class Slider(HearingWidget):
     """A range input and a number input with one name; `value` changes when a person lets go."""
 
     value = traitlets.Float(1.0, help="The number.").tag(sync=True)
