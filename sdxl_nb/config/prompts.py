@@ -39,13 +39,16 @@ ALIASES |= {  # ComfyUI's, A1111's and diffusers' own names, as diffusers' docum
     "dpm_2_ancestral": "dpm_2_a",
     "dpm2": "dpm_2",
     "dpm2_a": "dpm_2_a",
-    "dpmpp_2m": "dpmsolver++",
-    "dpm++_2m": "dpmsolver++",
     "uni_pc": "unipc",
     "plms": "pndm",
 }
 ALIASES |= {"euler-a": "euler_a", "dpm++": "dpmsolver++"}  # SimpleTuner's
 ALIASES |= {f"dpmpp{end}": f"dpmsolver++{end}" for end in ("", "_karras", "_sde", "_sde_karras")}  # OneTrainer's
+ALIASES |= {  # ComfyUI's and A1111's
+    f"{name}{end}": f"dpmsolver++{end}"
+    for name in ("dpmpp_2m", "dpm++_2m")
+    for end in ("", "_karras", "_sde", "_sde_karras")
+}
 NAMED = [(name, made) for name, (made, _) in SAMPLERS.items() if name != "dpmsolver"]
 ALIASES |= {made.lower(): name for name, made in reversed(NAMED)}  # of one class the plainest
 OPTIONS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "l": "guidance", "s": "steps", "ss": "sampler"}

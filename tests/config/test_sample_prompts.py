@@ -62,7 +62,7 @@ WRONG = [
         "a --d -1",
         "line 1 of p.txt: seed -1, a new one each time, shows no progress: leave it out, then it is the run's",
     ),
-    ("a --ss DPM++ 2M Karras", "line 1 of p.txt: there is no sampler 'DPM++ 2M Karras': did you mean dpm++_2m?"),
+    ("a --ss DPM++ 3M Karras", "line 1 of p.txt: there is no sampler 'DPM++ 3M Karras': did you mean dpm++_2m_karras?"),
     (
         "a\nNegative prompt: b\nSteps: 20, Sampler: Euler a",
         "line 2 of p.txt is what AUTOMATIC1111 writes below its pictures: write one line a prompt, its settings behind "
