@@ -186,7 +186,8 @@ def test_the_sentence_about_the_price(monkeypatch):
 
 def test_the_log_is_cloudwatchs(job):
     lines = job.run.log(3).splitlines()
-    assert len(lines) == 3 and lines[-1] == "end: completed" and "\nstep=6 train_loss=" in job.run.log(40)
+    assert len(lines) == 3 and lines[-2] == "end: completed" and "\nstep=6 train_loss=" in job.run.log(40)
+    assert lines[-1].startswith("step-6: 1 picture of this LoRA is at s3://")
 
 
 def test_what_is_here_is_not_fetched_again(job, aws):

@@ -42,7 +42,8 @@ def lay_open(config: TrainConfig) -> None:
     except AwsError as error:
         print(f"Note: {error}", flush=True)
     else:
-        print(f"{found[0].parent.name}: {len(found)} pictures of this LoRA are at {place}", flush=True)
+        what = f"{len(found)} pictures of this LoRA are" if len(found) > 1 else "1 picture of this LoRA is"
+        print(f"{found[0].parent.name}: {what} at {place}", flush=True)
 
 
 def _send(found: list[Path], job: str) -> str:
