@@ -5,8 +5,8 @@
 # the waiting up after 2000 ms; the view is drawn all the same when the module comes, from the state of its beginning, but
 # each message before and after that is dropped: the page shows old values, and pressing its buttons still reaches the
 # kernel. Two seconds pass easily: a module that imports from a CDN, or a page with hundreds of models on a busy machine.
-# The page raises no error. Here the module waits for three seconds. Needs a Chromium (apt-get install chromium). Fails when
-# that changes.
+# The one trace, and not of every time, is "[anywidget] Failed to initialize model." in the browser's console. Here the module
+# waits for three seconds. Needs a Chromium (apt-get install chromium). Fails when that changes.
 set -euo pipefail
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
 folder=$(mktemp -d)
@@ -88,7 +88,7 @@ print("when it had come:", early)
 print("three seconds after the kernel set 2:", after)
 print("errors of the page:", said)
 assert early == ["prompt shows 1", "late shows 0"] and after == ["prompt shows 2", "late shows 0"]
-assert said == []
+assert {*said} <= {"[anywidget] Failed to initialize model."}
 print("as described: the late one shows what it began with, for good")
 PYTHON
 port=$("$folder/venv/bin/python" -c "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])")
