@@ -90,7 +90,6 @@ def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
     enlarged = grid.locator(".sdxl-nb-large button")
     expect(enlarged).to_be_focused()
     expect(enlarged).to_be_in_viewport(ratio=1)
-    lab.photograph("grid-enlarged", ".sdxl-nb")
     page.keyboard.press("ArrowLeft")
     expect(enlarged).to_have_attribute("title", re.compile("step 7"))
     page.keyboard.press("ArrowDown")
@@ -101,6 +100,7 @@ def test_the_grid_fills_is_enlarged_rescaled_and_shipped(lab, run_folder):
     expect(grid.get_by_role("button", name="step 14").first).to_be_focused()  # what was pressed
     page.keyboard.press("Enter")
     expect(pictures(grid)).to_have_count(7)
+    lab.photograph("grid-enlarged", ".sdxl-nb")  # which changes JupyterLab's theme: no key is pressed next
     page.get_by_label("LoRA scale").select_option("0.5")
     expect(grid).to_contain_text("4 pictures drawn at scale 0.5")
     expect(pictures(grid)).to_have_count(6)
