@@ -221,26 +221,27 @@ class Execution:
             self.jobs.append(job)
             if self.stopping:
                 job.stop()
-        record["Metadata"] = {"TrainingJob": {"Arn": job.arn}}
+        self._ends_as(job, "TrainingJob", step, record)
+        if job.status == "Failed":
+            record["FailureReason"] = f"ClientError: {record['FailureReason']}"
+        elif job.status == "Completed" and not hit:
+            self.pipelines.cache[key] = job, self.arn
+
+    def _ends_as(self, job, kind, step, record):
+        """Wait for the job of a step, which ends as that does."""
+        record["Metadata"] = {kind: {"Arn": job.arn}}
         job.thread.join()
         self.outputs[step["Name"]] = job.describe()
         record["StepStatus"] = {"Completed": "Succeeded", "Stopped": "Stopped"}.get(job.status, "Failed")
         if job.status == "Failed":
-            record["FailureReason"] = f"ClientError: ClientError: {job.reason}"
-        elif job.status == "Completed" and not hit:
-            self.pipelines.cache[key] = job, self.arn
+            record["FailureReason"] = f"ClientError: {job.reason}"
 
     def _Processing(self, step, record):
         request = self.resolve(step["Arguments"])
         name = f"pipelines-{self.id}-{step['Name'][:20]}-{secrets.token_hex(5)}"
         job = self.emulator.processings.create(self.region, {**request, "ProcessingJobName": name})
         self.jobs.append(job)
-        record["Metadata"] = {"ProcessingJob": {"Arn": job.arn}}
-        job.thread.join()
-        self.outputs[step["Name"]] = job.describe()
-        record["StepStatus"] = {"Completed": "Succeeded", "Stopped": "Stopped"}.get(job.status, "Failed")
-        if job.status == "Failed":
-            record["FailureReason"] = f"ClientError: {job.reason}"
+        self._ends_as(job, "ProcessingJob", step, record)
 
     def _Tuning(self, step, record):
         request = self.resolve(step["Arguments"])
@@ -250,12 +251,7 @@ class Execution:
         self.emulator.tunings.CreateHyperParameterTuningJob(self.region, asked)
         tuning = self.emulator.tunings[name]
         self.jobs.append(tuning)
-        record["Metadata"] = {"TuningJob": {"Arn": tuning.arn}}
-        tuning.thread.join()
-        self.outputs[step["Name"]] = tuning.describe()
-        record["StepStatus"] = {"Completed": "Succeeded", "Stopped": "Stopped"}.get(tuning.status, "Failed")
-        if tuning.status == "Failed":
-            record["FailureReason"] = f"ClientError: {tuning.reason}"
+        self._ends_as(tuning, "TuningJob", step, record)
 
     def _key(self, step, request):
         """By what the service finds an earlier run of the step."""
