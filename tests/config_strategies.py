@@ -57,6 +57,11 @@ SPECIAL = {
 }
 
 
+NOT_OF_SLIDERS = (  # what is refused with a slider, of prompts or of pairs, or means nothing without what is
+    *("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir"),
+    *("mask_column", "unmasked_weight", "unmasked_probability"),
+    *("heldout_steps", "early_stopping_patience", "load_best_model_at_end", "early_stopping_threshold"),
+)
 SCHEMA, TYPES = TrainConfig.model_json_schema()["properties"], TrainConfig.json_types()
 
 
@@ -159,11 +164,7 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
             values.pop(name, None)
     else:
         values["slider_negative"] = values["slider_positive"] + "!"
-        for name in ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir"):
-            values.pop(name, None)
-        for name in ("mask_column", "unmasked_weight", "unmasked_probability"):
-            values.pop(name, None)
-        for name in ("heldout_steps", "early_stopping_patience", "load_best_model_at_end", "early_stopping_threshold"):
+        for name in NOT_OF_SLIDERS:
             values.pop(name, None)
     if values.get("slider_positive") is not None:
         values.pop("slider_negative_dir", None)
@@ -171,11 +172,7 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
         values.pop("slider_strength", None)
     else:
         values["slider_negative_dir"] = "opposites"
-        for name in ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir"):
-            values.pop(name, None)
-        for name in ("mask_column", "unmasked_weight", "unmasked_probability"):
-            values.pop(name, None)
-        for name in ("heldout_steps", "early_stopping_patience", "load_best_model_at_end", "early_stopping_threshold"):
+        for name in NOT_OF_SLIDERS:
             values.pop(name, None)
         for name in ("cached_variants", "adaptive_noise_scale", "alpha_background", "use_dora", "torch_compile"):
             values.pop(name, None)
