@@ -80,10 +80,9 @@ PASSED_OVER = (  # of OneTrainer's samples: what it takes from elsewhere, and wh
 )
 BEGINS = re.compile(r"(?:^|\s)--(?=[a-zA-Z])")  # an option in a line
 OTHER_MODELS = ("g", "fs", "cn", "ctr", "rcfg", "am")
-# an option with other hyphens than two, as word processors write them
-HYPHENS = re.compile(
-    r"(?:^|\s)((?:[\u2013\u2014\uff0d][-\u2013\u2014\uff0d]?|-[\u2013\u2014]?|--\s)(?:[whdls]\s*-?\d|(?:n|ss)\s)\S*)"
-)
+# an option with other hyphens than two, as word processors and translators write them
+DASHES = "\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
+HYPHENS = re.compile(rf"(?:^|\s)((?:[{DASHES}][-{DASHES}]?|-[{DASHES}]?|--\s)(?:[whdls]\s*-?\d|(?:n|ss)\s)\S*)")
 OF_A1111 = re.compile(r"Negative prompt:|Steps: *\d+, *Sampler:")  # what it writes below its pictures
 BOUNDS: dict[str, tuple[float, float]] = {
     "width": (32, 4096),

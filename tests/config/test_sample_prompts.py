@@ -130,3 +130,11 @@ def test_groups_and_files_that_are_wrong(tmp_path):
         assert str(refused.value) == f"sample_prompts: {sentence}"
     with pytest.raises(ConfigError, match=r"^sample_prompts: .*none\.txt cannot be read: No such file"):
         TrainConfig(sample_prompts=str(tmp_path / "none.txt"))
+
+
+@pytest.mark.parametrize("dash", "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
+def test_no_other_hyphen_becomes_words(dash):
+    for option in (f"{dash}s 20", f"{dash}{dash}w 832"):
+        with pytest.raises(ValueError, match="begin with two hyphens: write --"):
+            read_prompts([f"a cat {option}"])
+    assert read_prompts([f"a cat {dash} sunny"])[0].prompt == f"a cat {dash} sunny"
