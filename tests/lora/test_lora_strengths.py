@@ -77,6 +77,16 @@ def test_peft_folders_bring_their_strength_whatever_the_file_is_called(tmp_path,
     assert_same(tmp_path / "mine.safetensors", own, changes(own))
 
 
+@pytest.mark.parametrize("encoder", ["text_encoder", "text_encoder_2"])
+def test_peft_files_of_a_text_encoder_do_not_say_of_which(tmp_path, encoder):
+    import peft
+
+    given = peft.LoraConfig(r=4, target_modules=["q_proj"])
+    peft.get_peft_model(getattr(make_pipeline(), encoder), given).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"of one text encoder.* of which of SDXL's two: save .*\.save_lora_weights"):
+        read_lora(tmp_path / "adapter_model.safetensors")
+
+
 def raw(unet, folder, *names):
     """A state dict as torch gives it, with the names of adapters in its keys."""
     import peft

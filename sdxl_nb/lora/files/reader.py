@@ -15,7 +15,7 @@ from ...system.remarks import remark
 from ..base import SDXL, Base, Module
 from ..kinds.factored import PARTS, WORDS, Factored, is_whole
 from ..layers import AnyLayer, Layer, LoraWeights, fit
-from ..names import split_key
+from ..names import PEFT_WRAPPER, split_key
 from .architecture import what_else, why_not_sdxl
 from .contents import (
     OVER_INPUTS,
@@ -30,6 +30,8 @@ from .contents import (
 )
 from .metadata import BASE_KEY
 from .strengths import Strengths, strengths
+
+ENCODER_ALONE = tuple(f"{PEFT_WRAPPER}{begin}" for begin in ("encoder.layers.", "text_model.encoder.layers."))
 
 
 def read_lora(path: str | os.PathLike[str], base: Base | None = None) -> LoraWeights:
@@ -95,6 +97,12 @@ def refuse_foreign(found: Contents, metadata: Mapping[str, str], base: Base, nam
         raise ModelError(f"{name} is no SDXL LoRA: {wrong}; choose one that was trained on SDXL.")
     if kind := what_else(found):
         raise ModelError(f"{name} is {kind}, not a LoRA alone: it holds {found.unknown[0]}, which is not read here.")
+    if found.of_peft and any(key.startswith(ENCODER_ALONE) for key in found.unknown):
+        raise ModelError(
+            f"{name} is PEFT's of one text encoder, and no key says of which of SDXL's two: save the model's LoRA with "
+            "diffusers' StableDiffusionXLPipeline.save_lora_weights, whose keys begin with text_encoder. or "
+            "text_encoder_2., in one file with the U-Net's."
+        )
     if found.unknown and (BASE_KEY not in metadata or found.others):
         raise ModelError(
             f"{name}: the key {found.unknown[0]} is no LoRA of an SDXL module; the file was made for something else."
