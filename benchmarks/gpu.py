@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Option:
     batch: int = 1
     policy: str | None = None
     compiled: bool = False
+    graphed: bool = False
 
 
 OPTIONS = (
@@ -43,6 +45,8 @@ OPTIONS = (
     Option("whole checkpointing", policy="whole"),
     Option("whole checkpointing, batch 4", batch=4, policy="whole"),
     Option("torch_compile", compiled=True),
+    Option("cuda_graphs", graphed=True),
+    Option("cuda_graphs, whole checkpointing", policy="whole", graphed=True),
 )
 
 
@@ -94,8 +98,11 @@ def build(config: dict[str, Any], option: Option, device: torch.device, rank: in
 
 
 def measure(config: dict[str, Any], option: Option, pixels: int, device: torch.device, steps: int, rank: int) -> Result:
-    """The mean of `steps` steps, launched as the trainer does without waiting, after three to warm up."""
+    """The mean of `steps` steps, launched as the trainer does without waiting, after those that warm up."""
     from torch.utils.flop_counter import FlopCounterMode
+
+    from sdxl_nb.lora.acceleration import rooms
+    from sdxl_nb.lora.cuda_graphs import SEEN, Graphs
 
     from .operations import inputs
 
@@ -103,11 +110,18 @@ def measure(config: dict[str, Any], option: Option, pixels: int, device: torch.d
     given, named = inputs(pixels, option.batch, torch.bfloat16, str(device))
     cuda = device.type == "cuda"
 
-    def step() -> None:
-        flat.zero_grad()
+    def learned(given: Any, named: Any) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=option.compiled):
             predicted = unet(*given, **named).sample
-        predicted.float().square().mean().backward()
+        loss = predicted.float().square().mean()
+        loss.backward()
+        return loss.detach()
+
+    launched = Graphs(learned, flat.gradient, partial(rooms, unet)) if option.graphed else learned
+
+    def step() -> None:
+        flat.zero_grad()
+        launched(given, named)
         flat.clip(1.0)
         optimizer.step()
 
@@ -128,7 +142,7 @@ def measure(config: dict[str, Any], option: Option, pixels: int, device: torch.d
         with FlopCounterMode(display=False) as counting:
             step()
         tflop = counting.get_total_flops() / 1e12
-    take(3)
+    take(SEEN)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     seconds = take(steps)
@@ -141,7 +155,7 @@ def table(config: dict[str, Any], pixels: Sequence[int], device: torch.device, g
     for side in pixels:
         least = None
         for option in OPTIONS:
-            if option.compiled and given.small:
+            if (option.compiled and given.small) or (option.graphed and device.type != "cuda"):
                 continue
             try:
                 found = measure(config, option, side, device, given.steps, given.rank)

@@ -3,10 +3,10 @@
     python benchmarks/products.py MODULE ARGUMENT ...
 
 In: a module that is run as `python -m` does. torch's own bf16 products take up to seventy times as long as these where
-the CPU has none, which hides what else takes time. A weight's copy in fp32 lasts for one product, and a convolution's
-is made in parts: whole it is 118 MB for SDXL's largest, and oneDNN makes another of it. Copies below 32 MB have a place
-that the next product uses again: taken from glibc's heap each time, they left it with 1.5 GB of holes, which no CPU
-with bf16 of its own has. It changes the process for good, so it is for benchmarks alone.
+the CPU has none, which hides what else takes time. A weight is copied to fp32 in parts: whole it is 118 MB for SDXL's
+largest, and oneDNN makes another of it. Copies below 32 MB have a place that the next product uses again: taken
+from glibc's heap each time, they left it with 1.5 GB of holes. No CPU with bf16 of its own has either. It changes the
+process for good, so it is for benchmarks alone.
 """
 
 import math
@@ -21,6 +21,7 @@ import torch
 LIBRARY = torch.library.Library("aten", "IMPL")
 aten = torch.ops.aten
 rooms: dict[int, torch.Tensor] = {}  # where copies lie: in 0 the last operand's, then those before it, in 3 the result
+PART = 2**21  # numbers of a weight that are multiplied at once
 MAPPED = 2**23  # numbers; glibc maps what is as large by itself, and gives it back at once
 
 
@@ -30,14 +31,24 @@ def needed() -> bool:
 
 
 def product(name: str, shape: Any) -> Any:
-    """aten's product of this name, `shape` that of its result; what is not bf16 goes where it went before."""
+    """aten's product of this name, `shape` that of its result; what is not bf16 goes where it went before.
+
+    A matrix is multiplied in groups of columns, so that its copy stays small.
+    """
 
     def multiplied(*given: Any, **named: Any) -> Any:
-        first = given[-1]
+        *others, last = given
         size = shape(*given)
-        out = room(3, size) if first.dtype == torch.bfloat16 else first.new_empty(size)
-        getattr(aten, name).out(*up(first.dtype, given), **named, out=out)
-        return out.to(first.dtype)
+        if others[0].dtype != torch.bfloat16:
+            return getattr(aten, name).out(*given, **named, out=others[0].new_empty(size))
+        out, columns = room(3, size), last.shape[-1]
+        *bias, first = up(torch.bfloat16, (*others, None))[:-1]
+        many = math.ceil(last.numel() / PART) if last.ndim == 2 else 1
+        for part in range(many):
+            some = slice(part * columns // many, (part + 1) * columns // many)
+            high = _raised(0, last[..., some])
+            getattr(aten, name).out(*(each[..., some] for each in bias), first, high, **named, out=out[..., some])
+        return out.to(torch.bfloat16)
 
     return multiplied
 
@@ -72,7 +83,7 @@ def _raised(number: int, tensor: torch.Tensor) -> torch.Tensor:
 def convolution(x: Any, weight: Any, bias: Any, *options: Any) -> Any:
     """As aten::convolution, in so many groups of output channels that a weight's copy stays small."""
     transposed, groups = options[3], options[5]
-    many = math.ceil(weight.numel() / MAPPED) if x.dtype == torch.bfloat16 and groups == 1 else 1
+    many = math.ceil(weight.numel() / PART) if x.dtype == torch.bfloat16 and groups == 1 else 1
     biases = (None,) * many if bias is None else bias.chunk(many)
     high = up(x.dtype, (x, None, None))[0]
     parts = []

@@ -7,6 +7,7 @@ from unicodedata import category
 from hypothesis import strategies as st
 
 from sdxl_nb.config.checks import OPTIMIZERS
+from sdxl_nb.config.combinations import NOT_OF_GRAPHS
 from sdxl_nb.config.train_config import TrainConfig
 
 TEXTS = st.one_of(
@@ -185,6 +186,8 @@ def _reconciled(values: dict[str, Any]) -> dict[str, Any]:
             values.pop(name, None)
     else:
         values |= {name: values.get(name) or "class" for name in ("class_data_dir", "class_prompt")}
+    if any(values.get(name) for name in NOT_OF_GRAPHS):
+        values.pop("cuda_graphs", None)
     return values
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 KINDS_OF_LORA = {"use_dora": False, "use_rslora": False, "lora_dropout": 0.0, "loraplus_lr_ratio": None}
 # what a concept slider does not learn from
 NOT_OF_SLIDERS = ("with_prior_preservation", "masked_loss", "validation_split", "validation_data_dir")
+# what computes otherwise from step to step, or waits for the device, or changes where things lie
+NOT_OF_GRAPHS: tuple[str, ...] = ("torch_compile", "train_text_encoder", "slider_positive", "slider_negative_dir")
+NOT_OF_GRAPHS += ("prior_without_pictures", "tlora_min_rank", "lora_dropout", "rank_dropout", "module_dropout")
+NOT_OF_GRAPHS += ("debug_loss", "enable_xformers_memory_efficient_attention", "enable_npu_flash_attention")
 EPSILON_BASES = (DEFAULT_BASE, "embedded:tiny-sdxl")  # bases known to predict the noise
 
 
@@ -36,6 +40,7 @@ def check_combinations(config: "TrainConfig") -> None:
         _check_masks,
         _check_heldout,
         _check_attention,
+        _check_cuda_graphs,
         _check_prior_preservation,
         _check_slider,
         _check_pairs,
@@ -220,6 +225,14 @@ def _check_attention(config: "TrainConfig") -> None:
         raise wrong(
             "enable_npu_flash_attention",
             "enable_xformers_memory_efficient_attention and enable_npu_flash_attention exclude each other: drop one",
+        )
+
+
+def _check_cuda_graphs(config: "TrainConfig") -> None:
+    forbids = next((name for name in NOT_OF_GRAPHS if getattr(config, name)), None)
+    if config.cuda_graphs and forbids:
+        raise wrong(
+            "cuda_graphs", f"cuda_graphs repeats what was recorded once, which {forbids} forbids: drop one of them"
         )
 
 

@@ -104,6 +104,8 @@ def _check_packages(config: TrainConfig, machine: Machine) -> None:
         raise ConfigError(
             "enable_npu_flash_attention needs an Ascend NPU with torch_npu: drop it, PyTorch's SDPA is used by default"
         )
+    if config.cuda_graphs and machine.device != "cuda":
+        raise ConfigError("cuda_graphs needs a CUDA GPU and this machine has none: drop it")
     tracker = config.report_to
     if tracker in ("tensorboard", "wandb", "mlflow", "comet_ml") and tracker not in machine.packages:
         raise ConfigError(

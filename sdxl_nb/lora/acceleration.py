@@ -88,6 +88,12 @@ def take_the_short_way(unet: "UNet", flat: "FlatParameters", config: TrainConfig
         unet.fast = LoraFast(unet, flat)
 
 
+def rooms(unet: "UNet") -> list[torch.Tensor]:
+    """The buffers that the short way writes into, each of which a larger picture replaces by another."""
+    fast = getattr(unet, "fast", None)
+    return [] if fast is None else list(fast.narrowing.rooms.values())
+
+
 def is_short(unet: "UNet") -> bool:
     """Whether the U-Net as it is now computes all in its own dtype, without autocast: drawing takes the long way."""
     return getattr(unet, "fast", None) is not None and unet.training

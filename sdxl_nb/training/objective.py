@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
+from ..config.train_config import TrainConfig
+from ..models.objective.base_objective import WORDS, BaseObjective
 from ..models.quiet import hushed
+from ..system.errors import ConfigError
+
+WEIGHTS = ("snr_gamma", "debiased_estimation_loss", "p2_gamma", "soft_snr_gamma")  # at most one is asked for
+WEIGHTS_OF_NOTHING = ("snr_gamma", "p2_gamma", "soft_snr_gamma")  # 0 where snr is, for v
 
 
 def alpha_bar(
@@ -105,6 +111,17 @@ def soft_min_snr_weight(kind: str, timesteps: torch.Tensor, alpha_bar: torch.Ten
     return weight if kind == "epsilon" else weight * ratio / (ratio + 1)
 
 
+def weight(config: TrainConfig, kind: str, timesteps: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor | None:
+    """The weights (N,) that a configuration asks for, of which it may name one kind; None where all count one."""
+    if config.debiased_estimation_loss:
+        return debiased_estimation_weight(kind, timesteps, alpha_bar)
+    if config.p2_gamma is not None:
+        return p2_weight(kind, timesteps, alpha_bar, config.p2_gamma)
+    if config.soft_snr_gamma is not None:
+        return soft_min_snr_weight(kind, timesteps, alpha_bar, config.soft_snr_gamma)
+    return min_snr_weight(kind, timesteps, alpha_bar, config.snr_gamma)
+
+
 def huber_c(schedule: str, c: float, timesteps: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
     """The scale at which a Huber loss turns from square to linear, (N,): arXiv 2403.16728, names as in sd-scripts.
 
@@ -159,3 +176,30 @@ def losses(
         error = error * mask
     each = error.mean(dim=(1, 2, 3))
     return each if weight is None else each * weight
+
+
+def check(config: TrainConfig, base: BaseObjective, count: int) -> list[str]:
+    """Remarks on how the loss is weighted with this base of `count` timesteps; ConfigError for what cannot be."""
+    kind = base.prediction
+    if max(config.min_timestep + 1, config.max_timestep or 0) > count:
+        raise ConfigError(f"this base has {count} timesteps: lower min_timestep and max_timestep to them")
+    weighs = next((name for name in WEIGHTS if getattr(config, name)), None)
+    divides = weighs if weighs in WEIGHTS[:2] else None
+    if divides and base.zero_snr and kind == "epsilon":
+        whose = "rescale_betas_zero_snr" if config.rescale_betas_zero_snr else "the base's zero terminal SNR"
+        raise ConfigError(
+            f"{divides} with {whose} needs --prediction_type v_prediction: "
+            "with epsilon the weight at the last timestep divides by zero"
+        )
+    if weighs and kind in ("edm", "flow"):
+        raise ConfigError(
+            f"{weighs} is a loss weight for bases that predict epsilon or v, and this one {WORDS[kind]}: drop {weighs}"
+        )
+    if config.flow_shift is not None and kind != "flow":
+        raise ConfigError(f"flow_shift needs a base that predicts the flow, and this one {WORDS[kind]}: drop it")
+    if base.zero_snr and kind == "v_prediction" and weighs in WEIGHTS_OF_NOTHING:
+        return [
+            f"{weighs} with zero terminal SNR gives the last timestep, which is noise alone, no weight at all, as its "
+            "authors' formula says: what is learned there comes from the timesteps before it."
+        ]
+    return []

@@ -8,17 +8,17 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from ..config.train_config import TrainConfig
 from ..data.sampling import Choices, Stream, share, strata
-from ..lora.acceleration import take_the_short_way
+from ..lora.acceleration import rooms, take_the_short_way
+from ..lora.cuda_graphs import Graphs
 from ..lora.dropout import keyed
 from ..lora.timestep_ranks import TimestepRanks
-from ..models.objective.base_objective import WORDS
-from ..system.errors import ConfigError
 from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
 from . import objective
 from .noise.further import offset_noise, perturbation, pyramid
@@ -32,9 +32,6 @@ from .processes import Processes
 from .setup import Batch, Studio
 from .state.parameters import Average, FlatParameters
 from .teachers import pairs, prior, slider
-
-WEIGHTS = ("snr_gamma", "debiased_estimation_loss", "p2_gamma", "soft_snr_gamma")  # at most one is asked for
-WEIGHTS_OF_NOTHING = ("snr_gamma", "p2_gamma", "soft_snr_gamma")  # 0 where snr is, for v
 
 
 class Numbers:
@@ -78,6 +75,18 @@ class Noised(NamedTuple):
     c: torch.Tensor | None
 
 
+class Counted(NamedTuple):
+    """The tensors of `Noised`, with a mask (N, 1, h, w) of what each place counts and what each picture does, (N,)."""
+
+    batch: Batch
+    noise: torch.Tensor
+    seen: torch.Tensor | None
+    weight: torch.Tensor | None
+    c: torch.Tensor | None
+    mask: torch.Tensor | None
+    counts: torch.Tensor | None
+
+
 class Step:
     """The weights that learn, their optimizer, and what one step does with a batch."""
 
@@ -108,7 +117,10 @@ class Step:
         self.noising = Noising.of(studio.objective, studio.device)
         self.alpha_bar = self.noising.alpha_bar
         self.ranks = TimestepRanks(studio.unet, config, len(self.noising)) if config.tlora_min_rank else None
-        self._check_objective()
+        studio.remarks += objective.check(config, studio.objective, len(self.noising))
+        self.spread = spread(config, len(self.noising))
+        shared = partial(rooms, studio.unet)
+        self.graphs = Graphs(self._learned, self.flat.gradient, shared) if config.cuda_graphs else None
         self.micro_batch = config.train_batch_size
         self.failure: Exception | None = None
 
@@ -213,6 +225,10 @@ class Step:
         total = torch.zeros((), device=self.studio.device)
         try:
             for positions, pictures in self._micro_batches(mine):
+                if self.graphs:
+                    noised = self._noised(positions, pictures)
+                    total += self.graphs(self._counted(pictures, noised), torch.full_like(total, count))
+                    continue
                 with contextlib.closing(self._losses(positions, pictures)) as losses:
                     for loss in losses:
                         self.scaler.scale(loss / count).backward()
@@ -270,23 +286,39 @@ class Step:
         c = None
         if config.loss_type in ("huber", "smooth_l1"):
             c = objective.huber_c(config.huber_schedule, config.huber_c, batch.timesteps, self.alpha_bar)
-        return Noised(batch, choices, noise, seen, self._weight(batch.timesteps), c)
+        weight = objective.weight(config, self.kind, batch.timesteps, self.alpha_bar)
+        return Noised(batch, choices, noise, seen, weight, c)
 
     def _loss(self, pictures: list[int], noised: Noised) -> torch.Tensor:
         """The summed loss of these pictures."""
-        config, (batch, choices, noise, seen, weight, c) = self.config, noised
+        config = self.config
         if config.slider_positive is not None:
             predicted, wanted = slider.pair(config, self.studio, *self._told(noised))
-            each = objective.losses(predicted, wanted, weight, config.loss_type, c)
+            each = objective.losses(predicted, wanted, noised.weight, config.loss_type, noised.c)
+            counts = self.studio.weights(pictures)
+            each = each if counts is None else each * counts
         else:
-            mask = self.studio.mask(pictures, choices)
-            each = self.errors(batch, noise, weight, config.loss_type, c, mask, seen)
-        counts = self.studio.weights(pictures)
-        if counts is not None:
-            each = each * counts
+            each = self._each(self._counted(pictures, noised))
         if config.debug_loss:
-            self.debug(dict(zip(batch.names, each.tolist(), strict=True)))
+            self.debug(dict(zip(noised.batch.names, each.tolist(), strict=True)))
         return each.sum()
+
+    def _counted(self, pictures: list[int], noised: Noised) -> Counted:
+        """What is noised, without choices, and what every place and picture of it counts."""
+        batch, choices, noise, seen, weight, c = noised
+        mask, counts = self.studio.mask(pictures, choices), self.studio.weights(pictures)
+        return Counted(batch, noise, seen, weight, c, mask, counts)
+
+    def _each(self, one: Counted) -> torch.Tensor:
+        """The loss of each picture, (N,)."""
+        each = self.errors(one.batch, one.noise, one.weight, self.config.loss_type, one.c, one.mask, one.seen)
+        return each if one.counts is None else each * one.counts
+
+    def _learned(self, one: Counted, count: torch.Tensor) -> torch.Tensor:
+        """The loss over `count`, (), of a micro-batch whose gradient is added: all that a CUDA graph records."""
+        loss = self._each(one).sum() / count
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
     def _kept(self, noised: Noised) -> torch.Tensor:
         """The summed loss between what is predicted for plain prompts and what the base itself predicts for them."""
@@ -350,49 +382,12 @@ class Step:
         told = batch._replace(timesteps=self.noising.times(batch.timesteps))
         return objective.losses(self.studio.predict(noisy, told), wanted, weight, kind, c, mask)
 
-    def _weight(self, timesteps: torch.Tensor) -> torch.Tensor | None:
-        config = self.config
-        if config.debiased_estimation_loss:
-            return objective.debiased_estimation_weight(self.kind, timesteps, self.alpha_bar)
-        if config.p2_gamma is not None:
-            return objective.p2_weight(self.kind, timesteps, self.alpha_bar, config.p2_gamma)
-        if config.soft_snr_gamma is not None:
-            return objective.soft_min_snr_weight(self.kind, timesteps, self.alpha_bar, config.soft_snr_gamma)
-        return objective.min_snr_weight(self.kind, timesteps, self.alpha_bar, self.config.snr_gamma)
-
     def halve(self) -> None:
         """Compute half as many pictures at once from now on, because so many do not fit; TooLittleMemory after one."""
         if self.micro_batch == 1:
             raise TooLittleMemory(TOO_LARGE)
         self.micro_batch = -(-self.micro_batch // 2)
+        if self.graphs:
+            self.graphs.clear()
         give_back(self.studio.device)
         self.warn(f"A batch does not fit into memory: from now on {self.micro_batch} at a time, with the same result.")
-
-    def _check_objective(self) -> None:
-        config = self.config
-        count = len(self.noising)
-        if max(config.min_timestep + 1, config.max_timestep or 0) > count:
-            raise ConfigError(f"this base has {count} timesteps: lower min_timestep and max_timestep to them")
-        self.spread = spread(config, count)
-        weighs = next((n for n in WEIGHTS if getattr(config, n)), None)
-        divides = weighs if weighs in WEIGHTS[:2] else None
-        if self.studio.objective.zero_snr and self.kind == "v_prediction" and weighs in WEIGHTS_OF_NOTHING:
-            self.studio.remarks.append(
-                f"{weighs} with zero terminal SNR gives the last timestep, which is noise alone, no weight at all, as "
-                "its authors' formula says: what is learned there comes from the timesteps before it."
-            )
-        if divides and self.studio.objective.zero_snr and self.kind == "epsilon":
-            whose = "rescale_betas_zero_snr" if config.rescale_betas_zero_snr else "the base's zero terminal SNR"
-            raise ConfigError(
-                f"{divides} with {whose} needs --prediction_type v_prediction: "
-                "with epsilon the weight at the last timestep divides by zero"
-            )
-        if weighs and self.kind in ("edm", "flow"):
-            raise ConfigError(
-                f"{weighs} is a loss weight for bases that predict epsilon or v, and this one {WORDS[self.kind]}: "
-                f"drop {weighs}"
-            )
-        if config.flow_shift is not None and self.kind != "flow":
-            raise ConfigError(
-                f"flow_shift needs a base that predicts the flow, and this one {WORDS[self.kind]}: drop it"
-            )

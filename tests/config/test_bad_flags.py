@@ -60,6 +60,7 @@ BAD = [
     ("--slider_strength 0", "slider_strength must be greater than 0, not 0"),
     ("--slider_guidance 0", "slider_guidance must be greater than 0, not 0"),
     ("--lora_kind lokr --torch_compile", "torch_compile is for lora_kind lora alone, and this one is lokr: drop torch_compile"),
+    ("--cuda_graphs --debug_loss", "cuda_graphs repeats what was recorded once, which debug_loss forbids: drop one of them"),
     ("--seed 4294967296", "seed must be at most 4294967295, not 4294967296"),
     ("--random_flip maybe", "random_flip must be true or false, not 'maybe'"),
     ("--mixed_precision fp8", "mixed_precision must be no, fp16 or bf16, not 'fp8'"),

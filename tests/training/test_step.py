@@ -6,6 +6,7 @@ from small_runs import small, studio
 from test_processes import Other
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdxl_nb.training import objective
 from sdxl_nb.training.processes import Processes
 from sdxl_nb.training.trainer import Trainer
 
@@ -67,4 +68,5 @@ def test_a_timestep_without_weight_is_said(tmp_path, weight):
     said = [line for line in made.remarks if "gives the last timestep, which is noise alone, no weight" in line]
     assert [line.split()[0] for line in said] == ([weight] if weight else [])
     if weight:
-        assert step._weight(torch.tensor([998, 999])).tolist() == [pytest.approx(0, abs=1e-3), 0.0]
+        given = made.config, step.kind, torch.tensor([998, 999]), step.alpha_bar
+        assert objective.weight(*given).tolist() == [pytest.approx(0, abs=1e-3), 0.0]

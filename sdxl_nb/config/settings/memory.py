@@ -29,6 +29,12 @@ class MemorySettings(BaseModel):
     torch_compile: bool = memory(
         False, "Compile each transformer block with torch.compile: minutes at the start, faster steps on a GPU."
     )
+    cuda_graphs: bool = memory(
+        False,
+        "Launch forward and backward pass as one CUDA graph for each size of picture that comes often: less waiting "
+        "for Python on an NVIDIA GPU, whose memory for a step then stays taken while pictures are drawn.",
+        weights=False,
+    )
     cache_latents: bool = memory(
         True,
         "Compute the VAE's latents once, before training: each picture keeps its middle crop in every epoch, also "
