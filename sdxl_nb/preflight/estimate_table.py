@@ -264,10 +264,10 @@ class _Job:
         training = count.peak + self._others(config, pictures)
         if self.live_latents(config):
             training += weights + max(0, encoding - (count.peak - count.resident))
-        drawing = count.resident + weights + looks.memory(config, self.built, decoding, cuda)
-        return round(
-            max(training, weights + encoding, drawing if config.drawings() else 0) * SPARE + (CONTEXT if cuda else 0)
-        )
+        held = count.peak if config.cuda_graphs else count.resident  # graphs keep what a step takes
+        drawing = held + weights + looks.memory(config, self.built, decoding, cuda)
+        worst = max(training, weights + encoding, drawing if config.drawings() else 0)
+        return round(worst * SPARE + (CONTEXT if cuda else 0))
 
     def live_latents(self, config: TrainConfig) -> int:
         """How often the VAE encodes each picture at each step: inpainting bases want what is around a hole too."""
