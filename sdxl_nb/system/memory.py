@@ -17,6 +17,9 @@ from .errors import SdxlNbError
 if TYPE_CHECKING:
     import torch
 
+MEGABYTE = 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+TRIM = 2**17  # bytes at the heap's end that glibc keeps at first
 STATUS = Path("/proc/self/status")
 REMEDIES = (
     "add --gradient_checkpointing, use --mixed_precision fp16 (or bf16), add "
@@ -73,6 +76,29 @@ def trim() -> None:
         arrow.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc, or no C library by that name
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def mapped() -> Iterator[None]:
+    """Inside, what takes a megabyte or more lies by itself, and is given back as soon as it is freed.
+
+    glibc puts everything below 32 MB into one heap, once something as large was freed there: weights that are moved
+    leave holes of their sizes, which later results of all sizes fill and never leave empty again: 1.6 GB of them, of
+    SDXL in bf16. For the whole of a run it would be dear, for each result would be new pages. The thresholds afterwards
+    are those that glibc raises its own to (mallopt(3)). It counts for all threads of the process.
+    """
+    _thresholds(MEGABYTE, TRIM)
+    try:
+        yield
+    finally:
+        _thresholds(32 * MEGABYTE, 64 * MEGABYTE)
+
+
+def _thresholds(mapping: int, trimming: int) -> None:
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc, or no C library by that name
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, mapping)
+        library.mallopt(M_TRIM_THRESHOLD, trimming)
 
 
 @contextlib.contextmanager
