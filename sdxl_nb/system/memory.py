@@ -17,7 +17,7 @@ from .errors import SdxlNbError
 if TYPE_CHECKING:
     import torch
 
-MEGABYTE = 2**20
+MEGABYTE, GIGABYTE = 2**20, 2**30
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 TRIM = 2**17  # bytes at the heap's end that glibc keeps at first
 STATUS = Path("/proc/self/status")
@@ -79,14 +79,18 @@ def trim() -> None:
 
 
 @contextlib.contextmanager
-def mapped() -> Iterator[None]:
+def mapped(weights: int) -> Iterator[None]:
     """Inside, what takes a megabyte or more lies by itself, and is given back as soon as it is freed.
 
-    glibc puts everything below 32 MB into one heap, once something as large was freed there: weights that are moved
-    leave holes of their sizes, which later results of all sizes fill and never leave empty again: 1.6 GB of them, of
-    SDXL in bf16. For the whole of a run it would be dear, for each result would be new pages. The thresholds afterwards
-    are those that glibc raises its own to (mallopt(3)). It counts for all threads of the process.
+    So where `weights` take a gigabyte of this memory or more: glibc puts everything below 32 MB into one heap, once
+    something as large was freed there, and weights that are moved leave holes, which results of all sizes fill and
+    never leave empty again (1.6 GB of them, of SDXL in bf16). Small models have no such weights, and new pages for each
+    result would be dear there. The thresholds afterwards are those that glibc raises its own to (mallopt(3)). It counts
+    for all threads of the process.
     """
+    if weights < GIGABYTE:
+        yield
+        return
     _thresholds(MEGABYTE, TRIM)
     try:
         yield

@@ -41,7 +41,7 @@ from ..models.stored import apart
 from ..runs.events import EventLog
 from ..runs.folder import RunFolder
 from ..system.errors import ConfigError, ModelError
-from ..system.memory import give_back, mapped, trim
+from ..system.memory import give_back, trim
 from ..system.progress import counting_bar
 from ..system.transfer import sent
 from .class_pictures import open_class_pictures
@@ -280,10 +280,9 @@ class Studio:
         self.masks = encoding.masks(self.latents)
         encoding.tell(self.prompt)
         self.memo.close()
-        with mapped():
-            if not self.config.use_dora:
-                self._fill(self.device)
-            lay_out(self.unet, self.device)
+        if not self.config.use_dora:
+            self._fill(self.device)
+        lay_out(self.unet, self.device)
         self.unet.to(self.device)
         give_back(self.device)
 

@@ -19,7 +19,7 @@ from ..lora.acceleration import rooms, take_the_short_way
 from ..lora.cuda_graphs import Graphs
 from ..lora.dropout import keyed
 from ..lora.timestep_ranks import TimestepRanks
-from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory, mapped
+from ..system.memory import TOO_LARGE, TooLittleMemory, give_back, is_out_of_memory
 from . import objective
 from .noise.further import offset_noise, perturbation, pyramid
 from .noise.noising import Noising
@@ -122,7 +122,6 @@ class Step:
         shared = partial(rooms, studio.unet)
         self.graphs = Graphs(self._learned, self.flat.gradient, shared) if config.cuda_graphs else None
         self.micro_batch = config.train_batch_size
-        self.laid_out = False
         self.failure: Exception | None = None
 
     step: int  # the one that `take` is at
@@ -135,9 +134,7 @@ class Step:
         now = self._set_rates(step)
         positions = self.stream.positions(step)
         mine = share(positions, self.processes.index, self.processes.count)
-        with contextlib.nullcontext() if self.laid_out else mapped():  # the first pass moves weights together
-            total = self._gradients(mine, len(positions))
-        self.laid_out = True
+        total = self._gradients(mine, len(positions))
         votes = [torch.full_like(total, float(vote)) for vote in (asked_to_stop, self.failure is not None)]
         told = torch.stack([total, *votes])
         self.processes.add_up(told, self.flat.gradient)

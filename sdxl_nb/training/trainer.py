@@ -22,7 +22,7 @@ from ..runs.events import Callback, EventLog
 from ..runs.folder import RunFolder
 from ..runs.run import Run
 from ..system.errors import SdxlNbError, Stopped
-from ..system.memory import NO_MEMORY_TO_DRAW, TooLittleMemory, give_back, in_memory
+from ..system.memory import NO_MEMORY_TO_DRAW, TooLittleMemory, give_back, in_memory, mapped
 from . import disk, heldout, saving
 from .epochs import looked_at_every, measured_every
 from .optimizing.schedules import learning_rates
@@ -98,10 +98,16 @@ def _run(
         trackers = Trackers(config, studio.accelerator, folder.path, log.warn)
         log.listeners.insert(0, trackers)
         try:
-            with processes.sharing_failures(), explained(folder.path):
+            with processes.sharing_failures(), explained(folder.path), mapped(_weights_on_cpu(studio)):
                 outcome.update(trainer.run(log, resumed_from=trainer.step if found else None))
         finally:
             trackers.close(outcome["status"])
+
+
+def _weights_on_cpu(studio: Studio) -> int:
+    """Bytes of the U-Net where it is computed on the CPU, though it may not be read yet."""
+    every = (*studio.unet.parameters(), *studio.unet.buffers()) if studio.device.type == "cpu" else ()
+    return sum(tensor.nbytes for tensor in every)
 
 
 def _found(config: TrainConfig, folder: RunFolder) -> tuple[Path, checkpoint.Progress, checkpoint.Tensors] | None:
