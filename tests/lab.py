@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -73,6 +72,10 @@ CLOSE = """async () => {
   }
 }"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
+THEMED = """theme => {  // a theme that comes hides the page for a moment, which takes the focus from what has it
+  const now = document.body.dataset.jpThemeName;
+  return (theme ? now === theme : now) && !document.getElementById('jupyterlab-splash');
+}"""
 
 
 def chromium() -> str:
@@ -102,6 +105,7 @@ class Lab:
         self.page.goto(f"{self.url}/lab?reset&token={self.token}")
         self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
         self.page.evaluate("() => window.jupyterapp.restored")
+        self.page.wait_for_function(THEMED)
 
     def open(self, *cells: str, name: str = "test.ipynb") -> Page:
         """Write a notebook of these code cells, open it, run it, and return the page."""
@@ -134,9 +138,9 @@ class Lab:
         self.page.evaluate(RESTART)
 
     def theme(self, name: str) -> None:
-        """JupyterLab Light or JupyterLab Dark."""
+        """JupyterLab Light or JupyterLab Dark, which is there when this returns."""
         self.page.evaluate(THEME, name)
-        self.page.wait_for_timeout(300)
+        self.page.wait_for_function(THEMED, arg=name)
 
     def photograph(self, name: str, selector: str, *, both: bool = True) -> None:
         """Keep a picture of an element, in light and in dark."""
@@ -162,14 +166,13 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _server(home: Path, folder: Path, port: int, token: str):
-    """A JupyterLab as a process of its own, until the block ends."""
+def _server(home: Path, folder: Path, token: str):
+    """A JupyterLab as a process of its own, until the block ends; its address."""
     settings = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     options = [
-        f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0",
+        "--ServerApp.port=0",  # one that is free when it is taken
         "--ServerApp.ip=127.0.0.1",
         f"--IdentityProvider.token={token}",
         f"--ServerApp.root_dir={folder}",
@@ -182,27 +185,23 @@ def _server(home: Path, folder: Path, port: int, token: str):
             [sys.executable, "-m", "jupyterlab", *options], env=_environment(home), stdout=log, stderr=log, cwd=folder
         )
         try:
-            _wait(f"http://127.0.0.1:{port}/api?token={token}", server, home / "lab.log")
-            yield
+            yield _address(home / "runtime", token, server, home / "lab.log")
         finally:
             server.terminate()
             server.wait(300)
 
 
-def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
+def _address(runtime: Path, token: str, server: subprocess.Popen, log: Path) -> str:
+    """Where the server listens, as it has noted itself, once it answers."""
     until = time.monotonic() + 600
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=300):
-            return
+        with contextlib.suppress(OSError, ValueError, StopIteration):  # not noted yet, or half
+            url = f"http://127.0.0.1:{json.loads(next(runtime.glob('jpserver-*.json')).read_text())['port']}"
+            with urllib.request.urlopen(f"{url}/api?token={token}", timeout=300):
+                return url
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not start: {log.read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module", name="running_lab")
@@ -216,13 +215,13 @@ def running_lab_fixture(tmp_path_factory):
 def running(home: Path, folder: Path):
     """A Lab that serves the folder, until the block ends; what is Jupyter's own lies in `home`."""
     program = chromium()
-    port, token = _free_port(), secrets.token_hex(16)
+    token = secrets.token_hex(16)
     expect.set_options(timeout=PATIENCE)
-    with _server(home, folder, port, token), sync_playwright() as playwright:
+    with _server(home, folder, token) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1800})
         page.set_default_timeout(PATIENCE)
-        lab = Lab(folder, f"http://127.0.0.1:{port}", token, page)
+        lab = Lab(folder, url, token, page)
         lab.start()
         yield lab
         browser.close()
