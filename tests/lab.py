@@ -34,7 +34,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 HERE = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:")
-PATIENCE = 300_000  # milliseconds: a wait ends when what it waits for comes, and a busy machine is slow
+PATIENCE = 1_200_000  # milliseconds: a wait ends when what it waits for comes, and a busy machine is slow
 OPEN = """async ([path, kernel]) => {
   const app = window.jupyterapp;
   await app.restored;
@@ -188,17 +188,17 @@ def _server(home: Path, folder: Path, token: str):
             yield _address(home / "runtime", token, server, home / "lab.log")
         finally:
             server.terminate()
-            server.wait(300)
+            server.wait(1200)
 
 
 def _address(runtime: Path, token: str, server: subprocess.Popen, log: Path) -> str:
     """Where the server listens, as it has noted itself, once it answers."""
-    until = time.monotonic() + 600
+    until = time.monotonic() + 1200
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text()
         with contextlib.suppress(OSError, ValueError, StopIteration):  # not noted yet, or half
             url = f"http://127.0.0.1:{json.loads(next(runtime.glob('jpserver-*.json')).read_text())['port']}"
-            with urllib.request.urlopen(f"{url}/api?token={token}", timeout=300):
+            with urllib.request.urlopen(f"{url}/api?token={token}", timeout=1200):
                 return url
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not start: {log.read_text()}")

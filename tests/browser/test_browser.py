@@ -290,7 +290,7 @@ def project(lab):
     for place in (lab.folder / "mine" / "runs").glob("*"):
         run = Run.open(place)
         run.stop()
-        run.wait(300)
+        run.wait(1200)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_from_an_empty_folder_to_a_lora_of_ones_own(lab, project, tmp_path, by, 
     assert len(load_file(download.value.path())) > 10
     assert hand.clicks <= 12
     run.stop()
-    run.wait(300)
+    run.wait(1200)
     expect(page.locator(".sdxl-nb-status")).to_contain_text("Stopped")
     lab.photograph("project-result", ".sdxl-nb")
 
