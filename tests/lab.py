@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -71,6 +72,9 @@ CLOSE = """async () => {
     panel.dispose();
   }
 }"""
+IN_TIME = """arg => Promise.race([(SCRIPT)(arg), new Promise((_, fail) => {
+  setTimeout(() => fail(new Error('the page or its kernel does not answer')), PATIENCE);
+})])"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 THEMED = """theme => {  // a theme that comes hides the page for a moment, which takes the focus from what has it
   const now = document.body.dataset.jpThemeName;
@@ -96,6 +100,10 @@ class Lab:
         page.on("request", lambda request: self._note(request.url))
         page.on("websocket", lambda websocket: self._note(websocket.url))
 
+    def _do(self, script: str, given: Any = None) -> Any:
+        """What a script gives in the page, which fails if that takes longer than anything is waited for."""
+        return self.page.evaluate(IN_TIME.replace("PATIENCE", str(PATIENCE)).replace("SCRIPT", script), given)
+
     def _note(self, url: str) -> None:
         if not url.startswith(HERE):
             self.outside.append(url)
@@ -104,7 +112,7 @@ class Lab:
         """Load JupyterLab, empty, without what a test before has left."""
         self.page.goto(f"{self.url}/lab?reset&token={self.token}")
         self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
-        self.page.evaluate("() => window.jupyterapp.restored")
+        self._do("() => window.jupyterapp.restored")
         self.page.wait_for_function(THEMED)
 
     def open(self, *cells: str, name: str = "test.ipynb") -> Page:
@@ -113,33 +121,33 @@ class Lab:
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / name)
         self.show(name)
-        assert self.page.evaluate(RUN), self.page.locator(".jp-OutputArea").inner_text()
+        assert self._do(RUN), self.page.locator(".jp-OutputArea").inner_text()
         return self.page
 
     def show(self, name: str = "test.ipynb") -> None:
         """Open a notebook that is there, without running it."""
-        self.kernel = self.page.evaluate(OPEN, [name, self.kernel])
+        self.kernel = self._do(OPEN, [name, self.kernel])
 
     def run_cell(self, index: int) -> None:
         """Run one cell of the notebook shown."""
-        assert self.page.evaluate(RUN_CELL, index), self.page.locator(".jp-OutputArea").last.inner_text()
+        assert self._do(RUN_CELL, index), self.page.locator(".jp-OutputArea").last.inner_text()
 
     def begin_cell(self, index: int, source: str) -> None:
         """Put this into one cell and run it, without waiting for its end."""
-        self.page.evaluate(BEGIN_CELL, [index, source])
+        self._do(BEGIN_CELL, [index, source])
 
     def reload(self, name: str = "test.ipynb") -> None:
         """Save, load the whole page again, and open the notebook as a person finds it."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self._do("() => window.jupyterapp.commands.execute('docmanager:save')")
         self.start()
         self.show(name)
 
     def restart_kernel(self) -> None:
-        self.page.evaluate(RESTART)
+        self._do(RESTART)
 
     def theme(self, name: str) -> None:
         """JupyterLab Light or JupyterLab Dark, which is there when this returns."""
-        self.page.evaluate(THEME, name)
+        self._do(THEME, name)
         self.page.wait_for_function(THEMED, arg=name)
 
     def photograph(self, name: str, selector: str, *, both: bool = True) -> None:
@@ -154,7 +162,7 @@ class Lab:
 
     def close(self) -> None:
         """Close all notebooks and their widgets; fails when anything was asked of another machine."""
-        self.page.evaluate(CLOSE)
+        self._do(CLOSE)
         assert self.outside == []
 
 
