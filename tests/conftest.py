@@ -54,7 +54,7 @@ def _no_work_left() -> Iterator[None]:
     yield
     if "ipywidgets" in sys.modules:
         sys.modules["ipywidgets"].Widget.close_all()
-    for ending in ("(watch)", "(_run)"):  # widgets.parts.watching: those who watch give work to the others
+    for ending in ("(watch)", "(_watch)", "(_run)"):  # those who watch, monitors too, give work to the others
         for thread in threading.enumerate():
             if thread.name.endswith(ending):
                 thread.join(600)

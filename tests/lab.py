@@ -10,12 +10,12 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -35,7 +35,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 HERE = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:")
-PATIENCE = 300_000  # milliseconds: a wait ends when what it waits for comes, and a busy machine is slow
+PATIENCE = 1_200_000  # milliseconds: a wait ends when what it waits for comes, and a busy machine is slow
 OPEN = """async ([path, kernel]) => {
   const app = window.jupyterapp;
   await app.restored;
@@ -72,7 +72,14 @@ CLOSE = """async () => {
     panel.dispose();
   }
 }"""
+IN_TIME = """arg => Promise.race([(SCRIPT)(arg), new Promise((_, fail) => {
+  setTimeout(() => fail(new Error('the page or its kernel does not answer')), PATIENCE);
+})])"""
 THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
+THEMED = """theme => {  // a theme that comes hides the page for a moment, which takes the focus from what has it
+  const now = document.body.dataset.jpThemeName;
+  return (theme ? now === theme : now) && !document.getElementById('jupyterlab-splash');
+}"""
 
 
 def chromium() -> str:
@@ -93,6 +100,10 @@ class Lab:
         page.on("request", lambda request: self._note(request.url))
         page.on("websocket", lambda websocket: self._note(websocket.url))
 
+    def _do(self, script: str, given: Any = None) -> Any:
+        """What a script gives in the page, which fails if that takes longer than anything is waited for."""
+        return self.page.evaluate(IN_TIME.replace("PATIENCE", str(PATIENCE)).replace("SCRIPT", script), given)
+
     def _note(self, url: str) -> None:
         if not url.startswith(HERE):
             self.outside.append(url)
@@ -101,7 +112,8 @@ class Lab:
         """Load JupyterLab, empty, without what a test before has left."""
         self.page.goto(f"{self.url}/lab?reset&token={self.token}")
         self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored")
-        self.page.evaluate("() => window.jupyterapp.restored")
+        self._do("() => window.jupyterapp.restored")
+        self.page.wait_for_function(THEMED)
 
     def open(self, *cells: str, name: str = "test.ipynb") -> Page:
         """Write a notebook of these code cells, open it, run it, and return the page."""
@@ -109,34 +121,34 @@ class Lab:
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / name)
         self.show(name)
-        assert self.page.evaluate(RUN), self.page.locator(".jp-OutputArea").inner_text()
+        assert self._do(RUN), self.page.locator(".jp-OutputArea").inner_text()
         return self.page
 
     def show(self, name: str = "test.ipynb") -> None:
         """Open a notebook that is there, without running it."""
-        self.kernel = self.page.evaluate(OPEN, [name, self.kernel])
+        self.kernel = self._do(OPEN, [name, self.kernel])
 
     def run_cell(self, index: int) -> None:
         """Run one cell of the notebook shown."""
-        assert self.page.evaluate(RUN_CELL, index), self.page.locator(".jp-OutputArea").last.inner_text()
+        assert self._do(RUN_CELL, index), self.page.locator(".jp-OutputArea").last.inner_text()
 
     def begin_cell(self, index: int, source: str) -> None:
         """Put this into one cell and run it, without waiting for its end."""
-        self.page.evaluate(BEGIN_CELL, [index, source])
+        self._do(BEGIN_CELL, [index, source])
 
     def reload(self, name: str = "test.ipynb") -> None:
         """Save, load the whole page again, and open the notebook as a person finds it."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self._do("() => window.jupyterapp.commands.execute('docmanager:save')")
         self.start()
         self.show(name)
 
     def restart_kernel(self) -> None:
-        self.page.evaluate(RESTART)
+        self._do(RESTART)
 
     def theme(self, name: str) -> None:
-        """JupyterLab Light or JupyterLab Dark."""
-        self.page.evaluate(THEME, name)
-        self.page.wait_for_timeout(300)
+        """JupyterLab Light or JupyterLab Dark, which is there when this returns."""
+        self._do(THEME, name)
+        self.page.wait_for_function(THEMED, arg=name)
 
     def photograph(self, name: str, selector: str, *, both: bool = True) -> None:
         """Keep a picture of an element, in light and in dark."""
@@ -150,7 +162,7 @@ class Lab:
 
     def close(self) -> None:
         """Close all notebooks and their widgets; fails when anything was asked of another machine."""
-        self.page.evaluate(CLOSE)
+        self._do(CLOSE)
         assert self.outside == []
 
 
@@ -162,14 +174,13 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _server(home: Path, folder: Path, port: int, token: str):
-    """A JupyterLab as a process of its own, until the block ends."""
+def _server(home: Path, folder: Path, token: str):
+    """A JupyterLab as a process of its own, until the block ends; its address."""
     settings = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     options = [
-        f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0",
+        "--ServerApp.port=0",  # one that is free when it is taken
         "--ServerApp.ip=127.0.0.1",
         f"--IdentityProvider.token={token}",
         f"--ServerApp.root_dir={folder}",
@@ -182,27 +193,23 @@ def _server(home: Path, folder: Path, port: int, token: str):
             [sys.executable, "-m", "jupyterlab", *options], env=_environment(home), stdout=log, stderr=log, cwd=folder
         )
         try:
-            _wait(f"http://127.0.0.1:{port}/api?token={token}", server, home / "lab.log")
-            yield
+            yield _address(home / "runtime", token, server, home / "lab.log")
         finally:
             server.terminate()
-            server.wait(300)
+            server.wait(1200)
 
 
-def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 600
+def _address(runtime: Path, token: str, server: subprocess.Popen, log: Path) -> str:
+    """Where the server listens, as it has noted itself, once it answers."""
+    until = time.monotonic() + 1200
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=300):
-            return
+        with contextlib.suppress(OSError, ValueError, StopIteration):  # not noted yet, or half
+            url = f"http://127.0.0.1:{json.loads(next(runtime.glob('jpserver-*.json')).read_text())['port']}"
+            with urllib.request.urlopen(f"{url}/api?token={token}", timeout=1200):
+                return url
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not start: {log.read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module", name="running_lab")
@@ -216,13 +223,13 @@ def running_lab_fixture(tmp_path_factory):
 def running(home: Path, folder: Path):
     """A Lab that serves the folder, until the block ends; what is Jupyter's own lies in `home`."""
     program = chromium()
-    port, token = _free_port(), secrets.token_hex(16)
+    token = secrets.token_hex(16)
     expect.set_options(timeout=PATIENCE)
-    with _server(home, folder, port, token), sync_playwright() as playwright:
+    with _server(home, folder, token) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1800})
         page.set_default_timeout(PATIENCE)
-        lab = Lab(folder, f"http://127.0.0.1:{port}", token, page)
+        lab = Lab(folder, url, token, page)
         lab.start()
         yield lab
         browser.close()

@@ -98,7 +98,7 @@ class Store:
         self.folder, self.advice, self.say = Path(folder), advice, say or (lambda line: None)
         self.shards: list[Shard] = []
         self._known: set[str] = set()
-        self._seen: tuple[int, int] | None = None  # the folder's number and time of change when it was last listed
+        self._seen: tuple[int, int] | None = None  # the folder's number and time of change, listed when it was settled
         self._touched = 0
         self._open_now: dict[Shard, np.ndarray] = {}
         self._keys, self._places = np.empty(0, KEY), np.empty(0, np.int64)
@@ -108,14 +108,15 @@ class Store:
         """Look for shards that appeared since: other processes and runs write here too."""
         try:
             about = os.stat(self.folder)
-            settled = time.time() - about.st_mtime > SETTLED
-            if settled and self._seen == (about.st_ino, about.st_mtime_ns):
+            now = (about.st_ino, about.st_mtime_ns)
+            if self._seen == now:
                 return
+            settled = time.time() - about.st_mtime > SETTLED  # before it is listed: what comes later changes the time
             names = sorted(name for name in os.listdir(self.folder) if name.endswith(".safetensors"))
         except OSError as error:
             self._refuse_scarcity(error)
             return  # nothing there yet
-        self._seen = (about.st_ino, about.st_mtime_ns)
+        self._seen = now if settled else None
         added = [found for name in names if name not in self._known if (found := self._open(name))]
         if added:
             self._index(added)

@@ -36,6 +36,7 @@ TABLE = (
     "fault TEXT, pillow TEXT) WITHOUT ROWID"
 )
 PORTION = 500  # stamps asked for at once; SQLite took 999 variables at most for long
+PATIENCE = 60.0  # seconds that another process may be at the file
 SAVED_EVERY = 1.0  # seconds: what a kill can cost
 LARGE = 4096  # pictures of a set that is kept as a whole, at least
 WHOLES = 8  # sets that are kept so, those used last; a million pictures take 40 MB
@@ -62,12 +63,17 @@ class Memo:
     def _open(self) -> sqlite3.Connection | None:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return self._connect()
-        except sqlite3.OperationalError:  # read-only, no such folder, no room
-            return None
-        except sqlite3.DatabaseError:
-            return self._anew()
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._connect()
+            except sqlite3.OperationalError as error:  # read-only, no such folder, no room
+                # of two processes that make the file at once SQLite refuses one, whatever its time is
+                if "locked" not in str(error) or time.monotonic() > until:
+                    return None
+                time.sleep(0.01)
+            except sqlite3.DatabaseError:
+                return self._anew()
 
     def _anew(self) -> sqlite3.Connection | None:
         """Throw a damaged file away."""
@@ -79,7 +85,7 @@ class Memo:
         return None
 
     def _connect(self) -> sqlite3.Connection:
-        base = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        base = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
         try:
             base.execute("PRAGMA journal_mode=WAL")
             base.execute("PRAGMA synchronous=NORMAL")  # a memory may lose its last second, never its form

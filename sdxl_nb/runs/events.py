@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TextIO
 from ..system.errors import SdxlNbError
 
 Callback = Callable[[dict[str, Any]], None]
+_UPDATING = threading.Lock()
 BEGINNING = 64  # bytes by which a file is known again: they hold the time of its first event
 
 
@@ -179,8 +180,12 @@ def noted(path: Path) -> dict[str, Any]:
 
 
 def update(path: Path, **fields: Any) -> None:
-    """Put fields into a JSON object's file, which readers see whole at any moment. Raises SdxlNbError as `noted`."""
-    _write_whole(path, json.dumps(noted(path) | fields, indent=1))
+    """Put fields into a JSON object's file, which readers see whole at any moment. Raises SdxlNbError as `noted`.
+
+    A thread that watches and one that a button wakes may both have something to note.
+    """
+    with _UPDATING:
+        _write_whole(path, json.dumps(noted(path) | fields, indent=1))
 
 
 def _write_whole(path: Path, text: str) -> None:

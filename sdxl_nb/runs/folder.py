@@ -14,6 +14,7 @@ from ..config.train_config import TrainConfig
 from ..system.errors import ConfigError, SdxlNbError
 from . import events
 from .checkpoints import find, sweep
+from .process import is_taken
 from .renaming import follow
 
 OURS = ("events.jsonl", "log.txt", "run.json", "config.json", "README.md", "validation", SCORES)
@@ -36,13 +37,23 @@ class RunFolder:
             self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / "lock")
-            self._lock.acquire(timeout=1)  # Run.status may hold it for a moment
+            self._wait_for_lookers()
             self._forget_requests()  # nobody else runs here, so they were meant for a run that is over
         except Timeout:
             raise ConfigError(f"output_dir {self.path} belongs to a run that is going on: choose another") from None
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise SdxlNbError(f"Cannot write to output_dir {self.path} ({reason}): choose another folder.") from error
+
+    def _wait_for_lookers(self) -> None:
+        """Take the lock, which those who look whether a run holds it have for a moment. Raises Timeout for a run's."""
+        while True:
+            try:
+                self._lock.acquire(timeout=1)
+                return
+            except Timeout:
+                if is_taken(self.path):
+                    raise
 
     def release(self) -> None:
         """Give the folder back; without a run in it nothing of it remains."""

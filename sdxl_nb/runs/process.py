@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if sys.platform != "win32":
+    import fcntl
+
 import psutil
 from filelock import FileLock, Timeout
 
@@ -163,13 +166,22 @@ def _end(pid: int, at_once: bool = False) -> None:
 
 
 def is_taken(folder: Path) -> bool:
-    """Whether a process holds the folder's lock; a killed one does not, whoever has its pid now. OSError if unknown."""
+    """Whether a process holds the folder's lock; a killed one does not, whoever has its pid now. OSError if unknown.
+
+    It is shared by those who only look, where a system has that: none of two at once takes the other for a run.
+    """
     if not (folder / "lock").exists():
         return False
     try:
-        with FileLock(folder / "lock", timeout=0):
+        if sys.platform == "win32":
+            with FileLock(folder / "lock", timeout=0):
+                return False
+        with open(folder / "lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except Timeout:
+    except FileNotFoundError:  # by now
+        return False
+    except (Timeout, BlockingIOError):
         return True
 
 

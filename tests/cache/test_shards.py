@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,15 @@ def test_what_others_wrote_is_seen_and_not_written_twice(tmp_path):
     put(tmp_path, [2, 3])
     ours.refresh()
     assert values(ours, [3, 2]) == [3, 2] and ours.find(keys([2])) >> 32 == 0  # the first shard's row
+
+
+def test_what_came_within_a_clocks_tick_is_seen_however_late_one_looks(tmp_path, monkeypatch):
+    ours, about = Store(tmp_path), tmp_path.stat()
+    put(tmp_path, range(3))
+    os.utime(tmp_path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    monkeypatch.setattr(shards, "time", SimpleNamespace(time=lambda: time.time() + 10))
+    ours.refresh()
+    assert values(ours, range(3)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("harm", ["cut", "header", "data", "empty"])

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,22 @@ def test_processes_remember_at_the_same_time(tmp_path):
     found = Memo(tmp_path).find(map(key_of, range(1200)))  # more than SQLite takes at once
     assert [process.exitcode for process in both] == [0, 0] and len(found) == 300
     assert found[key_of(299)] == Known((299).to_bytes(32, "big"), 299, 598)
+
+
+def test_who_makes_the_memory_waits_for_another_that_makes_it_too(tmp_path, monkeypatch):
+    connect, tried = Memo._connect, []
+
+    def locked_at_first(memo):
+        tried.append(memo)
+        if len(tried) == 1:  # as SQLite says it to one of two at once
+            raise sqlite3.OperationalError("database is locked")
+        return connect(memo)
+
+    monkeypatch.setattr(Memo, "_connect", locked_at_first)
+    memo = Memo(tmp_path)
+    memo.put(key_of(1), Known(bytes(32)))
+    memo.save()
+    assert len(tried) == 2 and memo.find([key_of(1)]) == {key_of(1): Known(bytes(32))}
 
 
 def edited_in_place(path, data):

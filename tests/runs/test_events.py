@@ -3,10 +3,11 @@
 import io
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sdxl_nb.runs.events import EventLog, EventReader, identity, read_events, update
+from sdxl_nb.runs.events import EventLog, EventReader, identity, noted, read_events, update
 
 
 def steps(events):
@@ -156,3 +157,9 @@ def test_a_reader_starts_anew_with_another_file(tmp_path, other):
     assert reader() == list(read_events(path)) and reader()[0]["steps"] == 3
     path.unlink()
     assert reader() == []
+
+
+def test_threads_that_note_at_the_same_time_lose_nothing(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: update(tmp_path / "run.json", **{str(number): number}), range(200)))
+    assert noted(tmp_path / "run.json") == {str(number): number for number in range(200)}

@@ -50,7 +50,7 @@ def instead(monkeypatch):
         os.killpg(pid, signal.SIGKILL)
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=1200):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -69,7 +69,7 @@ def test_launched_killed_resumed_stopped_and_finished_it_ends_with_the_same_lora
         run.resume()
     wait_for(lambda: run.step > 25)
     os.kill(run.info["pid"], signal.SIGKILL)
-    assert run.wait(300) == "interrupted"
+    assert run.wait(1200) == "interrupted"
     gone = "The process is gone without a word, killed or out of memory; resume goes on from checkpoint-"
     assert run.error.startswith(gone)
     with open(run.folder / "process.txt", "a") as output:
@@ -80,7 +80,7 @@ def test_launched_killed_resumed_stopped_and_finished_it_ends_with_the_same_lora
     assert run.resume() is run and run.status == "running"
     wait_for(lambda: run.step > 55)
     run.stop()
-    assert run.wait(300) == "stopped" and 55 < run.step < 130 == run.steps and run.error is None
+    assert run.wait(1200) == "stopped" and 55 < run.step < 130 == run.steps and run.error is None
     train(small(run.folder, resume_from_checkpoint="latest", **steps))
     assert run.status == "completed" and run.losses()[0] == list(range(1, 131))
     assert run.seconds_per_step > 0 and run.seconds_left is None
@@ -160,7 +160,7 @@ def fake(tmp_path, code):
 )
 def test_the_sentence_of_a_process_that_fails_at_its_start(tmp_path, printed, said):
     launched, process = fake(tmp_path, "".join(f"echo '{line.strip()}';" for line in printed.split(",")) + "exit 1")
-    process.wait(300)
+    process.wait(1200)
     run = Run.open(tmp_path / "run")
     assert run.status == "failed" and run.info == {} and run.step == 0 and run.steps is None
     assert run.error.endswith(said) and not run.error.startswith(("error:", "[rank0]"))
@@ -195,7 +195,7 @@ def test_a_process_that_starts_is_seen_and_can_be_ended(tmp_path):
     wait_for(lambda: run.log() == "loading")
     assert run.status == "starting"
     run.stop()
-    process.wait(300)
+    process.wait(1200)
     assert run.status == "stopped" and run.error is None and not alive(process.pid)
 
 
@@ -213,7 +213,7 @@ def test_a_run_that_takes_long_to_begin_is_returned_while_it_starts(tmp_path, in
     with pytest.raises(SdxlNbError, match="is starting: there is nothing to resume"):
         run.resume()
     run.stop()
-    assert run.wait(300) == "stopped" and run.config == config
+    assert run.wait(1200) == "stopped" and run.config == config
     asked = []
     monkeypatch.setattr(starting, "command", lambda *arguments: asked.append(arguments) or ["sleep", "3600"])
     assert run.resume(say=asked.append).status == "starting"  # from the beginning, as it was asked for
@@ -239,7 +239,7 @@ def test_widgets_of_a_run_that_starts(tmp_path, instead, monkeypatch):
     assert "loading" in monitor._log.value and monitor._resume.disabled and not monitor._stop.disabled
     monitor._stop.click()
     assert "it has not begun to train, so there is nothing new to keep" in monitor._notice.value
-    assert run.wait(300) == "stopped"
+    assert run.wait(1200) == "stopped"
     monitor.refresh()
     assert monitor.status == "stopped" and not monitor._resume.disabled and monitor._notice.value == ""
     monitor._resume.click()
@@ -253,7 +253,7 @@ def test_a_run_that_was_stopped_while_it_started_is_resumed_from_its_beginning(t
     instead("sleep 3600")
     run = launch(config)
     run.stop()
-    assert run.wait(300) == "stopped"
+    assert run.wait(1200) == "stopped"
     instead("echo 'error: no network'; exit 1", patience=600)
     with pytest.raises(SdxlNbError, match="no network"):
         run.resume()
@@ -271,7 +271,7 @@ def test_a_run_that_fails_after_a_while_says_why(tmp_path, instead):
     run = launch(small(tmp_path / "run"))
     assert run.status == "starting"
     go.touch()
-    assert run.wait(300) == "failed" and run.error == "the hub cannot be reached"
+    assert run.wait(1200) == "failed" and run.error == "the hub cannot be reached"
 
 
 def test_of_a_run_that_is_being_replaced_nothing_is_shown(tmp_path, instead):
@@ -284,7 +284,7 @@ def test_of_a_run_that_is_being_replaced_nothing_is_shown(tmp_path, instead):
     assert not run.config.overwrite_output_dir  # loaded again it must not replace a run by itself
     wait_for(lambda: run.log() == "loading")
     run.stop()
-    assert run.wait(300) == "stopped" and run.summary()["steps"] == 0 and run.log() == "loading"
+    assert run.wait(1200) == "stopped" and run.summary()["steps"] == 0 and run.log() == "loading"
 
 
 def test_an_interrupt_while_waiting_leaves_the_run_alone(tmp_path, instead, monkeypatch, capsys):
@@ -301,7 +301,7 @@ def test_an_interrupt_while_waiting_leaves_the_run_alone(tmp_path, instead, monk
     run = launch(small(tmp_path / "run"))
     assert run.status == "starting" and alive(run_pid(run)) and "is still starting" in capsys.readouterr().out
     run.stop()
-    assert run.wait(300) == "stopped"
+    assert run.wait(1200) == "stopped"
 
 
 def run_pid(run):
@@ -313,7 +313,7 @@ def test_a_process_that_is_deaf_to_the_signal_is_killed(tmp_path, instead, monke
     instead("trap '' TERM; while true; do sleep 0.1; done")
     run = launch(small(tmp_path / "run"))
     run.stop()
-    assert run.wait(300) == "stopped"
+    assert run.wait(1200) == "stopped"
 
 
 def test_a_launched_run_on_another_machine_is_starting_as_long_as_it_is_heard_of(tmp_path, instead):

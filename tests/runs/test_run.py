@@ -89,7 +89,7 @@ def test_wait_and_stop(folder):
     assert (folder / "stop").exists()
     ends = threading.Thread(target=lambda: (time.sleep(0.1), set_info(folder, status="stopped")))
     ends.start()
-    assert run.wait(timeout=300, interval=0.02) == "stopped"
+    assert run.wait(timeout=1200, interval=0.02) == "stopped"
     ends.join()
 
 

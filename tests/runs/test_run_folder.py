@@ -1,5 +1,6 @@
 """The run folder: one writer at a time, nothing of others is deleted, nothing is left by a run that never began."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -9,9 +10,11 @@ from small_runs import small, train
 from test_checkpoint import write
 
 from sdxl_nb.config.train_config import TrainConfig
+from sdxl_nb.runs import folder as folders
 from sdxl_nb.runs.checkpoints import find
 from sdxl_nb.runs.events import update
 from sdxl_nb.runs.folder import RunFolder
+from sdxl_nb.runs.process import is_taken
 from sdxl_nb.runs.run import Run
 from sdxl_nb.system.errors import ConfigError, DataError, SdxlNbError
 
@@ -53,6 +56,18 @@ def test_a_lock_file_that_a_killed_run_left_does_not_matter(tmp_path):
     folder = RunFolder(config(tmp_path))
     assert not folder.stop_file.exists()
     folder.release()
+
+
+def test_who_only_looks_whether_a_run_goes_on_is_not_taken_for_one(tmp_path, monkeypatch):
+    killed = RunFolder(config(tmp_path))
+    killed.begin(config(tmp_path), resumed_from=None)
+    killed.release()
+    (tmp_path / "lock").touch()
+    with open(tmp_path / "lock", "rb") as looker:  # at the same time
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        assert Run.open(tmp_path).status == "interrupted"
+        monkeypatch.setattr(folders, "is_taken", lambda path: [is_taken(path), looker.close()][0])
+        RunFolder(config(tmp_path)).release()  # it waits
 
 
 def test_only_the_folders_it_made_go(tmp_path):

@@ -70,8 +70,11 @@ class Job:
         self.thread.start()
 
     def stop(self):
-        self.stop_asked, self.status = True, "Stopping"
-        self._turn("Stopping")
+        with self.emulator.lock:
+            if self.status in OVER:  # just now
+                return
+            self.stop_asked, self.status = True, "Stopping"
+            self._turn("Stopping")
 
     def interrupt(self, hard=False):
         self.interruption = "hard" if hard else "soft"
@@ -115,10 +118,8 @@ class Job:
         }
         if self.artifacts:
             answer["ModelArtifacts"] = {"S3ModelArtifacts": self.artifacts}
-        if self.reason is not None:
-            answer["FailureReason"] = self.reason
-        if self.training_began is not None:
-            answer["TrainingStartTime"] = self.training_began
+        known = {"FailureReason": self.reason, "TrainingStartTime": self.training_began}
+        answer |= {name: value for name, value in known.items() if value is not None}
         if self.status in OVER:
             answer["TrainingEndTime"] = self.training_ended or self.modified
             answer["TrainingTimeInSeconds"] = max(1, round(self.seconds))
@@ -153,8 +154,9 @@ class Job:
 
     def _fail(self, reason):
         self.reason = reason[:1024]
-        self._turn("Failed", self.reason)
-        self.status = "Failed"
+        with self.emulator.lock:
+            self._turn("Failed", self.reason)
+            self.status = "Failed"
 
     def _attempt(self):
         """From download to the end, or to the interruption."""
@@ -329,8 +331,9 @@ class Job:
             if any(any((root / "output" / "data").iterdir()) for root in roots):
                 self._upload(roots, "output/data", "output.tar.gz")
         last = "MaxRuntimeExceeded" if self.timed_out else "Stopped" if stopped else "Completed"
-        self._turn(last)
-        self.status = "Stopped" if stopped else "Completed"
+        with self.emulator.lock:
+            self._turn(last)
+            self.status = "Stopped" if stopped else "Completed"
         return None
 
     def _failure(self, roots):
@@ -361,23 +364,20 @@ def inside(emulator, region):
 
 
 def download(s3, place, folder):
-    """Every object under a prefix; how many there were."""
+    """Every object under a prefix, but for what the console makes of folders; how many there were."""
     bucket, prefix = split(place)
     folder.mkdir(parents=True, exist_ok=True)
-    found = 0
     try:
         pages = list(s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
     except Exception:
         return 0
-    for item in (item for page in pages for item in page.get("Contents", [])):
-        if item["Key"].endswith("/"):
-            continue  # what the console makes of a folder
+    items = [item for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+    for item in items:
         name = item["Key"][len(prefix) :].lstrip("/") or item["Key"].rpartition("/")[2]
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         s3.download_file(bucket, item["Key"], str(target))
-        found += 1
-    return found
+    return len(items)
 
 
 def split(place):

@@ -127,4 +127,4 @@ class Jobs:
         for job in self.known.values():
             job.kill()
         for job in self.known.values():
-            job.thread.join(300)
+            job.thread.join(1200)

@@ -91,7 +91,8 @@ class Instance:
                 break
             time.sleep(0.02)
         if pid is not None and self.process.poll() is None:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(pid, signal.SIGTERM)
 
     def kill(self):
         """SIGKILL to everything in the container."""
@@ -108,7 +109,7 @@ class Instance:
 
     def drain(self):
         """Wait for the last lines."""
-        self.reader.join(300)
+        self.reader.join(1200)
 
 
 def free_port():

@@ -51,7 +51,7 @@ class Processings:
         for job in self.known.values():
             job.stop()
         for job in self.known.values():
-            job.thread.join(300)
+            job.thread.join(1200)
 
 
 class Processing:

@@ -35,7 +35,7 @@ def limited(bytes_a_file):
 
 def command(config, **options):
     arguments = [sys.executable, "-m", "sdxl_nb.train", *config.to_flags()]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=1200, **options)
 
 
 def test_a_disk_that_is_full_when_a_checkpoint_is_saved(tmp_path):

@@ -109,6 +109,21 @@ def test_a_caption_is_kept_when_its_field_is_left_and_its_card_stays(album, fold
     browser.close()
 
 
+def test_a_caption_that_is_left_while_a_worker_shows_another_one_is_kept():
+    kept = []
+    card = Card("a.png", lambda *given: kept.append(given), print, print)
+    person = threading.Thread(target=lambda: write(card, "mine"))
+
+    def leave(change):
+        if person.ident is None:
+            person.start()
+            person.join(600)
+
+    card.editor.observe(leave, "value")
+    card.show("stored", Shown(), (), lambda: None)
+    assert kept == [("a.png", "mine")]
+
+
 def test_ctrl_enter_goes_on_to_the_next_without_a_caption_also_on_another_page(tmp_path):
     for name in "abcdef":
         (tmp_path / f"{name}.png").write_bytes(png())

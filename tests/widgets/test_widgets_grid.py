@@ -231,12 +231,14 @@ def often(monkeypatch):
 
 
 def going_on(run, folder, steps):
-    """A copy of a run as it was when it had drawn these steps."""
-    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("validation", "checkpoint-*", "*.safetensors"))
-    about = json.loads((folder / "run.json").read_text()) | {"status": "running", "host": "elsewhere"}
-    (folder / "run.json").write_text(json.dumps(about))
+    """A copy of a run as it was when it had drawn these steps; there all at once, for a thread may look."""
+    aside = folder.with_name("aside")
+    shutil.copytree(run.folder, aside, ignore=shutil.ignore_patterns("validation", "checkpoint-*", "*.safetensors"))
+    about = json.loads((aside / "run.json").read_text()) | {"status": "running", "host": "elsewhere"}
+    (aside / "run.json").write_text(json.dumps(about))
     for step in steps:
-        draws(run, folder, step)
+        draws(run, aside, step)
+    aside.rename(folder)
     return Run.open(folder)
 
 

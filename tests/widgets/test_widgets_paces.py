@@ -30,7 +30,7 @@ def ran(config, steps=10, each=0.5, around=20.0):
 
 
 def start(form):
-    form._outlook.wait(60)
+    form._outlook.wait(1200)
     return form.start.button.description
 
 

@@ -1,10 +1,12 @@
 """The one page, in process: what opens when, what lies in the project's folder, and that it is found again."""
 
 import shutil
+import threading
 
 import pytest
 from small_runs import small, train
 from test_editing import png
+from test_overview import begun
 from test_widgets_pictures import inside
 
 from sdxl_nb import Project, Run, TrainConfig
@@ -15,6 +17,7 @@ from sdxl_nb.widgets.grid.grid import ValidationGrid
 from sdxl_nb.widgets.monitor.monitor import RunMonitor
 from sdxl_nb.widgets.page.folder import ProjectFolder
 from sdxl_nb.widgets.page.proposal import proposed
+from sdxl_nb.widgets.page.result import Result
 from sdxl_nb.widgets.page.settings import Few
 
 pytestmark = pytest.mark.slow
@@ -138,6 +141,32 @@ def test_a_run_is_shown_starred_taken_and_found_again(place, tmp_path, monkeypat
     for one in (project, again):
         one.close()
         assert one._monitor.comm is one.result._grid.comm is None
+
+
+def test_what_is_starred_was_offered_also_while_a_thread_offers_more(place):
+    run, log = begun(place / "runs" / "mine")
+
+    def keeps(step):
+        (run.path / f"checkpoint-{step}").mkdir()
+        (run.path / f"checkpoint-{step}" / "state.json").touch()
+
+    keeps(2), keeps(4)
+    result = Result(ProjectFolder(place))
+    result.show(Run.open(run.path))
+    pressed = threading.Thread(target=result._star.click)
+
+    def press(change):  # while the list is new, and nothing of it chosen
+        if pressed.ident is None:
+            pressed.start()
+            pressed.join(0.3)
+
+    result._stage.observe(press, "options")
+    keeps(6)
+    result.refresh()
+    pressed.join(600)
+    assert ProjectFolder(place).star == 6 and "Step 6 is starred" in result._notice.value
+    log.close()
+    run.release()
 
 
 def test_a_project_whose_run_was_deleted_opens_all_the_same(place):

@@ -4,6 +4,7 @@ In: a picture of a data set and a TrainConfig. Out: a `Card`. The crop is that o
 what lies outside it is dimmed.
 """
 
+import threading
 from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
@@ -120,7 +121,8 @@ class Card(VBox):
         goes_on: Callable[["Card"], object],
         press: Callable[[str], object],
     ):
-        self.name, self.caption, self._hushed = name, "", False
+        self.name, self.caption = name, ""
+        self._writer: int | None = None  # the thread that shows what is stored, which is not to be saved once more
         self._about: tuple[object, ...] | None = None  # what the picture was made of
         self._size: tuple[int, int] | None = None  # of the picture, None for one that cannot be read
         self._broken = ""  # why it cannot
@@ -131,7 +133,7 @@ class Card(VBox):
         self.text, self.answer = HTML(layout=Layout(margin="0")), HTML()
         self.editor = CaptionBox(label=f"caption of {name}", disabled=save is None)
         if save:
-            self.editor.observe(lambda change: None if self._hushed else save(name, change["new"]), "value")
+            self.editor.observe(lambda change: self._is_writing() or save(name, change["new"]), "value")
             self.editor.observe(lambda change: goes_on(self), "next")
         head = HBox([self.chosen, self.text] if save else [self.text], layout=Layout(align_items="flex-start"))
         look = Layout(width=f"{WIDTH + 8}px", margin="0 0 10px 0")
@@ -176,11 +178,15 @@ class Card(VBox):
         """The caption as it is stored, without saving it once more."""
         self.caption = caption
         if self.editor.value != caption:
-            self._hushed = True
+            self._writer = threading.get_ident()
             try:
                 self.editor.value = caption
             finally:
-                self._hushed = False
+                self._writer = None
+
+    def _is_writing(self) -> bool:
+        """Whether it is we who change the caption; somebody may leave the field while a worker shows another one."""
+        return self._writer == threading.get_ident()
 
     def say(self, html: str) -> None:
         """Say here what became of its caption: the widget's notice may be far up."""

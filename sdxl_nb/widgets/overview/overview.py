@@ -115,11 +115,14 @@ class Runs(Twin, VBox):
         self._work.start(self._notice.guard(self._fill))
 
     def _place(self) -> None:
-        """The rows, what was unfolded below the row that was pressed for it; at the end where that is not shown."""
+        """The rows, what was unfolded below the row that was pressed for it; at the end where that is not shown.
+
+        An empty box is no reason to move rows: the page makes those below it anew, and who is in one loses the place.
+        """
         rows: list[Any] = []
         boxes = {self._beside: next(reversed(self.compared), ""), self._watched: self.opened}
         for name, entry in self._entries.items():
-            rows += [entry, *(box for box, below in boxes.items() if below == name)]
+            rows += [entry, *(box for box, below in boxes.items() if below == name and box.children)]
         rows += [box for box in boxes if box not in rows]
         if rows != list(self._rows.children):
             replace(self._rows, rows)
@@ -164,6 +167,7 @@ class Runs(Twin, VBox):
             if len(glances) == 1:
                 self._notice.say(f"{glances[0].name} is chosen: choose another to compare it with.")
             replace(self._beside, [])
+            self._place()
             return
         shown = self._beside.children[0] if self._beside.children else None
         if not isinstance(shown, Comparison) or shown.names != list(self.compared):
@@ -175,15 +179,16 @@ class Runs(Twin, VBox):
 
     def _open(self) -> None:
         """Watch the run that is opened; the one before is watched no more, and goes on."""
-        self._place()
         if not self.opened:
             replace(self._watched, [])
+            self._place()
             return
         folder = self._glances[self.opened].folder if self.opened in self._glances else self.list.place / self.opened
         close = Button(description="Close", icon="times", layout=Layout(width="auto"))
         close.tooltip = "Put the monitor away; the run goes on"
         close.on_click(self._handled(lambda: self.set_trait("opened", "")))
         replace(self._watched, [close, RunMonitor(Run.open(folder))])
+        self._place()
 
     def close(self) -> None:
         """Stop looking; runs go on."""

@@ -4,6 +4,7 @@ In: a run, and the project that remembers the star. Out: a list of the stages wh
 and the grid of all of them.
 """
 
+import threading
 from html import escape
 
 from ipywidgets import HTML, Button, Dropdown, HBox, Layout, VBox
@@ -26,6 +27,7 @@ class Result(VBox):
         self._project = project
         self._run: Run | None = None
         self._grid: ValidationGrid | None = None
+        self._lock = threading.RLock()  # a thread offers a new stage while a person presses
         self._by_hand, self._hushed = False, False  # whether somebody chose the stage, and whether we do just now
         self._notice, self._said = Notice(), HTML()
         self._stage = Dropdown(description="Stage", layout=Layout(width="330px"))
@@ -37,7 +39,7 @@ class Result(VBox):
         self._place = VBox()
         tools = HBox([self._stage, self._star, self._download], layout=Layout(flex_flow="row wrap"))
         super().__init__([self._said, tools, self._notice, self._place])
-        hear_at_once(self._star, self._download)
+        hear_at_once(self._stage, self._star, self._download)  # in the order in which they are pressed
 
     def show(self, run: Run) -> None:
         """Show this run's stages; the one that is starred, or else the best, is chosen."""
@@ -48,9 +50,12 @@ class Result(VBox):
 
     def refresh(self) -> None:
         """Look which stages there are now."""
-        if self._run is None:
-            return
-        stages, chosen, starred = Stages(self._run), self._stage.value, self._project.star
+        with self._lock:
+            if self._run is not None:
+                self._offer(self._run)
+
+    def _offer(self, run: Run) -> None:
+        stages, chosen, starred = Stages(run), self._stage.value, self._project.star
         kept, best = stages.steps_with_lora(), stages.best()
         measured = best in stages.heldout()
         options = [(_words(step, step == starred, measured and step == best), step) for step in kept]
@@ -60,13 +65,14 @@ class Result(VBox):
             self._stage.options, self._stage.value = options, wanted if kept else None
             self._hushed = False
         self._star.disabled = self._download.disabled = not kept
-        self._said.value = f"<b>{_told(self._run, kept)}</b>{_next(self._run) if kept else ''}"
+        self._said.value = f"<b>{_told(run, kept)}</b>{_next(run) if kept else ''}"
 
     def star(self) -> None:
         """Remember the stage that is chosen."""
-        self._project.star = self._stage.value
-        self.refresh()
-        self._notice.say(f"Step {self._stage.value} is starred; it is chosen when you open the project again.")
+        with self._lock:
+            step = self._project.star = self._stage.value
+            self.refresh()
+        self._notice.say(f"Step {step} is starred; it is chosen when you open the project again.")
 
     def _name(self) -> None:
         """Somebody chose a stage, or we did: the download is called after it."""
@@ -75,9 +81,10 @@ class Result(VBox):
             self._download.filename = f"{self._run.config.lora_name()}-step{self._stage.value}.safetensors"
 
     def _read(self) -> bytes:
-        if self._run is None or self._stage.value is None:
-            raise SdxlNbError("There is no LoRA yet: wait for the first checkpoint.")
-        return Stages(self._run).lora_file(self._stage.value).read_bytes()
+        with self._lock:
+            if self._run is None or self._stage.value is None:
+                raise SdxlNbError("There is no LoRA yet: wait for the first checkpoint.")
+            return Stages(self._run).lora_file(self._stage.value).read_bytes()
 
 
 def _words(step: int, starred: bool, best: bool) -> str:

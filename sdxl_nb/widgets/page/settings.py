@@ -12,6 +12,7 @@ from ipywidgets import HTML, Dropdown, HBox, Layout, Text, Textarea, VBox
 from ...config import presets
 from ..form.form import GIVEN, ConfigForm
 from ..parts.fold import Fold
+from ..parts.hearing import hear_at_once
 
 WORDS = {"trigger_word": "Trigger word", "validation_prompt": "Draw while it learns", "max_train_steps": "Steps"}
 HINTS = {
@@ -40,6 +41,7 @@ class Few(VBox):
             field.observe(lambda change, name=name: self._typed(name), "value")
         self._about = HTML()
         self.preset.observe(lambda change: self._hushed or form.set_trait("preset", change["new"]), "value")
+        hear_at_once(self.preset, *self.fields.values())  # as Start is: what is typed before it is pressed comes first
         self._rows = {name: _row(field, HTML(_hint(HINTS[name]))) for name, field in self.fields.items()}
         rows = [_row(self.preset, self._about), *self._rows.values()]
         self._why = HTML()

@@ -284,7 +284,7 @@ def test_threads_and_processes_read_at_once(tmp_path):
         assert list(pool.map(pictures.identity, range(60))) == alone
     with multiprocessing.get_context("fork").Pool(2) as pool:
         halves = pool.map_async(digests, [pictures.select(range(30)), pictures.select(range(30, 60))])
-        assert halves.get(timeout=300) == [alone[:30], alone[30:]]
+        assert halves.get(timeout=1200) == [alone[:30], alone[30:]]
     assert digests(pickle.loads(pickle.dumps(pictures))) == alone
 
 
