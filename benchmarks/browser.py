@@ -6,9 +6,10 @@
 Hard links to a few pictures of 1024 px, each with a caption file of its own, are opened in a fresh process, once with a
 trigger word and once without. Seconds are those that a person waits, and beside them those of the CPU. Memory counts
 from after the imports, at its peak: after the first page, and after fifty pages, a search and all that a browser does
-in the background. With --painted it is the whole page, `Project`, in a real JupyterLab and a real Chromium: seconds
-from running its cell until its first heading and until all pictures of its first page are painted, in a kernel that has
-imported nothing and in one that has the package; the least and the most of several. Out: a table.
+in the background. With --painted it is the whole page, `Project`, in a real JupyterLab, loaded anew each time, and a
+real Chromium: from pressing Shift+Enter on its cell, the last before --commit's and after it in turns, in a kernel that
+has imported nothing and in one that has the package. Of each moment the CPU seconds of the kernel, the seconds that the
+page's thread has worked, and in brackets those on the clock; the least of several. Out: a table.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .architectures import make_pictures
+from .compare import ROOT
 
 SOURCES, SIDE, PAGES = 16, 1024, 50
 MEASURE = """
@@ -56,54 +58,115 @@ print(json.dumps(seconds | {"grown": grown, "grown_in_all": peak() - before}))
 """.replace("PAGES", str(PAGES))
 
 
-CELLS = "import sdxl_nb.widgets.page.project", "from sdxl_nb import Project\nProject('mine')"
+CELLS = (
+    "import sys\nsys.path.insert(0, {!r})",
+    "import sdxl_nb.widgets.page.project",
+    "from sdxl_nb import Project\nProject('mine')",
+)
 PAINTED = """async () => {
   const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
-  notebook.activeCellIndex = 1;
-  const begun = performance.now(), since = () => (performance.now() - begun) / 1000;
-  app.commands.execute('notebook:run-cell');
-  const until = async (there) => { while (!there()) await new Promise(requestAnimationFrame); return since(); };
-  const heading = await until(() => document.querySelector('.sdxl-nb h2'));
+  notebook.activeCellIndex = 2;
+  const frame = () => new Promise(requestAnimationFrame), begun = performance.now();
+  app.commands.execute('notebook:run-cell');  // what Shift+Enter calls
+  const seen = (one) => one && one.getBoundingClientRect().height > 0;
+  const all = (selector) => [...document.querySelectorAll('.sdxl-nb ' + selector)].filter(seen);
   const drawn = (image) => image.complete && image.naturalWidth > 0;
-  const pictures = await until(() => {
-    const images = [...document.querySelectorAll('.sdxl-nb-square img')];
-    return images.length === 12 && images.every(drawn);
-  });
-  return [heading, pictures];
+  const cards = () => all('.sdxl-nb-square .sdxl-nb-picture').length;
+  const there = {
+    heading: () => all('h2').length && all('.sdxl-nb-drop').length,
+    first: () => there.heading() && cards() >= 4 && all('b').some((b) => /^[\\d,]+ of [\\d,]+ captioned$/.test(b.innerText)),
+    pictures: () => there.first() && all('.sdxl-nb-square img').filter(drawn).length === 12,
+    settings: () => there.pictures() && all('.sdxl-nb-plan').length,
+  };
+  const moments = {};
+  for (const [name, is] of Object.entries(there)) {
+    while (!is()) await frame();
+    await frame();  // in which it is painted
+    moments[name] = (performance.now() - begun) / 1000;
+    await window.sdxlNbTold(name);
+  }
+  return moments;
 }"""
+MOMENTS = {
+    "heading": "heading and drop zone",
+    "first": "first paint: with count and first row of cards",
+    "pictures": "all pictures of the first page",
+    "settings": "settings, and what will happen",
+}
 
 
-def painted(folder: Path, times: int) -> dict[str, list[list[float]]]:
-    """[seconds to the first heading, to all pictures of the first page], so many of each kind of kernel."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the JupyterLab that tests have
+class Clock:
+    """CPU seconds of a Lab's kernel, and seconds that the page's only thread has worked."""
+
+    def __init__(self, lab: Any):
+        self._page = lab.page.context.new_cdp_session(lab.page)
+        self._page.send("Performance.enable")
+        self._kernel = next(
+            Path("/proc", name)
+            for name in os.listdir("/proc")
+            if name.isdigit() and f"kernel-{lab.kernel}.json".encode() in Path("/proc", name, "cmdline").read_bytes()
+        )
+        self._begun = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        fields = (self._kernel / "stat").read_text().rpartition(")")[2].split()
+        metrics = {each["name"]: each["value"] for each in self._page.send("Performance.getMetrics")["metrics"]}
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), metrics["TaskDuration"]
+
+    def since(self) -> list[float]:
+        return [now - then for now, then in zip(self._now(), self._begun, strict=True)]
+
+
+def painted(folder: Path, times: int, trees: dict[str, Path]) -> dict[tuple[str, str], list[dict[str, list[float]]]]:
+    """Of each tree, of each kind of kernel and of so many rounds, all in turns: (CPU seconds of the kernel, of the
+    page, seconds) at each moment."""
+    sys.path.insert(0, str(ROOT / "tests"))  # the JupyterLab that tests have
     from lab import running
 
-    found: dict[str, list[list[float]]] = {}
+    found: dict[tuple[str, str], list[dict[str, list[float]]]] = {}
     with tempfile.TemporaryDirectory() as home, running(Path(home), folder) as lab:
-        lab.open(*CELLS)
+        told: dict[str, list[float]] = {}
+        clock: list[Clock] = []
+        lab.page.expose_function("sdxlNbTold", lambda name: told.update({name: clock[-1].since()}))
         for _ in range(times):
             for kind, imported in (("new", False), ("package imported", True)):
-                lab.close()
-                (folder / "mine" / "settings.json").unlink(missing_ok=True)  # as on the first day
-                lab.show()
-                lab.restart_kernel()
-                if imported:
-                    lab.run_cell(0)
-                found.setdefault(kind, []).append(lab.page.evaluate(PAINTED))
+                for name, tree in trees.items():
+                    (folder / "mine" / "settings.json").unlink(missing_ok=True)  # as on the first day
+                    lab.write(*(cell.format(str(tree)) for cell in CELLS))
+                    lab.start()
+                    lab.show()
+                    lab.restart_kernel()
+                    for cell in (0, 1)[: 1 + imported]:
+                        lab.run_cell(cell)
+                    clock.append(Clock(lab))
+                    moments = lab.page.evaluate(PAINTED)
+                    each = {moment: [*told[moment], seconds] for moment, seconds in moments.items()}
+                    found.setdefault((kind, name), []).append(each)
+                    print(f"load {os.getloadavg()[0]:.1f}, {kind} kernel, {name}: {each}", file=sys.stderr)
+                    lab.close()
     return found
 
 
-def page_lines(pictures: int, times: int) -> list[str]:
+def page_lines(pictures: int, times: int, commit: str | None) -> list[str]:
     """The table of `painted`."""
-    lines = [
-        f"| {pictures:,} pictures, kernel | first heading, s | all pictures of the first page, s |",
-        "|---|---|---|",
-    ]
+    lines = [f"| {pictures:,} pictures, kernel, tree | {' | '.join(MOMENTS.values())} |", "|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory(prefix="sdxl_nb-browser-") as place:
         many_links(Path(place, "mine", "pictures"), pictures)
-        for kind, moments in painted(Path(place), times).items():
-            spans = [f"{min(seconds):.2f} to {max(seconds):.2f}" for seconds in zip(*moments, strict=True)]
-            lines.append(f"| {kind} | {' | '.join(spans)} |")
+        git, trees = ["git", "-C", str(ROOT), "worktree"], {"this tree": ROOT}
+        if commit:
+            trees = {commit: Path(place, "tree"), **trees}
+            subprocess.run([*git, "add", "--quiet", "--detach", trees[commit], commit], check=True)
+        try:
+            found = painted(Path(place), times, trees)
+        finally:
+            if commit:
+                subprocess.run([*git, "remove", "--force", trees[commit]], check=True)
+        for (kind, name), rounds in found.items():
+            least = [
+                [min(values) for values in zip(*(each[moment] for each in rounds), strict=True)] for moment in MOMENTS
+            ]
+            cells = " | ".join("{:.2f}, {:.2f} ({:.2f})".format(*values) for values in least)
+            lines.append(f"| {kind}, {name} | {cells} |")
     return lines
 
 
@@ -132,10 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> list[str]:
     parser.add_argument("--pictures", type=int, default=100_000)
     parser.add_argument("--painted", action="store_true", help="the page, in a real Chromium")
     parser.add_argument("--times", type=int, default=3, help="how often the page is painted, in each kind of kernel")
+    parser.add_argument("--commit", help="paint the page of this commit too, in turns")
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     if given.painted:
-        print("\n".join(lines := page_lines(given.pictures, given.times)))
+        print("\n".join(lines := page_lines(given.pictures, given.times, given.commit)))
         return lines
     lines = [
         f"| {given.pictures:,} pictures | opening, s (CPU s) | first page | another page | search | "

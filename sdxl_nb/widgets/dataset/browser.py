@@ -231,12 +231,12 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.page = goal // self.per_page
         for other in self._cards.children:
             if isinstance(other, Card) and other.name == names[goal][0]:
-                other.editor.focus()
+                other.focus()
 
     def thumbnails(self) -> list[bytes]:
         """The pictures of the page as they are shown, small."""
         cards = [card for card in self._cards.children if isinstance(card, Card)]
-        return [card.image.value for card in cards if card.image.value]
+        return [card.picture for card in cards if card.picture]
 
     def figure(self) -> "Sheet":
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""
