@@ -8,8 +8,8 @@ trigger word and once without. Seconds are those that a person waits, and beside
 from after the imports, at its peak: after the first page, and after fifty pages, a search and all that a browser does
 in the background. With --painted it is the whole page, `Project`, in a real JupyterLab, loaded anew each time, and a
 real Chromium: from pressing Shift+Enter on its cell, the last before --commit's and after it in turns, in a kernel that
-has imported nothing and in one that has the package. Of each moment the CPU seconds of the kernel, the seconds that the
-page's thread has worked, and in brackets those on the clock; the least of several. Out: a table.
+has imported nothing and in one that has the package. Of each moment the CPU seconds of the kernel, those of
+the page's thread, and in brackets the seconds on the clock; the least of several. Out: a table.
 """
 
 import argparse
@@ -66,21 +66,23 @@ CELLS = (
 PAINTED = """async () => {
   const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
   notebook.activeCellIndex = 2;
-  const frame = () => new Promise(requestAnimationFrame), begun = performance.now();
+  const soon = () => new Promise((then) => setTimeout(then, 20)), begun = performance.now();
+  const frame = () => new Promise(requestAnimationFrame);
   app.commands.execute('notebook:run-cell');  // what Shift+Enter calls
-  const seen = (one) => one && one.getBoundingClientRect().height > 0;
+  const seen = (one) => one.getBoundingClientRect().height > 0;
   const all = (selector) => [...document.querySelectorAll('.sdxl-nb ' + selector)].filter(seen);
-  const drawn = (image) => image.complete && image.naturalWidth > 0;
-  const cards = () => all('.sdxl-nb-square .sdxl-nb-picture').length;
+  const painted = (image) => image.complete && image.naturalWidth > 0;
+  const heading = () => all('h2').length && all('.sdxl-nb-drop').length;
+  const counted = () => all('b').some((b) => /^[\\d,]+ of [\\d,]+ captioned$/.test(b.innerText));
   const there = {
-    heading: () => all('h2').length && all('.sdxl-nb-drop').length,
-    first: () => there.heading() && cards() >= 4 && all('b').some((b) => /^[\\d,]+ of [\\d,]+ captioned$/.test(b.innerText)),
-    pictures: () => there.first() && all('.sdxl-nb-square img').filter(drawn).length === 12,
-    settings: () => there.pictures() && all('.sdxl-nb-plan').length,
+    heading,
+    first: () => heading() && counted() && all('.sdxl-nb-words').length >= 4,
+    pictures: () => all('.sdxl-nb-picture img').filter(painted).length === 12,
+    settings: () => all('.sdxl-nb-plan').length,
   };
   const moments = {};
   for (const [name, is] of Object.entries(there)) {
-    while (!is()) await frame();
+    while (!is()) await soon();
     await frame();  // in which it is painted
     moments[name] = (performance.now() - begun) / 1000;
     await window.sdxlNbTold(name);
@@ -96,11 +98,11 @@ MOMENTS = {
 
 
 class Clock:
-    """CPU seconds of a Lab's kernel, and seconds that the page's only thread has worked."""
+    """CPU seconds of a Lab's kernel, and of the thread that its page is made in."""
 
     def __init__(self, lab: Any):
         self._page = lab.page.context.new_cdp_session(lab.page)
-        self._page.send("Performance.enable")
+        self._page.send("Performance.enable", {"timeDomain": "threadTicks"})  # else seconds on the clock
         self._kernel = next(
             Path("/proc", name)
             for name in os.listdir("/proc")
@@ -161,12 +163,12 @@ def page_lines(pictures: int, times: int, commit: str | None) -> list[str]:
         finally:
             if commit:
                 subprocess.run([*git, "remove", "--force", trees[commit]], check=True)
-        for (kind, name), rounds in found.items():
+        for (kind, tree), rounds in found.items():
             least = [
                 [min(values) for values in zip(*(each[moment] for each in rounds), strict=True)] for moment in MOMENTS
             ]
             cells = " | ".join("{:.2f}, {:.2f} ({:.2f})".format(*values) for values in least)
-            lines.append(f"| {kind}, {name} | {cells} |")
+            lines.append(f"| {kind}, {tree} | {cells} |")
     return lines
 
 

@@ -55,6 +55,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         report: AuditReport | None = None,
         per_page: int = PAGE,
         captioner: Callable[[Image.Image], str] | str | os.PathLike[str] | None = None,
+        measured: bool = True,
     ):
         _check(dataset, config)
         self.captioner, self._cancelled = captioner_of(captioner), threading.Event()
@@ -72,7 +73,8 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.observe(self._notice.guard(lambda change: self.filter()), ["show", "search"])
         self.observe(self._notice.guard(lambda change: self.turn()), "page")
         self.filter()
-        after_the_cell(self.measure)
+        if measured:  # else by who shows it with other widgets, after these
+            after_the_cell(self.measure)
 
     def _controls(self) -> None:
         self._cards = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
