@@ -19,7 +19,7 @@ from ...audit.findings import AuditReport
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...data.dataset import CaptionedPictures
-from ...data.decoding import Fault
+from ...data.decoding import Decoded, Fault
 from ...data.masks import mask_of
 from ...system.errors import DataError
 from ..parts.aria import Aria
@@ -30,7 +30,7 @@ from ..parts.viewer import LARGE, Viewer
 from ..parts.watching import Notice, Worker, after_the_cell
 from . import selection
 from .captioner import captioner_of
-from .cards import Card, Shown, middle_crop, with_crop, with_mask
+from .cards import SHOWN, Card, Shown, middle_crop, with_crop, with_mask
 from .mending import Mending
 from .selection import ALL
 
@@ -164,10 +164,10 @@ class DatasetBrowser(Mending, Twin, VBox):
         if not isinstance(item, int):
             lacking = selection.is_uncaptioned(item)
             shown = Shown(complaint="no caption yet" if lacking else item.sentence, harmless=lacking)
-            card.show(written, shown, (item.sentence,), lambda: self.dataset.left_out(name))
+            card.show(written, shown, (item.sentence,), lambda: self.dataset.left_out(name, SHOWN))
             return card
         shown, about = self._seen(item)
-        card.show(written, shown, about, partial(self._picture, item))
+        card.show(written, shown, about, partial(self._picture, item, SHOWN))
         return card
 
     def _seen(self, item: int) -> tuple[Shown, tuple[object, ...]]:
@@ -186,20 +186,21 @@ class DatasetBrowser(Mending, Twin, VBox):
         masked = config is not None and config.masked_loss
         return Shown(size, crop, self._words(item), complaint, harmless), (stamp, crop, masked)
 
-    def _picture(self, item: int) -> Image.Image:
+    def _picture(self, item: int, side: int | None = None) -> Decoded:
         """The decoded picture, blue where its mask has it left alone. Raises DataError."""
-        picture = self.dataset[item].picture
+        picture, size = self.dataset.glance(item, side)
         masked = self.config is not None and self.config.masked_loss
-        return with_mask(picture, mask_of(self.dataset, item)) if masked else picture
+        return Decoded(with_mask(picture, mask_of(self.dataset, item)) if masked else picture, size)
 
     def look_at(self, name: str) -> None:
         """Show one picture large; its arrow keys go on to the others that are shown."""
         item = next(iter(selection.again(self.dataset, [name])), None)
-        picture = None
+        found = None
         if item is not None:
-            picture = self._picture(item) if isinstance(item, int) else self.dataset.left_out(name)
-        if item is None or picture is None:
+            found = self._picture(item) if isinstance(item, int) else self.dataset.left_out(name)
+        if item is None or found is None:
             raise DataError(f"{name} cannot be read.")
+        picture = found.picture
         crop = self._seen(item)[0].crop if isinstance(item, int) else None
         whole = crop is None or crop.box == (0, 0, *reversed(crop.original_size))
         if crop is not None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from ...config.train_config import TrainConfig
 from ...data.crops import Crop, plan_crop
+from ...data.decoding import Decoded
 from ...system.errors import DataError
 from ..parts.pictures import thumbnail
 from .card_view import CardView
@@ -128,9 +129,7 @@ class Card(CardView):
             self.observe(lambda change: None if self._hushed else save(name, change["new"]), "value")
             self.observe(lambda change: goes_on(self), "next")
 
-    def show(
-        self, caption: str, shown: Shown, about: tuple[object, ...], draw: Callable[[], Image.Image | None]
-    ) -> None:
+    def show(self, caption: str, shown: Shown, about: tuple[object, ...], draw: Callable[[], Decoded | None]) -> None:
         """Show this; what somebody types meanwhile stays. The picture is drawn anew only where `about` has changed."""
         with self.hold_sync():  # one message
             self._write(caption)
@@ -148,13 +147,13 @@ class Card(CardView):
                 lines.append(told if harmless else coloured(told))
             self.text = "<br>".join(filter(None, lines))
 
-    def _draw(self, draw: Callable[[], Image.Image | None], crop: Crop | None) -> None:
+    def _draw(self, draw: Callable[[], Decoded | None], crop: Crop | None) -> None:
         try:
-            picture, self._broken = draw(), ""
+            drawn, self._broken = draw(), ""
         except DataError as error:
-            picture, self._broken = None, str(error)
-        self._size = None if picture is None else (picture.height, picture.width)
-        whole = picture if picture is None or crop is None else with_crop(picture, crop)
+            drawn, self._broken = None, str(error)
+        self._size = None if drawn is None else drawn.size
+        whole = drawn and (drawn.picture if crop is None else with_crop(drawn.picture, crop))
         self.picture = b"" if whole is None else thumbnail(whole, SHOWN)
 
     def _sizes(self, shown: Shown) -> str:
