@@ -6,10 +6,10 @@
 Hard links to a few pictures of 1024 px, each with a caption file of its own, are opened in a fresh process, once with a
 trigger word and once without. Seconds are those that a person waits, and beside them those of the CPU. Memory counts
 from after the imports, at its peak: after the first page, and after fifty pages, a search and all that a browser does
-in the background. With --painted it is the whole page, `Project`, in a real JupyterLab, loaded anew each time, and a
-real Chromium: from pressing Shift+Enter on its cell, the last before --commit's and after it in turns, in a kernel that
-has imported nothing and in one that has the package. Of each moment the CPU seconds of the kernel, those of
-the page's thread, and in brackets the seconds on the clock; the least of several. Out: a table.
+in the background. With --painted it is the whole page, `Project`, in a real Chromium and a real JupyterLab that is
+loaded anew each time, in a kernel that has imported nothing and in one that has the package, this tree in turns with
+that of --commit: CPU seconds of the cell, and of the page's thread until the first paint, and the seconds on the clock
+from Shift+Enter to each moment; the least of several. Out: a table.
 """
 
 import argparse
@@ -59,7 +59,13 @@ print(json.dumps(seconds | {"grown": grown, "grown_in_all": peak() - before}))
 
 
 CELLS = (
-    "import sys\nsys.path.insert(0, {!r})",
+    """import sys, time
+sys.path.insert(0, {!r})
+def tell(*_, now=time.process_time):
+    with open('seconds', 'a') as file:
+        print(now(), file=file)
+for event in ('pre_run_cell', 'post_run_cell'):  # before what the package does when the cell is over
+    get_ipython().events.register(event, tell)""",
     "import sdxl_nb.widgets.page.project",
     "from sdxl_nb import Project\nProject('mine')",
 )
@@ -89,69 +95,56 @@ PAINTED = """async () => {
   }
   return moments;
 }"""
+KERNELS = "new", "package imported"
 MOMENTS = {
-    "heading": "heading and drop zone",
-    "first": "first paint: with count and first row of cards",
-    "pictures": "all pictures of the first page",
-    "settings": "settings, and what will happen",
+    "heading": "heading and drop zone, s",
+    "first": "first paint: count and cards too, s",
+    "pictures": "all pictures of the first page, s",
+    "settings": "settings, and what will happen, s",
 }
 
 
-class Clock:
-    """CPU seconds of a Lab's kernel, and of the thread that its page is made in."""
-
-    def __init__(self, lab: Any):
-        self._page = lab.page.context.new_cdp_session(lab.page)
-        self._page.send("Performance.enable", {"timeDomain": "threadTicks"})  # else seconds on the clock
-        self._kernel = next(
-            Path("/proc", name)
-            for name in os.listdir("/proc")
-            if name.isdigit() and f"kernel-{lab.kernel}.json".encode() in Path("/proc", name, "cmdline").read_bytes()
-        )
-        self._begun = self._now()
-
-    def _now(self) -> tuple[float, float]:
-        fields = (self._kernel / "stat").read_text().rpartition(")")[2].split()
-        metrics = {each["name"]: each["value"] for each in self._page.send("Performance.getMetrics")["metrics"]}
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), metrics["TaskDuration"]
-
-    def since(self) -> list[float]:
-        return [now - then for now, then in zip(self._now(), self._begun, strict=True)]
-
-
-def painted(folder: Path, times: int, trees: dict[str, Path]) -> dict[tuple[str, str], list[dict[str, list[float]]]]:
-    """Of each tree, of each kind of kernel and of so many rounds, all in turns: (CPU seconds of the kernel, of the
-    page, seconds) at each moment."""
+def painted(folder: Path, times: int, trees: dict[str, Path]) -> dict[tuple[str, str], list[list[float]]]:
+    """[CPU seconds of the cell, of the page's thread until the first paint, seconds to each of MOMENTS], of each kind
+    of kernel, of each tree, of so many rounds, all in turns."""
     sys.path.insert(0, str(ROOT / "tests"))  # the JupyterLab that tests have
     from lab import running
 
-    found: dict[tuple[str, str], list[dict[str, list[float]]]] = {}
+    found: dict[tuple[str, str], list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as home, running(Path(home), folder) as lab:
-        told: dict[str, list[float]] = {}
-        clock: list[Clock] = []
-        lab.page.expose_function("sdxlNbTold", lambda name: told.update({name: clock[-1].since()}))
-        for _ in range(times):
-            for kind, imported in (("new", False), ("package imported", True)):
-                for name, tree in trees.items():
-                    (folder / "mine" / "settings.json").unlink(missing_ok=True)  # as on the first day
-                    lab.write(*(cell.format(str(tree)) for cell in CELLS))
-                    lab.start()
-                    lab.show()
-                    lab.restart_kernel()
-                    for cell in (0, 1)[: 1 + imported]:
-                        lab.run_cell(cell)
-                    clock.append(Clock(lab))
-                    moments = lab.page.evaluate(PAINTED)
-                    each = {moment: [*told[moment], seconds] for moment, seconds in moments.items()}
-                    found.setdefault((kind, name), []).append(each)
-                    print(f"load {os.getloadavg()[0]:.1f}, {kind} kernel, {name}: {each}", file=sys.stderr)
-                    lab.close()
+        page = lab.page.context.new_cdp_session(lab.page)
+        page.send("Performance.enable", {"timeDomain": "threadTicks"})  # else they are seconds on the clock
+
+        def worked(told: str = "") -> None:
+            metrics = page.send("Performance.getMetrics")["metrics"]
+            spent[told] = next(each["value"] for each in metrics if each["name"] == "TaskDuration")
+
+        spent: dict[str, float] = {}
+        lab.page.expose_function("sdxlNbTold", worked)
+        for kind, (name, tree) in [(kind, tree) for _ in range(times) for kind in KERNELS for tree in trees.items()]:
+            for before in ("mine/settings.json", "seconds"):  # as on the first day
+                (folder / before).unlink(missing_ok=True)
+            lab.write(*(cell.format(str(tree)) for cell in CELLS))
+            lab.start()
+            lab.show()
+            lab.restart_kernel()
+            for cell in range(1 + (kind == KERNELS[1])):
+                lab.run_cell(cell)
+            worked()
+            moments = lab.page.evaluate(PAINTED)
+            begun, ended = map(float, (folder / "seconds").read_text().split()[-2:])
+            round_ = [ended - begun, spent["first"] - spent[""], *(moments[moment] for moment in MOMENTS)]
+            found.setdefault((kind, name), []).append(round_)
+            told = ", ".join(f"{value:.2f}" for value in round_)
+            print(f"load {os.getloadavg()[0]:.0f}, {kind} kernel, {name}: {told}", file=sys.stderr, flush=True)
+            lab.close()
     return found
 
 
 def page_lines(pictures: int, times: int, commit: str | None) -> list[str]:
     """The table of `painted`."""
-    lines = [f"| {pictures:,} pictures, kernel, tree | {' | '.join(MOMENTS.values())} |", "|---|---|---|---|---|"]
+    columns = ["cell, CPU s", "page until first paint, CPU s", *MOMENTS.values()]
+    lines = [f"| {pictures:,} pictures, kernel, tree | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}"]
     with tempfile.TemporaryDirectory(prefix="sdxl_nb-browser-") as place:
         many_links(Path(place, "mine", "pictures"), pictures)
         git, trees = ["git", "-C", str(ROOT), "worktree"], {"this tree": ROOT}
@@ -164,10 +157,7 @@ def page_lines(pictures: int, times: int, commit: str | None) -> list[str]:
             if commit:
                 subprocess.run([*git, "remove", "--force", trees[commit]], check=True)
         for (kind, tree), rounds in found.items():
-            least = [
-                [min(values) for values in zip(*(each[moment] for each in rounds), strict=True)] for moment in MOMENTS
-            ]
-            cells = " | ".join("{:.2f}, {:.2f} ({:.2f})".format(*values) for values in least)
+            cells = " | ".join(f"{min(values):.2f}" for values in zip(*rounds, strict=True))
             lines.append(f"| {kind}, {tree} | {cells} |")
     return lines
 
