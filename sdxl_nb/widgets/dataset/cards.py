@@ -153,8 +153,10 @@ class Card(CardView):
         except DataError as error:
             drawn, self._broken = None, str(error)
         self._size = None if drawn is None else drawn.size
-        whole = drawn and (drawn.picture if crop is None else with_crop(drawn.picture, crop))
-        self.picture = b"" if whole is None else thumbnail(whole, SHOWN)
+        if drawn is None:
+            self.picture = b""
+        else:
+            self.picture = thumbnail(drawn.picture if crop is None else with_crop(drawn.picture, crop), SHOWN)
 
     def _sizes(self, shown: Shown) -> str:
         if self._size is None:
