@@ -6,9 +6,10 @@
 Hard links to a few pictures of 1024 px, each with a caption file of its own, are opened in a fresh process, once with a
 trigger word and once without. Seconds are those that a person waits, and beside them those of the CPU. Memory counts
 from after the imports, at its peak: after the first page, and after fifty pages, a search and all that a browser does
-in the background. With --painted it is the whole page, `Project`, in a real JupyterLab and a real Chromium: seconds
-from running its cell until its first heading and until all pictures of its first page are painted, in a kernel that has
-imported nothing and in one that has the package; the least and the most of several. Out: a table.
+in the background. With --painted it is the whole page, `Project`, in a real Chromium and a real JupyterLab that is
+loaded anew each time, in a kernel that has imported nothing and in one that has the package, this tree in turns with
+that of --commit: CPU seconds of the cell, and of the page's thread until the first paint, and the seconds on the clock
+from Shift+Enter to each moment; the least of several. Out: a table.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .architectures import make_pictures
+from .compare import ROOT
 
 SOURCES, SIDE, PAGES = 16, 1024, 50
 MEASURE = """
@@ -56,54 +58,107 @@ print(json.dumps(seconds | {"grown": grown, "grown_in_all": peak() - before}))
 """.replace("PAGES", str(PAGES))
 
 
-CELLS = "import sdxl_nb.widgets.page.project", "from sdxl_nb import Project\nProject('mine')"
+CELLS = (
+    """import sys, time
+sys.path.insert(0, {!r})
+def tell(*_, now=time.process_time):
+    with open('seconds', 'a') as file:
+        print(now(), file=file)
+for event in ('pre_run_cell', 'post_run_cell'):  # before what the package does when the cell is over
+    get_ipython().events.register(event, tell)""",
+    "import sdxl_nb.widgets.page.project",
+    "from sdxl_nb import Project\nProject('mine')",
+)
 PAINTED = """async () => {
   const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
-  notebook.activeCellIndex = 1;
-  const begun = performance.now(), since = () => (performance.now() - begun) / 1000;
-  app.commands.execute('notebook:run-cell');
-  const until = async (there) => { while (!there()) await new Promise(requestAnimationFrame); return since(); };
-  const heading = await until(() => document.querySelector('.sdxl-nb h2'));
-  const drawn = (image) => image.complete && image.naturalWidth > 0;
-  const pictures = await until(() => {
-    const images = [...document.querySelectorAll('.sdxl-nb-square img')];
-    return images.length === 12 && images.every(drawn);
-  });
-  return [heading, pictures];
+  notebook.activeCellIndex = 2;
+  const soon = () => new Promise((then) => setTimeout(then, 20)), begun = performance.now();
+  const frame = () => new Promise(requestAnimationFrame);
+  app.commands.execute('notebook:run-cell');  // what Shift+Enter calls
+  const seen = (one) => one.getBoundingClientRect().height > 0;
+  const all = (selector) => [...document.querySelectorAll('.sdxl-nb ' + selector)].filter(seen);
+  const painted = (image) => image.complete && image.naturalWidth > 0;
+  const heading = () => all('h2').length && all('.sdxl-nb-drop').length;
+  const counted = () => all('b').some((b) => /^[\\d,]+ of [\\d,]+ captioned$/.test(b.innerText));
+  const there = {
+    heading,
+    first: () => heading() && counted() && all('.sdxl-nb-words').length >= 4,
+    pictures: () => all('.sdxl-nb-picture img').filter(painted).length === 12,
+    settings: () => all('.sdxl-nb-plan').length,
+  };
+  const moments = {};
+  for (const [name, is] of Object.entries(there)) {
+    while (!is()) await soon();
+    await frame();  // in which it is painted
+    moments[name] = (performance.now() - begun) / 1000;
+    await window.sdxlNbTold(name);
+  }
+  return moments;
 }"""
+KERNELS = "new", "package imported"
+MOMENTS = {
+    "heading": "heading and drop zone, s",
+    "first": "first paint: count and cards too, s",
+    "pictures": "all pictures of the first page, s",
+    "settings": "settings, and what will happen, s",
+}
 
 
-def painted(folder: Path, times: int) -> dict[str, list[list[float]]]:
-    """[seconds to the first heading, to all pictures of the first page], so many of each kind of kernel."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the JupyterLab that tests have
+def painted(folder: Path, times: int, trees: dict[str, Path]) -> dict[tuple[str, str], list[list[float]]]:
+    """[CPU seconds of the cell, of the page's thread until the first paint, seconds to each of MOMENTS], of each kind
+    of kernel, of each tree, of so many rounds, all in turns."""
+    sys.path.insert(0, str(ROOT / "tests"))  # the JupyterLab that tests have
     from lab import running
 
-    found: dict[str, list[list[float]]] = {}
+    found: dict[tuple[str, str], list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as home, running(Path(home), folder) as lab:
-        lab.open(*CELLS)
-        for _ in range(times):
-            for kind, imported in (("new", False), ("package imported", True)):
-                lab.close()
-                (folder / "mine" / "settings.json").unlink(missing_ok=True)  # as on the first day
-                lab.show()
-                lab.restart_kernel()
-                if imported:
-                    lab.run_cell(0)
-                found.setdefault(kind, []).append(lab.page.evaluate(PAINTED))
+        page = lab.page.context.new_cdp_session(lab.page)
+        page.send("Performance.enable", {"timeDomain": "threadTicks"})  # else they are seconds on the clock
+
+        def worked(told: str = "") -> None:
+            metrics = page.send("Performance.getMetrics")["metrics"]
+            spent[told] = next(each["value"] for each in metrics if each["name"] == "TaskDuration")
+
+        spent: dict[str, float] = {}
+        lab.page.expose_function("sdxlNbTold", worked)
+        for kind, (name, tree) in [(kind, tree) for _ in range(times) for kind in KERNELS for tree in trees.items()]:
+            for before in ("mine/settings.json", "seconds"):  # as on the first day
+                (folder / before).unlink(missing_ok=True)
+            lab.write(*(cell.format(str(tree)) for cell in CELLS))
+            lab.start()
+            lab.show()
+            lab.restart_kernel()
+            for cell in range(1 + (kind == KERNELS[1])):
+                lab.run_cell(cell)
+            worked()
+            moments = lab.page.evaluate(PAINTED)
+            begun, ended = map(float, (folder / "seconds").read_text().split()[-2:])
+            round_ = [ended - begun, spent["first"] - spent[""], *(moments[moment] for moment in MOMENTS)]
+            found.setdefault((kind, name), []).append(round_)
+            told = ", ".join(f"{value:.2f}" for value in round_)
+            print(f"load {os.getloadavg()[0]:.0f}, {kind} kernel, {name}: {told}", file=sys.stderr, flush=True)
+            lab.close()
     return found
 
 
-def page_lines(pictures: int, times: int) -> list[str]:
+def page_lines(pictures: int, times: int, commit: str | None) -> list[str]:
     """The table of `painted`."""
-    lines = [
-        f"| {pictures:,} pictures, kernel | first heading, s | all pictures of the first page, s |",
-        "|---|---|---|",
-    ]
+    columns = ["cell, CPU s", "page until first paint, CPU s", *MOMENTS.values()]
+    lines = [f"| {pictures:,} pictures, kernel, tree | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}"]
     with tempfile.TemporaryDirectory(prefix="sdxl_nb-browser-") as place:
         many_links(Path(place, "mine", "pictures"), pictures)
-        for kind, moments in painted(Path(place), times).items():
-            spans = [f"{min(seconds):.2f} to {max(seconds):.2f}" for seconds in zip(*moments, strict=True)]
-            lines.append(f"| {kind} | {' | '.join(spans)} |")
+        git, trees = ["git", "-C", str(ROOT), "worktree"], {"this tree": ROOT}
+        if commit:
+            trees = {commit: Path(place, "tree"), **trees}
+            subprocess.run([*git, "add", "--quiet", "--detach", trees[commit], commit], check=True)
+        try:
+            found = painted(Path(place), times, trees)
+        finally:
+            if commit:
+                subprocess.run([*git, "remove", "--force", trees[commit]], check=True)
+        for (kind, tree), rounds in found.items():
+            cells = " | ".join(f"{min(values):.2f}" for values in zip(*rounds, strict=True))
+            lines.append(f"| {kind}, {tree} | {cells} |")
     return lines
 
 
@@ -132,10 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> list[str]:
     parser.add_argument("--pictures", type=int, default=100_000)
     parser.add_argument("--painted", action="store_true", help="the page, in a real Chromium")
     parser.add_argument("--times", type=int, default=3, help="how often the page is painted, in each kind of kernel")
+    parser.add_argument("--commit", help="paint the page of this commit too, in turns")
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     if given.painted:
-        print("\n".join(lines := page_lines(given.pictures, given.times)))
+        print("\n".join(lines := page_lines(given.pictures, given.times, given.commit)))
         return lines
     lines = [
         f"| {given.pictures:,} pictures | opening, s (CPU s) | first page | another page | search | "

@@ -117,12 +117,16 @@ class Lab:
 
     def open(self, *cells: str, name: str = "test.ipynb") -> Page:
         """Write a notebook of these code cells, open it, run it, and return the page."""
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, self.folder / name)
+        self.write(*cells, name=name)
         self.show(name)
         assert self._do(RUN), self.page.locator(".jp-OutputArea").inner_text()
         return self.page
+
+    def write(self, *cells: str, name: str = "test.ipynb") -> None:
+        """Write a notebook of these code cells."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, self.folder / name)
 
     def show(self, name: str = "test.ipynb") -> None:
         """Open a notebook that is there, without running it."""

@@ -23,7 +23,7 @@ from PIL import Image
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError, NoPictures
 from . import repeats
-from .decoding import Fault, PictureError, decode, decoded, is_transparent, upright_size
+from .decoding import Decoded, Fault, PictureError, decode, decoded, is_transparent, upright_size
 from .listed_captions import as_trained, choose_captions
 from .manifests import assembly, formats
 from .sources import choice, leaving_out, snapshots, tables
@@ -115,6 +115,10 @@ class CaptionedPictures(Sequence[Sample]):
             return self.select(range(*index.indices(len(self))))
         name = self.names[index]
         return Sample(name, self.captions[index], *decoded(self.picture_bytes(index), name, self.background(index)))
+
+    def glance(self, index: int, side: int | None = None) -> Decoded:
+        """A picture to be looked at, its sides no shorter than `side`, if they ever were. Raises PictureError."""
+        return decoded(self.picture_bytes(index), self.names[index], self.background(index), side)
 
     def alternatives(self, index: int) -> list[str]:
         """All captions of a picture, the first first."""
@@ -244,11 +248,11 @@ class CaptionedPictures(Sequence[Sample]):
         """The Listing of these pictures alone."""
         return self.listing.select(self.rows)
 
-    def left_out(self, name: str) -> Image.Image | None:
+    def left_out(self, name: str, side: int | None = None) -> Decoded | None:
         """The decoded picture of this name, though it has no caption; None when there is none that can be read."""
         rows = np.flatnonzero(flags(pc.is_in(self.listing.names, text_column([name]))))
         try:
-            return decode(self.listing.read(int(rows[0])), name) if len(rows) else None
+            return decoded(self.listing.read(int(rows[0])), name, side=side) if len(rows) else None
         except (OSError, PictureError):
             return None
 

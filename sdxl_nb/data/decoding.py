@@ -102,8 +102,8 @@ def decode(data: bytes, name: str, background: str = "white") -> Image.Image:
     return decoded(data, name, background).picture
 
 
-def decoded(data: bytes, name: str, background: str = "white") -> Decoded:
-    """As `decode`, with the true size."""
+def decoded(data: bytes, name: str, background: str = "white", side: int | None = None) -> Decoded:
+    """As `decode`, with the true size. With `side` a JPEG may come smaller, its sides no shorter: to be looked at."""
     header = plugins.jxl_header(data)  # a JPEG XL is decoded where it is opened
     with alone((header.width, header.height) if header else (0, 0)):
         picture = open_header(data, name)
@@ -111,25 +111,28 @@ def decoded(data: bytes, name: str, background: str = "white") -> Decoded:
         if colours.doubt:
             log.warning("%s: %s.", name, colours.doubt)
         with alone(picture.size):
-            seen, size = seen_of(picture, colours, data, name, background)
+            seen, size = seen_of(picture, colours, data, name, background, side)
     turn = orientation_of(picture, name)
     return Decoded(seen.transpose(TURNS[turn]) if turn in TURNS else seen, size if turn >= 5 else size[::-1])
 
 
 def seen_of(
-    picture: Image.Image, colours: Colours, data: bytes, name: str, background: str
+    picture: Image.Image, colours: Colours, data: bytes, name: str, background: str, side: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """An opened picture as RGB in sRGB, not yet turned, and its true (width, height). Raises PictureError."""
     size, large = picture.size, is_large(picture.size)
     if large:
         ask_for_half(picture)
+    elif side and picture.format in ("JPEG", "MPO"):
+        picture.draft(None, (side, side))
+    less = picture.size != size
     loaded(picture, name)
     low = low_bytes(open_header(data, name)) if colours.profile and picture.format not in plugins.NAMES else None
     low = low and loaded(low, name)
     if large and picture.size != half(size):
         return in_tiles(picture, colours, name, low, background), picture.size
     seen = to_rgb(picture, colours, name, low, background)
-    return seen, size if large else picture.size  # HEIC may change it when decoded
+    return seen, size if large or less else picture.size  # HEIC may change it when decoded
 
 
 def ask_for_half(picture: Any) -> None:

@@ -65,7 +65,7 @@ WIDGETS = {  # what is run, and what is there when it is drawn
     "project, settings": (f"{PROJECT}Project('projects/settings')", ".sdxl-nb-plan"),
     "project, a wrong setting": (
         f"{PROJECT}project = Project('projects/settings')\n"
-        "project._few.fields['max_train_steps'].value = 'many'\nproject",
+        "project.steps.few.fields['max_train_steps'].value = 'many'\nproject",
         ".sdxl-nb-wrong [role=alert]",
     ),
     "project, running": (f"{PROJECT}Project('projects/running')", ".sdxl-nb-status"),

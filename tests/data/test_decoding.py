@@ -45,6 +45,20 @@ def test_exif_orientations(orientation, kind):
     assert red > 200 and blue < 60
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_photograph_to_be_looked_at_is_read_no_larger_than_that(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(skimage.data.astronaut()[:384])
+    turn = 1 if orientation == 1 else -1
+    for kind, side, expected in (("JPEG", 100, (256, 192)), ("JPEG", 300, (512, 384)), ("PNG", 100, (512, 384))):
+        data = encoded(stored, kind, exif=exif)
+        seen, size = decoding.decoded(data, "x", side=side)
+        assert (seen.size, size) == (expected[::turn], (384, 512)[::turn])
+        whole = decode(data, "x").resize(seen.size, Image.Resampling.BOX)
+        assert np.abs(np.asarray(seen, float) - np.asarray(whole, float)).mean() < 2
+
+
 def test_transparency_lands_on_white():
     layers = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     layers.putpixel((0, 0), (255, 0, 0, 255))

@@ -18,7 +18,6 @@ from sdxl_nb.widgets.dataset.bulk import Bulk
 from sdxl_nb.widgets.dataset.cards import SAID, Card, Shown, Words
 from sdxl_nb.widgets.dataset.measuring import telling
 from sdxl_nb.widgets.dataset.selection import ALL, NO_CAPTION
-from sdxl_nb.widgets.parts.caption_box import CaptionBox
 from sdxl_nb.widgets.parts.pictures import PictureButton
 from sdxl_nb.widgets.parts.uploads import DropZone
 
@@ -46,12 +45,12 @@ def names(browser):
 
 
 def said(card):
-    return inside(card, HTML)[0].value
+    return card.text
 
 
 def write(card, caption):
     """Type a caption and leave the field."""
-    card.editor.value = caption
+    card.value = caption
 
 
 def test_pages_filters_and_search(album):
@@ -101,10 +100,10 @@ def test_a_caption_is_kept_when_its_field_is_left_and_its_card_stays(album, fold
         write(cards[number], words)
         browser._work.wait(600)
     assert (folder / "01.txt").read_text() == "second words\n" and (folder / "02.txt").read_text() == "two lines\n"
-    assert list(browser._cards.children) == cards and cards[2].editor.value == cards[2].caption == "two lines"
-    assert "Saved in 02.txt." in cards[2].answer.value and "02.txt" in browser._notice.value
+    assert list(browser._cards.children) == cards and cards[2].value == cards[2].caption == "two lines"
+    assert "Saved in 02.txt." in cards[2].answer and "02.txt" in browser._notice.value
     browser.page = 1
-    assert all(card.editor.value == card.caption for card in browser._cards.children)
+    assert all(card.value == card.caption for card in browser._cards.children)
     assert all(card.comm is None for card in cards)  # what is gone is closed
     browser.close()
 
@@ -133,9 +132,9 @@ def test_ctrl_enter_goes_on_to_the_next_without_a_caption_also_on_another_page(t
 
     def enter(card, caption):
         for other in browser._cards.children:
-            other.editor.focus = lambda name=other.name: asked.append(name)
+            other.focus = lambda name=other.name: asked.append(name)
         write(card, caption)
-        card.editor.next += 1
+        card.next += 1
 
     enter(browser._cards.children[0], "one")
     assert asked == ["c.png"] and browser.page == 0
@@ -150,7 +149,7 @@ def test_ctrl_enter_goes_on_to_the_next_without_a_caption_also_on_another_page(t
 def test_what_cannot_be_changed_says_why():
     browser = browse(TrainConfig.preset("tiny"))
     assert any("in no local folder" in h.value for h in inside(browser, HTML))
-    assert all(box.disabled for box in inside(browser, CaptionBox)) and not inside(browser, DropZone)
+    assert not any(card.editable for card in inside(browser, Card)) and not inside(browser, DropZone)
     browser.close()
 
 
@@ -191,7 +190,7 @@ def test_the_trigger_word_is_neither_shown_nor_saved_in_a_caption(album, folder)
     browser = browse(album.replace(trigger_word="mirel"))
     first = browser._cards.children[0]
     text = (folder / "00.txt").read_text().strip()
-    assert first.caption == first.editor.value == text
+    assert first.caption == first.value == text
     assert browser.dataset.captions[0] == f"mirel, {text}" and "tokens with mirel" in said(first)
     write(first, "a corrected one")
     assert (folder / "00.txt").read_text() == "a corrected one\n"
@@ -265,25 +264,25 @@ def test_a_caption_that_is_saved_or_refused_is_answered_on_its_card(album, folde
     write(card, "new words")
     browser._work.wait(600)
     assert browser._cards.children[5] is card
-    assert "Saved in 05.txt." in card.answer.value and RED not in card.answer.value
-    assert [other.name for other in browser._cards.children if other.answer.value] == ["05.jpg"]
+    assert "Saved in 05.txt." in card.answer and RED not in card.answer
+    assert [other.name for other in browser._cards.children if other.answer] == ["05.jpg"]
     (folder / "05.jpg").unlink()
     write(card, "newer words")
-    assert "There is no picture 05.jpg" in card.answer.value and RED in card.answer.value
+    assert "There is no picture 05.jpg" in card.answer and RED in card.answer
     assert "There is no picture 05.jpg" in browser._notice.value and 'role="alert"' in browser._notice.value
-    assert card.editor.value == "newer words"
+    assert card.value == "newer words"
 
 
 def test_an_empty_caption_is_refused_or_said_to_leave_the_trigger_word_alone(album, folder):
     browser = browse(album)
     (card, *_), written = browser._cards.children, (folder / "00.txt").read_text()
     write(card, " ")
-    assert "training would learn the picture without any words" in card.answer.value
+    assert "training would learn the picture without any words" in card.answer
     assert (folder / "00.txt").read_text() == written
     browser.set_trigger("zarko")
     write(card, "")
     said = "It is empty: training gives zarko alone."
-    assert said in browser._notice.value and said in browser._cards.children[0].answer.value
+    assert said in browser._notice.value and said in browser._cards.children[0].answer
     assert (folder / "00.txt").read_text() == "\n" and browser.dataset.captions[0] == "zarko"
 
 
@@ -294,10 +293,10 @@ def test_long_texts_and_tall_pictures_leave_a_card_its_size():
     assert said(made).count("word &lt;b&gt; " * 390) == 2 == said(made).count('title="')  # only where one points
     shown = said(made).replace("word &lt;b&gt; " * 390, "")
     assert shown.count("word") < 6 * SAID
-    (picture,) = inside(made, PictureButton)
-    assert len(picture.alt) == len("a.png: ") + SAID
-    assert "image.style.maxHeight" in picture._esm and "object-fit: contain" in picture._css
-    assert 'image.alt = model.get("alt")' in picture._esm
+    assert len(made.alt) == len("a.png: ") + SAID
+    assert "image.style.maxHeight" in PictureButton._esm and "height: 200px" in made._css
+    for kind in (PictureButton, Card):
+        assert "object-fit: contain" in kind._css and 'image.alt = model.get("alt")' in kind._esm
 
 
 def test_only_faults_and_warnings_are_in_the_colour_of_errors(album):
@@ -355,7 +354,7 @@ def test_a_folder_without_captions_is_shown_to_be_captioned(tmp_path):
     (tmp_path / "torn.png").write_bytes(png()[:40])
     browser = browse(TrainConfig.preset("tiny", train_data_dir=str(tmp_path)))
     assert names(browser) == ["a.png", "b.png", "torn.png"] and browser._count.value == "<b>0 of 3 captioned</b>"
-    assert [bool(inside(card, PictureButton)[0].value) for card in browser._cards.children] == [True, True, False]
+    assert [bool(card.picture) for card in browser._cards.children] == [True, True, False]
     assert "no caption yet" in said(browser._cards.children[0])
     assert browser._repr_mimebundle_()["image/png"]
     browser.search = "b"

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdxl_nb.widgets.page.project.gpu_memory", lambda: None)
+    monkeypatch.setattr("sdxl_nb.widgets.page.steps.gpu_memory", lambda: None)
     return tmp_path / "mine"
 
 
@@ -140,7 +140,7 @@ def test_a_run_is_shown_starred_taken_and_found_again(place, tmp_path, monkeypat
     assert again.config.output_dir == str(place / "runs" / "mine-2")
     for one in (project, again):
         one.close()
-        assert one._monitor.comm is one.result._grid.comm is None
+        assert one.steps.monitor.comm is one.result._grid.comm is None
 
 
 def test_what_is_starred_was_offered_also_while_a_thread_offers_more(place):

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdxl_nb.widgets.page.project.gpu_memory", lambda: None)
+    monkeypatch.setattr("sdxl_nb.widgets.page.steps.gpu_memory", lambda: None)
     return tmp_path / "mine"
 
 

@@ -19,7 +19,7 @@ from ...audit.findings import AuditReport
 from ...config.messages import shown
 from ...config.train_config import TrainConfig
 from ...data.dataset import CaptionedPictures
-from ...data.decoding import Fault
+from ...data.decoding import Decoded, Fault
 from ...data.masks import mask_of
 from ...system.errors import DataError
 from ..parts.aria import Aria
@@ -30,7 +30,7 @@ from ..parts.viewer import LARGE, Viewer
 from ..parts.watching import Notice, Worker, after_the_cell
 from . import selection
 from .captioner import captioner_of
-from .cards import Card, Shown, middle_crop, with_crop, with_mask
+from .cards import SHOWN, Card, Shown, middle_crop, with_crop, with_mask
 from .mending import Mending
 from .selection import ALL
 
@@ -55,6 +55,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         report: AuditReport | None = None,
         per_page: int = PAGE,
         captioner: Callable[[Image.Image], str] | str | os.PathLike[str] | None = None,
+        measured: bool = True,
     ):
         _check(dataset, config)
         self.captioner, self._cancelled = captioner_of(captioner), threading.Event()
@@ -72,7 +73,8 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.observe(self._notice.guard(lambda change: self.filter()), ["show", "search"])
         self.observe(self._notice.guard(lambda change: self.turn()), "page")
         self.filter()
-        after_the_cell(self.measure)
+        if measured:  # else by who shows it with other widgets, after these
+            after_the_cell(self.measure)
 
     def _controls(self) -> None:
         self._cards = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
@@ -162,10 +164,10 @@ class DatasetBrowser(Mending, Twin, VBox):
         if not isinstance(item, int):
             lacking = selection.is_uncaptioned(item)
             shown = Shown(complaint="no caption yet" if lacking else item.sentence, harmless=lacking)
-            card.show(written, shown, (item.sentence,), lambda: self.dataset.left_out(name))
+            card.show(written, shown, (item.sentence,), lambda: self.dataset.left_out(name, SHOWN))
             return card
         shown, about = self._seen(item)
-        card.show(written, shown, about, partial(self._picture, item))
+        card.show(written, shown, about, partial(self._picture, item, SHOWN))
         return card
 
     def _seen(self, item: int) -> tuple[Shown, tuple[object, ...]]:
@@ -184,20 +186,21 @@ class DatasetBrowser(Mending, Twin, VBox):
         masked = config is not None and config.masked_loss
         return Shown(size, crop, self._words(item), complaint, harmless), (stamp, crop, masked)
 
-    def _picture(self, item: int) -> Image.Image:
+    def _picture(self, item: int, side: int | None = None) -> Decoded:
         """The decoded picture, blue where its mask has it left alone. Raises DataError."""
-        picture = self.dataset[item].picture
+        picture, size = self.dataset.glance(item, side)
         masked = self.config is not None and self.config.masked_loss
-        return with_mask(picture, mask_of(self.dataset, item)) if masked else picture
+        return Decoded(with_mask(picture, mask_of(self.dataset, item)) if masked else picture, size)
 
     def look_at(self, name: str) -> None:
         """Show one picture large; its arrow keys go on to the others that are shown."""
         item = next(iter(selection.again(self.dataset, [name])), None)
-        picture = None
+        found = None
         if item is not None:
-            picture = self._picture(item) if isinstance(item, int) else self.dataset.left_out(name)
-        if item is None or picture is None:
+            found = self._picture(item) if isinstance(item, int) else self.dataset.left_out(name)
+        if item is None or found is None:
             raise DataError(f"{name} cannot be read.")
+        picture = found.picture
         crop = self._seen(item)[0].crop if isinstance(item, int) else None
         whole = crop is None or crop.box == (0, 0, *reversed(crop.original_size))
         if crop is not None:
@@ -231,12 +234,12 @@ class DatasetBrowser(Mending, Twin, VBox):
         self.page = goal // self.per_page
         for other in self._cards.children:
             if isinstance(other, Card) and other.name == names[goal][0]:
-                other.editor.focus()
+                other.focus()
 
     def thumbnails(self) -> list[bytes]:
         """The pictures of the page as they are shown, small."""
         cards = [card for card in self._cards.children if isinstance(card, Card)]
-        return [card.image.value for card in cards if card.image.value]
+        return [card.picture for card in cards if card.picture]
 
     def figure(self) -> "Sheet":
         """The page as a matplotlib Figure, for papermill, nbconvert and GitHub."""

@@ -79,7 +79,7 @@ class Bulk(Fold):
     def names(self) -> list[str]:
         """The ticked pictures of the page, or all that are shown."""
         browser: Any = self._browser
-        ticked = [card.name for card in browser._cards.children if isinstance(card, Card) and card.chosen.value]
+        ticked = [card.name for card in browser._cards.children if isinstance(card, Card) and card.chosen]
         return ticked or [selection.words_of(browser.dataset, item)[0] for item in browser._shown]
 
     def apply(self) -> int:
@@ -96,7 +96,7 @@ class Bulk(Fold):
             done = self._rewrite(what, names)
         for card in browser._cards.children:
             if isinstance(card, Card):
-                card.chosen.value = False
+                card.chosen = False
         browser.reopen()
         verb = {OUT: "left out; their files stay", BACK: "brought back"}.get(what, "changed")
         browser._notice.say(f"{done} of {len(names)} pictures {verb}.")

@@ -9,18 +9,16 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
-from ipywidgets import HTML, Checkbox, HBox, Layout, VBox
 from PIL import Image, ImageDraw, ImageEnhance
 
 from ...config.train_config import TrainConfig
 from ...data.crops import Crop, plan_crop
+from ...data.decoding import Decoded
 from ...system.errors import DataError
-from ..parts.caption_box import CaptionBox
-from ..parts.pictures import PictureButton, thumbnail
+from ..parts.pictures import thumbnail
+from .card_view import CardView
 
-WIDTH = 196  # CSS pixels of a card: four fit beside each other
 SHOWN = 448  # pixels of a thumbnail's longer side at most
-TEXT = "line-height:1.35;overflow-wrap:anywhere"  # how what a card says is set
 UNREADABLE = "It is damaged, or no picture: bring it once more, or leave it out."
 SAID = 80  # characters of a long text that a card shows; the whole is in its title
 
@@ -107,7 +105,7 @@ class Shown(NamedTuple):
     harmless: bool = False  # a complaint that is not in the colour of errors
 
 
-class Card(VBox):
+class Card(CardView):
     """A picture with its caption; the same card is shown again and again, so that nobody's cursor is lost.
 
     `save(name, caption)` is called when a caption was left or Ctrl+Enter pressed, `goes_on(card)` for the latter;
@@ -121,51 +119,46 @@ class Card(VBox):
         goes_on: Callable[["Card"], object],
         press: Callable[[str], object],
     ):
-        self.name, self.caption = name, ""
+        self.caption = ""
         self._writer: int | None = None  # the thread that shows what is stored, which is not to be saved once more
         self._about: tuple[object, ...] | None = None  # what the picture was made of
         self._size: tuple[int, int] | None = None  # of the picture, None for one that cannot be read
         self._broken = ""  # why it cannot
-        self.image = PictureButton(alt=name, side=WIDTH, _dom_classes=["sdxl-nb-square"])
-        self.image.observe(lambda change: press(name), "clicks")
-        self.chosen = Checkbox(description="", indent=False, layout=Layout(width="20px", margin="0 0 0 2px"))
-        self.chosen.tooltip = f"Select {name}"
-        self.text, self.answer = HTML(layout=Layout(margin="0")), HTML()
-        self.editor = CaptionBox(label=f"caption of {name}", disabled=save is None)
+        super().__init__(name=name, alt=name, editable=save is not None)
+        self.add_class("sdxl-nb-card")
+        self.observe(lambda change: press(name), "clicks")
         if save:
-            self.editor.observe(lambda change: self._is_writing() or save(name, change["new"]), "value")
-            self.editor.observe(lambda change: goes_on(self), "next")
-        head = HBox([self.chosen, self.text] if save else [self.text], layout=Layout(align_items="flex-start"))
-        look = Layout(width=f"{WIDTH + 8}px", margin="0 0 10px 0")
-        super().__init__([self.image, head, self.editor, self.answer], layout=look)
+            self.observe(lambda change: self._is_writing() or save(name, change["new"]), "value")
+            self.observe(lambda change: goes_on(self), "next")
 
-    def show(
-        self, caption: str, shown: Shown, about: tuple[object, ...], draw: Callable[[], Image.Image | None]
-    ) -> None:
+    def show(self, caption: str, shown: Shown, about: tuple[object, ...], draw: Callable[[], Decoded | None]) -> None:
         """Show this; what somebody types meanwhile stays. The picture is drawn anew only where `about` has changed."""
-        self._write(caption)
-        self.image.alt = f"{self.name}: {shortened(caption)}" if caption else self.name
-        if about != self._about:
-            self._draw(draw, shown.crop)
-            self._about = about
-        complaint, harmless = self._broken or shown.complaint, shown.harmless and not self._broken
-        if harmless and self._size is None:  # it lacks more than a caption
-            complaint, harmless = UNREADABLE, False
-        short = f"<b title='{escape(self.name)}'>{escape(_short(self.name))}</b>"
-        lines = [short, self._sizes(shown), words_line(shown.words)]
-        if complaint:
-            told = f'<span title="{escape(complaint)}">{escape(shortened(complaint, 2 * SAID))}</span>'
-            lines.append(told if harmless else coloured(told))
-        self.text.value = f"<div style='{TEXT}'>{'<br>'.join(filter(None, lines))}</div>"
+        with self.hold_sync():  # one message
+            self._write(caption)
+            self.alt = f"{self.name}: {shortened(caption)}" if caption else self.name
+            if about != self._about:
+                self._draw(draw, shown.crop)
+                self._about = about
+            complaint, harmless = self._broken or shown.complaint, shown.harmless and not self._broken
+            if harmless and self._size is None:  # it lacks more than a caption
+                complaint, harmless = UNREADABLE, False
+            short = f"<b title='{escape(self.name)}'>{escape(_short(self.name))}</b>"
+            lines = [short, self._sizes(shown), words_line(shown.words)]
+            if complaint:
+                told = f'<span title="{escape(complaint)}">{escape(shortened(complaint, 2 * SAID))}</span>'
+                lines.append(told if harmless else coloured(told))
+            self.text = "<br>".join(filter(None, lines))
 
-    def _draw(self, draw: Callable[[], Image.Image | None], crop: Crop | None) -> None:
+    def _draw(self, draw: Callable[[], Decoded | None], crop: Crop | None) -> None:
         try:
-            picture, self._broken = draw(), ""
+            drawn, self._broken = draw(), ""
         except DataError as error:
-            picture, self._broken = None, str(error)
-        self._size = None if picture is None else (picture.height, picture.width)
-        whole = picture if picture is None or crop is None else with_crop(picture, crop)
-        self.image.value = b"" if whole is None else thumbnail(whole, SHOWN)
+            drawn, self._broken = None, str(error)
+        self._size = None if drawn is None else drawn.size
+        if drawn is None:
+            self.picture = b""
+        else:
+            self.picture = thumbnail(drawn.picture if crop is None else with_crop(drawn.picture, crop), SHOWN)
 
     def _sizes(self, shown: Shown) -> str:
         if self._size is None:
@@ -177,10 +170,10 @@ class Card(VBox):
     def _write(self, caption: str) -> None:
         """The caption as it is stored, without saving it once more."""
         self.caption = caption
-        if self.editor.value != caption:
+        if self.value != caption:
             self._writer = threading.get_ident()
             try:
-                self.editor.value = caption
+                self.value = caption
             finally:
                 self._writer = None
 
@@ -190,7 +183,7 @@ class Card(VBox):
 
     def say(self, html: str) -> None:
         """Say here what became of its caption: the widget's notice may be far up."""
-        self.answer.value = f"<div style='{TEXT}'>{html}</div>" if html else ""
+        self.answer = html
 
 
 def _short(name: str, most: int = 24) -> str:

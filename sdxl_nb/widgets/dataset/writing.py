@@ -90,9 +90,9 @@ class Writing(Measuring):
         for number, fault in enumerate(lacking):
             if self._cancelled.is_set():
                 break
-            picture = self.dataset.left_out(fault.name)
-            if picture is not None and not self._is_newer(fault.name):
-                said = words_of(captioner(picture), fault.name)
+            found = self.dataset.left_out(fault.name)
+            if found is not None and not self._is_newer(fault.name):
+                said = words_of(captioner(found.picture), fault.name)
                 if said:
                     save_caption(self.settings, fault.name, said)
                 done, wordless = done + bool(said), wordless + (not said)

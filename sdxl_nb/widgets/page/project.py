@@ -2,42 +2,42 @@
 
 In: a folder, new or of before. Out: a widget whose steps open when the one before is ready, made of the data set
 browser, the form, the monitor and the grid. Everything that is set lies in the folder (folder.py), so that a reload, a
-restarted kernel or another day finds it as it was; training goes on in a process of its own.
+restarted kernel or another day finds it as it was; training goes on in a process of its own. What is seen first, the
+pictures, is painted first: the steps below them (steps.py), two thirds of all widgets, are made when the cell is over,
+or when somebody asks for them.
 """
 
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import traitlets
 from ipywidgets import HTML, VBox
 from PIL.Image import Image
 
 from ...config.train_config import TrainConfig
 from ...runs.run import Run
-from ...runs.stages import Stages
-from ..dataset import selection
 from ..dataset.browser import DatasetBrowser
-from ..form.form import ConfigForm
-from ..form.start import Start
-from ..monitor.monitor import RunMonitor
 from ..parts.aria import Aria
 from ..parts.children import replace
 from ..parts.pictures import Tiles
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
-from ..parts.watching import Notice
+from ..parts.watching import Notice, after_the_cell
 from .folder import ProjectFolder
-from .proposal import gpu_memory, proposed
-from .result import Result
-from .settings import Few
+
+if TYPE_CHECKING:
+    from ..form.form import ConfigForm
+    from ..form.start import Start
+    from .result import Result
+    from .steps import Steps
 
 NOT_YET = {
     "Settings": "Opens when there is a picture with a caption.",
     "Run": "Opens when you press Start.",
     "Result": "Opens with the first stage that can be taken.",
 }
+AT_ONCE = "Opening ..."
 
 
 class Project(Twin, VBox):
@@ -53,40 +53,60 @@ class Project(Twin, VBox):
         captioner: Callable[[Image], str] | str | os.PathLike[str] | None = None,
     ):
         self.folder, self._notice, self._lock = ProjectFolder(place), Notice(), threading.RLock()
-        kept = self.folder.config()
-        self._new = kept is None
+        kept, self._last = self.folder.config(), self.folder.run()
         begun = {"train_data_dir": str(self.folder.pictures), "output_dir": self.folder.next_run()}
-        config = kept or TrainConfig.preset("tiny", **begun)
-        self.browser = DatasetBrowser(config, captioner=captioner)
+        self._begun = kept or TrainConfig.preset("tiny", **begun)
+        self._steps: Steps | None = None
+        self.browser = DatasetBrowser(self._begun, captioner=captioner, measured=False)
         self.browser._word.layout.display = "none"  # it is one of the few settings
-        self.form = ConfigForm(config)
-        once = (self.form.start, self.form._outlook)  # the page has its own Start, and shows what will happen above it
-        self.form.children = [child for child in self.form.children if child not in once]
-        self._few: Few | None = None
-        self._pictures = 0
-        self._memory: int | None = None
-        self._proposed: dict[str, Any] = {}
-        self.start = Start(lambda: self.config, self._moved, watch=False)
-        self._monitor: RunMonitor | None = None
-        self.result = Result(self.folder)
         self._places = {name: VBox([HTML(f"<i>{words}</i>")]) for name, words in NOT_YET.items()}
         super().__init__()
         self.add_class("sdxl-nb")
         self._build()
-        self.browser.changed = self._notice.guard(self._pictures_changed)
-        self.form.observe(self._notice.guard(lambda change: self._settings_changed()), "value")
-        for told in ("foretold", "source"):
-            traitlets.dlink((self.form.start, told), (self.start, told))
-        self.start.observe(self._notice.guard(lambda change: self._started(change["new"])), "run")
-        self._pictures_changed()
-        if run := self.folder.run():
-            self.start.run = run
+        self.browser.changed = self._notice.guard(lambda: self.steps.pictures_changed())
+        after_the_cell(self._notice.guard(self._open))
 
     def _build(self) -> None:
         steps: list[Any] = [_heading(1, "Pictures"), self.browser]
         for number, (name, place) in enumerate(self._places.items(), start=2):
             steps += [_heading(number, name), place]
         self.children = [style_sheet(), Aria(), *steps, self._notice]
+        if len(self.browser.dataset):
+            self._places["Settings"].children[0].value = f"<i>{AT_ONCE}</i>"
+
+    def _open(self) -> None:
+        """Make what is below the pictures, and then look at what takes longer."""
+        try:
+            _ = self.steps
+        finally:
+            self.browser.measure()
+
+    @property
+    def steps(self) -> "Steps":
+        """What is below the pictures, made now where it is not there yet."""
+        with self._lock:  # somebody may be at the pictures while it is made
+            if self._steps is None:
+                from .steps import Steps
+
+                self._steps = Steps(self.folder, self._begun, self.browser, self._places, self._notice)
+                self._steps.pictures_changed()
+                self._steps.start.run = self._last
+            return self._steps
+
+    @property
+    def form(self) -> "ConfigForm":
+        """All settings."""
+        return self.steps.form
+
+    @property
+    def start(self) -> "Start":
+        """The button that trains, and what it started."""
+        return self.steps.start
+
+    @property
+    def result(self) -> "Result":
+        """The stages of the run, and the star."""
+        return self.steps.result
 
     @property
     def config(self) -> TrainConfig:
@@ -98,76 +118,6 @@ class Project(Twin, VBox):
         """The run that is shown; None before Start."""
         return self.start.run
 
-    def _pictures_changed(self) -> None:
-        """Open the settings once there is something to train on; what was set with the pictures is taken over."""
-        _, every = selection.captioned(self.browser.dataset)
-        word = self.browser.config.trigger_word if self.browser.config else None
-        if every and len(self.browser.dataset):
-            self._open_settings(every)
-        if word != self.form.edits.get("trigger_word", self.form._given.trigger_word):
-            self.form.edits = {**self.form.edits, "trigger_word": word}
-
-    def _open_settings(self, pictures: int) -> None:
-        """Open them, once; propose anew when there are more pictures or fewer, and count again."""
-        reasons = self._propose(pictures) if self._new and pictures != self._pictures else None
-        self._pictures = pictures
-        if self._few is None:
-            self._few = Few(self.form, reasons or [])
-            self._places["Settings"].children = [self._few, self.form._outlook, self.start]
-            return
-        self.form._outlook.recount()
-        if reasons:
-            self._few.give(reasons)
-
-    def _propose(self, pictures: int) -> list[str]:
-        """Settings for so many pictures, but for those of an earlier proposal that a person changed; the reasons."""
-        caption, edits = next(iter(self.browser.dataset.captions)), self.form.edits
-        if not self._proposed:
-            self._memory = gpu_memory()
-        proposal = proposed(pictures, self._memory, caption)
-        changed = {name for name, value in self._proposed.items() if edits.get(name) != value}
-        own = {name: value for name, value in edits.items() if name in changed or name not in self._proposed}
-        if not self._proposed:
-            self.form.preset = proposal.preset
-        self._proposed = {**self._proposed, **proposal.changes}
-        self.form.edits = {**{name: value for name, value in proposal.changes.items() if name not in changed}, **own}
-        return proposal.reasons
-
-    def _settings_changed(self) -> None:
-        """Keep the settings, and judge the pictures by them."""
-        config = self.form.value
-        self.start.button.disabled = config is None
-        if config is None:
-            return
-        self.folder.keep(config)
-        self.browser.follow(config)
-
-    def _moved(self, folder: str) -> None:
-        self.form.edits = {**self.form.edits, "output_dir": folder}
-        self._notice.say(f"This run goes to {folder}; the one before stays.")
-
-    def _started(self, run: Run | None) -> None:
-        """Show the run, and its result as soon as there is one."""
-        if run is None:
-            return
-        self.folder.show(run)
-        if self._monitor is None or self._monitor.run.folder != run.folder:
-            self._monitor = RunMonitor(run)
-            self._monitor.observe(self._notice.guard(lambda change: self._look()), ["step", "status"])
-            replace(self._places["Run"], [self._monitor])
-        self._look()
-
-    def _look(self) -> None:
-        """Open the result, or say that it has more stages."""
-        run, place = self.run, self._places["Result"]
-        with self._lock:
-            if run is None or not (run.folder / "config.json").is_file():
-                return
-            if Stages(run).steps_with_lora():
-                if self.result not in place.children:
-                    replace(place, [self.result])
-                self.result.show(run)
-
     def close(self) -> None:
         """Close all of it; a run goes on."""
         if self.comm is not None:
@@ -176,8 +126,8 @@ class Project(Twin, VBox):
 
     def twin(self) -> object:
         """The stages of the run; before there are some, the pictures."""
-        if self.result._grid and self.result._grid._look().steps:
-            return self.result._grid.figure()
+        if (self._last or self._steps) and (grid := self.result._grid) and grid._look().steps:
+            return grid.figure()
         return Tiles(self.browser.thumbnails())
 
 

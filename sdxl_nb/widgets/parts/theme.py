@@ -9,8 +9,6 @@ CSS = """
 .sdxl-nb .sdxl-nb-row.sdxl-nb-wrong { border-left-color: var(--jp-error-color1, #d32f2f); }
 .sdxl-nb :focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) !important; outline-offset: 1px; }
 .sdxl-nb .widget-label { text-align: left; }
-.sdxl-nb .sdxl-nb-square button { width: 204px !important; height: 204px !important; }
-.sdxl-nb .sdxl-nb-square img { height: 200px; max-height: none !important; }
 .sdxl-nb h2.sdxl-nb-step { font-size: 18px; line-height: 1.3; margin: 14px 0 6px; padding: 8px 0 0;
   border-top: 1px solid var(--jp-border-color2, #ccc); color: var(--jp-ui-font-color1, inherit); }
 .sdxl-nb h2.sdxl-nb-step span { display: inline-block; width: 26px; height: 26px; line-height: 26px; margin-right: 4px;
