@@ -118,7 +118,7 @@ def test_a_caption_that_is_left_while_a_worker_shows_another_one_is_kept():
             person.start()
             person.join(600)
 
-    card.editor.observe(leave, "value")
+    card.observe(leave, "value")
     card.show("stored", Shown(), (), lambda: None)
     assert kept == [("a.png", "mine")]
 
