@@ -14,7 +14,7 @@ from small_runs import small, train, whole
 from sdxl_nb import TrainConfig, estimate
 from sdxl_nb.models import architectures
 from sdxl_nb.preflight import counting, looks, prices
-from sdxl_nb.preflight.estimate_table import IMPORTS
+from sdxl_nb.preflight.forecast import IMPORTS
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training import disk
 
