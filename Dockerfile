@@ -25,6 +25,7 @@ print(*p['dependencies'], *(r for e in sys.argv[1:] for r in p['optional-depende
  && pip install --requirement requirements.txt --constraint constraints.txt
 
 COPY README.md LICENSE ./
+COPY notebooks notebooks
 COPY sdxl_nb sdxl_nb
 RUN pip install --no-deps . && python -I -c "import sdxl_nb.config.train_config"
 

@@ -1,4 +1,5 @@
-"""What a SageMaker job costs: at most before it starts, so far while it runs, and what spot saved.
+"""What a SageMaker job costs: at most before it starts, so far while it runs, what spot saved; and whether its limits
+are enough for it.
 
 In: a Job, or what DescribeTrainingJob says. Out: dollars, or None where the price is not known, and sentences. Prices
 are list prices of instances; storage, requests and data transfer come on top and are small beside them.
@@ -10,9 +11,12 @@ import datetime
 import functools
 from typing import Any
 
+from ..config.train_config import TrainConfig
 from ..preflight import prices
+from ..preflight.limits import GOES_ON, Rented, remarks, too_short
 from ..system.errors import ConfigError
 from . import shapes
+from .staging import Staged
 from .tuning_step import Job
 
 
@@ -40,9 +44,7 @@ def ceiling(job: Job, region: str) -> str:
     kind, price = _dearest(job, region)
     terms = f"{hours:g} h (max_run) of {job.instance_count} × {kind}"
     if price is None:
-        return (
-            f"It costs at most {terms}; the price in {region} is not known here: see aws.amazon.com/sagemaker/pricing."
-        )
+        return f"It costs at most {terms}, and {prices.unknown(kind, region)}."
     dollars = prices.cents(price.hourly * hours * job.instance_count)
     most = f"It costs at most ${dollars:,.2f}: {terms} at {prices.an_hour(price.hourly)} an hour"
     most += f" ({price.source})"
@@ -99,13 +101,10 @@ def ceiling_of_search(job: Job, jobs: int, region: str, ceiling: float | None) -
     if price is None:
         if ceiling is not None:
             raise ConfigError(
-                f"ceiling cannot be kept, the price of {job.instance_type} in {region} is not known here: take another "
-                "instance_type, or leave it out and hold max_jobs and max_run low"
+                f"ceiling cannot be kept, for {prices.unknown(job.instance_type, region)}; or take another "
+                "instance_type, or leave ceiling out and hold max_jobs and max_run low"
             )
-        return (
-            f"The search costs at most {terms}; the price in {region} is not known here: see "
-            "aws.amazon.com/sagemaker/pricing."
-        )
+        return f"The search costs at most {terms}, and {prices.unknown(job.instance_type, region)}."
     dollars = prices.cents(price.hourly * hours * job.instance_count * jobs)
     if ceiling is not None and dollars > ceiling:
         fitting = int(ceiling / (price.hourly * job.instance_count * jobs) * 3600)
@@ -118,3 +117,45 @@ def ceiling_of_search(job: Job, jobs: int, region: str, ceiling: float | None) -
     most = f"The search costs at most ${dollars:,.2f}{kept}: {terms} at {prices.an_hour(price.hourly)} an hour"
     most += f" ({price.source})"
     return f"{most}; spot instances are usually far cheaper." if job.spot else f"{most}."
+
+
+def too_little(config: TrainConfig, job: Job, staged: Staged, goes_on: str | None = GOES_ON) -> list[str]:
+    """What of the job's limits is less than it is estimated to need, a sentence each.
+
+    goes_on: what goes on with a job that its limit stopped. Raises ConfigError where nothing would be saved.
+    """
+    own = all(map(shapes.has_own_disk, job.types))
+    brought = sum(content.size for name, content in staged.contents.items() if name in staged.channels)
+    return remarks(
+        config,
+        Rented(
+            job.types,
+            job.instance_count,
+            job.max_run,
+            job.max_wait,
+            None if own else job.volume_size_gb,
+            brought,
+            _pictures(config, staged),
+            goes_on,
+        ),
+    )
+
+
+def _pictures(config: TrainConfig, staged: Staged) -> int | None:
+    """How many pictures are trained on: None where they are here and can be counted, 0 where that is not known."""
+    channel = "train" if config.train_data_dir else "dataset"
+    url = staged.channels.get(channel)
+    if url in staged.uploads or str(config.dataset_name).startswith("embedded:"):
+        return None
+    return staged.pictures.get(channel, 0)
+
+
+def of_rest(job: Job, region: str, pace: float | None, steps: int, done: int) -> str:
+    """The sentence about what going on costs at most, and whether its time is enough at `pace` seconds a step."""
+    need = (pace or 0) * (steps - done)
+    said = [ceiling(job, region)]
+    if job.max_run < need:
+        machine = Rented(job.types, job.instance_count, job.max_run, job.max_wait)
+        reached = done + int(job.max_run / need * (steps - done))
+        said.append(too_short(need, machine, steps, reached, " by its pace so far"))
+    return " ".join(said)

@@ -85,6 +85,7 @@ def launch_sagemaker(
     job = replace(asked, role_arn=role, image_uri=image)
     session.check_bucket(bucket)
     session.check_image(image)
+    session.check_role(role)
     name = unique_name(job_name)
     prefix = f"s3://{bucket}/runs/{name}"
     staged, notes = staging.look(session, config, planned.moved(tuning_step.UNKNOWN_BUCKET, bucket))
@@ -92,9 +93,10 @@ def launch_sagemaker(
     if job.mlflow:
         request["MlflowConfig"]["MlflowRunName"] = name
     shapes.refuse(request | {"TrainingJobName": name})
+    said = [costs.ceiling(job, session.region), *costs.too_little(config, job, staged), *notes]
     if not agreed:
-        raise SdxlNbError(f"Nothing was started. {costs.ceiling(job, session.region)} With agreed=True it is started.")
-    for note in (*notes, costs.ceiling(job, session.region)):
+        raise SdxlNbError(f"Nothing was started. {' '.join(said)} With agreed=True it is started.")
+    for note in said:
         print(note)
     if sent := staging.upload(session, staged, kms_key):
         print(f"Uploaded {sent} files.")

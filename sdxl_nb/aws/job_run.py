@@ -306,7 +306,12 @@ class JobRun(Run):
     @property
     def price(self) -> str:  # type: ignore[override]  # nobody sets it
         """The sentence about what `resume` costs at most. Raises AwsError."""
-        return costs.ceiling(self._next_job(), self.session.region)
+        return self._priced(self._next_job())
+
+    def _priced(self, job: tuning_step.Job) -> str:
+        kind, _ = costs.instances_of(self.describe()["ResourceConfig"])
+        pace = self.seconds_per_step if job.types == (kind,) else None
+        return costs.of_rest(job, self.session.region, pace, self.steps or 0, self.step)
 
     def _next_job(
         self,
@@ -356,7 +361,7 @@ class JobRun(Run):
         request["Tags"] = [tag for tag in tags if not tag["Key"].startswith("aws:")]  # are AWS's to give
         newest = newest_job(self.session, self.job)
         shapes.refuse(request | {"TrainingJobName": f"{first_job(newest)}-r{_attempt(newest) + 1}"})
-        say(costs.ceiling(job, self.session.region))
+        say(self._priced(job))
         return self.start(self.session, f"{first_job(newest)}-r{_attempt(newest) + 1}", request, self.folder, say)
 
     def wait(self, timeout: float | None = None, interval: float | None = None) -> str:

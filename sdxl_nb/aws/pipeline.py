@@ -225,10 +225,10 @@ def prepare(
     if not dry:
         session.check_bucket(place)
         session.check_image(image)
+        session.check_role(role)
     job = replace(job, role_arn=role, image_uri=image)
     staged, unsaid = looked(session, config, planned.moved(UNKNOWN["bucket"], place), dry)
-    notes += [*unsaid, *([audit.price()] if audit else [])]
-    notes.append(price)
+    notes += [*unsaid, *([audit.price()] if audit else []), *starting.too_little(config, job, staged, search), price]
     made = _definition(session, config, job, staged, place, pipeline_name, cached, after, audit, search)
     return Prepared(session, pipeline_name, *made, job, staged, notes, config, place, cached, after.register, search)
 

@@ -186,6 +186,15 @@ class Session:
                 if code != "403":  # a launcher in AWS need not read what its jobs read
                     raise
 
+    def check_role(self, role: str) -> None:
+        """Raise AwsError for a role of another account, which nobody can pass to SageMaker."""
+        found = re.match(r"arn:[^:]+:iam::(\d{12}):", role)
+        if found and found[1] != self.account:
+            raise AwsError(
+                f"The role {role} is of account {found[1]}, and these credentials are of {self.account}, whose roles "
+                "alone can be given to SageMaker: name one of them, or take credentials of the other account."
+            )
+
     def check_image(self, image_uri: str) -> None:
         """Raise AwsError for an image of another region, or that does not exist; one that we may not see passes."""
         found = re.fullmatch(

@@ -44,7 +44,7 @@ class Staged:
     """`channels`: name to s3:// prefix; `paths`: setting to its path in the job; `uploads`: prefix to local folder.
 
     `contents`: what is known to lie there, by channel, and by the setting's channel name what a hub id holds; `hub`:
-    these ids by the same names.
+    these ids by the same names; `pictures`: how many there are in S3, by channel.
     """
 
     channels: dict[str, str] = field(default_factory=dict)
@@ -52,6 +52,7 @@ class Staged:
     uploads: dict[str, Path] = field(default_factory=dict)
     contents: dict[str, Content] = field(default_factory=dict)
     hub: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, int] = field(default_factory=dict)
 
     def moved(self, bucket: str, to: str) -> Staged:
         """The same with the uploads in another bucket."""
@@ -146,7 +147,12 @@ def look(session: Session, config: TrainConfig, staged: Staged, *, hub: bool = F
     Raises DataError for a place with nothing in it, and AwsError for a bucket that does not exist.
     """
     staged = replace(
-        staged, channels={**staged.channels}, paths={**staged.paths}, contents={**staged.contents}, hub={**staged.hub}
+        staged,
+        channels={**staged.channels},
+        paths={**staged.paths},
+        contents={**staged.contents},
+        hub={**staged.hub},
+        pictures={**staged.pictures},
     )
     notes: list[str] = []
     for name, (channel, _) in CHANNELS.items():
@@ -172,7 +178,7 @@ def _look_in_s3(session: Session, staged: Staged, name: str, url: str) -> list[s
             raise
         return [f"What {url} holds is not known here: {error}"]
     place_in_s3(staged, name, listed.url, listed.single)
-    staged.contents[channel] = listed.content
+    staged.contents[channel], staged.pictures[channel] = listed.content, listed.pictures
     beside = f"{listed.beside} other objects whose keys begin like that of {listed.url} come along, and are not used."
     return [beside] if listed.beside else []
 

@@ -91,6 +91,9 @@ SDXL = Architecture(UNET, VAE, TEXT)
 
 def of(config: TrainConfig) -> Architecture:
     """The Architecture of the configured base; of one that cannot be reached it is SDXL's, with a note that says so."""
+    if config.pretrained_model_name_or_path.startswith("s3://"):  # the place of a SageMaker job's base
+        place = config.pretrained_model_name_or_path
+        return Architecture(UNET, VAE, TEXT, f"counted as SDXL's own architecture: {place} is for a job to read")
     source = Source.of(config)
     if config.pretrained_model_name_or_path == DEFAULT_BASE or source.is_single_file:
         return SDXL

@@ -85,6 +85,15 @@ def stored(instance_type: str, region: str = HOME) -> Price | None:
     return Price(hourly, f"list price of {table['date']}") if hourly and region == table["region"] else None
 
 
+def unknown(instance_type: str, region: str) -> str:
+    """What to do where no Price is found: the end of a sentence that begins with what costs it."""
+    refresh = "python -m sdxl_nb.preflight.price_refresh" if region == HOME else "this again"
+    return (
+        f"no price is known here for {instance_type} in {region}: look at aws.amazon.com/sagemaker/pricing, or run "
+        f"{refresh} with AWS credentials that may pricing:GetProducts"
+    )
+
+
 def cents(dollars: float) -> float:
     """A price in whole cents, never less than it is."""
     exact = Decimal(repr(dollars)).quantize(Decimal("1e-9"), ROUND_HALF_EVEN)  # what a float adds is no money

@@ -108,6 +108,16 @@ def test_its_least_versions_are_the_packages():
     assert "tomllib" in (ROOT / "Dockerfile").read_text() and base_python.LEAST_PYTHON == (3, 11)
 
 
+def test_the_image_has_all_that_the_wheel_is_made_of():
+    tomllib = pytest.importorskip("tomllib")
+    made = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = made["tool"]["hatch"]["build"]["targets"]["wheel"]
+    parts = {*wheel["packages"], *wheel["force-include"], made["project"]["readme"], "LICENSE", "pyproject.toml"}
+    copied = [line.split()[1:-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    assert parts <= {name for names in copied for name in names}
+    assert parts <= {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+
+
 def test_a_job_says_at_its_start_what_it_trains_with():
     import torch
 

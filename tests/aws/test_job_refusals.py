@@ -116,6 +116,8 @@ def test_refusals_are_sentences(aws, tmp_path, healed, monkeypatch):
 def test_settings_that_cannot_work(aws, tmp_path):
     said = refused(aws, tmp_path, ConfigError, instance_type="g5.2xlarge")
     assert said.startswith("instance_type must be an instance type such as ml.g5.2xlarge")
+    said = refused(aws, tmp_path, role_arn="arn:aws:iam::999900000000:role/a")
+    assert "is of account 999900000000, and these credentials are of 123456789012, whose roles alone can be" in said
     said = refused(aws, tmp_path, ConfigError, hub_token_secret="hf_abcdefghijklmnopqrstu")
     assert said == "hub_token_secret must be the name of a secret under sdxl-nb/, not a token"
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -181,7 +182,13 @@ def test_the_sentence_about_the_price(monkeypatch):
     warm = costs.ceiling(Job(max_run=5400, spot=False, keep_alive=900), "us-east-1")
     assert warm.endswith(", and up to $0.38 more for instances that are kept 900 s (keep_alive).")
     monkeypatch.setattr(costs, "hourly", lambda instance_type, region: None)
-    assert "the price in mars-1 is not known here" in costs.ceiling(job, "mars-1")
+    assert costs.ceiling(replace(job, instance_type="ml.p5en.48xlarge"), "us-east-1") == (
+        "It costs at most 1.5 h (max_run) of 2 × ml.p5en.48xlarge, and no price is known here for ml.p5en.48xlarge in "
+        "us-east-1: look at aws.amazon.com/sagemaker/pricing, or run python -m sdxl_nb.preflight.price_refresh with "
+        "AWS credentials that may pricing:GetProducts."
+    )
+    rest = costs.of_rest(job, "us-east-1", 10.0, steps=2000, done=500)
+    assert rest.startswith("It costs at most ") and ", and 4.2 h are estimated by its pace so far: about step " in rest
 
 
 def test_the_log_is_cloudwatchs(job):

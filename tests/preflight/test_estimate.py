@@ -14,7 +14,7 @@ from small_runs import small, train, whole
 from sdxl_nb import TrainConfig, estimate
 from sdxl_nb.models import architectures
 from sdxl_nb.preflight import counting, looks, prices
-from sdxl_nb.preflight.estimate_table import IMPORTS, SPARE, _Job
+from sdxl_nb.preflight.forecast import IMPORTS, SPARE, Forecast
 from sdxl_nb.system.errors import ConfigError, SdxlNbError
 from sdxl_nb.training import disk
 
@@ -166,7 +166,7 @@ def test_this_machine_is_timed(tmp_path):
 def test_cuda_graphs_keep_a_steps_memory_while_pictures_are_drawn(tmp_path):
     drawn = {"resolution": 64, "sample_prompts": ["a red circle --w 512 --h 512"]}
     plain = small(tmp_path, **drawn)
-    jobs = [_Job(config, architectures.of(config), 4) for config in (plain, plain.replace(cuda_graphs=True))]
+    jobs = [Forecast(config, architectures.of(config), 4) for config in (plain, plain.replace(cuda_graphs=True))]
     count = jobs[0].count.at(1)
     held = (count.peak - count.resident) * SPARE
     assert jobs[1].peak(1) - jobs[0].peak(1) == pytest.approx(held, abs=2) and held > 0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sdxl_nb.preflight.estimate_table import Estimate, Machine, Row
+from sdxl_nb.preflight.estimate_table import Estimate
+from sdxl_nb.preflight.forecast import Machine, Row
 from sdxl_nb.system.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ from sdxl_nb.config.flags import read_flags, train_parser
 from sdxl_nb.config.presets import names
 from sdxl_nb.config.train_config import TrainConfig
 from sdxl_nb.data.dataset import PICTURES
-from sdxl_nb.preflight.estimate_table import Machine, Row
+from sdxl_nb.preflight.forecast import Machine, Row
 from sdxl_nb.preflight.plan import plan, remarks
 from sdxl_nb.runs.events import update
 from sdxl_nb.runs.folder import RunFolder

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sdxl_nb import ConfigForm, TrainConfig
-from sdxl_nb.preflight.estimate_table import Machine, Row
+from sdxl_nb.preflight.forecast import Machine, Row
 from sdxl_nb.runs.events import EventLog
 from sdxl_nb.runs.folder import RunFolder
 from sdxl_nb.widgets.form.paces import FREE

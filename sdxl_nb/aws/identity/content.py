@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ...config.train_config import TrainConfig
+from ...data.decoding import SUFFIXES
 from ...data.sources.s3 import split_url
 from ...system.errors import DataError
 from ...system.hub import ANSWER_SECONDS, endpoint
@@ -111,13 +112,14 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 class Listed(NamedTuple):
-    """What lies at an s3:// place: its URL as a job takes it, whether that is one object, the Content, and how many
-    objects come along because their keys begin with its key."""
+    """What lies at an s3:// place: its URL as a job takes it, whether that is one object, the Content, how many
+    objects come along because their keys begin with its key, and how many are pictures."""
 
     url: str
     single: bool
     content: Content
     beside: int
+    pictures: int = 0
 
 
 def of_url(session: Session, url: str) -> Listed:
@@ -132,7 +134,8 @@ def of_url(session: Session, url: str) -> Listed:
         return Listed(f"s3://{bucket}/{key}", True, _marked([key], key.rpartition("/")[0], found), len(found) - 1)
     if not inside:
         raise DataError(f"There is nothing at {url}: give the prefix of a folder in S3, or the key of a file.")
-    return Listed(f"s3://{bucket}/{folder}", False, _marked(inside, folder.rstrip("/"), found), 0)
+    pictures = sum(name.lower().endswith(SUFFIXES) for name in inside)
+    return Listed(f"s3://{bucket}/{folder}", False, _marked(inside, folder.rstrip("/"), found), 0, pictures)
 
 
 def _marked(keys: list[str], parent: str, found: Mapping[str, Any]) -> Content:

@@ -46,6 +46,10 @@ class Search:
         """The sentence about what it costs at most. Raises ConfigError where that is more than the ceiling."""
         return costs.ceiling_of_search(job, searching.trainings(self.plan, self.space), region, self.ceiling)
 
+    def longest(self, config: TrainConfig) -> TrainConfig:
+        """The configuration of the training that takes longest."""
+        return searching.longest(config, self.space)
+
     def told(self) -> dict[str, Any]:
         """What makes it another search than others, as JSON: its checkpoints are its own."""
         return {"space": self.space.as_json(), "plan": asdict(self.plan)}

@@ -15,7 +15,7 @@ from ...config import formats
 from ...config.messages import nearest
 from ...config.train_config import TrainConfig
 from ...system.errors import ConfigError
-from .. import shapes, staging
+from .. import costs, shapes, staging
 from ..identity import content
 from ..identity.content import CHANNELS
 from ..messages import AwsError
@@ -102,7 +102,27 @@ def _changed(prepared: Prepared, given: Mapping[str, str]) -> tuple[TrainConfig,
             "the config"
         )
     _refuse(prepared, given, job, request(config, job, staged, output="s3://mine", checkpoints="s3://mine"))
+    for note in _costs(prepared, config, job, staged):
+        print(note)
     return config, staged
+
+
+def _costs(prepared: Prepared, config: TrainConfig, job: Job, staged: staging.Staged) -> list[str]:
+    """What is said of a changed start: limits that are too low for it, and its price where that is another.
+
+    Raises ConfigError where it costs more than a search's ceiling.
+    """
+    said, region = too_little(config, job, staged, prepared.search), prepared.session.region
+    if job == prepared.job:
+        return said
+    return [*said, prepared.search.price(job, region) if prepared.search else costs.ceiling(job, region)]
+
+
+def too_little(config: TrainConfig, job: Job, staged: staging.Staged, search: Search | None) -> list[str]:
+    """What of the job's limits is less than it is estimated to need. Raises ConfigError where nothing came of it."""
+    if search:
+        return costs.too_little(search.longest(config), job, staged, goes_on=None)
+    return costs.too_little(config, job, staged, goes_on="the next start with the same settings")
 
 
 def _refuse(prepared: Prepared, given: Mapping[str, str], job: Job, asked: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ LENGTHS = (
     *("max_train_steps", "num_train_epochs", "heldout_steps", "checkpointing_steps"),
     *("validation_epochs", "validation_steps", "validation_share"),
 )
+GROWING = ("max_train_steps", "num_train_epochs", "resolution", "train_batch_size", "gradient_accumulation_steps")
 OF_JOB = ("RoleArn", "InputDataConfig", "VpcConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition",
           "EnableManagedSpotTraining", "CheckpointConfig", "RetryStrategy", "Environment")  # fmt: skip
 FLAGS = {
@@ -104,6 +105,16 @@ def refuse_config(config: TrainConfig, plan: Plan, space: Space) -> None:
             config.replace(**values)
         except ConfigError as error:
             raise ConfigError(f"a trial of this grid would fail: {error}") from error
+
+
+def longest(config: TrainConfig, space: Space) -> TrainConfig:
+    """The configuration of the trial that takes longest, as far as the space's largest numbers tell."""
+    searched = {name: space.parameters[name] for name in GROWING if name in space.parameters}
+    most = {name: one.high if isinstance(one, Range) else max(one.values) for name, one in searched.items()}
+    try:
+        return config.replace(**most)
+    except ConfigError:  # a combination that no trial may have
+        return config
 
 
 def measurements(config: TrainConfig) -> int:

@@ -79,6 +79,7 @@ def tune_sagemaker(
     ready = replace(asked, role_arn=session.role(asked.role_arn), image_uri=session.image(asked.image_uri))
     session.check_bucket(bucket)
     session.check_image(str(ready.image_uri))
+    session.check_role(str(ready.role_arn))
     staged, notes = staging.look(session, config, planned.moved(tuning_step.UNKNOWN_BUCKET, bucket))
     prefix = f"s3://{bucket}/runs/{name}"
     places = {"output": f"{prefix}/output", "checkpoints": f"{prefix}/checkpoints"}
@@ -87,6 +88,7 @@ def tune_sagemaker(
         kind, note = warm_start_kind(session, plan.warm_start, request)
         request["WarmStartConfig"]["WarmStartType"] = kind
         notes.append(note)
+    notes += costs.too_little(searching.longest(config, space), ready, staged, goes_on=None)
     for note in (*notes, price):
         print(note)
     if sent := staging.upload(session, staged, ready.kms_key):
