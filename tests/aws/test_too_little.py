@@ -25,7 +25,7 @@ UNPRICED = ("ml.g7.2xlarge", "ml.p5e.48xlarge", "ml.p5en.48xlarge", "ml.p6-b200.
 
 
 def prepared(config=TINY, search=None, **job):
-    return prepare(config, Job(**WHERE, **job), bucket="b", region="us-east-1", dry=True, search=search)
+    return prepare(config, Job(**WHERE, **job), bucket="bucket", region="us-east-1", dry=True, search=search)
 
 
 def test_a_job_is_told_before_anything_is_sent(aws, tmp_path, monkeypatch):
@@ -95,6 +95,6 @@ def test_a_type_without_a_price_says_so_everywhere(nobody, kind):
 
 
 def test_pictures_in_s3_are_counted_by_their_keys():
-    staged = staging.Staged({"train": "s3://b/p/"}, pictures={"train": 7})
-    assert costs._pictures(TINY.replace(dataset_name=None, train_data_dir="s3://b/p/"), staged) == 7
+    staged = staging.Staged({"train": "s3://bucket/p/"}, pictures={"train": 7})
+    assert costs._pictures(TINY.replace(dataset_name=None, train_data_dir="s3://bucket/p/"), staged) == 7
     assert costs._pictures(TINY.replace(dataset_name="some/body"), staging.Staged()) == 0
