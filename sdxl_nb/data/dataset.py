@@ -23,7 +23,7 @@ from PIL import Image
 from ..config.train_config import TrainConfig
 from ..system.errors import DataError, NoPictures
 from . import repeats
-from .decoding import Decoded, Fault, PictureError, decode, decoded, is_transparent, upright_size
+from .decoding import Decoded, Fault, PictureError, decode, decoded, is_transparent, no_caption, upright_size
 from .listed_captions import as_trained, choose_captions
 from .manifests import assembly, formats
 from .sources import choice, leaving_out, snapshots, tables
@@ -113,8 +113,7 @@ class CaptionedPictures(Sequence[Sample]):
         """A Sample; a slice gives CaptionedPictures. Raises PictureError that names the picture."""
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
-        name = self.names[index]
-        return Sample(name, self.captions[index], *decoded(self.picture_bytes(index), name, self.background(index)))
+        return Sample(self.names[index], self.captions[index], *self.glance(index))
 
     def glance(self, index: int, side: int | None = None) -> Decoded:
         """A picture to be looked at, its sides no shorter than `side`, if they ever were. Raises PictureError."""
@@ -331,11 +330,6 @@ def open_dataset(config: TrainConfig, *, uncaptioned: bool = False) -> Captioned
         rows = rows[held_out | (np.cumsum(~held_out) <= config.max_train_samples)]
         return CaptionedPictures(listing, source, rows)
     return CaptionedPictures(listing, source, rows[: config.max_train_samples])
-
-
-def no_caption(name: str) -> Fault:
-    """How a picture without a caption is called."""
-    return Fault(name, f"{name} has no caption: add one or remove the picture.")
 
 
 def _by_hand(listing: Listing, config: TrainConfig) -> np.ndarray:

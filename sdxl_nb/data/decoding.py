@@ -93,6 +93,11 @@ class Fault(NamedTuple):
     sentence: str
 
 
+def no_caption(name: str) -> Fault:
+    """How a picture without a caption is called."""
+    return Fault(name, f"{name} has no caption: add one or remove the picture.")
+
+
 def decode(data: bytes, name: str, background: str = "white") -> Image.Image:
     """The first frame of an encoded picture as RGB: EXIF rotation applied, transparency on a colour, colours in sRGB.
 

@@ -7,7 +7,8 @@ says of it.
 from collections.abc import Iterable, Sequence
 
 from ...audit.findings import NOTE, AuditReport, Finding
-from ...data.dataset import CaptionedPictures, no_caption
+from ...data.dataset import CaptionedPictures
+from ...data.decoding import no_caption
 from ...data.decoding import Fault
 from ...data.sources.listing import Texts
 
