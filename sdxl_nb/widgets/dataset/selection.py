@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from ...audit.findings import NOTE, AuditReport, Finding
 from ...data.dataset import CaptionedPictures
-from ...data.decoding import no_caption
-from ...data.decoding import Fault
+from ...data.decoding import Fault, no_caption
 from ...data.sources.listing import Texts
 
 ALL, LEFT_OUT, NO_CAPTION = "all pictures", "left out", "without a caption"
