@@ -210,7 +210,7 @@ def test_a_hyperparameter_too_long_for_sagemaker_is_refused_by_name():
 
 LOOKING_OR_PLACES = {
     "cache_dir", "latents_cache_dir", "output_dir", "output_name", "checkpointing_steps", "checkpoints_total_limit",
-    "gradient_checkpointing_policy", "save_precision",
+    "gradient_checkpointing_policy", "cuda_graphs", "save_precision",
     "resume_from_checkpoint", "dataloader_num_workers", "validation_prompt", "sample_prompts",
     "num_validation_images",
     "validation_epochs", "validation_steps", "validation_share", "validation_inference_steps",

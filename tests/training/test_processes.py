@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import assert_same, largest_difference, small, studio, train
 from test_trainer import FLAT
 
@@ -47,7 +49,7 @@ def launch(config, launcher=TORCHRUN, program=("-m", "sdxl_nb.train"), status=0)
 
 
 def pictures_of(run):
-    return {step: [path.read_bytes() for path in paths] for step, paths in run.pictures().items()}
+    return {step: [np.asarray(Image.open(path), np.int16) for path in paths] for step, paths in run.pictures().items()}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,9 @@ def test_two_processes_are_a_larger_batch(tmp_path, together):
     assert [s for s, _ in heldout[0]] == [s for s, _ in heldout[1]] and len(heldout[0]) > 1
     assert [x for _, x in heldout[0]] == pytest.approx([x for _, x in heldout[1]], rel=1e-5)
     ours, theirs = pictures_of(run), pictures_of(alone)
-    assert ours.keys() == theirs.keys() and ours[0] == theirs[0] and len(ours[0]) == 2
+    assert ours.keys() == theirs.keys() and len(ours[0]) == len(theirs[0]) == 2
+    # one process draws both at once, which some processors round otherwise than one
+    assert all(np.abs(one - other).max() <= 1 for one, other in zip(ours[0], theirs[0], strict=True))
 
 
 @pytest.mark.soak
