@@ -5,7 +5,7 @@ graph of a shape reads what it is given at a place of its own, so that is copied
 is computed as ever until it has been seen `SEEN` times, and so is every further one beside `MOST` graphs; of buckets
 with few pictures no graph would ever pay. All graphs share one pool of memory, for nothing of one but its loss is read
 after it, and that before the next.
-Source: https://docs.pytorch.org/docs/2.13/notes/cuda.html#cuda-graphs
+Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
 from collections import Counter
