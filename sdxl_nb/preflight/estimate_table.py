@@ -18,7 +18,7 @@ from ..training.epochs import steps_per_epoch
 from . import prices
 from .counting import Count
 from .forecast import CONTEXT, EFFICIENCY, GB, LAUNCH, SPARE, Forecast, Row, rented
-from .limits import allowance
+from .limits import allowance, words
 
 DEFAULT_INSTANCES = ("ml.g5.2xlarge", "ml.g6.2xlarge", "ml.g6e.2xlarge", "ml.p4d.24xlarge")
 LINE = "border:1px solid rgba(127,127,127,.4);padding:4px 8px;text-align:left"
@@ -57,7 +57,7 @@ class Estimate:
             fits = f"no: {row.note}"
         about = "" if row.measured else "≈ "
         seconds = "–" if row.seconds is None else about + _said(row.seconds)
-        hours = "–" if row.hours is None else _duration(row.hours)
+        hours = "–" if row.hours is None else words(3600 * row.hours)
         return [
             name,
             machine.device,
@@ -107,16 +107,8 @@ def _dollars(amount: float | None) -> str:
     return "–" if amount is None else f"${prices.cents(amount):,.2f}"
 
 
-def _duration(hours: float) -> str:
-    if hours < 1 / 60:
-        return f"{hours * 3600:.0f} s"
-    if hours < 2:
-        return f"{hours * 60:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.0f} days"
-
-
 def _said(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 100 else _duration(seconds / 3600)
+    return f"{seconds:.2g} s" if seconds < 100 else words(seconds)
 
 
 def estimate(
