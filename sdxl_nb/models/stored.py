@@ -24,6 +24,7 @@ DTYPES = {
     "fp32": torch.float32,
 }
 AT_ONCE = 2**20  # weights
+PIECE = 2**17  # values; half a megabyte of them in fp32
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
@@ -69,15 +70,17 @@ def opened(codes: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype) 
 _kept = threading.local()
 
 
-def _scratch(codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The codes in this dtype; on CPUs in memory that is used again, for new memory costs more than the numbers."""
+def _scratch(codes: torch.Tensor, dtype: torch.dtype, use: str = "opened") -> torch.Tensor:
+    """A copy in this dtype; on CPUs in memory that is used again, for new memory costs more than the numbers."""
     if codes.device.type != "cpu":
         return codes.to(dtype)
-    buffer = getattr(_kept, str(dtype), None)
+    name = f"{use} {dtype}"
+    buffer = getattr(_kept, name, None)
     if buffer is None or buffer.numel() < codes.numel():
         buffer = torch.empty(codes.numel(), dtype=dtype)
-        setattr(_kept, str(dtype), buffer)
-    return cast(torch.Tensor, buffer.as_strided(codes.shape, codes.stride()).copy_(codes))
+        setattr(_kept, name, buffer)
+    strides = torch.empty_like(codes, device="meta").stride()  # dense ones, also of a gradient that is one number
+    return cast(torch.Tensor, buffer.as_strided(codes.shape, strides).copy_(codes))
 
 
 def _by_row(scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -85,12 +88,27 @@ def _by_row(scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def scaled(values: torch.Tensor, scale: torch.Tensor | None, channel: int = -1) -> torch.Tensor:
-    """Values times a scale for each of their channels, in their own dtype."""
+    """Values times a scale for each of their channels, in their own dtype; good until the next call in this thread."""
     if scale is None:
         return values
-    shape = [1] * values.ndim
-    shape[channel] = -1
-    return (values * scale.view(shape)).to(values.dtype)
+    if values.device.type != "cpu":
+        return (values * (scale if channel == -1 else scale[:, None, None])).to(values.dtype)
+    return scale_(_scratch(values, values.dtype, "scaled"), scale, channel)
+
+
+def scale_(values: torch.Tensor, scale: torch.Tensor, channel: int = -1) -> torch.Tensor:
+    """Multiply in place by a scale for each channel: (..., channels), or with `channel` 1 (N, channels, h, w).
+
+    On CPUs some rows at a time: what is computed in fp32 on the way would be new memory of twice the values' size.
+    """
+    factor = scale if channel == -1 else scale[:, None, None]
+    if values.device.type != "cpu":
+        return values.mul_(factor)
+    rows = 0 if channel == -1 else 2
+    many = max(1, PIECE * values.shape[rows] // max(1, values.numel()))
+    for piece in values.split(many, rows):
+        piece.mul_(factor)
+    return values
 
 
 def is_hollow(tensor: torch.Tensor) -> bool:
@@ -173,7 +191,7 @@ def linear(rows: torch.Tensor, codes: torch.Tensor, scale: Any, bias: torch.Tens
     bias = None if bias is None else bias.to(rows.dtype)
     if factor is None:
         return F.linear(rows, numbers, bias)
-    y = torch.mm(rows, numbers.t()).mul_(factor)
+    y = scale_(torch.mm(rows, numbers.t()), factor)
     return y if bias is None else y.add_(bias)
 
 
@@ -189,7 +207,7 @@ def conv(x: torch.Tensor, codes: torch.Tensor, scale: Any, bias: torch.Tensor | 
     bias = None if bias is None else bias.to(x.dtype)
     if factor is None:
         return F.conv2d(x, numbers, bias, *options)
-    y = F.conv2d(x, numbers, None, *options).mul_(factor[:, None, None])
+    y = scale_(F.conv2d(x, numbers, None, *options), factor, 1)
     return y if bias is None else y.add_(bias[:, None, None])
 
 

@@ -78,6 +78,30 @@ def test_a_stored_layer_computes_what_its_weight_says(name, precision, dtype, er
         assert (ours - first).abs().max() <= largest * error
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_gradient_of_any_layout_is_scaled(name):
+    """One number seen as many (of a sum), and every second one of a larger tensor; values in more than one piece."""
+    layer, x = made(name)
+    x = x.repeat(3000, *(1,) * (x.ndim - 1)).requires_grad_()
+    stored(layer, "int8")
+    y = layer(x)
+    dense = torch.randn(y.shape[0], *y.shape[1:-1], 2 * y.shape[-1])[..., ::2]
+    for grad in (torch.ones(()).expand(y.shape), dense):
+        found = torch.autograd.grad(y, x, grad, retain_graph=True)[0]
+        (expected,) = torch.autograd.grad(_plain(layer)(x), x, grad.contiguous())
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def _plain(layer):
+    """An ordinary layer with the numbers that a stored one's codes stand for."""
+    plain = copy.deepcopy(layer)
+    weight = plain.weight
+    plain.__class__ = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
+    del plain.codes, plain.scale
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    return plain
+
+
 def test_nothing_of_a_stored_layer_is_kept_for_the_backward_pass():
     layer, x = made("linear")
     stored(layer, "int8")

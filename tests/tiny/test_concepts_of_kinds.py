@@ -22,7 +22,7 @@ pytestmark = pytest.mark.soak
 MEASURE = {"prompts": 24, "seeds": (0, 1), "scales": (1.0,)}
 KINDS = {  # what each is to have other than the quick start
     "lokr": {"lora_kind": "lokr", "learning_rate": 1.2e-2},  # two small factors learn slower
-    "loha": {"lora_kind": "loha"},
+    "loha": {"lora_kind": "loha", "learning_rate": 3e-3},
     "tlora": {"tlora_min_rank": 4},  # of 8, drawn with all
     "loraplus": {"loraplus_lr_ratio": 16, "learning_rate": 1.5e-3},
     "prodigy_schedulefree": {
