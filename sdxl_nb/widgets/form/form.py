@@ -21,6 +21,7 @@ from ...runs.run import Run
 from ...system.errors import ConfigError
 from ..parts.aria import Aria
 from ..parts.fold import Fold
+from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, check_traits
@@ -90,6 +91,7 @@ class ConfigForm(Twin, VBox):
         self._about = HTML(layout=Layout(flex="1 1 140px"))
         self._reset = Button(description="Reset", icon="undo", tooltip="Forget everything typed")
         self._reset.layout.width = "90px"
+        hear_at_once(self._presets, self._reset)  # as Start is, and all that is typed
         groups: dict[str, list[Editor]] = {}
         for name, field in TrainConfig.model_fields.items():
             if name not in OPEN:
