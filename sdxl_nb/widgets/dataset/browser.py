@@ -94,7 +94,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         traitlets.link((self, "search"), (search, "value"))
         self._turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
         places, tools = self.places(), self.tools()
-        filters = HBox([self._kinds, search, self._turn], layout=Layout(flex_flow="row wrap"))
+        filters = HBox([self._kinds, search, self._turn], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         tools = HBox(tools, layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
         self._tools = VBox([filters, tools])
         said = [self._notice, self._progress, self._why]

@@ -20,7 +20,7 @@ from ...config.train_config import TrainConfig
 from ..parts.hearing import hear_at_once
 
 NOT_SET = "not set"  # how the form says null
-NAME, INPUT, HINT = "240px", "490px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
+NAME, INPUT, HINT = "260px", "540px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
 PATTERN = re.compile(r"[*+?|^$()\[\]\\]")
 SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS, "optimizer": OPTIMIZERS}
 LINES = {

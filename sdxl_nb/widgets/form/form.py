@@ -25,7 +25,7 @@ from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, check_traits
-from .editors import INPUT, NAME, Editor, same
+from .editors import HINT, INPUT, NAME, Editor, same
 from .outlook import Outlook, settings_table
 from .start import Start
 from .takeaway import Takeaway
@@ -101,7 +101,8 @@ class ConfigForm(Twin, VBox):
         self._find = Text(description="find", placeholder="a word, then Enter", continuous_update=False, **look)
         self._find.tooltip = "In names and sentences of all settings, folded ones too"
         self._find.observe(self._notice.guard(lambda change: self._look_for(change["new"])), "value")
-        find = HBox([self._find])
+        self._found = Notice(layout=Layout(flex=HINT))
+        find = HBox([self._find, self._found], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         find.add_class("sdxl-nb-row")
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
@@ -158,7 +159,7 @@ class ConfigForm(Twin, VBox):
             fold.unfolded = some or (not wanted and fold.wrong)
             for editor in editors:
                 editor.shown = editor.name in found
-        self._notice.say("" if found else f"No setting has “{words}” in its name or its sentence.")
+        self._found.say("" if found else f"No setting has “{words}” in its name or its sentence.")
 
     def _typed(self, name: str) -> None:
         """Keep what one input holds now, unless the field would have that value anyway."""
