@@ -49,7 +49,7 @@ def test_a_long_prompt_is_cut_and_whole_where_one_points(trainer, watch):
     (trainer.path / "config.json").write_text(json.dumps(known | {"validation_prompt": ["字" * 400]}))
     trainer.draw(0)
     words = watch()._drawn.tiles[0]._words.value
-    assert f'title="{"字" * 400}"' in words and words.partition(">")[2].count("字") == 79 and "…<br>before training" in words
+    assert f'title="{"字" * 400}"' in words and words.partition(">")[2].count("字") == 79 and "…<br>before" in words
 
 
 def test_the_newest_picture_stands_beside_the_one_before_training(trainer, watch):

@@ -33,7 +33,8 @@ class Newest(VBox):
         self._prompts: list[str] = []
         self._large_of: tuple[int, str] | None = None  # the step and file of the picture shown large
         self.step: int | None = None
-        self._stepper, self._tiles = Stepper(), HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px", margin="6px 2px"))
+        self._tiles = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px", margin="6px 2px"))
+        self._stepper = Stepper()
         self._stepper.layout.display = "none"
         self._stepper.observe(guard(lambda change: self._choose(change["new"])), "place")
         self._large = Viewer(guard(self._move), self._put_away)
