@@ -294,7 +294,7 @@ def test_long_texts_and_tall_pictures_leave_a_card_its_size():
     shown = said(made).replace("word &lt;b&gt; " * 390, "")
     assert shown.count("word") < 6 * SAID
     assert len(made.alt) == len("a.png: ") + SAID
-    assert "image.style.maxHeight" in PictureButton._esm and "height: 200px" in made._css
+    assert "image.style.maxHeight" in PictureButton._esm and "height: 192px" in made._css
     for kind in (PictureButton, Card):
         assert "object-fit: contain" in kind._css and 'image.alt = model.get("alt")' in kind._esm
 

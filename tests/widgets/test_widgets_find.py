@@ -20,8 +20,8 @@ def test_a_setting_is_found_wherever_it_is_folded():
     assert rows == {"rank": "none", "prodigy_beta3": None, "adam_beta1": "none"}
     assert form._editors["use_dora"]._parts is None and len(_instances) > before
     form._find.value = "zarko"
-    assert "No setting has “zarko”" in form._notice.value and not any(fold.unfolded for fold in form._folds.values())
+    assert "No setting has “zarko”" in form._found.value and not any(fold.unfolded for fold in form._folds.values())
     form._find.value = ""
-    assert all(editor.shown for editor in form._editors.values()) and form._notice.value == ""
+    assert all(editor.shown for editor in form._editors.values()) and form._found.value == ""
     assert {fold.layout.display for fold in form._folds.values()} == {None}
     assert form._editors["rank"].row.layout.display is None

@@ -34,8 +34,8 @@ def test_a_run_from_caching_to_its_end(trainer, watch):
     assert monitor._curve.words == f"Curve of the loss {said}" and monitor._curve.layout.display is None
     assert [line["name"] for line in monitor._curve.lines] == ["each step", "smoothed", "held out", "learning rate"]
     (picture,) = monitor._drawn.tiles
-    assert len(picture.now.value) < 4000 and picture.now.alt == "a <b>card</b>, step 0, seed 0"
-    assert picture.before is None and "a &lt;b&gt;card&lt;/b&gt;<br>step 0, seed 0" in picture._words.value
+    assert len(picture.now.value) < 4000 and picture.now.alt == "a <b>card</b>, before training, seed 0"
+    assert picture.before is None and "a &lt;b&gt;card&lt;/b&gt;<br>before training, seed 0" in picture._words.value
     trainer.steps(6, 10)
     trainer.end("completed")
     monitor.refresh()
@@ -49,7 +49,7 @@ def test_a_long_prompt_is_cut_and_whole_where_one_points(trainer, watch):
     (trainer.path / "config.json").write_text(json.dumps(known | {"validation_prompt": ["字" * 400]}))
     trainer.draw(0)
     words = watch()._drawn.tiles[0]._words.value
-    assert f'title="{"字" * 400}"' in words and words.partition(">")[2].count("字") == 79 and "…<br>step 0" in words
+    assert f'title="{"字" * 400}"' in words and words.partition(">")[2].count("字") == 79 and "…<br>before" in words
 
 
 def test_the_newest_picture_stands_beside_the_one_before_training(trainer, watch):

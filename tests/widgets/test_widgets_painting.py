@@ -10,9 +10,11 @@ from collections import Counter
 import pytest
 from ipywidgets import Widget
 from test_editing import png
+from test_overview import trained
 from test_widgets_twins import Kernel
 
 from sdxl_nb import Project
+from sdxl_nb.runs.events import update
 
 pytestmark = pytest.mark.slow
 PICTURES = 10_000
@@ -85,6 +87,29 @@ def test_the_first_paint_of_very_many_pictures_costs_what_that_of_a_page_of_them
     assert f"{PICTURES - 1:,} pictures" in outlook.value
     for one in (small, large):
         one.project.close()
+
+
+def test_a_project_that_has_a_run_makes_its_steps_after_the_cell_as_a_new_one_does(tmp_path, shell):
+    place = tmp_path / "mine"
+    many(place / "pictures", 13)
+    run = trained(place / "runs" / "mine", validation_prompt=["a square"], num_validation_images=1)
+    (run / "checkpoint-3").mkdir()
+    (run / "checkpoint-3" / "state.json").touch()
+    update(place / "project.json", run="runs/mine", star=None)
+    painting = Painting(place)
+    project = painting.project
+    assert project._steps is None and painting.models < 150 and "image/png" in painting.shown  # the run's pictures
+    assert ["Opening" in project._places[name].children[0].value for name in ("Settings", "Run", "Result")] == [
+        True,
+        True,
+        False,
+    ]
+    shell.events.trigger("post_run_cell", None)
+    assert project._places["Run"].children == (project.steps.monitor,)
+    assert project._places["Result"].children == (project.result,) and project.run.folder == run
+    project.form._outlook.wait(600)
+    project.browser._work.wait(600)
+    project.close()
 
 
 def test_who_asks_for_what_is_below_the_pictures_in_the_same_cell_has_it(tmp_path, shell):

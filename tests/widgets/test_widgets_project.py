@@ -63,7 +63,7 @@ def test_the_steps_open_one_after_the_other_and_all_is_kept(place, tmp_path):
     few.fields["max_train_steps"].value = "many"
     assert project.start.button.disabled and TrainConfig.load(place / "settings.json").max_train_steps == 33
     said = few._rows["max_train_steps"].children[1]
-    assert "Steps must be a whole number" in said.value and "To be mended" in project.form._outlook.value
+    assert "Steps must be a whole number" in said.value and "Steps must be" in project.form._outlook.value
     few.fields["max_train_steps"].value = "33"
     assert "How long." in said.value and not project.start.button.disabled
     again = Project(place)

@@ -78,11 +78,13 @@ class DatasetBrowser(Mending, Twin, VBox):
 
     def _controls(self) -> None:
         self._cards = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
-        self._kinds = Dropdown(options=[(ALL, ALL)], description="Show", layout=Layout(width="300px"))
+        near: Any = {"description_width": "initial"}
+        self._kinds = Dropdown(options=[(ALL, ALL)], description="Show", style=near, layout=Layout(width="280px"))
         self._count, self._large = HTML(), Viewer(self._notice.guard(self._move), self._put_away)
         self._looked_at: str | None = None  # the name of the picture shown large
-        search = Text(description="Search", placeholder="in captions and names", continuous_update=False)
-        self._number = BoundedIntText(min=1, description="Page", layout=Layout(width="150px"))
+        search = Text(description="Search", placeholder="in captions and names", style=near)
+        search.continuous_update = False
+        self._number = BoundedIntText(min=1, description="Page", style=near, layout=Layout(width="120px"))
         self._of, self._why = Label(layout=Layout(flex="0 0 auto")), HTML()
         whole = {"width": "130px", "flex": "0 0 auto"}  # never squeezed where the page is narrow
         back, forth = (Button(description=f"{way} page", layout=Layout(**whole)) for way in ("Previous", "Next"))
@@ -94,7 +96,7 @@ class DatasetBrowser(Mending, Twin, VBox):
         traitlets.link((self, "search"), (search, "value"))
         self._turn = HBox([back, forth, HBox([self._number, self._of])], layout=Layout(flex_flow="row wrap"))
         places, tools = self.places(), self.tools()
-        filters = HBox([self._kinds, search, self._turn], layout=Layout(flex_flow="row wrap"))
+        filters = HBox([self._kinds, search, self._turn], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         tools = HBox(tools, layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
         self._tools = VBox([filters, tools])
         said = [self._notice, self._progress, self._why]

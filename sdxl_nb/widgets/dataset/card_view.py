@@ -90,12 +90,12 @@ class CardView(HearingWidget):
     export default { render };
     """
     _css = """
-    .sdxl-nb-card { width: 204px; box-sizing: border-box; margin: 2px 2px 10px; overflow: hidden; }
-    .sdxl-nb-card .sdxl-nb-picture { width: 204px; height: 204px; padding: 0; border: 2px solid transparent;
+    .sdxl-nb-card { width: 196px; box-sizing: border-box; margin: 2px 2px 10px; overflow: hidden; }
+    .sdxl-nb-card .sdxl-nb-picture { width: 196px; height: 196px; padding: 0; border: 2px solid transparent;
       background: var(--jp-layout-color2); cursor: zoom-in; color: var(--jp-ui-font-color2);
       font-size: var(--jp-ui-font-size0); display: block; overflow: hidden; box-sizing: border-box; }
     .sdxl-nb-card .sdxl-nb-picture:is(:hover, :focus-visible) { border-color: var(--jp-brand-color1); outline: none; }
-    .sdxl-nb-card img { width: 100%; height: 200px; display: block; object-fit: contain; }
+    .sdxl-nb-card img { width: 100%; height: 192px; display: block; object-fit: contain; }
     .sdxl-nb-about { display: flex; align-items: flex-start; gap: 4px; margin: 3px 0; }
     .sdxl-nb-about input { flex: 0 0 auto; margin: 3px 0 0 2px; }
     .sdxl-nb-about div { min-width: 0; }

@@ -124,8 +124,7 @@ class Card(CardView):
         self._about: tuple[object, ...] | None = None  # what the picture was made of
         self._size: tuple[int, int] | None = None  # of the picture, None for one that cannot be read
         self._broken = ""  # why it cannot
-        super().__init__(name=name, alt=name, editable=save is not None)
-        self.add_class("sdxl-nb-card")
+        super().__init__(name=name, alt=name, editable=save is not None, _dom_classes=["sdxl-nb-card"])
         self.observe(lambda change: press(name), "clicks")
         if save:
             self.observe(lambda change: self._is_writing() or save(name, change["new"]), "value")

@@ -17,9 +17,10 @@ from ipywidgets import HTML, Checkbox, Combobox, Dropdown, HBox, Layout, Text, T
 
 from ...config.checks import EMBEDDED, MODULE_PRESETS, OPTIMIZERS
 from ...config.train_config import TrainConfig
+from ..parts.hearing import hear_at_once
 
 NOT_SET = "not set"  # how the form says null
-NAME, INPUT, HINT = "240px", "490px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
+NAME, INPUT, HINT = "260px", "540px", "1 1 240px"  # widths: of the names, of names with inputs, of what stands beside
 PATTERN = re.compile(r"[*+?|^$()\[\]\\]")
 SUGGESTED = {**EMBEDDED, "target_modules": MODULE_PRESETS, "optimizer": OPTIMIZERS}
 LINES = {
@@ -85,6 +86,7 @@ class Editor:
         with self._lock:
             if self._parts is None:
                 box, hint = self._input(), HTML(layout=Layout(flex=HINT))
+                hear_at_once(box)  # as Start is: what is typed before it is pressed comes first
                 row = HBox([box, hint], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
                 row.add_class("sdxl-nb-row")
                 self._parts = Parts(box, hint, row)

@@ -21,10 +21,11 @@ from ...runs.run import Run
 from ...system.errors import ConfigError
 from ..parts.aria import Aria
 from ..parts.fold import Fold
+from ..parts.hearing import hear_at_once
 from ..parts.theme import style_sheet
 from ..parts.twin import Twin
 from ..parts.watching import Notice, check_traits
-from .editors import INPUT, NAME, Editor, same
+from .editors import HINT, INPUT, NAME, Editor, same
 from .outlook import Outlook, settings_table
 from .start import Start
 from .takeaway import Takeaway
@@ -90,6 +91,7 @@ class ConfigForm(Twin, VBox):
         self._about = HTML(layout=Layout(flex="1 1 140px"))
         self._reset = Button(description="Reset", icon="undo", tooltip="Forget everything typed")
         self._reset.layout.width = "90px"
+        hear_at_once(self._presets, self._reset)  # as Start is, and all that is typed
         groups: dict[str, list[Editor]] = {}
         for name, field in TrainConfig.model_fields.items():
             if name not in OPEN:
@@ -99,7 +101,8 @@ class ConfigForm(Twin, VBox):
         self._find = Text(description="find", placeholder="a word, then Enter", continuous_update=False, **look)
         self._find.tooltip = "In names and sentences of all settings, folded ones too"
         self._find.observe(self._notice.guard(lambda change: self._look_for(change["new"])), "value")
-        find = HBox([self._find])
+        self._found = Notice(layout=Layout(flex=HINT))
+        find = HBox([self._find, self._found], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         find.add_class("sdxl-nb-row")
         top = HBox([self._presets, self._about, self._reset], layout=Layout(flex_flow="row wrap", grid_gap="0 12px"))
         top.add_class("sdxl-nb-row")
@@ -156,7 +159,7 @@ class ConfigForm(Twin, VBox):
             fold.unfolded = some or (not wanted and fold.wrong)
             for editor in editors:
                 editor.shown = editor.name in found
-        self._notice.say("" if found else f"No setting has “{words}” in its name or its sentence.")
+        self._found.say("" if found else f"No setting has “{words}” in its name or its sentence.")
 
     def _typed(self, name: str) -> None:
         """Keep what one input holds now, unless the field would have that value anyway."""

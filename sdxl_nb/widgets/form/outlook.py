@@ -50,6 +50,7 @@ class Outlook(VBox):
     ) -> None:
         self._work, self._looked, self.lock = Worker(), looked, threading.RLock()
         self._estimated, self._paced, self._paces = estimated, paced, Paces()
+        self.called: dict[str, str] = {}  # settings by another name than their own
         self._counts: dict[Key, Counts] = {}
         self._faults: dict[Key, str] = {}
         self._text, self._bars, self._table, self._notice = HTML(), HTML(), HTML(), Notice()
@@ -82,7 +83,8 @@ class Outlook(VBox):
             self._button.disabled = config is None
             self._bars.value = "" if config is None else histogram(config)
             if config is None:
-                self._text.value = _framed("To be mended before this can train", list(problems.values()), wrong=True)
+                lines = [problem.replace(name, self.called.get(name, name)) for name, problem in problems.items()]
+                self._text.value = _framed("To be mended before this can train", lines, wrong=True)
                 return
             self._say(config, [])
         self._work.start(lambda: self._look(config))

@@ -42,6 +42,7 @@ class Start(VBox):
         self._replace = self._asks("Replace it", "trash", self.over)
         self._question, self._place = VBox(), VBox()
         super().__init__([HBox([self.button, self._notice]), self._question, self._place])
+        self.layout.margin = "2px 0 8px"
         hear_at_once(self.button, self._goes_on, self._other, self._replace)
 
     def _asks(self, words: str, icon: str, action: Callable[[], object]) -> Button:

@@ -58,6 +58,7 @@ class Takeaway(VBox):
         self._save = Button(description="Save here", icon="save", tooltip="Write it beside the notebook")
         self._save.on_click(guard(lambda button: self.save(self._path.value)))
         self._download = DownloadButton("Download", "config.json", lambda: self._file().encode(), fail)
+        self._download.layout.margin = "2px"  # as the other controls have it
         buttons = HBox([self._path, self._save, self._download], layout=Layout(flex_flow="row wrap"))
         python, flags, file = ([text] for text in self._texts)
         folds = {"Copy as Python": python, "Copy as flags": flags, "Copy or save as a file": [*file, buttons]}

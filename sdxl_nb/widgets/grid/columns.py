@@ -10,6 +10,8 @@ from typing import Any
 import traitlets
 from ipywidgets import Button, Checkbox, HBox, Label, Layout
 
+from ...runs.stages import Stages, lowest
+
 MOST = 8  # columns at once
 
 
@@ -54,6 +56,12 @@ class Columns(HBox):
 
 def _range(steps: Sequence[int]) -> str:
     return f"steps {steps[0]} to {steps[-1]}" if steps else "none"
+
+
+def main_stages(stages: Stages) -> list[int]:
+    """The `main_steps` of a run as it is now, ascending; none before it has drawn or kept anything."""
+    drawn, kept, heldout = stages.steps(), stages.steps_with_lora(), stages.heldout()
+    return main_steps(drawn, kept, {lowest(heldout, kept), lowest(heldout, {*drawn, *kept})})
 
 
 def main_steps(drawn: Collection[int], kept: Collection[int], best: Collection[int | None]) -> list[int]:

@@ -19,8 +19,8 @@ from ..parts.pictures import PictureButton, thumbnail
 if TYPE_CHECKING:
     from .grid import ValidationGrid
 
-SIDE, WORDS = 128, 164  # CSS pixels of a picture, and of the words beside a row
-EMPTY = f"""<div style="width:{SIDE}px; height:{SIDE}px; line-height:{SIDE}px; text-align:center; box-sizing:border-box;
+SIDE, LEAST, WORDS = 128, 100, 164  # CSS pixels of a picture, at most and at least, and of the words beside a row
+EMPTY = """<div style="aspect-ratio:1; display:flex; align-items:center; justify-content:center; box-sizing:border-box;
 border:1px dashed var(--jp-border-color2); color:var(--jp-ui-font-color2)">not drawn</div>"""
 
 
@@ -72,13 +72,13 @@ class Table(GridBox):
             cell(_label, "held-out loss" if view.scale == FULL else f"held-out loss, at scale {FULL:g}")
             best = lowest(view.heldout, view.kept)
             for step in view.steps:
-                star = "★ " if step == best else ""
-                cell(_middle, f"{star}{view.heldout[step]:.4f}" if step in view.heldout else "", step)
+                mark = "lowest " if step == best else ""  # a star is what a person gives
+                cell(_middle, f"{mark}{view.heldout[step]:.4f}" if step in view.heldout else "", step)
         for words, make in (("to the folder above", self._ship), ("to your computer", self._download)):
             cell(_label, words)
             for step in view.steps:
                 cell(make, step, step in view.kept)
-        self.layout.grid_template_columns = f"{WORDS}px repeat({len(view.steps)}, {SIDE}px)"
+        self.layout.grid_template_columns = f"{WORDS}px repeat({len(view.steps)}, minmax({LEAST}px, {SIDE}px))"
         children.replace(self, list(self._cells.values()))
 
     def _picture(self, step: int, row: Row, scale: float, written: int | None) -> Any:
@@ -94,7 +94,7 @@ class Table(GridBox):
         if not step:
             return Label()  # the base has no LoRA
         tooltip = f"Copy the LoRA of step {step} with its card" if there else "The LoRA of this step was not kept"
-        place = Layout(width=f"{SIDE}px", margin="0")
+        place = Layout(width="auto", margin="0")
         button = Button(description=f"Ship {step}", tooltip=tooltip, disabled=not there, layout=place)
         button.on_click(self._grid.guard(lambda _: self._grid.ship(step)))
         return button
@@ -104,7 +104,7 @@ class Table(GridBox):
         if not step:
             return Label()
         name, grid = f"{self._grid.run.config.lora_name()}-step{step}.safetensors", self._grid
-        return DownloadButton(f"Download {step}", name, lambda: grid.lora(step), grid.fail, not there, f"{SIDE}px")
+        return DownloadButton(f"Download {step}", name, lambda: grid.lora(step), grid.fail, not there, "auto")
 
 
 def _label(text: str) -> Label:
@@ -112,7 +112,7 @@ def _label(text: str) -> Label:
 
 
 def _middle(text: str, step: int) -> Label:
-    return Label(text, layout=Layout(justify_content="center", width=f"{SIDE}px"))
+    return Label(text, layout=Layout(justify_content="center", width="auto"))
 
 
 def _prompt(row: Row) -> HTML:

@@ -60,7 +60,7 @@ class Log(HearingWidget):
     export default { render };
     """
     _css = """
-    .sdxl-nb-following { position: relative; }
+    .sdxl-nb-following { position: relative; margin: 8px 2px 2px; }
     .sdxl-nb-following pre.sdxl-nb-log { resize: vertical; }
     .sdxl-nb-following label { position: absolute; top: 1px; right: 18px; padding: 0 6px; display: flex; gap: 4px;
       align-items: center; line-height: 1.7; font-size: 12px; color: var(--jp-ui-font-color1, inherit);

@@ -33,7 +33,8 @@ class Newest(VBox):
         self._prompts: list[str] = []
         self._large_of: tuple[int, str] | None = None  # the step and file of the picture shown large
         self.step: int | None = None
-        self._stepper, self._tiles = Stepper(), HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px"))
+        self._tiles = HBox(layout=Layout(flex_flow="row wrap", grid_gap="8px", margin="6px 2px"))
+        self._stepper = Stepper()
         self._stepper.layout.display = "none"
         self._stepper.observe(guard(lambda change: self._choose(change["new"])), "place")
         self._large = Viewer(guard(self._move), self._put_away)
@@ -140,8 +141,9 @@ class Tile(VBox):
         self._step, seed = step, _seed(self.name)
         if self.before is not None and before is not None:
             _put(self.before, before, f"{prompt}, before training, seed {seed}")
-        _put(self.now, path, f"{prompt}, step {step}, seed {seed}")
-        when = f"before training → step {step}" if self.before is not None else f"step {step}"
+        at = f"step {step:,}" if step else "before training"
+        _put(self.now, path, f"{prompt}, {at}, seed {seed}")
+        when = f"before training → {at}" if self.before is not None else at
         self._words.value = caption(prompt, f"{when}, seed {seed}")
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 NOT_YET = {
     "Settings": "Opens when there is a picture with a caption.",
     "Run": "Opens when you press Start.",
-    "Result": "Opens with the first stage that can be taken.",
+    "Result": "Opens when the run has saved its first LoRA.",
 }
 AT_ONCE = "Opening ..."
 
@@ -71,8 +71,9 @@ class Project(Twin, VBox):
         for number, (name, place) in enumerate(self._places.items(), start=2):
             steps += [_heading(number, name), place]
         self.children = [style_sheet(), Aria(), *steps, self._notice]
-        if len(self.browser.dataset):
-            self._places["Settings"].children[0].value = f"<i>{AT_ONCE}</i>"
+        there = {"Settings": len(self.browser.dataset), "Run": self._last}
+        for name in filter(there.get, there):
+            self._places[name].children[0].value = f"<i>{AT_ONCE}</i>"
 
     def _open(self) -> None:
         """Make what is below the pictures, and then look at what takes longer."""
@@ -126,8 +127,13 @@ class Project(Twin, VBox):
 
     def twin(self) -> object:
         """The stages of the run; before there are some, the pictures."""
-        if (self._last or self._steps) and (grid := self.result._grid) and grid._look().steps:
-            return grid.figure()
+        run = self._steps.start.run if self._steps else self._last
+        if run is not None:
+            from ...runs.stages import Stages
+            from ..grid.columns import main_stages
+
+            if steps := main_stages(stages := Stages(run)):
+                return stages.figure(steps)
         return Tiles(self.browser.thumbnails())
 
 

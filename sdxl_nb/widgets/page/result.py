@@ -30,7 +30,7 @@ class Result(VBox):
         self._lock = threading.RLock()  # a thread offers a new stage while a person presses
         self._by_hand, self._hushed = False, False  # whether somebody chose the stage, and whether we do just now
         self._notice, self._said = Notice(), HTML()
-        self._stage = Dropdown(description="Stage", layout=Layout(width="330px"))
+        self._stage = Dropdown(description="Stage", layout=Layout(width="430px", max_width="100%"))
         self._star = Button(description="Star it", icon="star", tooltip="Remember this stage as the one to keep")
         self._star.on_click(self._notice.guard(lambda button: self.star()))
         self._download = DownloadButton("Download the LoRA", "lora.safetensors", self._read, self._notice.fail)

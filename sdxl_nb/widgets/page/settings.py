@@ -32,7 +32,7 @@ class Few(VBox):
         self.preset = Dropdown(options=options, description="Train on", **look)
         self.fields: dict[str, Any] = {
             "trigger_word": Text(placeholder="none", continuous_update=False),
-            "validation_prompt": Textarea(rows=2, placeholder="nothing is drawn", continuous_update=False),
+            "validation_prompt": Textarea(rows=3, placeholder="nothing is drawn", continuous_update=False),
             "max_train_steps": Text(continuous_update=False),
         }
         for name, field in self.fields.items():

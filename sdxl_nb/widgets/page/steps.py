@@ -24,7 +24,7 @@ from ..parts.watching import Notice
 from .folder import ProjectFolder
 from .proposal import gpu_memory, proposed
 from .result import Result
-from .settings import Few
+from .settings import WORDS, Few
 
 
 class Steps:
@@ -41,6 +41,7 @@ class Steps:
         self.folder, self.browser, self._places, self._notice = folder, browser, places, notice
         self._lock = threading.RLock()
         self.form = ConfigForm(config)
+        self.form._outlook.called = WORDS
         once = (self.form.start, self.form._outlook)  # the page has its own Start, and shows what will happen above it
         self.form.children = [child for child in self.form.children if child not in once]
         self.few: Few | None = None

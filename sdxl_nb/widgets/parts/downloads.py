@@ -54,7 +54,7 @@ class DownloadButton(HearingWidget):
     export default { render };
     """
     _css = """
-    .sdxl-nb-download { width: auto; min-width: 100%; padding: 0 10px; }
+    .sdxl-nb-download { width: auto; min-width: 100%; padding: 0 6px; }
     .sdxl-nb-download:disabled { opacity: var(--jp-widgets-disabled-opacity, 0.6); cursor: default; }
     """
 

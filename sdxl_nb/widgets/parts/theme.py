@@ -16,7 +16,7 @@ CSS = """
   background: var(--jp-ui-font-color1, #333); }
 .sdxl-nb-hint { line-height: 1.35; font-size: var(--jp-ui-font-size1, 13px); padding: 5px 0 3px;
   color: var(--jp-ui-font-color2, #666); overflow-wrap: anywhere; }
-.sdxl-nb-error { color: var(--jp-error-color1, #d32f2f); font-weight: 600; }
+.sdxl-nb-error { color: var(--jp-error-color1, #d32f2f); font-weight: 600; line-height: 1.4; }
 .sdxl-nb-plan { border: 1px solid var(--jp-border-color2, #ccc); border-radius: 3px; padding: 6px 10px;
   line-height: 1.5; background: var(--jp-layout-color2, #eee); margin: 6px 2px; }
 .sdxl-nb .widget-dropdown > select { appearance: auto; background-image: none; color-scheme: inherit; }

@@ -64,7 +64,7 @@ class LoraPlayground(Twin, VBox):
     def _controls(self) -> None:
         wide = {"description_width": "80px"}
         prompt = Text(description="Prompt", style=wide, layout=Layout(width="auto"), continuous_update=False)
-        seed = IntText(description="Seed", style=wide, layout=Layout(width="170px"))
+        seed = IntText(description="Seed", style=wide, layout=Layout(width="160px"))
         steps = IntText(description="Steps", style={"description_width": "45px"}, layout=Layout(width="110px"))
         narrow = {"style": {"description_width": "70px"}, "layout": Layout(width="140px")}
         guidance = FloatText(description="Guidance", step=None, **narrow)
@@ -86,10 +86,16 @@ class LoraPlayground(Twin, VBox):
         self._auto = Checkbox(value=True, description="draw when a slider moves", **often)
         self._pair = BeforeAfter(labels=[FIRST, SECOND], side=384)
         self._downloads = [
-            DownloadButton("Picture", "lora.png", lambda: self._drawn().png(), self._notice.fail, disabled=True),
-            DownloadButton("Settings", "lora.json", lambda: self._drawn().json(), self._notice.fail, disabled=True),
+            DownloadButton(
+                "Download picture", "lora.png", lambda: self._drawn().png(), self._notice.fail, disabled=True
+            ),
+            DownloadButton(
+                "Download settings", "lora.json", lambda: self._drawn().json(), self._notice.fail, disabled=True
+            ),
         ]
-        numbers = HBox([seed, steps, guidance, self._refused], layout=Layout(flex_flow="row wrap"))
+        for button in self._downloads:
+            button.layout.margin = "2px"  # as the other controls have it
+        numbers = HBox([seed, steps, guidance, self._refused], layout=Layout(flex_flow="row wrap", grid_gap="0 6px"))
         buttons = HBox([draw, self._auto, *self._downloads], layout=Layout(flex_flow="row wrap", grid_gap="4px 8px"))
         self._left = VBox([prompt, numbers, scale, *self._weights, buttons], layout=Layout(flex="1 1 380px"))
         nothing = HTML(f'<div class="sdxl-nb-hint">{NOTHING}</div>', layout=Layout(flex="0 1 384px"))
