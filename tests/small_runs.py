@@ -146,6 +146,14 @@ def largest_difference(one, other):
     return max((ours[key] - theirs[key]).abs().max().item() for key in ours)
 
 
+def share_apart(one, other, bound):
+    """Which share of the exact files' numbers is further than that apart."""
+    ours, theirs = (load_file(Path(folder, "pytorch_lora_weights.safetensors")) for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    apart = [int(((ours[key] - theirs[key]).abs() >= bound).sum()) for key in ours]
+    return sum(apart) / sum(value.numel() for value in ours.values())
+
+
 def in_a_process(action, *arguments):
     """Run action in a process of its own (a fork, so that nothing is imported again); its exit code."""
     process = multiprocessing.get_context("fork").Process(target=action, args=arguments)
