@@ -2,7 +2,7 @@
 
 Everything of Jupyter's lies in a temporary home, behind a free port and a random token. No request leaves this
 machine: Chromium cannot resolve another host, and a test that makes it try fails. Pictures of the screen are kept in
-`output/screenshots`.
+`output/screenshots`, in light; SDXL_NB_DARK=1 takes them in dark, too: to change the theme and back is a second's work.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / "output" / "screenshots"
+IN_DARK = os.environ.get("SDXL_NB_DARK", "0") != "0"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -94,6 +95,7 @@ class Lab:
     """A JupyterLab that serves a folder; `open` shows a notebook in the page, all with one kernel: it has imported."""
 
     kernel: str | None = None
+    dark = False  # whether a picture was taken in dark
 
     def __init__(self, folder: Path, url: str, token: str, page: Page):
         self.folder, self.url, self.token, self.page, self.outside = folder, url, token, page, []
@@ -155,8 +157,10 @@ class Lab:
         self.page.wait_for_function(THEMED, arg=name)
 
     def photograph(self, name: str, selector: str, *, both: bool = True) -> None:
-        """Keep a picture of an element, in light and in dark."""
+        """Keep a picture of an element in light; with `both` in dark, too: of each JupyterLab the first, or IN_DARK."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        both = both and (IN_DARK or not self.dark)
+        self.dark = self.dark or both
         for theme in ("Light", "Dark") if both else ("Light",):
             if both:
                 self.theme(f"JupyterLab {theme}")
