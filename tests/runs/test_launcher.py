@@ -58,7 +58,7 @@ def wait_for(condition, seconds=1200):
 
 
 def test_launched_killed_resumed_stopped_and_finished_it_ends_with_the_same_lora(tmp_path):
-    steps = {"max_train_steps": 130, "checkpointing_steps": 20}
+    steps = {"max_train_steps": 90, "checkpointing_steps": 10}
     whole = train(small(tmp_path / "whole", **steps)).folder
     run = launch(small(tmp_path / "run", **steps))
     assert run.status == "running" and run.info["pid"] == Launched(run.folder).about()["pid"] != os.getpid()
@@ -67,7 +67,7 @@ def test_launched_killed_resumed_stopped_and_finished_it_ends_with_the_same_lora
         launch(small(tmp_path / "run"))
     with pytest.raises(SdxlNbError, match="is running: there is nothing to resume"):
         run.resume()
-    wait_for(lambda: run.step > 25)
+    wait_for(lambda: run.step > 11)
     os.kill(run.info["pid"], signal.SIGKILL)
     assert run.wait(1200) == "interrupted"
     gone = "The process is gone without a word, killed or out of memory; resume goes on from checkpoint-"
@@ -78,11 +78,11 @@ def test_launched_killed_resumed_stopped_and_finished_it_ends_with_the_same_lora
     assert run.error.startswith(said)
 
     assert run.resume() is run and run.status == "running"
-    wait_for(lambda: run.step > 55)
+    wait_for(lambda: run.step > 22)
     run.stop()
-    assert run.wait(1200) == "stopped" and 55 < run.step < 130 == run.steps and run.error is None
+    assert run.wait(1200) == "stopped" and 22 < run.step < 90 == run.steps and run.error is None
     train(small(run.folder, resume_from_checkpoint="latest", **steps))
-    assert run.status == "completed" and run.losses()[0] == list(range(1, 131))
+    assert run.status == "completed" and run.losses()[0] == list(range(1, 91))
     assert run.seconds_per_step > 0 and run.seconds_left is None
     assert_same(run.folder, whole)
     with pytest.raises(SdxlNbError, match="is completed: to train longer"):
