@@ -28,7 +28,7 @@ KINDS = {
     "timesteps": {"timestep_distribution": "stratified", "multires_noise_iterations": 4, "input_perturbation": 0.1},
 }
 PLACES = {"step": (Step, "_loss"), "save": (checkpoint, "save_file")}
-# shares of numbers whose gradient is so near to nothing that rounding gives its sign, which is all that AdamW takes of it
+# shares of numbers whose gradient is so near to nothing that rounding gives its sign, and AdamW takes no more of it
 ROUNDED = {"slider": 0.01}  # 7 of 3,520 on a CPU with AMX, all of them of one layer; none on one with AVX2
 ONE_EACH = {"train_batch_size": 1, "max_train_steps": 6, "checkpointing_steps": 2}
 
