@@ -28,6 +28,7 @@ from sdxl_nb.widgets.parts.watching import Notice
 pytestmark = pytest.mark.slow
 
 PICTURES = {"validation_prompt": ["a <card>"], "num_validation_images": 1, "validation_inference_steps": 2}
+TAKEN_OUT = {"to the folder above", "to your computer"}
 
 
 @pytest.fixture(scope="module")
@@ -251,11 +252,12 @@ def test_the_grid_of_a_run_that_goes_on_fills_by_itself(run, tmp_path, often):
     assert watched.status == "running"
     grid = ValidationGrid(watched)
     assert shown(grid) == ["0"] and grid._folder.value == str(tmp_path / "small-chosen")
+    assert not {label.value for label in inside(grid, Label)} & TAKEN_OUT  # the base alone has nothing to take
     base = inside(grid, PictureButton)[0]
     draws(run, tmp_path / "run", 4)
     until(lambda: shown(grid) == ["0", "4"])
     assert inside(grid, PictureButton)[0] is base  # what is there already stays
-    assert not any(ships(grid).values())
+    assert not any(ships(grid).values()) and {label.value for label in inside(grid, Label)} >= TAKEN_OUT
     shutil.copytree(run.folder / "checkpoint-4", tmp_path / "run" / "checkpoint-4")
     until(lambda: ships(grid) == {4: True})
     draws(run, tmp_path / "run", 6)

@@ -74,7 +74,8 @@ class Table(GridBox):
             for step in view.steps:
                 mark = "lowest " if step == best else ""  # a star is what a person gives
                 cell(_middle, f"{mark}{view.heldout[step]:.4f}" if step in view.heldout else "", step)
-        for words, make in (("to the folder above", self._ship), ("to your computer", self._download)):
+        taking_out = (("to the folder above", self._ship), ("to your computer", self._download))
+        for words, make in taking_out if any(view.steps) else ():  # the base alone has nothing to take
             cell(_label, words)
             for step in view.steps:
                 cell(make, step, step in view.kept)
