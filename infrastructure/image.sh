@@ -25,7 +25,7 @@ else
 fi
 
 own=/opt/sdxl-nb # where the PyTorch lies that is trained with
-if [[ "${BASE_IMAGE:-}" == debian* ]]; then
+if [[ "${BASE_IMAGE:-}" == debian || "${BASE_IMAGE:-}" == debian-venv ]]; then
     layout="$BASE_IMAGE" BASE_IMAGE=localhost/sdxl-nb-debian
     "${engine[@]}" image inspect "$BASE_IMAGE" >/dev/null 2>&1 ||
         mmdebstrap --variant=minbase --include=ca-certificates,python3,python3-venv bookworm - |
