@@ -87,12 +87,16 @@ def _by_row(scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return scale.view(-1, *(1,) * (weight.ndim - 1))
 
 
+def _by_channel(scale: torch.Tensor, channel: int) -> torch.Tensor:
+    return scale if channel == -1 else scale[:, None, None]
+
+
 def scaled(values: torch.Tensor, scale: torch.Tensor | None, channel: int = -1) -> torch.Tensor:
     """Values times a scale for each of their channels, in their own dtype; good until the next call in this thread."""
     if scale is None:
         return values
     if values.device.type != "cpu":
-        return (values * (scale if channel == -1 else scale[:, None, None])).to(values.dtype)
+        return (values * _by_channel(scale, channel)).to(values.dtype)
     return scale_(_scratch(values, values.dtype, "scaled"), scale, channel)
 
 
@@ -101,7 +105,7 @@ def scale_(values: torch.Tensor, scale: torch.Tensor, channel: int = -1) -> torc
 
     On CPUs some rows at a time: what is computed in fp32 on the way would be new memory of twice the values' size.
     """
-    factor = scale if channel == -1 else scale[:, None, None]
+    factor = _by_channel(scale, channel)
     if values.device.type != "cpu":
         return values.mul_(factor)
     rows = 0 if channel == -1 else 2
