@@ -29,7 +29,7 @@ KINDS = {
 }
 PLACES = {"step": (Step, "_loss"), "save": (checkpoint, "save_file")}
 # shares of numbers whose gradient is so near to nothing that rounding gives its sign, and AdamW takes no more of it
-ROUNDED = {"slider": 0.01}  # 7 of 3,520 on a CPU with AMX, all of them of one layer; none on one with AVX2
+ROUNDED = {"slider": 0.01}  # 7 of 3,520 on a CPU with AMX, all of them of one layer
 ONE_EACH = {"train_batch_size": 1, "max_train_steps": 6, "checkpointing_steps": 2}
 
 
